@@ -1,0 +1,26 @@
+//! From stored elements to f32, four at a time or one by one.
+
+pub mod bf16_packed;
+pub mod f16;
+pub mod f16_packed;
+pub mod f32;
+
+use super::Slot;
+
+/// A way to read an element type: the WGSL file and the words it reads.
+///
+/// The file defines `load_{name}_4(word) -> vec4<f32>` over `word4` words, and
+/// `load_{name}_1(word, index) -> f32` over `word1` words of `1 << word1_log2` elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Load {
+    /// The WGSL file.
+    pub slot: Slot,
+    /// WGSL type of four adjacent elements.
+    pub word4: &'static str,
+    /// WGSL type that holds single elements.
+    pub word1: &'static str,
+    /// log2 of the elements in a `word1`.
+    pub word1_log2: u32,
+    /// Whether the module needs `enable f16;`.
+    pub needs_f16: bool,
+}

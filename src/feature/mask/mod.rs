@@ -1,0 +1,27 @@
+//! Masks: predicates that are AND-ed. True means attend.
+//!
+//! Lengths are not a mask of their own: every kernel knows `kv_len` and `q_len` of a sequence and
+//! never looks past them.
+
+pub mod causal;
+pub mod dense;
+pub mod window;
+
+pub use causal::Causal;
+pub use dense::Dense;
+pub use window::Window;
+
+use std::ops::Range;
+
+use super::{Operands, Position, Slot};
+
+/// A mask: its WGSL, its meaning, and the keys it can rule out for a whole row at once.
+pub trait Mask {
+    /// The WGSL file. Its functions are `fn mask_{name}(p: Position) -> bool` and
+    /// `fn mask_{name}_range(rows: Rows, keys: vec2<i32>) -> vec2<i32>`.
+    fn slot(&self) -> Slot;
+    /// Whether the row may attend to the key.
+    fn keeps(&self, at: &Position, operands: &Operands<'_>) -> bool;
+    /// Narrows the keys that `row` can attend to; `keys` as it is when the mask is data.
+    fn narrow(&self, row: u32, diagonal: i64, keys: Range<i64>) -> Range<i64>;
+}

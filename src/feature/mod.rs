@@ -1,0 +1,120 @@
+//! What attention means: one small file per behaviour, the twin of `shaders/slot`.
+//!
+//! A feature is its descriptor (plain data), its meaning on the CPU in f64, and the name of the
+//! WGSL file that says the same on the GPU. The order of evaluation is fixed:
+//! scale → softcap → bias → ALiBi → masks → normaliser → weighted sum of v. A masked key is
+//! selected away, never multiplied by zero, so NaN or Inf under a mask cannot leak.
+
+pub mod align;
+pub mod load;
+pub mod mask;
+pub mod normalize;
+pub mod score;
+pub mod store;
+
+/// One WGSL slot file: a behaviour as the composer sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot {
+    /// Folder under `shaders/slot`, e.g. `mask`.
+    pub kind: &'static str,
+    /// File stem, e.g. `causal`; its functions are called `{kind}_{name}…`.
+    pub name: &'static str,
+    /// The file's text.
+    pub source: &'static str,
+}
+
+impl Slot {
+    /// Path below `shaders/`, as compiler messages show it.
+    pub fn path(&self) -> String {
+        format!("slot/{}/{}.wgsl", self.kind, self.name)
+    }
+
+    /// Name of the slot's main function.
+    pub fn function(&self) -> String {
+        format!("{}_{}", self.kind, self.name)
+    }
+}
+
+/// Declares the slot whose file is `shaders/slot/{kind}/{name}.wgsl`.
+macro_rules! slot {
+    ($kind:literal, $name:literal) => {
+        $crate::feature::Slot {
+            kind: $kind,
+            name: $name,
+            source: include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/shaders/slot/",
+                $kind,
+                "/",
+                $name,
+                ".wgsl"
+            )),
+        }
+    };
+}
+pub(crate) use slot;
+
+/// Every slot file there is; a test compares this with the `shaders/slot` directory.
+pub const REGISTRY: &[Slot] = &[
+    load::f32::SLOT,
+    load::f16::SLOT,
+    load::f16_packed::SLOT,
+    load::bf16_packed::SLOT,
+    store::f32::SLOT,
+    store::f16::SLOT,
+    store::f16_packed::SLOT,
+    store::bf16_packed::SLOT,
+    align::top_left::SLOT,
+    align::bottom_right::SLOT,
+    align::offset::SLOT,
+    align::per_batch::SLOT,
+    score::scale::SLOT,
+    score::softcap::SLOT,
+    score::bias::SLOT,
+    score::alibi::SLOT,
+    mask::causal::SLOT,
+    mask::window::SLOT,
+    mask::dense::SLOT,
+    normalize::softmax::SLOT,
+    normalize::sink::SLOT,
+];
+
+/// One (query row, key) pair and what masks and score modifiers may know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Sequence of the batch.
+    pub batch: u32,
+    /// Query head.
+    pub head: u32,
+    /// Query row i.
+    pub row: u32,
+    /// Key j, counted with past keys.
+    pub key: u32,
+    /// Query rows of this sequence (`seq_q`, or its entry of the length table).
+    pub q_len: u32,
+    /// Keys of this sequence (`seq_kv`, or its entry of the length table).
+    pub kv_len: u32,
+    /// Alignment offset: the key on the diagonal of row i is i + diagonal.
+    pub diagonal: i64,
+}
+
+/// The small and broadcast tensors that features read, on the CPU.
+///
+/// An operand that the problem does not name is an empty slice.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Operands<'a> {
+    /// Boolean mask, true = attend, of the problem's mask shape.
+    pub mask: &'a [bool],
+    /// Additive bias of the problem's bias shape; −∞ masks.
+    pub bias: &'a [f64],
+    /// One slope per query head.
+    pub alibi_slopes: &'a [f64],
+    /// One extra logit per query head, in the denominator only.
+    pub sinks: &'a [f64],
+    /// Keys of each sequence.
+    pub kv_lengths: &'a [u32],
+    /// Query rows of each sequence.
+    pub q_lengths: &'a [u32],
+    /// Alignment offset of each sequence.
+    pub offsets: &'a [i32],
+}

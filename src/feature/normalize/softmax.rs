@@ -1,0 +1,23 @@
+//! p_j = exp(s_j − m) / Σ exp(s_k − m) over the visible keys; lse = m + ln Σ exp(s_k − m).
+//!
+//! A row without visible keys has weights 0 and lse −∞ (with a sink: lse = sink).
+
+use crate::feature::{Slot, slot};
+
+pub(crate) const SLOT: Slot = slot!("normalize", "softmax");
+
+/// Turns the visible scores of a row (`None` = masked) into weights; returns the row's lse.
+pub fn softmax(scores: &[Option<f64>], sink: Option<f64>, weights: &mut [f64]) -> f64 {
+    let visible = || scores.iter().flatten().copied().chain(sink);
+    // f64::max drops NaN; a visible NaN reaches the sum below all the same.
+    let peak = visible().fold(f64::NEG_INFINITY, f64::max);
+    if visible().next().is_none() {
+        weights.fill(0.0);
+        return f64::NEG_INFINITY;
+    }
+    let sum: f64 = visible().map(|s| (s - peak).exp()).sum();
+    for (weight, score) in weights.iter_mut().zip(scores) {
+        *weight = score.map_or(0.0, |s| (s - peak).exp() / sum);
+    }
+    peak + sum.ln()
+}

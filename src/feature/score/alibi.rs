@@ -1,0 +1,45 @@
+//! s − slope[h] · |i + offset − j|: attention with linear biases (Press et al., 2022).
+
+use super::{Score, Stage};
+use crate::feature::align::Align;
+use crate::feature::{Operands, Position, Slot, slot};
+
+pub(crate) const SLOT: Slot = slot!("score", "alibi");
+
+/// Subtracts a per-head slope times the distance to the key `row + offset`.
+///
+/// The offset is 0 for [`Align::TopLeft`], `kv_len − q_len` for [`Align::BottomRight`], or given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Alibi {
+    /// Which key a row is at distance 0 from.
+    pub align: Align,
+}
+
+impl Score for Alibi {
+    fn stage(&self) -> Stage {
+        Stage::Biased
+    }
+
+    fn slot(&self) -> Slot {
+        SLOT
+    }
+
+    fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64 {
+        let offset = self.align.diagonal(at.batch, at.q_len, at.kv_len, operands);
+        let distance = (i64::from(at.row) + offset - i64::from(at.key)).abs();
+        s - operands.alibi_slopes[at.head as usize] * distance as f64
+    }
+}
+
+/// The slopes of the paper for `heads` heads: 2^(−8(h+1)/n) for a power of two n, otherwise those
+/// of the next lower power followed by every other slope of the next higher one.
+pub fn standard_slopes(heads: u32) -> Vec<f32> {
+    let geometric =
+        |n: u32| (1..=n).map(move |h| (-8.0 * f64::from(h) / f64::from(n)).exp2() as f32);
+    if heads == 0 {
+        return Vec::new();
+    }
+    let lower = 1 << heads.ilog2();
+    geometric(lower).chain(geometric(2 * lower).step_by(2)).take(heads as usize).collect()
+}

@@ -1,0 +1,34 @@
+//! Score modifiers: an ordered chain s → s between the product and the masks.
+
+pub mod alibi;
+pub mod bias;
+pub mod scale;
+pub mod softcap;
+
+pub use alibi::{Alibi, standard_slopes};
+pub use bias::Bias;
+pub use scale::Scale;
+pub use softcap::Softcap;
+
+use super::{Operands, Position, Slot};
+
+/// The stages at which scores can be returned; a modifier belongs to the stage it completes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// After the scale.
+    Scaled,
+    /// After the softcap.
+    Capped,
+    /// After bias and ALiBi.
+    Biased,
+}
+
+/// A score modifier: its place in the chain, its WGSL and its meaning.
+pub trait Score {
+    /// Which stage of the chain it belongs to.
+    fn stage(&self) -> Stage;
+    /// The WGSL file; its function is `fn score_{name}(s: f32, p: Position) -> f32`.
+    fn slot(&self) -> Slot;
+    /// The meaning: the new score at `at`.
+    fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64;
+}

@@ -1,0 +1,12 @@
+//! Attention for every GPU, on wgpu.
+pub mod error;
+pub mod feature;
+pub mod problem;
+pub mod tensor;
+
+pub use error::{Error, Rejection, Result};
+pub use feature::align::Align;
+pub use feature::mask::Window;
+pub use feature::score::standard_slopes;
+pub use problem::{Attention, Operand, Problem, WeightsAt};
+pub use tensor::{Broadcast, DType, Layout, Scalar, Shape, Strides};

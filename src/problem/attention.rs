@@ -1,0 +1,195 @@
+//! `Attention`: one attention call as plain data.
+
+use crate::error::Result;
+use crate::feature::align::Align;
+use crate::feature::mask::Window;
+use crate::feature::score::Alibi;
+use crate::problem::Problem;
+use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape};
+
+/// The point of the computation at which scores are returned beside o.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum WeightsAt {
+    /// scale · (q·k), masked or not.
+    RawScores,
+    /// After the softcap, masked or not.
+    AfterSoftcap,
+    /// After softcap, bias and ALiBi; −∞ where any mask hides the key.
+    AfterBias,
+    /// The weights themselves; 0 where a mask hides the key, and in rows that see nothing.
+    Probabilities,
+}
+
+/// One attention call: `o = softmax(mask(bias + cap(scale · q kᵀ))) v`, as plain data.
+///
+/// Nothing is computed or checked until [`validate`](Self::validate); equal descriptors are equal
+/// and hash alike, so they can be keys.
+///
+/// ```
+/// use heedful::{Align, Attention, DType, Shape};
+/// let shape = Shape { heads_kv: 2, ..Shape::self_attention(1, 8, 128, 64) };
+/// let attention = Attention::new(shape).dtype(DType::F16).causal(Align::TopLeft).softcap(30.0);
+/// let problem = attention.validate()?;
+/// assert_eq!(problem.attention().shape.group(), 4);
+/// # Ok::<(), heedful::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Attention {
+    /// The seven sizes.
+    pub shape: Shape,
+    /// Storage type of q, k, v and o.
+    pub dtype: DType,
+    /// Factor on q·k; `None` is 1/√dim_qk.
+    pub scale: Option<Scalar>,
+    /// No key after the diagonal of the given alignment.
+    pub causal: Option<Align>,
+    /// Keys near the diagonal of the given alignment, which must be causal's when both are given.
+    pub window: Option<(Window, Align)>,
+    /// Cap on scaled scores, > 0.
+    pub softcap: Option<Scalar>,
+    /// Shape of a boolean mask (true = attend) that comes with the tensors.
+    pub mask: Option<Broadcast>,
+    /// Shape of an additive f32 bias that comes with the tensors; −∞ masks.
+    pub bias: Option<Broadcast>,
+    /// Linear biases; slopes `[heads_q]` come with the tensors.
+    pub alibi: Option<Alibi>,
+    /// Whether sinks `[heads_q]` come with the tensors.
+    pub sinks: bool,
+    /// Whether key lengths `[batch]` come with the tensors; keys past them are masked.
+    pub kv_lengths: bool,
+    /// Whether query lengths `[batch]` come with the tensors; rows past them give 0 and −∞.
+    pub q_lengths: bool,
+    /// Layout of q, `[batch, heads_q, seq_q, dim_qk]`.
+    pub layout_q: Layout,
+    /// Layout of k, `[batch, heads_kv, seq_kv, dim_qk]`.
+    pub layout_k: Layout,
+    /// Layout of v, `[batch, heads_kv, seq_kv, dim_v]`.
+    pub layout_v: Layout,
+    /// Layout of o, `[batch, heads_q, seq_q, dim_v]`.
+    pub layout_o: Layout,
+    /// Whether the log-sum-exp `[batch, heads_q, seq_q]` is written (f32, natural log).
+    pub lse: bool,
+    /// Whether scores `[batch, heads_q, seq_q, seq_kv]` are written (f32), and from which point.
+    pub weights: Option<WeightsAt>,
+}
+
+impl Attention {
+    /// Plain scaled dot-product attention in f32: no mask, scale 1/√dim_qk, o only.
+    pub fn new(shape: Shape) -> Self {
+        Self {
+            shape,
+            dtype: DType::F32,
+            scale: None,
+            causal: None,
+            window: None,
+            softcap: None,
+            mask: None,
+            bias: None,
+            alibi: None,
+            sinks: false,
+            kv_lengths: false,
+            q_lengths: false,
+            layout_q: Layout::Bhsd,
+            layout_k: Layout::Bhsd,
+            layout_v: Layout::Bhsd,
+            layout_o: Layout::Bhsd,
+            lse: false,
+            weights: None,
+        }
+    }
+
+    /// Storage type of q, k, v and o.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// Factor on q·k instead of 1/√dim_qk; any finite value.
+    pub fn scale(mut self, scale: f32) -> Self {
+        self.scale = Some(Scalar(scale));
+        self
+    }
+
+    /// Hides keys after the diagonal.
+    pub fn causal(mut self, align: Align) -> Self {
+        self.causal = Some(align);
+        self
+    }
+
+    /// Hides keys further than `left` before or `right` after the diagonal; `None` is unbounded.
+    pub fn window(mut self, left: Option<u32>, right: Option<u32>, align: Align) -> Self {
+        self.window = Some((Window { left, right }, align));
+        self
+    }
+
+    /// Bounds scaled scores to (−cap, cap) by cap · tanh(s / cap).
+    pub fn softcap(mut self, cap: f32) -> Self {
+        self.softcap = Some(Scalar(cap));
+        self
+    }
+
+    /// Announces a boolean mask of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]`.
+    pub fn mask(mut self, shape: [u32; 4]) -> Self {
+        self.mask = Some(Broadcast(shape));
+        self
+    }
+
+    /// Announces an additive bias of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]`.
+    pub fn bias(mut self, shape: [u32; 4]) -> Self {
+        self.bias = Some(Broadcast(shape));
+        self
+    }
+
+    /// Announces ALiBi slopes `[heads_q]`; distance 0 is on the diagonal of `align`.
+    pub fn alibi(mut self, align: Align) -> Self {
+        self.alibi = Some(Alibi { align });
+        self
+    }
+
+    /// Announces sinks `[heads_q]`: one extra logit per head, in the denominator only.
+    pub fn sinks(mut self) -> Self {
+        self.sinks = true;
+        self
+    }
+
+    /// Announces key lengths `[batch]`.
+    pub fn kv_lengths(mut self) -> Self {
+        self.kv_lengths = true;
+        self
+    }
+
+    /// Announces query lengths `[batch]`.
+    pub fn q_lengths(mut self) -> Self {
+        self.q_lengths = true;
+        self
+    }
+
+    /// The same layout for q, k, v and o.
+    pub fn layout(self, layout: Layout) -> Self {
+        Self { layout_q: layout, layout_k: layout, layout_v: layout, layout_o: layout, ..self }
+    }
+
+    /// Also writes the log-sum-exp of every row.
+    pub fn with_lse(mut self) -> Self {
+        self.lse = true;
+        self
+    }
+
+    /// Also writes scores or weights, taken at the given point.
+    pub fn with_weights(mut self, at: WeightsAt) -> Self {
+        self.weights = Some(at);
+        self
+    }
+
+    /// Checks every size, stride and combination.
+    ///
+    /// # Errors
+    /// An invalid-argument error that names the first field that cannot be, what it holds and what
+    /// it may hold.
+    pub fn validate(&self) -> Result<Problem> {
+        Problem::new(self)
+    }
+}

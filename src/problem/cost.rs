@@ -1,0 +1,44 @@
+//! The cost model: the only place that counts work and bytes.
+//!
+//! Forward work is 2 · pairs · (dim_qk + dim_v) FLOP, where `pairs` counts the (row, key) pairs that
+//! lengths, causality and window leave; masks given as data do not lower it. Traffic is one read
+//! of q, k, v (and mask, bias) and one write of o (and lse, weights).
+
+use crate::feature::Operands;
+use crate::problem::{Operand, Problem};
+
+/// (row, key) pairs that lengths, causal mask and window leave visible, over all heads.
+pub fn visible_pairs(problem: &Problem, operands: &Operands<'_>) -> u64 {
+    let shape = problem.attention().shape;
+    let one_head: u64 = (0..shape.batch)
+        .map(|batch| {
+            let mut at = problem.position(batch, 0, 0, operands);
+            (0..at.q_len)
+                .map(|row| {
+                    at.row = row;
+                    problem.key_range(&at).len() as u64
+                })
+                .sum::<u64>()
+        })
+        .sum();
+    one_head * u64::from(shape.heads_q)
+}
+
+/// Forward FLOPs: 2 · pairs · (dim_qk + dim_v).
+pub fn flops(problem: &Problem, operands: &Operands<'_>) -> u64 {
+    let shape = problem.attention().shape;
+    2 * visible_pairs(problem, operands) * u64::from(shape.dim_qk + shape.dim_v)
+}
+
+/// Bytes that any implementation must move: each input read once, each output written once.
+pub fn min_bytes(problem: &Problem) -> u64 {
+    let a = problem.attention();
+    let [q, k, v, o] = a.shape.elements();
+    let side: u64 = problem
+        .operands()
+        .iter()
+        .filter(|(operand, _)| *operand > Operand::O)
+        .map(|&(operand, n)| if operand == Operand::Mask { n } else { 4 * n })
+        .sum();
+    (q + k + v + o) * a.dtype.bytes() + side
+}

@@ -1,0 +1,8 @@
+//! What is asked: the [`Attention`] builder, the validated [`Problem`], and the cost model.
+
+mod attention;
+pub mod cost;
+mod problem;
+
+pub use attention::{Attention, WeightsAt};
+pub use problem::{Operand, Problem};

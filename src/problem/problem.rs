@@ -1,0 +1,319 @@
+//! `Problem`: a validated [`Attention`] with everything resolved.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::feature::align::{Align, MAX_OFFSET};
+use crate::feature::mask::{Causal, Dense, Mask};
+use crate::feature::score::{Bias, Scale, Score, Softcap};
+use crate::feature::{Operands, Position};
+use crate::problem::{Attention, WeightsAt};
+use crate::tensor::{Scalar, Strides};
+
+/// Every tensor of a call, by its name in messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operand {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// Output.
+    O,
+    /// Log-sum-exp output.
+    Lse,
+    /// Scores or weights output.
+    Weights,
+    /// Boolean mask.
+    Mask,
+    /// Additive bias.
+    Bias,
+    /// ALiBi slopes.
+    AlibiSlopes,
+    /// Sinks.
+    Sinks,
+    /// Key lengths.
+    KvLengths,
+    /// Query lengths.
+    QLengths,
+    /// Alignment offsets per sequence.
+    Offsets,
+}
+
+impl Operand {
+    /// The name used in messages and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q => "q",
+            Self::K => "k",
+            Self::V => "v",
+            Self::O => "o",
+            Self::Lse => "lse",
+            Self::Weights => "weights",
+            Self::Mask => "mask",
+            Self::Bias => "bias",
+            Self::AlibiSlopes => "alibi_slopes",
+            Self::Sinks => "sinks",
+            Self::KvLengths => "kv_lengths",
+            Self::QLengths => "q_lengths",
+            Self::Offsets => "offsets",
+        }
+    }
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A validated attention call: every default resolved, every conflict refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Problem {
+    attention: Attention,
+    scale: Scalar,
+    strides: [Strides; 4],
+    align: Option<Align>,
+}
+
+impl Problem {
+    pub(crate) fn new(attention: &Attention) -> Result<Self> {
+        let a = attention;
+        let shape = a.shape;
+        shape.validate()?;
+        let scale = a.scale.unwrap_or(Scalar(1.0 / (shape.dim_qk as f32).sqrt()));
+        if !scale.get().is_finite() {
+            return Err(Error::invalid("scale", scale.get(), "a finite number"));
+        }
+        if let Some(cap) = a.softcap
+            && !(cap.get() > 0.0 && cap.get().is_finite())
+        {
+            return Err(Error::invalid("softcap", cap.get(), "a finite number > 0"));
+        }
+        let full = [shape.batch, shape.heads_q, shape.seq_q, shape.seq_kv];
+        if let Some(mask) = a.mask {
+            mask.validate("mask", full)?;
+        }
+        if let Some(bias) = a.bias {
+            bias.validate("bias", full)?;
+        }
+        let align = resolve_align(a)?;
+        let strides = resolve_strides(a)?;
+        Ok(Self { attention: a.clone(), scale, strides, align })
+    }
+
+    /// What was asked.
+    pub fn attention(&self) -> &Attention {
+        &self.attention
+    }
+
+    /// The factor on q·k.
+    pub fn scale(&self) -> f32 {
+        self.scale.get()
+    }
+
+    /// Strides of q, k, v or o.
+    ///
+    /// # Panics
+    /// Never for those four; other operands have no row strides.
+    pub fn strides(&self, operand: Operand) -> Strides {
+        match operand {
+            Operand::Q => self.strides[0],
+            Operand::K => self.strides[1],
+            Operand::V => self.strides[2],
+            _ => self.strides[3],
+        }
+    }
+
+    /// Alignment of the diagonal of causal mask and window.
+    pub fn align(&self) -> Align {
+        self.align.unwrap_or(Align::TopLeft)
+    }
+
+    /// Whether a table of offsets per sequence comes with the tensors.
+    pub fn needs_offsets(&self) -> bool {
+        let alibi = self.attention.alibi.map(|alibi| alibi.align);
+        self.align == Some(Align::PerBatch) || alibi == Some(Align::PerBatch)
+    }
+
+    /// The operands of this call, each with its length in elements in the problem's layout.
+    pub fn operands(&self) -> Vec<(Operand, u64)> {
+        let a = &self.attention;
+        let s = a.shape;
+        let span = |operand: Operand, heads: u32, seq: u32, dim: u32| {
+            let sizes = [s.batch, heads, seq, dim].map(u64::from);
+            let span = self.strides(operand).span(sizes[0], sizes[1], sizes[2], sizes[3]);
+            (operand, span.unwrap_or(0))
+        };
+        let (batch, heads) = (u64::from(s.batch), u64::from(s.heads_q));
+        let mut list = vec![
+            span(Operand::Q, s.heads_q, s.seq_q, s.dim_qk),
+            span(Operand::K, s.heads_kv, s.seq_kv, s.dim_qk),
+            span(Operand::V, s.heads_kv, s.seq_kv, s.dim_v),
+            span(Operand::O, s.heads_q, s.seq_q, s.dim_v),
+        ];
+        let optional = [
+            (Operand::Lse, a.lse.then(|| s.rows())),
+            (Operand::Weights, a.weights.map(|_| s.rows() * u64::from(s.seq_kv))),
+            (Operand::Mask, a.mask.map(|m| m.elements())),
+            (Operand::Bias, a.bias.map(|b| b.elements())),
+            (Operand::AlibiSlopes, a.alibi.map(|_| heads)),
+            (Operand::Sinks, a.sinks.then_some(heads)),
+            (Operand::KvLengths, a.kv_lengths.then_some(batch)),
+            (Operand::QLengths, a.q_lengths.then_some(batch)),
+            (Operand::Offsets, self.needs_offsets().then_some(batch)),
+        ];
+        list.extend(optional.into_iter().filter_map(|(o, n)| n.map(|n| (o, n))));
+        list
+    }
+
+    /// The chain of score modifiers, in order.
+    pub fn scores(&self) -> Vec<Box<dyn Score>> {
+        let a = &self.attention;
+        let mut chain: Vec<Box<dyn Score>> = vec![Box::new(Scale(self.scale))];
+        if let Some(cap) = a.softcap {
+            chain.push(Box::new(Softcap(cap)));
+        }
+        if let Some(shape) = a.bias {
+            chain.push(Box::new(Bias(shape)));
+        }
+        if let Some(alibi) = a.alibi {
+            chain.push(Box::new(alibi));
+        }
+        chain
+    }
+
+    /// The masks, all of which must keep a key.
+    pub fn masks(&self) -> Vec<Box<dyn Mask>> {
+        let a = &self.attention;
+        let mut masks: Vec<Box<dyn Mask>> = Vec::new();
+        if a.causal.is_some() {
+            masks.push(Box::new(Causal));
+        }
+        if let Some((window, _)) = a.window {
+            masks.push(Box::new(window));
+        }
+        if let Some(shape) = a.mask {
+            masks.push(Box::new(Dense(shape)));
+        }
+        masks
+    }
+
+    /// Query and key lengths of one sequence, never more than the shape holds.
+    pub fn lengths(&self, batch: u32, operands: &Operands<'_>) -> (u32, u32) {
+        let s = self.attention.shape;
+        let of =
+            |table: &[u32], full: u32| table.get(batch as usize).map_or(full, |n| full.min(*n));
+        let q_table = if self.attention.q_lengths { operands.q_lengths } else { &[] };
+        let kv_table = if self.attention.kv_lengths { operands.kv_lengths } else { &[] };
+        (of(q_table, s.seq_q), of(kv_table, s.seq_kv))
+    }
+
+    /// The position of (batch, head, row, 0) with its sequence's lengths and diagonal.
+    pub fn position(&self, batch: u32, head: u32, row: u32, operands: &Operands<'_>) -> Position {
+        let (q_len, kv_len) = self.lengths(batch, operands);
+        let diagonal = self.align().diagonal(batch, q_len, kv_len, operands);
+        Position { batch, head, row, key: 0, q_len, kv_len, diagonal }
+    }
+
+    /// The keys that a row may see as far as lengths, causality and window tell; data masks and
+    /// biases may hide more of them.
+    pub fn key_range(&self, at: &Position) -> Range<u32> {
+        let all = 0..if at.row < at.q_len { i64::from(at.kv_len) } else { 0 };
+        let range =
+            self.masks().iter().fold(all, |keys, mask| mask.narrow(at.row, at.diagonal, keys));
+        let start = range.start.max(0) as u32;
+        start..(range.end.max(0) as u32).max(start)
+    }
+
+    /// Short text of everything but the shape: `f16 causal(top_left) softcap`.
+    pub fn feature_text(&self) -> String {
+        let a = &self.attention;
+        let align = |align: Align| match align {
+            Align::TopLeft => "top-left".into(),
+            Align::BottomRight => "bottom-right".into(),
+            Align::Offset(n) => n.to_string(),
+            Align::PerBatch => "per-batch".into(),
+        };
+        let bound = |n: Option<u32>| n.map_or("-".into(), |n| n.to_string());
+        let mut words = vec![a.dtype.to_string()];
+        words.extend(a.causal.map(|x| format!("causal({})", align(x))));
+        words
+            .extend(a.window.map(|(w, x)| {
+                format!("window({},{},{})", bound(w.left), bound(w.right), align(x))
+            }));
+        words.extend(a.softcap.map(|c| format!("softcap({:?})", c.get())));
+        words.extend(a.mask.map(|m| format!("mask{:?}", m.0)));
+        words.extend(a.bias.map(|b| format!("bias{:?}", b.0)));
+        words.extend(a.alibi.map(|x| format!("alibi({})", align(x.align))));
+        let flags = [(a.sinks, "sinks"), (a.kv_lengths, "kv-lengths"), (a.q_lengths, "q-lengths")];
+        words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).into()));
+        words.extend(a.lse.then(|| "lse".into()));
+        words.extend(a.weights.map(|at| {
+            match at {
+                WeightsAt::RawScores => "raw-scores",
+                WeightsAt::AfterSoftcap => "after-softcap",
+                WeightsAt::AfterBias => "after-bias",
+                WeightsAt::Probabilities => "probabilities",
+            }
+            .into()
+        }));
+        words.join(" ")
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.attention.shape, self.feature_text())
+    }
+}
+
+fn resolve_align(a: &Attention) -> Result<Option<Align>> {
+    let window = a.window.map(|(_, align)| align);
+    if let (Some(causal), Some(window)) = (a.causal, window)
+        && causal != window
+    {
+        let wanted = format!("the alignment of causal, {causal:?}");
+        return Err(Error::invalid("window alignment", format!("{window:?}"), wanted));
+    }
+    for align in [a.causal, window, a.alibi.map(|x| x.align)].into_iter().flatten() {
+        if let Align::Offset(n) = align
+            && n.unsigned_abs() > MAX_OFFSET.unsigned_abs()
+        {
+            return Err(Error::invalid("alignment offset", n, format!("±{MAX_OFFSET} at most")));
+        }
+    }
+    Ok(a.causal.or(window))
+}
+
+fn resolve_strides(a: &Attention) -> Result<[Strides; 4]> {
+    let s = a.shape;
+    let tensors = [
+        ("q", a.layout_q, s.heads_q, s.seq_q, s.dim_qk),
+        ("k", a.layout_k, s.heads_kv, s.seq_kv, s.dim_qk),
+        ("v", a.layout_v, s.heads_kv, s.seq_kv, s.dim_v),
+        ("o", a.layout_o, s.heads_q, s.seq_q, s.dim_v),
+    ];
+    let mut resolved = [Strides { batch: 0, head: 0, row: 0 }; 4];
+    for ((name, layout, heads, seq, dim), slot) in tensors.into_iter().zip(&mut resolved) {
+        let strides = layout.strides(heads, seq, dim);
+        let sizes = [s.batch, heads, seq, dim];
+        let empty = sizes.contains(&0);
+        let span = strides.span(sizes[0].into(), sizes[1].into(), sizes[2].into(), sizes[3].into());
+        // 2^46 elements: beyond any device, and leaves room for byte arithmetic in u64.
+        if !empty && span.is_none_or(|n| n > 1 << 46) {
+            let found = format!("strides {strides:?} over {sizes:?}");
+            return Err(Error::invalid(name, found, "a tensor of at most 2^46 elements"));
+        }
+        if name == "o" && !empty {
+            strides.check_disjoint("o strides", sizes)?;
+        }
+        *slot = strides;
+    }
+    if s.rows().checked_mul(s.seq_kv.into()).is_none_or(|n| n > 1 << 60) {
+        return Err(Error::invalid("shape", s, "at most 2^60 scores"));
+    }
+    Ok(resolved)
+}

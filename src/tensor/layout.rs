@@ -1,0 +1,123 @@
+//! Where element (batch, head, row, column) of a tensor lies: strides and broadcasts.
+
+use crate::error::{Error, Result};
+
+/// Distances in elements between neighbours along batch, head and row; columns are adjacent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Strides {
+    /// Elements from one sequence to the next.
+    pub batch: u64,
+    /// Elements from one head to the next.
+    pub head: u64,
+    /// Elements from one row (position) to the next; at least the row's length.
+    pub row: u64,
+}
+
+/// How q, k, v or o lies in its buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Layout {
+    /// `[batch, heads, seq, dim]` without gaps.
+    #[default]
+    Bhsd,
+    /// `[batch, seq, heads, dim]` without gaps: what a projection writes.
+    Bshd,
+    /// Any strides; packed QKV `[batch, seq, 3, heads, dim]` is `batch: seq*3*heads*dim, head: dim,
+    /// row: 3*heads*dim` with the view's byte offset choosing q, k or v.
+    Strided(Strides),
+}
+
+impl Layout {
+    /// The strides of this layout for `heads` heads of `seq` rows of `dim` elements.
+    pub fn strides(self, heads: u32, seq: u32, dim: u32) -> Strides {
+        let (heads, seq, dim) = (u64::from(heads), u64::from(seq), u64::from(dim));
+        match self {
+            Self::Bhsd => Strides { batch: heads * seq * dim, head: seq * dim, row: dim },
+            Self::Bshd => Strides { batch: heads * seq * dim, head: dim, row: heads * dim },
+            Self::Strided(strides) => strides,
+        }
+    }
+}
+
+impl Strides {
+    /// Index of the first element of a row.
+    pub fn index(&self, batch: u64, head: u64, row: u64) -> u64 {
+        batch * self.batch + head * self.head + row * self.row
+    }
+
+    /// Elements from the first to just past the last of a `[batch, heads, seq, dim]` block;
+    /// `None` when that overflows or the block is empty.
+    pub fn span(&self, batch: u64, heads: u64, seq: u64, dim: u64) -> Option<u64> {
+        let last = |n: u64, stride: u64| n.checked_sub(1)?.checked_mul(stride);
+        last(batch, self.batch)?
+            .checked_add(last(heads, self.head)?)?
+            .checked_add(last(seq, self.row)?)?
+            .checked_add(dim)
+    }
+
+    /// Rejects strides under which two elements of a `[batch, heads, seq, dim]` block coincide.
+    /// Only outputs need this; inputs may repeat elements (stride 0 broadcasts).
+    pub(crate) fn check_disjoint(&self, name: &str, sizes: [u32; 4]) -> Result<()> {
+        let mut axes: Vec<(u64, u64)> = [self.batch, self.head, self.row, 1]
+            .into_iter()
+            .zip(sizes.map(u64::from))
+            .filter(|&(_, n)| n > 1)
+            .collect();
+        axes.sort_unstable();
+        let mut reach = 0_u64;
+        for (stride, n) in axes {
+            if stride <= reach {
+                let found = format!("strides {self:?}");
+                return Err(Error::invalid(name, found, "an output whose elements are distinct"));
+            }
+            let step = stride.checked_mul(n - 1);
+            reach = step
+                .and_then(|step| reach.checked_add(step))
+                .ok_or_else(|| Error::invalid(name, format!("strides {self:?}"), "no overflow"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Shape of a mask or bias: each of `[batch, heads_q, seq_q, seq_kv]` is there in full or is 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(transparent))]
+pub struct Broadcast(pub [u32; 4]);
+
+impl Broadcast {
+    /// Elements stored.
+    pub fn elements(&self) -> u64 {
+        self.0.iter().map(|&n| u64::from(n)).product()
+    }
+
+    /// Element strides, 0 along the dimensions that are broadcast.
+    pub fn strides(&self) -> [u64; 4] {
+        let mut strides = [0; 4];
+        let mut step = 1_u64;
+        for axis in (0..4).rev() {
+            let n = u64::from(self.0[axis]);
+            strides[axis] = if n == 1 { 0 } else { step };
+            step *= n;
+        }
+        strides
+    }
+
+    /// Index of the element that (batch, head, row, key) reads.
+    pub fn index(&self, at: [u32; 4]) -> usize {
+        self.strides().iter().zip(at).map(|(stride, i)| *stride as usize * i as usize).sum()
+    }
+
+    pub(crate) fn validate(&self, name: &str, full: [u32; 4]) -> Result<()> {
+        let axes = ["batch", "heads_q", "seq_q", "seq_kv"];
+        for ((axis, &found), full) in axes.iter().zip(&self.0).zip(full) {
+            if found != 1 && found != full {
+                let argument = format!("{name} shape, axis {axis}");
+                return Err(Error::invalid(argument, found, format!("1 or {full}")));
+            }
+        }
+        Ok(())
+    }
+}

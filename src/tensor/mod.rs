@@ -1,0 +1,11 @@
+//! Shapes, element types and strides: what a tensor is before anything is done with it.
+
+mod dtype;
+mod layout;
+mod scalar;
+mod shape;
+
+pub use dtype::DType;
+pub use layout::{Broadcast, Layout, Strides};
+pub use scalar::Scalar;
+pub use shape::{MAX_DIM, MAX_SEQ, Shape};

@@ -1,0 +1,107 @@
+//! The seven sizes of an attention call.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// Largest head dimension of the kernels.
+pub const MAX_DIM: u32 = 512;
+
+/// Longest sequence: position arithmetic on the GPU is done in i32, with room for window and offset.
+pub const MAX_SEQ: u32 = 1 << 28;
+
+/// Sizes of one attention call.
+///
+/// q is `[batch, heads_q, seq_q, dim_qk]`, k is `[batch, heads_kv, seq_kv, dim_qk]`, v is
+/// `[batch, heads_kv, seq_kv, dim_v]`, o is `[batch, heads_q, seq_q, dim_v]`. Query head `h` reads
+/// key/value head `h / (heads_q / heads_kv)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Shape {
+    /// Independent sequences.
+    pub batch: u32,
+    /// Query heads.
+    pub heads_q: u32,
+    /// Key/value heads; divides `heads_q` (1: multi-query, equal: multi-head, else grouped).
+    pub heads_kv: u32,
+    /// Query rows per sequence.
+    pub seq_q: u32,
+    /// Keys per sequence; 0 is defined (o = 0, lse = −∞).
+    pub seq_kv: u32,
+    /// Head dimension of queries and keys, 1 to [`MAX_DIM`].
+    pub dim_qk: u32,
+    /// Head dimension of values and outputs, 1 to [`MAX_DIM`].
+    pub dim_v: u32,
+}
+
+impl Shape {
+    /// Self-attention: as many keys as queries, as many key heads as query heads, one dimension.
+    pub fn self_attention(batch: u32, heads: u32, seq: u32, dim: u32) -> Self {
+        Self {
+            batch,
+            heads_q: heads,
+            heads_kv: heads,
+            seq_q: seq,
+            seq_kv: seq,
+            dim_qk: dim,
+            dim_v: dim,
+        }
+    }
+
+    /// Query heads that share one key/value head.
+    pub fn group(&self) -> u32 {
+        self.heads_q / self.heads_kv.max(1)
+    }
+
+    /// Elements of q, k, v and o when stored without gaps.
+    pub fn elements(&self) -> [u64; 4] {
+        let product = |sizes: [u32; 4]| sizes.iter().map(|&n| u64::from(n)).product();
+        [
+            product([self.batch, self.heads_q, self.seq_q, self.dim_qk]),
+            product([self.batch, self.heads_kv, self.seq_kv, self.dim_qk]),
+            product([self.batch, self.heads_kv, self.seq_kv, self.dim_v]),
+            product([self.batch, self.heads_q, self.seq_q, self.dim_v]),
+        ]
+    }
+
+    /// Query rows over all heads and sequences.
+    pub fn rows(&self) -> u64 {
+        u64::from(self.batch) * u64::from(self.heads_q) * u64::from(self.seq_q)
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let in_range = |name: &str, found: u32, low: u32, high: u32| {
+            if (low..=high).contains(&found) {
+                return Ok(());
+            }
+            Err(Error::invalid(name, found, format!("{low}..={high}")))
+        };
+        in_range("batch", self.batch, 0, 1 << 24)?;
+        in_range("heads_q", self.heads_q, 1, 1 << 16)?;
+        in_range("heads_kv", self.heads_kv, 1, 1 << 16)?;
+        in_range("seq_q", self.seq_q, 0, MAX_SEQ)?;
+        in_range("seq_kv", self.seq_kv, 0, MAX_SEQ)?;
+        in_range("dim_qk", self.dim_qk, 1, MAX_DIM)?;
+        in_range("dim_v", self.dim_v, 1, MAX_DIM)?;
+        if !self.heads_q.is_multiple_of(self.heads_kv) {
+            let wanted = format!("a multiple of heads_kv = {}", self.heads_kv);
+            return Err(Error::invalid("heads_q", self.heads_q, wanted));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Shape {
+    /// `1x8x512x64`, with `8/2` for grouped heads, `q/kv` lengths and `qk/v` dimensions that differ.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pair = |a: u32, b: u32| if a == b { a.to_string() } else { format!("{a}/{b}") };
+        let text = format!(
+            "{}x{}x{}x{}",
+            self.batch,
+            pair(self.heads_q, self.heads_kv),
+            pair(self.seq_q, self.seq_kv),
+            pair(self.dim_qk, self.dim_v)
+        );
+        f.pad(&text)
+    }
+}
