@@ -133,4 +133,4 @@ impl Error {
 }
 
 /// The result of every fallible call in this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

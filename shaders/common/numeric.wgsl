@@ -1,0 +1,27 @@
+// Numbers that every kernel needs, and tests on bit patterns: fast-math compilers may assume away NaN and infinity,
+// but not integers.
+const LOG2_E: f32 = 1.4426950408889634;
+// The lowest finite f32: "nothing yet" in a running maximum.
+const LOWEST: f32 = -3.4028234663852886e38;
+// No alignment offset, window or sequence is larger: sums of four of them stay within i32.
+const MAX_OFFSET: i32 = 268435456;
+
+// The score of a masked key, -inf. Taken from a run-time value: compilers refuse or fold a constant one.
+fn masked() -> f32 {
+  return bitcast<f32>(params.minus_infinity);
+}
+
+fn is_masked(s: f32) -> bool {
+  return bitcast<u32>(s) == 0xff800000u;
+}
+
+fn is_nan(s: f32) -> bool {
+  return (bitcast<u32>(s) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Whether any of four values is NaN or infinite.
+fn any_special(v: vec4<f32>) -> bool {
+  let exponent = vec4<u32>(0x7f800000u);
+  return any((bitcast<vec4<u32>>(v) & exponent) == exponent);
+}
+

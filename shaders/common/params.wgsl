@@ -1,0 +1,68 @@
+// What changes from dispatch to dispatch. The twin is src/kernel/params.rs; a test compares offsets and echoes values.
+//
+// Element (b, h, i, c) of operand x is x[x_base + b * x_stride_batch + h * x_stride_head + i * x_stride_row + c] in
+// arithmetic modulo 2^32: x_base already holds minus the origin of the bound range, so kernels use absolute
+// positions. `*0` and `*_n` are origin and extent of the block of work that this dispatch does.
+struct Params {
+  batch0: u32,
+  head0: u32,
+  head_n: u32,
+  row0: u32,
+  row_n: u32,
+  key0: u32,
+  key_n: u32,
+  heads_q: u32,
+  group: u32,
+  seq_q: u32,
+  seq_kv: u32,
+  dim_qk: u32,
+  dim_v: u32,
+  // Distance between rows of the score scratch, in elements; a multiple of 4.
+  score_stride: u32,
+  q_base: u32,
+  q_stride_batch: u32,
+  q_stride_head: u32,
+  q_stride_row: u32,
+  k_base: u32,
+  k_stride_batch: u32,
+  k_stride_head: u32,
+  k_stride_row: u32,
+  v_base: u32,
+  v_stride_batch: u32,
+  v_stride_head: u32,
+  v_stride_row: u32,
+  o_base: u32,
+  o_stride_batch: u32,
+  o_stride_head: u32,
+  o_stride_row: u32,
+  mask_base: u32,
+  mask_stride_batch: u32,
+  mask_stride_head: u32,
+  mask_stride_row: u32,
+  mask_stride_key: u32,
+  bias_base: u32,
+  bias_stride_batch: u32,
+  bias_stride_head: u32,
+  bias_stride_row: u32,
+  bias_stride_key: u32,
+  // Base of lse[b, h, i] and weights[b, h, i, j], both without gaps.
+  lse_base: u32,
+  weights_base: u32,
+  // Where each small table starts in `aux`.
+  aux_alibi_slopes: u32,
+  aux_sinks: u32,
+  aux_kv_lengths: u32,
+  aux_q_lengths: u32,
+  aux_offsets: u32,
+  scale: f32,
+  softcap: f32,
+  diagonal_offset: i32,
+  alibi_offset: i32,
+  window_left: i32,
+  window_right: i32,
+  // 1 when partial sums of o come from / go to the `carry` scratch, because keys are split over dispatches.
+  carry_in: u32,
+  carry_out: u32,
+  // The bits of -inf.
+  minus_infinity: u32,
+}

@@ -1,0 +1,93 @@
+// Stage 2 of 3: per row, e[i, j] = exp(s[i, j] - max_i) in place, the row's lse, and 1 / sum_i for stage 3.
+//
+//   scores [block of rows, score_stride] -> the same buffer; inverse_sums [block of rows];
+//   lse [batch, heads_q, seq_q]; weights [batch, heads_q, seq_q, seq_kv] when probabilities are asked for
+//
+// Workgroup (x, y) = (4 rows, (batch, head) pair): 16 invocations per row, a vec4 each, any row length. Two sweeps over
+// the visible part of the row (one online, one that writes), 16 B of reads and 16 B of writes per 4 scores: bound by
+// bandwidth. Masked scores become exactly 0.
+
+var<workgroup> sh_m: array<f32, 64>;
+var<workgroup> sh_l: array<f32, 64>;
+
+const LANES: u32 = 16u;
+const ROWS: u32 = 4u;
+
+// Folds four scores into the state, rescaling it once.
+fn push4(state: Normalizer, s: vec4<f32>) -> Normalizer {
+  let hidden = vec4<bool>(is_masked(s.x), is_masked(s.y), is_masked(s.z), is_masked(s.w));
+  let shown = select(s, vec4<f32>(LOWEST), hidden);
+  let m = max(max(max(shown.x, shown.y), max(shown.z, shown.w)), state.m);
+  let e = select(normalize_exp4(s, m), vec4<f32>(0.0), hidden);
+  return Normalizer(m, state.l * normalize_exp(state.m, m) + ((e.x + e.y) + (e.z + e.w)));
+}
+
+fn normalize_exp4(s: vec4<f32>, m: f32) -> vec4<f32> {
+  return vec4<f32>(normalize_exp(s.x, m), normalize_exp(s.y, m), normalize_exp(s.z, m), normalize_exp(s.w, m));
+}
+
+@compute @workgroup_size(64, 1, 1)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let batch = params.batch0 + workgroup.y / params.head_n;
+  let head = params.head0 + workgroup.y % params.head_n;
+  let slice = lane & (LANES - 1u);
+  let local_row = workgroup.x * ROWS + lane / LANES;
+  let row = params.row0 + local_row;
+  let alive = local_row < params.row_n;
+  // The visible keys of the 64-row tile this row belongs to: what stages 1 and 3 work on.
+  let first = params.row0 + (workgroup.x * ROWS & ~63u);
+  let rows = rows_of(batch, head, first, min(first + 64u, params.row0 + params.row_n) - 1u);
+  let visible = key_range(rows);
+  // Stage 3 reads whole steps of 16 keys.
+  let begin = (visible.x & ~15u) >> 2u;
+  let end = select(0u, min((visible.y + 15u) & ~15u, params.score_stride) >> 2u, alive && visible.y > visible.x);
+  let scratch_row = workgroup.y * params.row_n + local_row;
+  let base = scratch_row * (params.score_stride >> 2u);
+
+  var state = normalize_empty();
+  for (var i = begin + slice; i < end; i += LANES) {
+    state = push4(state, scores[base + i]);
+  }
+  sh_m[lane] = state.m;
+  sh_l[lane] = state.l;
+  workgroupBarrier();
+  for (var step = LANES / 2u; step > 0u; step >>= 1u) {
+    if (slice < step) {
+      let merged = normalize_merge(Normalizer(sh_m[lane], sh_l[lane]), Normalizer(sh_m[lane + step], sh_l[lane + step]));
+      sh_m[lane] = merged.m;
+      sh_l[lane] = merged.l;
+    }
+    workgroupBarrier();
+  }
+  if (!alive) { return; }
+  let head_lane = lane - slice;
+  var total = Normalizer(sh_m[head_lane], sh_l[head_lane]);
+  if (row < rows.q_len) {
+    total = normalize_merge(total, normalize_start(head));
+  }
+  let inverse = normalize_reciprocal(total);
+
+  for (var i = begin + slice; i < end; i += LANES) {
+    let s = scores[base + i];
+    let hidden = vec4<bool>(is_masked(s.x), is_masked(s.y), is_masked(s.z), is_masked(s.w));
+    scores[base + i] = select(normalize_exp4(s, total.m), vec4<f32>(0.0), hidden);
+  }
+  let all_row = (batch * params.heads_q + head) * params.seq_q + row;
+  if (slice == 0u) {
+    inverse_sums[scratch_row] = inverse;
+    if (LSE) {
+      lse_store(all_row, normalize_lse(total));
+    }
+  }
+  if (CAPTURE == CAPTURE_PROBABILITIES) {
+    // The same lane wrote these scores above, so no barrier is needed.
+    for (var i = slice; i * 4u < params.seq_kv; i += LANES) {
+      let inside = i >= begin && i < end;
+      for (var c = 0u; c < 4u && i * 4u + c < params.seq_kv; c += 1u) {
+        var p = 0.0;
+        if (inside) { p = scores[base + i][c] * inverse; }
+        weights_store(all_row * params.seq_kv + i * 4u + c, p);
+      }
+    }
+  }
+}

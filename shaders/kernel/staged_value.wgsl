@@ -1,0 +1,109 @@
+// Stage 3 of 3: o[i, :] = (1 / sum_i) * sum_j e[i, j] v[j, :].
+//
+//   scores (now e) [block of rows, score_stride], inverse_sums [block of rows],
+//   v [batch, heads_kv, seq_kv, dim_v] -> o [batch, heads_q, seq_q, dim_v]
+//
+// Workgroup (x, y, z) = (64 columns of dim_v, row tile, (batch, head) pair): 64 x 64 outputs by 64 invocations. Per 16
+// visible keys two barriers; 8 KiB of workgroup memory. Bound by arithmetic, as stage 1.
+//
+// A weight of exactly 0 must not meet NaN or infinity in v. A finite product needs no test, so the tile is multiplied
+// plainly until a value of v is special; from then on this workgroup selects zero weights away, element by element.
+
+var<workgroup> sh_special: atomic<u32>;
+
+fn tile_row_selected(acc: ptr<function, array<vec4<f32>, 16>>, i: u32, a: f32, b0: vec4<f32>, b1: vec4<f32>) {
+  if (a != 0.0) {
+    (*acc)[i] = fma(vec4<f32>(a), b0, (*acc)[i]);
+    (*acc)[i + 1u] = fma(vec4<f32>(a), b1, (*acc)[i + 1u]);
+  }
+}
+
+// tile_multiply without the products whose weight is 0. Rare, so its accumulator may live in memory.
+fn tile_multiply_selected(acc: ptr<function, array<vec4<f32>, 16>>, x: u32, y: u32) {
+  for (var d = 0u; d < DEPTH; d += 1u) {
+    for (var r = 0u; r < 8u; r += 1u) {
+      let a = sh_a[d * 16u + (r >> 2u) * 8u + y][r & 3u];
+      tile_row_selected(acc, r * 2u, a, sh_b[d * 16u + x], sh_b[d * 16u + 8u + x]);
+    }
+  }
+}
+
+// Four weights of a row of the block, 0 outside it.
+fn weight4(pair: u32, row: u32, key: u32) -> vec4<f32> {
+  if (row >= params.row_n || key >= params.score_stride) { return vec4<f32>(0.0); }
+  return scores[((pair * params.row_n + row) * params.score_stride + key) >> 2u];
+}
+
+@compute @workgroup_size(64, 1, 1)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let batch = params.batch0 + workgroup.z / params.head_n;
+  let head = params.head0 + workgroup.z % params.head_n;
+  let local_row0 = workgroup.y * TILE;
+  let row0 = params.row0 + local_row0;
+  let column0 = workgroup.x * TILE;
+  let rows = rows_of(batch, head, row0, min(row0 + TILE, params.row0 + params.row_n) - 1u);
+  let visible = key_range(rows);
+  let begin = max(visible.x & ~(DEPTH - 1u), params.key0);
+  let end = min(visible.y, params.key0 + params.key_n);
+  if (lane == 0u) { atomicStore(&sh_special, 0u); }
+  workgroupBarrier();
+
+  let r = lane & 15u;
+  let d = lane >> 4u;
+  let e_row = local_row0 + r * 4u;
+  let column = column0 + r * 4u;
+  let n = min(max(params.dim_v, column) - column, 4u);
+  let v_at = params.v_base + batch * params.v_stride_batch + (head / params.group) * params.v_stride_head + column;
+  let x = lane & 7u;
+  let y = lane >> 3u;
+  var acc: array<vec4<f32>, 16>;
+  for (var j = begin; j < end; j += DEPTH) {
+    tile_put_a(r, d, mat4x4<f32>(
+      weight4(workgroup.z, e_row, j + d * 4u),
+      weight4(workgroup.z, e_row + 1u, j + d * 4u),
+      weight4(workgroup.z, e_row + 2u, j + d * 4u),
+      weight4(workgroup.z, e_row + 3u, j + d * 4u)));
+    for (var i = 0u; i < 4u; i += 1u) {
+      let key = j + i * 4u + d;
+      let v4 = v_load4(v_at + key * params.v_stride_row, select(0u, n, key < end));
+      if (any_special(v4)) { atomicStore(&sh_special, 1u); }
+      sh_b[(i * 4u + d) * 16u + r] = v4;
+    }
+    workgroupBarrier();
+    if (atomicLoad(&sh_special) == 0u) {
+      tile_multiply(&acc, x, y);
+    } else {
+      var selected = acc;
+      tile_multiply_selected(&selected, x, y);
+      acc = selected;
+    }
+    workgroupBarrier();
+  }
+
+  var sums = acc;
+  for (var i = 0u; i < 16u; i += 1u) {
+    let local_row = local_row0 + tile_row(i, y);
+    let column = column0 + tile_column(i, x);
+    if (local_row < params.row_n && column < params.dim_v) {
+      let scratch_row = workgroup.z * params.row_n + local_row;
+      finish4(rows, scratch_row, params.row0 + local_row, column, sums[i]);
+    }
+  }
+}
+
+// Scales and stores four columns of o, or hands them on when more keys are to come.
+fn finish4(rows: Rows, scratch_row: u32, row: u32, column: u32, sum: vec4<f32>) {
+  var total = sum;
+  if (CARRY) {
+    // Rows of the carry are dim_v rounded up to 4 elements long.
+    let at = scratch_row * ((params.dim_v + 3u) >> 2u) + (column >> 2u);
+    if (params.carry_in == 1u) { total += carry_load(at); }
+    if (params.carry_out == 1u) {
+      carry_store(at, total);
+      return;
+    }
+  }
+  let at = params.o_base + rows.batch * params.o_stride_batch + rows.head * params.o_stride_head
+    + row * params.o_stride_row + column;
+  o_store4(at, min(params.dim_v - column, 4u), total * inverse_sums[scratch_row]);
+}

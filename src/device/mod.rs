@@ -1,0 +1,14 @@
+//! The only place that makes wgpu objects: adapters, devices, pipelines, buffers, readback.
+
+mod context;
+mod memory;
+mod pipeline;
+mod readback;
+mod scope;
+
+pub(crate) use context::no_adapter;
+pub use context::{adapters, capabilities, request};
+pub(crate) use memory::{create_buffer, upload};
+pub(crate) use pipeline::{Pipeline, PipelineCache};
+pub use readback::Readback;
+pub(crate) use scope::scoped;

@@ -1,0 +1,385 @@
+//! From a plan and tensors to dispatches: binding ranges, parameter blocks, bind groups.
+//!
+//! Every dispatch binds only the range of each tensor that its block touches, so no binding passes
+//! the device's limit however long the tensors are. A range starts at an aligned offset; what lies
+//! between that and the block's first element, and the block's origin, go into the operand's base.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::device::{self, Pipeline};
+use crate::engine::bound::Dispatch;
+use crate::engine::tensors::element_bytes;
+use crate::engine::{BufferView, Engine, Tensors};
+use crate::error::{Error, Result};
+use crate::feature::align::{Align, MAX_OFFSET};
+use crate::kernel::{Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
+use crate::plan::{Block, Plan, Scratch, operand_of};
+use crate::problem::{Operand, Problem};
+
+/// A bound range: what a bind group entry needs.
+#[derive(Clone)]
+struct BoundRange {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    size: u64,
+}
+
+/// A dispatch before its parameter block has a place in the uniform buffer.
+struct Draft {
+    pipeline: Arc<Pipeline>,
+    params: Params,
+    ranges: Vec<(Binding, BoundRange)>,
+    grid: [u32; 3],
+}
+
+pub(crate) struct Encoding<'a> {
+    engine: &'a Engine,
+    plan: &'a Plan,
+    tensors: &'a Tensors<'a>,
+    base: Params,
+    aux: &'a wgpu::Buffer,
+    scratch: wgpu::Buffer,
+    scratch_offset: u64,
+    specs: [KernelSpec; 3],
+    drafts: Vec<Draft>,
+}
+
+impl<'a> Encoding<'a> {
+    pub(crate) fn new(
+        engine: &'a Engine,
+        plan: &'a Plan,
+        tensors: &'a Tensors<'a>,
+        tables: &Params,
+        aux: &'a wgpu::Buffer,
+    ) -> Result<Self> {
+        let (scratch, scratch_offset) = match tensors.workspace {
+            Some(view) => (view.buffer.clone(), view.offset),
+            None => (engine.scratch(plan.workspace_bytes())?, 0),
+        };
+        let specs = plan.kernels().map(|spec| widths_for(spec, plan.problem(), tensors));
+        let base = base_params(plan, tables);
+        Ok(Self {
+            engine,
+            plan,
+            tensors,
+            base,
+            aux,
+            scratch,
+            scratch_offset,
+            specs,
+            drafts: Vec::new(),
+        })
+    }
+
+    /// Every dispatch of the plan, in order.
+    pub(crate) fn dispatches(mut self) -> Result<Vec<Dispatch>> {
+        let size = self.plan.staged().block;
+        let steps = size.key_steps(self.plan.problem());
+        for block in size.blocks(self.plan.problem()) {
+            for keys in &steps {
+                self.draft(Kernel::StagedScore, &block, keys.clone(), [false; 2])?;
+            }
+            self.draft(Kernel::StagedNormalize, &block, 0..0, [false; 2])?;
+            for (i, keys) in steps.iter().enumerate() {
+                let carry = [i > 0, i + 1 < steps.len()];
+                self.draft(Kernel::StagedValue, &block, keys.clone(), carry)?;
+            }
+        }
+        self.finish()
+    }
+
+    fn draft(
+        &mut self,
+        kernel: Kernel,
+        block: &Block,
+        keys: Range<u32>,
+        carry: [bool; 2],
+    ) -> Result<()> {
+        let s = self.plan.problem().attention().shape;
+        let tiles = |n: usize| (n as u32).div_ceil(TILE);
+        let pairs = (block.batch.len() * block.heads.len()) as u32;
+        let rows = block.rows.len();
+        let grid = match kernel {
+            Kernel::StagedScore => [tiles(keys.len()), tiles(rows), pairs],
+            Kernel::StagedNormalize => [(rows as u32).div_ceil(4), pairs, 1],
+            _ => [s.dim_v.div_ceil(TILE), tiles(rows), pairs],
+        };
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let spec = self.specs.iter().find(|spec| spec.kernel == kernel);
+        let Some(spec) = spec.cloned() else {
+            return Err(Error::internal("encoding", format!("no {} in the plan", kernel.name())));
+        };
+        let mut params = Params {
+            batch0: block.batch.start,
+            head0: block.heads.start,
+            head_n: block.heads.len() as u32,
+            row0: block.rows.start,
+            row_n: rows as u32,
+            key0: keys.start,
+            key_n: keys.len() as u32,
+            carry_in: carry[0].into(),
+            carry_out: carry[1].into(),
+            ..self.base
+        };
+        let mut ranges = Vec::new();
+        for bound in spec.bindings() {
+            let range = match operand_of(bound.binding) {
+                Some(operand) => {
+                    let (range, base) = self.operand_range(operand, block, &keys)?;
+                    *base_of(&mut params, operand) = base;
+                    range
+                }
+                None => match self.fixed_range(bound.binding) {
+                    Some(range) => range,
+                    None => continue,
+                },
+            };
+            ranges.push((bound.binding, range));
+        }
+        let pipeline = self.engine.pipelines.get(&self.engine.device, &spec)?;
+        self.drafts.push(Draft { pipeline, params, ranges, grid });
+        Ok(())
+    }
+
+    /// Scratch and tables: the same range for every block. The parameter block has none yet.
+    fn fixed_range(&self, binding: Binding) -> Option<BoundRange> {
+        let Scratch { scores, inverse_sums, carry, .. } = self.plan.staged().scratch;
+        let [start, size] = match binding {
+            Binding::Scores => scores,
+            Binding::InverseSums => inverse_sums,
+            Binding::Carry => carry,
+            Binding::Aux => {
+                let buffer = self.aux.clone();
+                let size = buffer.size();
+                return Some(BoundRange { buffer, offset: 0, size });
+            }
+            _ => return None,
+        };
+        let offset = self.scratch_offset + start;
+        Some(BoundRange { buffer: self.scratch.clone(), offset, size: size.max(16) })
+    }
+
+    /// The range of a tensor that a block touches, and the operand's base parameter.
+    fn operand_range(
+        &self,
+        operand: Operand,
+        block: &Block,
+        keys: &Range<u32>,
+    ) -> Result<(BoundRange, u32)> {
+        let elements = touched(self.plan.problem(), operand, block, keys);
+        let view = self.tensors.view(operand);
+        let (Some(view), false) = (view, elements.is_empty()) else {
+            // Nothing is read: any buffer does.
+            let range = BoundRange { buffer: self.aux.clone(), offset: 0, size: 16 };
+            return Ok((range, 0));
+        };
+        let size = element_bytes(self.plan.problem(), operand);
+        bind_range(view, elements, size, self.engine.capabilities.storage_alignment)
+    }
+
+    /// Writes all parameter blocks into one uniform buffer and makes the bind groups.
+    fn finish(self) -> Result<Vec<Dispatch>> {
+        if self.drafts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let block = size_of::<Params>();
+        let step = block.next_multiple_of(self.engine.capabilities.uniform_alignment as usize);
+        let mut bytes = vec![0_u8; (self.drafts.len() - 1) * step + block.next_multiple_of(16)];
+        for (i, draft) in self.drafts.iter().enumerate() {
+            bytes[i * step..][..block].copy_from_slice(bytemuck::bytes_of(&draft.params));
+        }
+        let usage = wgpu::BufferUsages::UNIFORM;
+        let device = &self.engine.device;
+        let uniform = device::upload(device, "attention parameters", &bytes, usage)?;
+        device::scoped(device, "binding attention", 0, || {
+            let bind = |(i, draft): (usize, Draft)| {
+                let params = BoundRange {
+                    buffer: uniform.clone(),
+                    offset: (i * step) as u64,
+                    size: block.next_multiple_of(16) as u64,
+                };
+                let group = bind_group(device, &draft, &params);
+                Dispatch { pipeline: draft.pipeline, group, grid: draft.grid }
+            };
+            self.drafts.into_iter().enumerate().map(bind).collect()
+        })
+    }
+}
+
+fn bind_group(device: &wgpu::Device, draft: &Draft, params: &BoundRange) -> wgpu::BindGroup {
+    fn entry(binding: Binding, range: &BoundRange) -> wgpu::BindGroupEntry<'_> {
+        wgpu::BindGroupEntry {
+            binding: binding.number(),
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &range.buffer,
+                offset: range.offset,
+                size: wgpu::BufferSize::new(range.size),
+            }),
+        }
+    }
+    let mut entries = vec![entry(Binding::Params, params)];
+    entries.extend(draft.ranges.iter().map(|(binding, range)| entry(*binding, range)));
+    device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some("attention"),
+        layout: &draft.pipeline.layout,
+        entries: &entries,
+    })
+}
+
+/// Binds elements `touched` of a view: the aligned byte range, and the base that makes absolute
+/// element indices, taken modulo 2³², land in it.
+fn bind_range(
+    view: BufferView<'_>,
+    touched: Range<u64>,
+    element_bytes: u64,
+    alignment: u64,
+) -> Result<(BoundRange, u32)> {
+    let first = view.offset + touched.start * element_bytes;
+    let offset = first / alignment * alignment;
+    let end = (view.offset + touched.end * element_bytes).next_multiple_of(4);
+    let base = ((first - offset) / element_bytes).wrapping_sub(touched.start) as u32;
+    if end > view.buffer.size() {
+        return Err(Error::internal("binding attention", "a block reaches past its tensor"));
+    }
+    Ok((BoundRange { buffer: view.buffer.clone(), offset, size: end - offset }, base))
+}
+
+/// The elements of an operand, first to past the last, that a block touches.
+fn touched(problem: &Problem, operand: Operand, block: &Block, keys: &Range<u32>) -> Range<u64> {
+    let a = problem.attention();
+    let s = a.shape;
+    let group = s.group();
+    let kv_heads = block.heads.start / group..(block.heads.end - 1) / group + 1;
+    let strided = |heads: &Range<u32>, rows: &Range<u32>, dim: u32| {
+        if rows.is_empty() {
+            return 0..0;
+        }
+        let strides = problem.strides(operand);
+        let first = strides.index(block.batch.start.into(), heads.start.into(), rows.start.into());
+        let last = strides.index(
+            (block.batch.end - 1).into(),
+            (heads.end - 1).into(),
+            (rows.end - 1).into(),
+        );
+        first..last + u64::from(dim)
+    };
+    let all_keys = 0..s.seq_kv;
+    let dense = |strides: [u64; 4], keys: &Range<u32>| {
+        if keys.is_empty() {
+            return 0..0;
+        }
+        let axes = [&block.batch, &block.heads, &block.rows, keys];
+        let sum = |pick: fn(&Range<u32>) -> u32| -> u64 {
+            strides.iter().zip(axes).map(|(stride, axis)| stride * u64::from(pick(axis))).sum()
+        };
+        sum(|axis| axis.start)..sum(|axis| axis.end - 1) + 1
+    };
+    let (heads, seq_q, seq_kv) = (u64::from(s.heads_q), u64::from(s.seq_q), u64::from(s.seq_kv));
+    let by_row = |row: u64, key: u64| [heads * seq_q * row, seq_q * row, row, key];
+    match operand {
+        Operand::Q => strided(&block.heads, &block.rows, s.dim_qk),
+        Operand::K => strided(&kv_heads, keys, s.dim_qk),
+        Operand::V => strided(&kv_heads, keys, s.dim_v),
+        Operand::O => strided(&block.heads, &block.rows, s.dim_v),
+        Operand::Lse => dense(by_row(1, 0), &(0..1)),
+        Operand::Weights => dense(by_row(seq_kv, 1), &all_keys),
+        Operand::Mask => a.mask.map_or(0..0, |mask| dense(mask.strides(), &all_keys)),
+        Operand::Bias => a.bias.map_or(0..0, |bias| dense(bias.strides(), &all_keys)),
+        _ => 0..0,
+    }
+}
+
+fn base_of(params: &mut Params, operand: Operand) -> &mut u32 {
+    match operand {
+        Operand::Q => &mut params.q_base,
+        Operand::K => &mut params.k_base,
+        Operand::V => &mut params.v_base,
+        Operand::O => &mut params.o_base,
+        Operand::Lse => &mut params.lse_base,
+        Operand::Weights => &mut params.weights_base,
+        Operand::Mask => &mut params.mask_base,
+        _ => &mut params.bias_base,
+    }
+}
+
+/// The plan's variant, reading one element at a time those operands whose view starts between
+/// groups of four.
+fn widths_for(spec: &KernelSpec, problem: &Problem, tensors: &Tensors<'_>) -> KernelSpec {
+    let mut spec = spec.clone();
+    for (binding, element) in &mut spec.elements {
+        let operand = operand_of(*binding);
+        let misplaced = operand.is_some_and(|operand| {
+            let four = 4 * element_bytes(problem, operand);
+            tensors.view(operand).is_some_and(|view| !view.offset.is_multiple_of(four))
+        });
+        if misplaced {
+            *element = Element { width: Width::Single, ..*element };
+        }
+    }
+    spec
+}
+
+/// The parameters that every dispatch of a plan shares.
+fn base_params(plan: &Plan, tables: &Params) -> Params {
+    let problem = plan.problem();
+    let a = problem.attention();
+    let s = a.shape;
+    let stride = |operand| {
+        let strides = problem.strides(operand);
+        [strides.batch as u32, strides.head as u32, strides.row as u32]
+    };
+    let [q_stride_batch, q_stride_head, q_stride_row] = stride(Operand::Q);
+    let [k_stride_batch, k_stride_head, k_stride_row] = stride(Operand::K);
+    let [v_stride_batch, v_stride_head, v_stride_row] = stride(Operand::V);
+    let [o_stride_batch, o_stride_head, o_stride_row] = stride(Operand::O);
+    let broadcast = |shape: Option<crate::tensor::Broadcast>| {
+        shape.map_or([0; 4], |shape| shape.strides().map(|stride| stride as u32))
+    };
+    let mask = broadcast(a.mask);
+    let bias = broadcast(a.bias);
+    let given = |align: Align| if let Align::Offset(n) = align { n } else { 0 };
+    let window = a.window.map(|(window, _)| window);
+    let side = |n: Option<u32>| {
+        n.map_or(2 * MAX_OFFSET, |n| i32::try_from(n).unwrap_or(i32::MAX).min(2 * MAX_OFFSET))
+    };
+    Params {
+        heads_q: s.heads_q,
+        group: s.group(),
+        seq_q: s.seq_q,
+        seq_kv: s.seq_kv,
+        dim_qk: s.dim_qk,
+        dim_v: s.dim_v,
+        score_stride: crate::plan::BlockSize::score_stride(problem) as u32,
+        q_stride_batch,
+        q_stride_head,
+        q_stride_row,
+        k_stride_batch,
+        k_stride_head,
+        k_stride_row,
+        v_stride_batch,
+        v_stride_head,
+        v_stride_row,
+        o_stride_batch,
+        o_stride_head,
+        o_stride_row,
+        mask_stride_batch: mask[0],
+        mask_stride_head: mask[1],
+        mask_stride_row: mask[2],
+        mask_stride_key: mask[3],
+        bias_stride_batch: bias[0],
+        bias_stride_head: bias[1],
+        bias_stride_row: bias[2],
+        bias_stride_key: bias[3],
+        scale: problem.scale(),
+        softcap: a.softcap.map_or(1.0, |cap| cap.get()),
+        diagonal_offset: given(problem.align()),
+        alibi_offset: a.alibi.map_or(0, |alibi| given(alibi.align)),
+        window_left: side(window.and_then(|window| window.left)),
+        window_right: side(window.and_then(|window| window.right)),
+        minus_infinity: f32::NEG_INFINITY.to_bits(),
+        ..*tables
+    }
+}

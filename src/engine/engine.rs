@@ -1,0 +1,182 @@
+//! `Engine`: plans, binds, encodes and runs attention on one device.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::device::{self, PipelineCache};
+use crate::engine::{Bound, Tensors};
+use crate::error::Result;
+use crate::plan::{Capabilities, Plan, Policy};
+use crate::problem::Attention;
+
+/// A wgpu device with compiled kernels and scratch memory.
+///
+/// Everything it makes lives on the device it was given; it is `Send` and `Sync` on native
+/// backends, and any number of engines can share a device.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) pipelines: PipelineCache,
+    scratch: Mutex<Option<wgpu::Buffer>>,
+}
+
+// An engine is shared between threads that record different encoders.
+#[cfg(not(target_arch = "wasm32"))]
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    shareable::<Engine>();
+};
+
+impl Engine {
+    /// Opens the best adapter: discrete, integrated, virtual, software; `WGPU_BACKEND` and
+    /// `WGPU_ADAPTER_NAME` narrow the choice.
+    ///
+    /// # Errors
+    /// Unsupported when the machine has no adapter (the message says how to get a software one);
+    /// internal when the driver refuses the device.
+    pub async fn new() -> Result<Self> {
+        match device::adapters().await.first() {
+            Some(adapter) => Self::with_adapter(adapter).await,
+            None => Err(device::no_adapter()),
+        }
+    }
+
+    /// [`new`](Self::new), blocking the thread.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn new_blocking() -> Result<Self> {
+        pollster::block_on(Self::new())
+    }
+
+    /// Opens a device of its own on the given adapter.
+    ///
+    /// # Errors
+    /// Internal when the driver refuses the device.
+    pub async fn with_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
+        let (device, queue) = device::request(adapter).await?;
+        Ok(Self::from_wgpu(device, queue))
+    }
+
+    /// [`with_adapter`](Self::with_adapter), blocking the thread.
+    ///
+    /// # Errors
+    /// As [`with_adapter`](Self::with_adapter).
+    pub fn with_adapter_blocking(adapter: &wgpu::Adapter) -> Result<Self> {
+        pollster::block_on(Self::with_adapter(adapter))
+    }
+
+    /// Uses the application's device and queue, with the limits and features it asked for.
+    ///
+    /// No device-wide callback is installed, nothing is submitted but what
+    /// [`run`](Self::run) is called for.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let capabilities = device::capabilities(&device);
+        Self {
+            device,
+            queue,
+            capabilities,
+            pipelines: PipelineCache::default(),
+            scratch: Mutex::new(None),
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    /// What the device can do, as planning sees it.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// Kernel variants compiled so far.
+    pub fn compiled_kernels(&self) -> usize {
+        self.pipelines.len()
+    }
+
+    /// Plans a call under the default policy.
+    ///
+    /// # Errors
+    /// Invalid argument, or unsupported with each candidate's reason.
+    pub fn plan(&self, attention: &Attention) -> Result<Plan> {
+        self.plan_with(attention, &Policy::default())
+    }
+
+    /// Plans a call.
+    ///
+    /// # Errors
+    /// Invalid argument, or unsupported with each candidate's reason.
+    pub fn plan_with(&self, attention: &Attention, policy: &Policy) -> Result<Plan> {
+        Plan::new(&attention.validate()?, &self.capabilities, policy)
+    }
+
+    /// Compiles the kernels of a plan now, so that the first run does not wait for the compiler.
+    ///
+    /// # Errors
+    /// Internal when the driver refuses a kernel.
+    pub fn prepare(&self, plan: &Plan) -> Result<()> {
+        for spec in plan.kernels() {
+            self.pipelines.get(&self.device, spec)?;
+        }
+        Ok(())
+    }
+
+    /// Ties a plan to tensors: bind groups, parameters and tables are made once, and the result can
+    /// be encoded any number of times.
+    ///
+    /// # Errors
+    /// Invalid argument naming the tensor, out of memory, internal.
+    pub fn bind(&self, plan: &Plan, tensors: &Tensors<'_>) -> Result<Bound> {
+        Bound::new(self, plan, tensors)
+    }
+
+    /// Records a call into the caller's encoder: one compute pass, no submit, no wait.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); on an error nothing was recorded.
+    pub fn encode(
+        &self,
+        plan: &Plan,
+        encoder: &mut wgpu::CommandEncoder,
+        tensors: &Tensors<'_>,
+    ) -> Result<()> {
+        self.bind(plan, tensors)?.encode(encoder);
+        Ok(())
+    }
+
+    /// Records and submits a call; does not wait.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn run(&self, plan: &Plan, tensors: &Tensors<'_>) -> Result<wgpu::SubmissionIndex> {
+        let bound = self.bind(plan, tensors)?;
+        device::scoped(&self.device, "submitting attention", 0, || {
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            bound.encode(&mut encoder);
+            self.queue.submit([encoder.finish()])
+        })
+    }
+
+    /// Scratch of at least `bytes`. One buffer serves all calls: work on a queue is ordered, and
+    /// every call writes its scratch before it reads it.
+    pub(crate) fn scratch(&self, bytes: u64) -> Result<wgpu::Buffer> {
+        let mut held = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(buffer) = held.as_ref()
+            && buffer.size() >= bytes
+        {
+            return Ok(buffer.clone());
+        }
+        let usage = wgpu::BufferUsages::STORAGE;
+        let buffer = device::create_buffer(&self.device, "attention scratch", bytes, usage)?;
+        *held = Some(buffer.clone());
+        Ok(buffer)
+    }
+}

@@ -1,0 +1,137 @@
+//! Attention on host slices: uploads, runs, reads back.
+
+use crate::device::{self, Readback};
+use crate::engine::{Engine, Table, Tensors};
+use crate::error::Result;
+use crate::plan::Plan;
+use crate::problem::{Operand, Problem};
+use crate::reference::{Inputs, Outputs};
+use crate::tensor::DType;
+
+/// The outputs of a call on their way to the host.
+struct Pending {
+    o: Readback,
+    lse: Option<Readback>,
+    weights: Option<Readback>,
+}
+
+impl Engine {
+    /// Runs a call on host data and waits, blocking the thread.
+    ///
+    /// Inputs are rounded to the problem's storage type; q, k and v lie as the problem's layouts
+    /// say. Outputs are without gaps: o `[batch, heads_q, seq_q, dim_v]`, lse
+    /// `[batch, heads_q, seq_q]` (−∞ throughout unless the problem asks for it), weights
+    /// `[batch, heads_q, seq_q, seq_kv]`.
+    ///
+    /// # Errors
+    /// Invalid argument naming the tensor, out of memory, device lost, internal.
+    pub fn run_host(&self, plan: &Plan, inputs: &Inputs<'_>) -> Result<Outputs> {
+        let pending = self.start_host(plan, inputs)?;
+        let o = pending.o.read_blocking()?;
+        let lse = pending.lse.map(Readback::read_blocking).transpose()?;
+        let weights = pending.weights.map(Readback::read_blocking).transpose()?;
+        Ok(collect(plan.problem(), &o, lse.as_deref(), weights.as_deref()))
+    }
+
+    /// [`run_host`](Self::run_host) without blocking the thread.
+    ///
+    /// # Errors
+    /// As [`run_host`](Self::run_host).
+    pub async fn run_host_async(&self, plan: &Plan, inputs: &Inputs<'_>) -> Result<Outputs> {
+        let pending = self.start_host(plan, inputs)?;
+        let o = pending.o.read().await?;
+        let lse = match pending.lse {
+            Some(lse) => Some(lse.read().await?),
+            None => None,
+        };
+        let weights = match pending.weights {
+            Some(weights) => Some(weights.read().await?),
+            None => None,
+        };
+        Ok(collect(plan.problem(), &o, lse.as_deref(), weights.as_deref()))
+    }
+
+    fn start_host(&self, plan: &Plan, inputs: &Inputs<'_>) -> Result<Pending> {
+        let problem = plan.problem();
+        inputs.validate(problem)?;
+        let a = problem.attention();
+        let operands = problem.operands();
+        let size =
+            |operand: Operand| operands.iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n);
+        let input = |name: &str, bytes: &[u8]| {
+            device::upload(&self.device, name, bytes, wgpu::BufferUsages::STORAGE)
+        };
+        let tensor =
+            |name: &str, values: &[f64]| input(name, &a.dtype.encode(values.iter().copied()));
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let output =
+            |name: &str, bytes: u64| device::create_buffer(&self.device, name, bytes, usage);
+        let f32s = |values: &[f64]| -> Vec<f32> { values.iter().map(|&x| x as f32).collect() };
+
+        let q = tensor("q", inputs.q)?;
+        let k = tensor("k", inputs.k)?;
+        let v = tensor("v", inputs.v)?;
+        let o_bytes = (size(Operand::O) * a.dtype.bytes()).next_multiple_of(4);
+        let o = output("o", o_bytes)?;
+        let lse_bytes = 4 * size(Operand::Lse);
+        let lse = a.lse.then(|| output("lse", lse_bytes)).transpose()?;
+        let weights_bytes = 4 * size(Operand::Weights);
+        let weights = a.weights.map(|_| output("weights", weights_bytes)).transpose()?;
+        let given = &inputs.operands;
+        let mask_bytes: Vec<u8> = given.mask.iter().map(|&keep| keep.into()).collect();
+        let mask = a.mask.map(|_| input("mask", &mask_bytes)).transpose()?;
+        let bias_bytes = DType::F32.encode(given.bias.iter().copied());
+        let bias = a.bias.map(|_| input("bias", &bias_bytes)).transpose()?;
+        let (slopes, sinks) = (f32s(given.alibi_slopes), f32s(given.sinks));
+
+        let mut tensors = Tensors::new(&q, &k, &v, &o);
+        tensors.lse = lse.as_ref().map(Into::into);
+        tensors.weights = weights.as_ref().map(Into::into);
+        tensors.mask = mask.as_ref().map(Into::into);
+        tensors.bias = bias.as_ref().map(Into::into);
+        tensors.alibi_slopes = a.alibi.map(|_| Table::F32(&slopes));
+        tensors.sinks = a.sinks.then_some(Table::F32(&sinks));
+        tensors.kv_lengths = a.kv_lengths.then_some(Table::U32(given.kv_lengths));
+        tensors.q_lengths = a.q_lengths.then_some(Table::U32(given.q_lengths));
+        tensors.offsets = problem.needs_offsets().then_some(Table::I32(given.offsets));
+
+        let bound = self.bind(plan, &tensors)?;
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        bound.encode(&mut encoder);
+        let mut read = |buffer: &wgpu::Buffer, bytes: u64| {
+            Readback::record(&self.device, &mut encoder, buffer, 0, bytes)
+        };
+        let pending = Pending {
+            o: read(&o, o_bytes)?,
+            lse: lse.as_ref().map(|lse| read(lse, lse_bytes)).transpose()?,
+            weights: weights.as_ref().map(|w| read(w, weights_bytes)).transpose()?,
+        };
+        device::scoped(&self.device, "submitting attention", 0, || {
+            self.queue.submit([encoder.finish()])
+        })?;
+        Ok(pending)
+    }
+}
+
+/// Decodes outputs; o is gathered from the problem's layout.
+fn collect(problem: &Problem, o: &[u8], lse: Option<&[u8]>, weights: Option<&[u8]>) -> Outputs {
+    let a = problem.attention();
+    let s = a.shape;
+    let stored = a.dtype.decode(o);
+    let strides = problem.strides(Operand::O);
+    let mut gathered = Vec::with_capacity(s.elements()[3] as usize);
+    for batch in 0..s.batch {
+        for head in 0..s.heads_q {
+            for row in 0..s.seq_q {
+                let start = strides.index(batch.into(), head.into(), row.into()) as usize;
+                gathered.extend_from_slice(&stored[start..start + s.dim_v as usize]);
+            }
+        }
+    }
+    let lse = match lse {
+        Some(bytes) => DType::F32.decode(bytes),
+        None => vec![f64::NEG_INFINITY; s.rows() as usize],
+    };
+    let weights = weights.map(|bytes| DType::F32.decode(bytes));
+    Outputs { o: gathered, lse, weights }
+}

@@ -1,0 +1,103 @@
+//! The plain f32 matrix product on the attention kernels' tile: what the bench measures them against.
+
+use crate::device;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::kernel::{Binding, Element, KernelSpec, Params, TILE, Width};
+
+/// c = a · b for `batch` independent row-major f32 products, ready to be recorded.
+#[derive(Debug)]
+pub struct Matmul {
+    pipeline: std::sync::Arc<device::Pipeline>,
+    group: wgpu::BindGroup,
+    grid: [u32; 3],
+    flops: u64,
+}
+
+impl Matmul {
+    /// Binds `a` `[batch, m, k]`, `b` `[batch, k, n]` and `c` `[batch, m, n]`.
+    ///
+    /// # Errors
+    /// Invalid argument when a size is 0 or a buffer too small; internal when the driver refuses.
+    pub fn new(
+        engine: &Engine,
+        [batch, m, n, k]: [u32; 4],
+        a: &wgpu::Buffer,
+        b: &wgpu::Buffer,
+        c: &wgpu::Buffer,
+    ) -> Result<Self> {
+        for (name, size) in [("batch", batch), ("m", m), ("n", n), ("k", k)] {
+            if size == 0 || size > 1 << 15 {
+                return Err(Error::invalid(name, size, "1..=32768"));
+            }
+        }
+        for (name, buffer, rows, columns) in [("a", a, m, k), ("b", b, k, n), ("c", c, m, n)] {
+            let wanted = 4 * u64::from(batch) * u64::from(rows) * u64::from(columns);
+            let limit = engine.capabilities.max_binding_bytes;
+            if buffer.size() < wanted || buffer.size() > limit {
+                let wanted = format!("{wanted}..={limit} B");
+                return Err(Error::invalid(format!("{name} buffer size"), buffer.size(), wanted));
+            }
+        }
+        let element = |columns: u32| Element {
+            width: if columns.is_multiple_of(4) { Width::Vec4 } else { Width::Single },
+            ..Element::F32X4
+        };
+        let spec = KernelSpec::matmul(element(k), element(n), element(n));
+        let pipeline = engine.pipelines.get(&engine.device, &spec)?;
+        let params = Params {
+            seq_q: m,
+            seq_kv: k,
+            dim_v: n,
+            q_stride_batch: m * k,
+            q_stride_row: k,
+            v_stride_batch: k * n,
+            v_stride_row: n,
+            o_stride_batch: m * n,
+            o_stride_row: n,
+            ..Params::default()
+        };
+        let usage = wgpu::BufferUsages::UNIFORM;
+        let bytes = bytemuck::bytes_of(&params);
+        let uniform = device::upload(&engine.device, "matmul parameters", bytes, usage)?;
+        let group = device::scoped(&engine.device, "binding a matrix product", 0, || {
+            engine.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("matmul"),
+                layout: &pipeline.layout,
+                entries: &[
+                    entry(Binding::Params, &uniform),
+                    entry(Binding::Q, a),
+                    entry(Binding::V, b),
+                    entry(Binding::O, c),
+                ],
+            })
+        })?;
+        let flops = 2 * u64::from(batch) * u64::from(m) * u64::from(n) * u64::from(k);
+        Ok(Self { pipeline, group, grid: [n.div_ceil(TILE), m.div_ceil(TILE), batch], flops })
+    }
+
+    /// 2 · batch · m · n · k.
+    pub fn flops(&self) -> u64 {
+        self.flops
+    }
+
+    /// Records the product as one compute pass.
+    pub fn encode(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        timestamps: Option<wgpu::ComputePassTimestampWrites<'_>>,
+    ) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: Some("matmul"),
+            timestamp_writes: timestamps,
+        });
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        let [x, y, z] = self.grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+fn entry(binding: Binding, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {
+    wgpu::BindGroupEntry { binding: binding.number(), resource: buffer.as_entire_binding() }
+}

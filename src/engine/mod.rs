@@ -1,0 +1,13 @@
+//! Where attention runs: a wgpu device with its pipelines and scratch.
+
+mod bound;
+mod encode;
+mod engine;
+mod host;
+mod matmul;
+mod tensors;
+
+pub use bound::Bound;
+pub use engine::Engine;
+pub use matmul::Matmul;
+pub use tensors::{BufferView, Table, Tensors};

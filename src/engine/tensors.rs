@@ -1,0 +1,276 @@
+//! The caller's tensors: views into the caller's buffers, and small tables.
+
+use crate::error::{Error, Result};
+use crate::problem::{Operand, Problem};
+
+/// A byte offset into a buffer of the caller's. Sizes and strides come from the descriptor.
+///
+/// The offset may be any multiple of the element size; multiples of four elements are fastest.
+#[derive(Debug, Clone, Copy)]
+pub struct BufferView<'a> {
+    /// The buffer; usage `STORAGE`.
+    pub buffer: &'a wgpu::Buffer,
+    /// Bytes before the first element.
+    pub offset: u64,
+}
+
+impl<'a> From<&'a wgpu::Buffer> for BufferView<'a> {
+    fn from(buffer: &'a wgpu::Buffer) -> Self {
+        Self { buffer, offset: 0 }
+    }
+}
+
+/// A small table: one 32-bit value per query head or per sequence.
+#[derive(Debug, Clone, Copy)]
+pub enum Table<'a> {
+    /// f32 values from the host, copied when the tensors are bound.
+    F32(&'a [f32]),
+    /// u32 values from the host, copied when the tensors are bound.
+    U32(&'a [u32]),
+    /// i32 values from the host, copied when the tensors are bound.
+    I32(&'a [i32]),
+    /// Values that live on the GPU, read anew at every run (usage `COPY_SRC`, offset a multiple of
+    /// 4). Lengths beyond the tensors' own are read as the tensors' own.
+    Buffer(BufferView<'a>),
+}
+
+/// The tensors of one call; what the descriptor does not name stays `None`.
+///
+/// Outputs must lie in other buffers than inputs: wgpu tracks whole buffers.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensors<'a> {
+    /// Queries `[batch, heads_q, seq_q, dim_qk]`.
+    pub q: BufferView<'a>,
+    /// Keys `[batch, heads_kv, seq_kv, dim_qk]`.
+    pub k: BufferView<'a>,
+    /// Values `[batch, heads_kv, seq_kv, dim_v]`.
+    pub v: BufferView<'a>,
+    /// Output `[batch, heads_q, seq_q, dim_v]`.
+    pub o: BufferView<'a>,
+    /// Log-sum-exp `[batch, heads_q, seq_q]`, f32, without gaps.
+    pub lse: Option<BufferView<'a>>,
+    /// Scores or weights `[batch, heads_q, seq_q, seq_kv]`, f32, without gaps.
+    pub weights: Option<BufferView<'a>>,
+    /// Boolean mask, one byte per element, nonzero = attend; the buffer is padded to 4 bytes.
+    pub mask: Option<BufferView<'a>>,
+    /// Additive bias, f32.
+    pub bias: Option<BufferView<'a>>,
+    /// ALiBi slopes `[heads_q]`, f32.
+    pub alibi_slopes: Option<Table<'a>>,
+    /// Sinks `[heads_q]`, f32.
+    pub sinks: Option<Table<'a>>,
+    /// Key lengths `[batch]`, u32.
+    pub kv_lengths: Option<Table<'a>>,
+    /// Query lengths `[batch]`, u32.
+    pub q_lengths: Option<Table<'a>>,
+    /// Alignment offsets `[batch]`, i32.
+    pub offsets: Option<Table<'a>>,
+    /// Scratch of at least `plan.workspace_bytes()` bytes (usage `STORAGE`); `None` uses the
+    /// engine's own.
+    pub workspace: Option<BufferView<'a>>,
+}
+
+impl<'a> Tensors<'a> {
+    /// The four tensors that every call has.
+    pub fn new(
+        q: impl Into<BufferView<'a>>,
+        k: impl Into<BufferView<'a>>,
+        v: impl Into<BufferView<'a>>,
+        o: impl Into<BufferView<'a>>,
+    ) -> Self {
+        Self {
+            q: q.into(),
+            k: k.into(),
+            v: v.into(),
+            o: o.into(),
+            lse: None,
+            weights: None,
+            mask: None,
+            bias: None,
+            alibi_slopes: None,
+            sinks: None,
+            kv_lengths: None,
+            q_lengths: None,
+            offsets: None,
+            workspace: None,
+        }
+    }
+
+    pub(crate) fn view(&self, operand: Operand) -> Option<BufferView<'a>> {
+        match operand {
+            Operand::Q => Some(self.q),
+            Operand::K => Some(self.k),
+            Operand::V => Some(self.v),
+            Operand::O => Some(self.o),
+            Operand::Lse => self.lse,
+            Operand::Weights => self.weights,
+            Operand::Mask => self.mask,
+            Operand::Bias => self.bias,
+            _ => None,
+        }
+    }
+
+    pub(crate) fn table(&self, operand: Operand) -> Option<Table<'a>> {
+        match operand {
+            Operand::AlibiSlopes => self.alibi_slopes,
+            Operand::Sinks => self.sinks,
+            Operand::KvLengths => self.kv_lengths,
+            Operand::QLengths => self.q_lengths,
+            Operand::Offsets => self.offsets,
+            _ => None,
+        }
+    }
+
+    /// Checks every view and table against the problem: present or absent as announced, usage,
+    /// alignment, room, and outputs apart from inputs.
+    pub(crate) fn validate(&self, problem: &Problem, workspace_bytes: u64) -> Result<()> {
+        let operands = problem.operands();
+        let announced = |operand| operands.iter().find(|(o, _)| *o == operand).map(|(_, n)| *n);
+        for operand in ALL_VIEWS {
+            match (announced(operand), self.view(operand)) {
+                (Some(n), Some(view)) => check_view(problem, operand, view, n)?,
+                (None, None) => {}
+                (wanted, _) => return Err(presence(operand, wanted.is_some())),
+            }
+        }
+        for operand in ALL_TABLES {
+            match (announced(operand), self.table(operand)) {
+                (Some(n), Some(table)) => check_table(operand, table, n)?,
+                (None, None) => {}
+                (wanted, _) => return Err(presence(operand, wanted.is_some())),
+            }
+        }
+        if let Some(view) = self.workspace {
+            check_range("workspace", view, workspace_bytes, 256)?;
+        }
+        self.check_outputs_apart()
+    }
+
+    fn check_outputs_apart(&self) -> Result<()> {
+        let outputs = [
+            ("o", Some(self.o)),
+            ("lse", self.lse),
+            ("weights", self.weights),
+            ("workspace", self.workspace),
+        ];
+        let inputs = [
+            ("q", Some(self.q)),
+            ("k", Some(self.k)),
+            ("v", Some(self.v)),
+            ("mask", self.mask),
+            ("bias", self.bias),
+        ];
+        for (i, (name, output)) in outputs.iter().enumerate() {
+            let Some(output) = output else { continue };
+            let others = inputs.iter().chain(&outputs[..i]);
+            for (other, view) in others {
+                if view.is_some_and(|view| view.buffer == output.buffer) {
+                    let found = format!("the buffer of {other}");
+                    return Err(Error::invalid(*name, found, "a buffer of its own"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+const ALL_VIEWS: [Operand; 8] = [
+    Operand::Q,
+    Operand::K,
+    Operand::V,
+    Operand::O,
+    Operand::Lse,
+    Operand::Weights,
+    Operand::Mask,
+    Operand::Bias,
+];
+
+pub(crate) const ALL_TABLES: [Operand; 5] =
+    [Operand::AlibiSlopes, Operand::Sinks, Operand::KvLengths, Operand::QLengths, Operand::Offsets];
+
+/// Bytes of one element of an operand that is a view.
+pub(crate) fn element_bytes(problem: &Problem, operand: Operand) -> u64 {
+    match operand {
+        Operand::Q | Operand::K | Operand::V | Operand::O => problem.attention().dtype.bytes(),
+        Operand::Mask => 1,
+        _ => 4,
+    }
+}
+
+fn presence(operand: Operand, wanted: bool) -> Error {
+    let (found, wanted) = if wanted {
+        ("no tensor", "one, since the descriptor announces it")
+    } else {
+        ("a tensor", "none, since the descriptor does not announce it")
+    };
+    Error::invalid(operand.name(), found, wanted)
+}
+
+fn check_view(problem: &Problem, operand: Operand, view: BufferView<'_>, n: u64) -> Result<()> {
+    if n == 0 {
+        return Ok(());
+    }
+    let size = element_bytes(problem, operand);
+    let bytes = n.checked_mul(size).and_then(|bytes| bytes.checked_next_multiple_of(4));
+    let Some(bytes) = bytes else {
+        return Err(Error::invalid(operand.name(), format!("{n} elements"), "fewer"));
+    };
+    check_range(operand.name(), view, bytes, size)
+}
+
+fn check_range(name: &str, view: BufferView<'_>, bytes: u64, align: u64) -> Result<()> {
+    if !view.offset.is_multiple_of(align) {
+        let wanted = format!("a multiple of {align}");
+        return Err(Error::invalid(format!("{name} offset"), view.offset, wanted));
+    }
+    if !view.buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+        let found = format!("{:?}", view.buffer.usage());
+        return Err(Error::invalid(format!("{name} buffer usage"), found, "STORAGE"));
+    }
+    check_room(name, view, bytes)
+}
+
+fn check_room(name: &str, view: BufferView<'_>, bytes: u64) -> Result<()> {
+    // Bindings are whole words, and a view may start within one.
+    let end = view.offset.checked_add(bytes);
+    if end.is_none_or(|end| end > view.buffer.size()) {
+        let found = format!("{} B from offset {}", view.buffer.size(), view.offset);
+        return Err(Error::invalid(format!("{name} buffer size"), found, format!("{bytes} B")));
+    }
+    Ok(())
+}
+
+fn check_table(operand: Operand, table: Table<'_>, n: u64) -> Result<()> {
+    let name = operand.name();
+    let wanted = match operand {
+        Operand::AlibiSlopes | Operand::Sinks => "f32",
+        Operand::Offsets => "i32",
+        _ => "u32",
+    };
+    let (kind, length) = match table {
+        Table::F32(values) => ("f32", values.len()),
+        Table::U32(values) => ("u32", values.len()),
+        Table::I32(values) => ("i32", values.len()),
+        Table::Buffer(view) => {
+            if !view.offset.is_multiple_of(4) {
+                return Err(Error::invalid(
+                    format!("{name} offset"),
+                    view.offset,
+                    "a multiple of 4",
+                ));
+            }
+            if !view.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
+                let found = format!("{:?}", view.buffer.usage());
+                return Err(Error::invalid(format!("{name} buffer usage"), found, "COPY_SRC"));
+            }
+            return check_room(name, view, n * 4);
+        }
+    };
+    if kind != wanted {
+        return Err(Error::invalid(format!("{name} type"), kind, wanted));
+    }
+    if length as u64 != n {
+        return Err(Error::invalid(format!("{name} length"), length, n));
+    }
+    Ok(())
+}

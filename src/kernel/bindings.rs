@@ -1,0 +1,77 @@
+//! The binding registry: every resource has one number in every kernel; an absent one leaves a hole.
+
+/// A resource of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Binding {
+    /// The parameter block.
+    Params = 0,
+    /// Queries.
+    Q = 1,
+    /// Keys.
+    K = 2,
+    /// Values.
+    V = 3,
+    /// Output.
+    O = 4,
+    /// Log-sum-exp output.
+    Lse = 5,
+    /// Scores or weights output.
+    Weights = 6,
+    /// Boolean mask, four bytes to a word.
+    Mask = 7,
+    /// Additive bias.
+    Bias = 8,
+    /// Small tables, one after another: slopes, sinks, lengths, offsets.
+    Aux = 9,
+    /// Scratch: a block of score rows.
+    Scores = 10,
+    /// Scratch: one reciprocal per row of the block.
+    InverseSums = 11,
+    /// Scratch: partial sums of o when keys are split over dispatches.
+    Carry = 12,
+}
+
+/// How a kernel uses a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Never written.
+    Read,
+    /// Written (and perhaps read).
+    ReadWrite,
+}
+
+/// A resource as the bind group layout declares it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BindingKind {
+    /// Which resource.
+    pub binding: Binding,
+    /// Read or written; the parameter block is a uniform.
+    pub access: Access,
+}
+
+impl Binding {
+    /// The WGSL variable.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Params => "params",
+            Self::Q => "q",
+            Self::K => "k",
+            Self::V => "v",
+            Self::O => "o",
+            Self::Lse => "lse",
+            Self::Weights => "weights",
+            Self::Mask => "mask",
+            Self::Bias => "bias",
+            Self::Aux => "aux",
+            Self::Scores => "scores",
+            Self::InverseSums => "inverse_sums",
+            Self::Carry => "carry",
+        }
+    }
+
+    /// The number in `@binding`.
+    pub fn number(self) -> u32 {
+        self as u32
+    }
+}

@@ -1,0 +1,275 @@
+//! The composer: a kernel's WGSL from its spec.
+//!
+//! It concatenates, in this order: a prelude (enables, constants, bindings), the common files, one
+//! file per filled slot, generated glue that names the slots (`keep`, `score_scaled` …), and the
+//! kernel file. Nothing is replaced inside a file, so a compiler's line number maps back to the
+//! file a person edits.
+
+use std::fmt::Write;
+
+use super::bindings::{Access, Binding};
+use super::spec::{Capture, Element, Kernel, KernelSpec, Width};
+use crate::feature::Slot;
+use crate::feature::score::Stage;
+use crate::problem::WeightsAt;
+
+/// A composed module: its text and where each line came from.
+#[derive(Debug, Clone)]
+pub struct Composed {
+    /// WGSL.
+    pub text: String,
+    /// Origin of every line.
+    pub lines: LineMap,
+}
+
+/// Which file each line of a composed module came from.
+#[derive(Debug, Clone, Default)]
+pub struct LineMap {
+    /// (first line of the part, counted from 1; its path)
+    parts: Vec<(u32, String)>,
+}
+
+impl LineMap {
+    /// The file and line, both as a person sees them, of a line of the composed text.
+    pub fn locate(&self, line: u32) -> (&str, u32) {
+        match self.parts.iter().rev().find(|(first, _)| *first <= line) {
+            Some((first, path)) => (path, line - first + 1),
+            None => ("generated", line),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Writer {
+    text: String,
+    lines: LineMap,
+}
+
+impl Writer {
+    fn part(&mut self, path: &str, text: &str) {
+        let line = self.text.matches('\n').count() as u32 + 1;
+        self.lines.parts.push((line, path.to_owned()));
+        self.text.push_str(text);
+        if !text.ends_with('\n') {
+            self.text.push('\n');
+        }
+    }
+}
+
+macro_rules! common {
+    ($name:literal) => {
+        (
+            concat!("common/", $name, ".wgsl"),
+            include_str!(concat!("../../shaders/common/", $name, ".wgsl")),
+        )
+    };
+}
+
+/// Composes the WGSL of a kernel. Deterministic: the same spec gives the same text.
+pub fn compose(spec: &KernelSpec) -> Composed {
+    let mut w = Writer::default();
+    w.part("generated/prelude", &prelude(spec));
+    let mut commons = vec![common!("params"), common!("numeric")];
+    if spec.kernel != Kernel::Matmul {
+        commons.push(common!("position"));
+    }
+    if spec.kernel != Kernel::StagedNormalize {
+        commons.push(common!("tile"));
+    }
+    for (path, text) in commons {
+        w.part(path, text);
+    }
+    for slot in spec.slots() {
+        w.part(&slot.path(), slot.source);
+    }
+    w.part("generated/glue", &glue(spec));
+    w.part(&format!("kernel/{}.wgsl", spec.kernel.name()), spec.kernel.source());
+    Composed { text: w.text, lines: w.lines }
+}
+
+fn prelude(spec: &KernelSpec) -> String {
+    let mut out = format!("// {spec}\n");
+    if spec.needs_f16() {
+        out.push_str("enable f16;\n");
+    }
+    for bound in spec.bindings() {
+        let space = match (bound.binding, bound.access) {
+            (Binding::Params, _) => "uniform",
+            (_, Access::Read) => "storage, read",
+            (_, Access::ReadWrite) => "storage, read_write",
+        };
+        let name = bound.binding.name();
+        let kind = variable_type(spec, bound.binding);
+        let number = bound.binding.number();
+        out += &format!("@group(0) @binding({number}) var<{space}> {name}: {kind};\n");
+    }
+    out
+}
+
+fn variable_type(spec: &KernelSpec, binding: Binding) -> String {
+    let element = spec.elements.iter().find(|(b, _)| *b == binding).map(|(_, element)| *element);
+    let word = match (binding, element) {
+        (Binding::Params, _) => return "Params".into(),
+        (Binding::O, Some(element)) => match element.width {
+            Width::Vec4 => element.store().word4,
+            Width::Single if element.store().halves => "atomic<u32>",
+            Width::Single => element.store().word1,
+        },
+        (_, Some(element)) => match element.width {
+            Width::Vec4 => element.load().word4,
+            Width::Single => element.load().word1,
+        },
+        (Binding::Scores | Binding::Carry, _) => "vec4<f32>",
+        (Binding::Mask | Binding::Aux, _) => "u32",
+        _ => "f32",
+    };
+    format!("array<{word}>")
+}
+
+/// The functions by which a kernel reaches its slots.
+fn glue(spec: &KernelSpec) -> String {
+    let mut out = String::new();
+    for (binding, element) in &spec.elements {
+        match binding {
+            Binding::O => store_glue(&mut out, *element),
+            _ => load_glue(&mut out, *binding, *element),
+        }
+    }
+    if spec.kernel == Kernel::Matmul {
+        return out;
+    }
+    position_glue(&mut out, spec);
+    if spec.kernel == Kernel::StagedScore {
+        score_glue(&mut out, spec);
+        keep_glue(&mut out, spec);
+    }
+    if spec.kernel == Kernel::StagedNormalize {
+        let start = if spec.sink { "normalize_sink(head)" } else { "normalize_empty()" };
+        function(&mut out, "normalize_start(head: u32) -> Normalizer", &format!("return {start};"));
+    }
+    output_glue(&mut out, spec);
+    out
+}
+
+fn function(out: &mut String, signature: &str, body: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "fn {signature} {{ {body} }}");
+}
+
+/// `{name}_load4(i, n)`: elements i..i+n (n ≤ 4) as f32, zeros after them.
+fn load_glue(out: &mut String, binding: Binding, element: Element) {
+    let (name, load) = (binding.name(), element.load());
+    let slot = load.slot.function();
+    let signature = format!("{name}_load4(i: u32, n: u32) -> vec4<f32>");
+    if element.width == Width::Vec4 {
+        let body =
+            format!("if (n == 0u) {{ return vec4<f32>(0.0); }} return {slot}_4({name}[i >> 2u]);");
+        return function(out, &signature, &body);
+    }
+    let one = format!("return {slot}_1({name}[i >> {}u], i);", load.word1_log2);
+    function(out, &format!("{name}_load1(i: u32) -> f32"), &one);
+    let mut body = "var v = vec4<f32>(0.0);".to_owned();
+    for c in 0..4 {
+        body += &format!(" if (n > {c}u) {{ v[{c}u] = {name}_load1(i + {c}u); }}");
+    }
+    function(out, &signature, &format!("{body} return v;"));
+}
+
+/// `o_store4(i, n, v)`: the first n of v to elements i..i+n.
+fn store_glue(out: &mut String, element: Element) {
+    let store = element.store();
+    let slot = store.slot.function();
+    let signature = "o_store4(i: u32, n: u32, v: vec4<f32>)";
+    if element.width == Width::Vec4 {
+        return function(out, signature, &format!("o[i >> 2u] = {slot}_4(v);"));
+    }
+    let one = if store.halves {
+        // Each invocation changes only its own half of the word, so no order is needed.
+        format!(
+            "let shift = (i & 1u) * 16u; atomicAnd(&o[i >> 1u], ~(0xffffu << shift)); \
+             atomicOr(&o[i >> 1u], {slot}_1(v) << shift);"
+        )
+    } else {
+        format!("o[i] = {slot}_1(v);")
+    };
+    function(out, "o_store1(i: u32, v: f32)", &one);
+    let body: Vec<String> =
+        (0..4).map(|c| format!("if (n > {c}u) {{ o_store1(i + {c}u, v[{c}u]); }}")).collect();
+    function(out, signature, &body.join(" "));
+}
+
+fn position_glue(out: &mut String, spec: &KernelSpec) {
+    let table = |on: bool, full: &str, table: &str| {
+        if on {
+            format!("return min(aux[params.{table} + batch], params.{full});")
+        } else {
+            format!("return params.{full};")
+        }
+    };
+    function(out, "q_length(batch: u32) -> u32", &table(spec.q_lengths, "seq_q", "aux_q_lengths"));
+    let kv = table(spec.kv_lengths, "seq_kv", "aux_kv_lengths");
+    function(out, "kv_length(batch: u32) -> u32", &kv);
+    let align = |slot: Option<Slot>, given: &str| {
+        slot.map_or("return 0;".to_owned(), |slot| {
+            format!("return {}(batch, q_len, kv_len, params.{given});", slot.function())
+        })
+    };
+    let signature = "(batch: u32, q_len: u32, kv_len: u32) -> i32";
+    let diagonal = align(spec.diagonal, "diagonal_offset");
+    function(out, &format!("diagonal{signature}"), &diagonal);
+    let alibi = align(spec.alibi, "alibi_offset");
+    function(out, &format!("alibi_offset{signature}"), &alibi);
+    let mut body = "var range = keys;".to_owned();
+    for mask in &spec.masks {
+        body += &format!(" range = {}_range(rows, range);", mask.function());
+    }
+    let signature = "narrow(rows: Rows, keys: vec2<i32>) -> vec2<i32>";
+    function(out, signature, &format!("{body} return range;"));
+}
+
+fn score_glue(out: &mut String, spec: &KernelSpec) {
+    let stages = [(Stage::Scaled, "scaled"), (Stage::Capped, "capped"), (Stage::Biased, "biased")];
+    for (stage, name) in stages {
+        let mut body = "var x = s;".to_owned();
+        for (_, slot) in spec.scores.iter().filter(|(of, _)| *of == stage) {
+            body += &format!(" x = {}(x, p);", slot.function());
+        }
+        let signature = format!("score_{name}(s: f32, p: Position) -> f32");
+        function(out, &signature, &format!("{body} return x;"));
+    }
+}
+
+fn keep_glue(out: &mut String, spec: &KernelSpec) {
+    let mut terms = vec!["p.key < p.kv_len".to_owned(), "p.row < p.q_len".to_owned()];
+    terms.extend(spec.masks.iter().map(|mask| format!("{}(p)", mask.function())));
+    function(out, "keep(p: Position) -> bool", &format!("return {};", terms.join(" && ")));
+}
+
+/// Optional outputs: the constants that switch them, and stores that are empty when they are off.
+fn output_glue(out: &mut String, spec: &KernelSpec) {
+    let captures = ["NONE", "SCALED", "CAPPED", "BIASED", "PROBABILITIES"];
+    let chosen = match spec.capture {
+        Capture::Nothing => 0,
+        Capture::At(WeightsAt::RawScores) => 1,
+        Capture::At(WeightsAt::AfterSoftcap) => 2,
+        Capture::At(WeightsAt::AfterBias) => 3,
+        Capture::At(WeightsAt::Probabilities) => 4,
+    };
+    for (i, name) in captures.iter().enumerate() {
+        *out += &format!("const CAPTURE_{name}: u32 = {i}u;\n");
+    }
+    *out += &format!("const CAPTURE: u32 = {chosen}u;\n");
+    *out += &format!("const LSE: bool = {};\n", spec.lse);
+    *out += &format!("const CARRY: bool = {};\n", spec.carry);
+    let weights = if chosen > 0 { "weights[params.weights_base + i] = v;" } else { "" };
+    function(out, "weights_store(i: u32, v: f32)", weights);
+    let lse = if spec.lse { "lse[params.lse_base + i] = v;" } else { "" };
+    function(out, "lse_store(i: u32, v: f32)", lse);
+    let (load, store) = if spec.carry {
+        ("return carry[i];", "carry[i] = v;")
+    } else {
+        ("return vec4<f32>(0.0);", "")
+    };
+    function(out, "carry_load(i: u32) -> vec4<f32>", load);
+    function(out, "carry_store(i: u32, v: vec4<f32>)", store);
+}

@@ -1,0 +1,14 @@
+//! From a problem to WGSL text: the variant key, the composer, the binding registry, the parameter
+//! block and the resource formulas. Everything here is plain data and runs without a GPU.
+
+mod bindings;
+mod compose;
+mod params;
+mod resources;
+mod spec;
+
+pub use bindings::{Access, Binding, BindingKind};
+pub use compose::{Composed, LineMap, compose};
+pub use params::Params;
+pub use resources::Resources;
+pub use spec::{Capture, Element, Kernel, KernelSpec, TILE, Width};

@@ -1,0 +1,138 @@
+//! The parameter block: the twin of `shaders/common/params.wgsl`.
+//!
+//! A test compares every offset with the compiler's and has the GPU echo every member back.
+
+use bytemuck::{Pod, Zeroable};
+
+macro_rules! params {
+    ($($(#[$doc:meta])* $name:ident: $kind:ident,)*) => {
+        /// What changes from dispatch to dispatch; see the WGSL twin for each member's meaning.
+        #[repr(C)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+        pub struct Params {
+            $($(#[$doc])* pub $name: $kind,)*
+        }
+
+        impl Params {
+            /// Every member in order: name, WGSL type, byte offset.
+            pub const FIELDS: &'static [(&'static str, &'static str, usize)] = &[
+                $((stringify!($name), stringify!($kind), std::mem::offset_of!(Params, $name)),)*
+            ];
+        }
+    };
+}
+
+params! {
+    /// First sequence.
+    batch0: u32,
+    /// First query head.
+    head0: u32,
+    /// Query heads.
+    head_n: u32,
+    /// First query row.
+    row0: u32,
+    /// Query rows.
+    row_n: u32,
+    /// First key.
+    key0: u32,
+    /// Keys.
+    key_n: u32,
+    /// Query heads of the whole call.
+    heads_q: u32,
+    /// Query heads per key/value head.
+    group: u32,
+    /// Query rows of the whole call.
+    seq_q: u32,
+    /// Keys of the whole call.
+    seq_kv: u32,
+    /// Head dimension of q and k.
+    dim_qk: u32,
+    /// Head dimension of v and o.
+    dim_v: u32,
+    /// Elements between rows of the score scratch; a multiple of 4.
+    score_stride: u32,
+    /// Base of q, modulo 2³².
+    q_base: u32,
+    /// Stride of q.
+    q_stride_batch: u32,
+    /// Stride of q.
+    q_stride_head: u32,
+    /// Stride of q.
+    q_stride_row: u32,
+    /// Base of k, modulo 2³².
+    k_base: u32,
+    /// Stride of k.
+    k_stride_batch: u32,
+    /// Stride of k.
+    k_stride_head: u32,
+    /// Stride of k.
+    k_stride_row: u32,
+    /// Base of v, modulo 2³².
+    v_base: u32,
+    /// Stride of v.
+    v_stride_batch: u32,
+    /// Stride of v.
+    v_stride_head: u32,
+    /// Stride of v.
+    v_stride_row: u32,
+    /// Base of o, modulo 2³².
+    o_base: u32,
+    /// Stride of o.
+    o_stride_batch: u32,
+    /// Stride of o.
+    o_stride_head: u32,
+    /// Stride of o.
+    o_stride_row: u32,
+    /// Base of the mask, in bytes, modulo 2³².
+    mask_base: u32,
+    /// Stride of the mask.
+    mask_stride_batch: u32,
+    /// Stride of the mask.
+    mask_stride_head: u32,
+    /// Stride of the mask.
+    mask_stride_row: u32,
+    /// Stride of the mask.
+    mask_stride_key: u32,
+    /// Base of the bias, modulo 2³².
+    bias_base: u32,
+    /// Stride of the bias.
+    bias_stride_batch: u32,
+    /// Stride of the bias.
+    bias_stride_head: u32,
+    /// Stride of the bias.
+    bias_stride_row: u32,
+    /// Stride of the bias.
+    bias_stride_key: u32,
+    /// Base of lse, modulo 2³².
+    lse_base: u32,
+    /// Base of weights, modulo 2³².
+    weights_base: u32,
+    /// First word of the ALiBi slopes in `aux`.
+    aux_alibi_slopes: u32,
+    /// First word of the sinks in `aux`.
+    aux_sinks: u32,
+    /// First word of the key lengths in `aux`.
+    aux_kv_lengths: u32,
+    /// First word of the query lengths in `aux`.
+    aux_q_lengths: u32,
+    /// First word of the alignment offsets in `aux`.
+    aux_offsets: u32,
+    /// Factor on q·k.
+    scale: f32,
+    /// Score cap.
+    softcap: f32,
+    /// Offset of the diagonal when it is given.
+    diagonal_offset: i32,
+    /// Offset of ALiBi when it is given.
+    alibi_offset: i32,
+    /// Visible keys before the diagonal.
+    window_left: i32,
+    /// Visible keys after the diagonal.
+    window_right: i32,
+    /// 1: add the carry to o's sums.
+    carry_in: u32,
+    /// 1: hand o's sums on to the carry.
+    carry_out: u32,
+    /// The bits of −∞.
+    minus_infinity: u32,
+}

@@ -1,0 +1,35 @@
+//! What a kernel takes of a device: the only place that computes it.
+//!
+//! wgpu 30 does not check workgroup memory against the limit, so the planner does, with these
+//! numbers; a test compares them with the compiler's view of every composed kernel.
+
+use super::bindings::Binding;
+use super::spec::{Kernel, KernelSpec};
+
+/// Invocations, workgroup memory and storage bindings of one kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resources {
+    /// Invocations per workgroup.
+    pub invocations: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Storage buffers bound.
+    pub storage_buffers: u32,
+}
+
+impl Resources {
+    /// What the kernel of `spec` takes.
+    pub fn of(spec: &KernelSpec) -> Self {
+        // Two operands of 16 × 64 f32 each: sh_a and sh_b of common/tile.wgsl.
+        let tile = 2 * 16 * 64 * 4;
+        let workgroup_bytes = match spec.kernel {
+            Kernel::StagedScore | Kernel::Matmul => tile,
+            // sh_special
+            Kernel::StagedValue => tile + 4,
+            // sh_m and sh_l, one f32 per invocation each
+            Kernel::StagedNormalize => 2 * 64 * 4,
+        };
+        let storage = spec.bindings().iter().filter(|b| b.binding != Binding::Params).count();
+        Self { invocations: 64, workgroup_bytes, storage_buffers: storage as u32 }
+    }
+}

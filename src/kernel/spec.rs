@@ -1,0 +1,338 @@
+//! `KernelSpec`: everything that changes a kernel's code, and nothing that does not.
+//!
+//! Lengths, strides, scales and offsets are parameters; what is here decides text, types and bindings.
+//! Its display form, `staged_score/f16px4.f16px4/scale+softcap/causal+window@top_left`, is log name,
+//! pipeline label and test name.
+
+use std::fmt;
+
+use super::bindings::{Access, Binding, BindingKind};
+use crate::feature::Slot;
+use crate::feature::align::Align;
+use crate::feature::load::{self, Load};
+use crate::feature::normalize;
+use crate::feature::score::Stage;
+use crate::feature::store::{self, Store};
+use crate::problem::{Problem, WeightsAt};
+use crate::tensor::DType;
+
+/// Rows and columns of the register-blocked tile (`shaders/common/tile.wgsl`).
+pub const TILE: u32 = 64;
+
+/// A schedule: which kernel file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kernel {
+    /// Tiled QKᵀ with score chain and masks.
+    StagedScore,
+    /// Row normaliser.
+    StagedNormalize,
+    /// Tiled weighted sum of v.
+    StagedValue,
+    /// Plain matrix product on the same tile.
+    Matmul,
+}
+
+impl Kernel {
+    /// File stem under `shaders/kernel`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StagedScore => "staged_score",
+            Self::StagedNormalize => "staged_normalize",
+            Self::StagedValue => "staged_value",
+            Self::Matmul => "matmul",
+        }
+    }
+
+    pub(crate) fn source(self) -> &'static str {
+        match self {
+            Self::StagedScore => include_str!("../../shaders/kernel/staged_score.wgsl"),
+            Self::StagedNormalize => include_str!("../../shaders/kernel/staged_normalize.wgsl"),
+            Self::StagedValue => include_str!("../../shaders/kernel/staged_value.wgsl"),
+            Self::Matmul => include_str!("../../shaders/kernel/matmul.wgsl"),
+        }
+    }
+}
+
+/// How many elements one access moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Width {
+    /// One at a time: any dimension, stride and offset.
+    Single,
+    /// Four at a time: dimension, strides and offset are multiples of 4.
+    Vec4,
+}
+
+/// An operand's element type as a kernel reads or writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Element {
+    /// Storage type.
+    pub dtype: DType,
+    /// Through native `f16` rather than packed words.
+    pub native_f16: bool,
+    /// Elements per access.
+    pub width: Width,
+}
+
+impl Element {
+    /// f32, four at a time.
+    pub const F32X4: Self = Self { dtype: DType::F32, native_f16: false, width: Width::Vec4 };
+
+    /// The load slot.
+    pub fn load(self) -> Load {
+        match (self.dtype, self.native_f16) {
+            (DType::F32, _) => load::f32::LOAD,
+            (DType::F16, true) => load::f16::LOAD,
+            (DType::F16, false) => load::f16_packed::LOAD,
+            (DType::Bf16, _) => load::bf16_packed::LOAD,
+        }
+    }
+
+    /// The store slot.
+    pub fn store(self) -> Store {
+        match (self.dtype, self.native_f16) {
+            (DType::F32, _) => store::f32::STORE,
+            (DType::F16, true) => store::f16::STORE,
+            (DType::F16, false) => store::f16_packed::STORE,
+            (DType::Bf16, _) => store::bf16_packed::STORE,
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let packed = if self.dtype == DType::F16 && !self.native_f16 { "p" } else { "" };
+        let width = if self.width == Width::Vec4 { "x4" } else { "" };
+        write!(f, "{}{packed}{width}", self.dtype)
+    }
+}
+
+/// Which scores a kernel writes to the `weights` output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Capture {
+    /// None.
+    Nothing,
+    /// The given point.
+    At(WeightsAt),
+}
+
+/// Everything that changes a kernel's code: the key of the pipeline cache.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KernelSpec {
+    /// The schedule.
+    pub kernel: Kernel,
+    /// Operands with an element type: q, k, v are loaded, o is stored.
+    pub elements: Vec<(Binding, Element)>,
+    /// Score modifiers in order, each with its stage.
+    pub scores: Vec<(Stage, Slot)>,
+    /// Masks.
+    pub masks: Vec<Slot>,
+    /// Where the diagonal is, when a mask needs it.
+    pub diagonal: Option<Slot>,
+    /// Where ALiBi's distance 0 is.
+    pub alibi: Option<Slot>,
+    /// Whether key lengths come from a table.
+    pub kv_lengths: bool,
+    /// Whether query lengths come from a table.
+    pub q_lengths: bool,
+    /// Whether rows start with a sink.
+    pub sink: bool,
+    /// Whether lse is written.
+    pub lse: bool,
+    /// Scores that are written out.
+    pub capture: Capture,
+    /// Whether partial sums of o are carried between dispatches.
+    pub carry: bool,
+}
+
+impl KernelSpec {
+    fn empty(kernel: Kernel) -> Self {
+        Self {
+            kernel,
+            elements: Vec::new(),
+            scores: Vec::new(),
+            masks: Vec::new(),
+            diagonal: None,
+            alibi: None,
+            kv_lengths: false,
+            q_lengths: false,
+            sink: false,
+            lse: false,
+            capture: Capture::Nothing,
+            carry: false,
+        }
+    }
+
+    /// The masks that narrow key ranges, and lengths: what every staged kernel shares.
+    fn ranged(kernel: Kernel, problem: &Problem) -> Self {
+        let a = problem.attention();
+        let has_diagonal = a.causal.is_some() || a.window.is_some();
+        Self {
+            masks: problem.masks().iter().map(|mask| mask.slot()).collect(),
+            diagonal: has_diagonal.then(|| problem.align().slot()),
+            kv_lengths: a.kv_lengths,
+            q_lengths: a.q_lengths,
+            ..Self::empty(kernel)
+        }
+    }
+
+    /// Stage 1: scores of a block of rows.
+    pub fn staged_score(problem: &Problem, q: Element, k: Element) -> Self {
+        let a = problem.attention();
+        Self {
+            elements: vec![(Binding::Q, q), (Binding::K, k)],
+            scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
+            alibi: a.alibi.map(|alibi| alibi.align.slot()),
+            capture: match a.weights {
+                Some(at) if at != WeightsAt::Probabilities => Capture::At(at),
+                _ => Capture::Nothing,
+            },
+            ..Self::ranged(Kernel::StagedScore, problem)
+        }
+    }
+
+    /// Stage 2: weights of a block of rows.
+    pub fn staged_normalize(problem: &Problem) -> Self {
+        let a = problem.attention();
+        Self {
+            sink: a.sinks,
+            lse: a.lse,
+            capture: match a.weights {
+                Some(WeightsAt::Probabilities) => Capture::At(WeightsAt::Probabilities),
+                _ => Capture::Nothing,
+            },
+            ..Self::ranged(Kernel::StagedNormalize, problem).without_data_masks()
+        }
+    }
+
+    /// Stage 3: weighted sums of v.
+    pub fn staged_value(problem: &Problem, v: Element, o: Element, carry: bool) -> Self {
+        Self {
+            elements: vec![(Binding::V, v), (Binding::O, o)],
+            carry,
+            ..Self::ranged(Kernel::StagedValue, problem).without_data_masks()
+        }
+    }
+
+    /// Plain f32 matrix product.
+    pub fn matmul(a: Element, b: Element, c: Element) -> Self {
+        Self {
+            elements: vec![(Binding::Q, a), (Binding::V, b), (Binding::O, c)],
+            ..Self::empty(Kernel::Matmul)
+        }
+    }
+
+    /// Masks given as data narrow no range; stages 2 and 3 see their effect in the scores.
+    fn without_data_masks(mut self) -> Self {
+        self.masks.retain(|slot| *slot != crate::feature::mask::dense::SLOT);
+        self
+    }
+
+    /// Whether any table is read from `aux`.
+    pub fn needs_aux(&self) -> bool {
+        let per_batch = Some(Align::PerBatch.slot());
+        self.kv_lengths
+            || self.q_lengths
+            || self.sink
+            || self.alibi.is_some()
+            || self.diagonal == per_batch
+    }
+
+    /// Whether the module needs native f16.
+    pub fn needs_f16(&self) -> bool {
+        self.elements.iter().any(|(_, element)| element.load().needs_f16)
+    }
+
+    /// The resources of the kernel, ascending.
+    pub fn bindings(&self) -> Vec<BindingKind> {
+        use Access::{Read, ReadWrite};
+        let has = |slot: Slot| self.masks.contains(&slot);
+        let scores = |slot: Slot| self.scores.iter().any(|(_, s)| *s == slot);
+        let weights = self.capture != Capture::Nothing;
+        let mut list = vec![(Binding::Params, Read)];
+        list.extend(
+            self.elements.iter().map(|&(binding, _)| {
+                (binding, if binding == Binding::O { ReadWrite } else { Read })
+            }),
+        );
+        list.extend(self.lse.then_some((Binding::Lse, ReadWrite)));
+        list.extend(weights.then_some((Binding::Weights, ReadWrite)));
+        list.extend(has(crate::feature::mask::dense::SLOT).then_some((Binding::Mask, Read)));
+        list.extend(scores(crate::feature::score::bias::SLOT).then_some((Binding::Bias, Read)));
+        list.extend(self.needs_aux().then_some((Binding::Aux, Read)));
+        match self.kernel {
+            Kernel::StagedScore => list.push((Binding::Scores, ReadWrite)),
+            Kernel::StagedNormalize => {
+                list.push((Binding::Scores, ReadWrite));
+                list.push((Binding::InverseSums, ReadWrite));
+            }
+            Kernel::StagedValue => {
+                // Read only, but declared writable: all scratch may share one buffer, and a buffer
+                // cannot be bound both ways in one dispatch.
+                list.push((Binding::Scores, ReadWrite));
+                list.push((Binding::InverseSums, ReadWrite));
+            }
+            Kernel::Matmul => {}
+        }
+        list.extend(self.carry.then_some((Binding::Carry, ReadWrite)));
+        list.sort_unstable_by_key(|(binding, _)| *binding);
+        list.into_iter().map(|(binding, access)| BindingKind { binding, access }).collect()
+    }
+
+    /// The slots whose files the kernel needs, in composition order.
+    pub(crate) fn slots(&self) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        for (binding, element) in &self.elements {
+            let is_output = *binding == Binding::O;
+            slots.push(if is_output { element.store().slot } else { element.load().slot });
+        }
+        slots.extend(self.diagonal);
+        slots.extend(self.alibi);
+        slots.extend(self.scores.iter().map(|(_, slot)| *slot));
+        slots.extend(&self.masks);
+        if self.kernel == Kernel::StagedNormalize {
+            slots.push(normalize::softmax::SLOT);
+            slots.extend(self.sink.then_some(normalize::sink::SLOT));
+        }
+        let mut seen = std::collections::HashSet::new();
+        slots.retain(|slot| seen.insert(*slot));
+        slots
+    }
+}
+
+impl fmt::Display for KernelSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let join = |names: Vec<String>, between: &str| {
+            if names.is_empty() { "-".to_owned() } else { names.join(between) }
+        };
+        let elements = self.elements.iter().map(|(_, element)| element.to_string()).collect();
+        let scores = self.scores.iter().map(|(_, slot)| slot.name.to_owned()).collect();
+        let mut masks: Vec<String> = self.masks.iter().map(|slot| slot.name.to_owned()).collect();
+        masks.extend(self.kv_lengths.then(|| "kv".to_owned()));
+        masks.extend(self.q_lengths.then(|| "q".to_owned()));
+        write!(f, "{}/{}", self.kernel.name(), join(elements, "."))?;
+        write!(f, "/{}/{}", join(scores, "+"), join(masks, "+"))?;
+        if let Some(slot) = self.diagonal {
+            write!(f, "@{}", slot.name)?;
+        }
+        if let Some(slot) = self.alibi {
+            write!(f, "/alibi@{}", slot.name)?;
+        }
+        let capture = match self.capture {
+            Capture::Nothing => None,
+            Capture::At(WeightsAt::RawScores) => Some("raw"),
+            Capture::At(WeightsAt::AfterSoftcap) => Some("capped"),
+            Capture::At(WeightsAt::AfterBias) => Some("biased"),
+            Capture::At(WeightsAt::Probabilities) => Some("weights"),
+        };
+        let flags = [
+            self.sink.then_some("sink"),
+            self.lse.then_some("lse"),
+            capture,
+            self.carry.then_some("carry"),
+        ];
+        for flag in flags.into_iter().flatten() {
+            write!(f, "/{flag}")?;
+        }
+        Ok(())
+    }
+}

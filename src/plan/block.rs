@@ -1,0 +1,218 @@
+//! Blocks: the part of a problem that one set of dispatches serves.
+//!
+//! A block is a range of sequences, query heads and query rows, and the keys are visited in steps.
+//! Its size is the largest for which no binding passes the device's limit and the score scratch
+//! stays within the policy, whatever the sequence length.
+
+use std::ops::Range;
+
+use crate::error::{Rejection, Result};
+use crate::kernel::TILE;
+use crate::plan::{Capabilities, Policy};
+use crate::problem::{Operand, Problem};
+
+/// Largest extents of a block; keys are a step within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockSize {
+    /// Sequences.
+    pub batch: u32,
+    /// Query heads.
+    pub heads: u32,
+    /// Query rows; a multiple of the tile unless it is less than one tile or all rows.
+    pub rows: u32,
+    /// Keys per dispatch; a multiple of the tile unless it is all keys.
+    pub keys: u32,
+}
+
+/// One block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Sequences.
+    pub batch: Range<u32>,
+    /// Query heads.
+    pub heads: Range<u32>,
+    /// Query rows.
+    pub rows: Range<u32>,
+}
+
+/// What a size must respect: a binding's bytes against its limit, and how to shrink it.
+struct Bound {
+    what: &'static str,
+    bytes: Option<u64>,
+    limit: u64,
+    by_keys: bool,
+}
+
+impl BlockSize {
+    /// The largest block that fits, or why even the smallest does not.
+    pub fn choose(
+        problem: &Problem,
+        caps: &Capabilities,
+        policy: &Policy,
+    ) -> Result<Self, Rejection> {
+        let s = problem.attention().shape;
+        let all_keys = s.seq_kv.max(1);
+        let mut size =
+            Self { batch: s.batch.max(1), heads: s.heads_q, rows: s.seq_q.max(1), keys: all_keys };
+        loop {
+            let Some(bound) = size.violated(problem, caps, policy) else { return Ok(size) };
+            if size.batch > 1 {
+                size.batch = size.batch.div_ceil(2);
+            } else if size.heads > 1 {
+                size.heads = size.heads.div_ceil(2);
+            } else if bound.by_keys && size.keys > TILE {
+                size.keys = (size.keys.div_ceil(TILE) / 2).max(1) * TILE;
+            } else if !bound.by_keys && size.rows > TILE {
+                size.rows = (size.rows / 2 / TILE * TILE).max(TILE);
+            } else if !bound.by_keys && size.rows > 1 {
+                size.rows /= 2;
+            } else {
+                return Err(bound.rejection());
+            }
+        }
+    }
+
+    /// Elements between rows of the score scratch.
+    pub fn score_stride(problem: &Problem) -> u64 {
+        u64::from(problem.attention().shape.seq_kv).next_multiple_of(4).max(4)
+    }
+
+    /// Query rows of a full block.
+    pub fn block_rows(&self) -> u64 {
+        u64::from(self.batch) * u64::from(self.heads) * u64::from(self.rows)
+    }
+
+    /// Whether keys are split over dispatches.
+    pub fn splits_keys(&self, problem: &Problem) -> bool {
+        self.keys < problem.attention().shape.seq_kv
+    }
+
+    /// Every block of the problem, in the order they are dispatched.
+    pub fn blocks(&self, problem: &Problem) -> impl Iterator<Item = Block> + use<> {
+        let s = problem.attention().shape;
+        let size = *self;
+        let cut = |all: u32, step: u32| {
+            (0..all).step_by(step.max(1) as usize).map(move |i| i..all.min(i.saturating_add(step)))
+        };
+        cut(s.batch, size.batch).flat_map(move |batch| {
+            cut(s.heads_q, size.heads).flat_map(move |heads| {
+                let batch = batch.clone();
+                cut(s.seq_q, size.rows).map(move |rows| Block {
+                    batch: batch.clone(),
+                    heads: heads.clone(),
+                    rows,
+                })
+            })
+        })
+    }
+
+    /// The key ranges of one block's dispatches; one, perhaps empty, unless keys are split.
+    pub fn key_steps(&self, problem: &Problem) -> Vec<Range<u32>> {
+        let all = problem.attention().shape.seq_kv;
+        if self.keys >= all {
+            return vec![0..all];
+        }
+        (0..all).step_by(self.keys as usize).map(|i| i..all.min(i + self.keys)).collect()
+    }
+
+    /// The first bound that this size breaks.
+    fn violated(&self, problem: &Problem, caps: &Capabilities, policy: &Policy) -> Option<Bound> {
+        let mut bounds = self.operand_bounds(problem, caps);
+        bounds.extend(self.scratch_bounds(problem, caps, policy));
+        let grid = |what, workgroups: u64, by_keys| Bound {
+            what,
+            bytes: Some(workgroups),
+            limit: caps.max_workgroups.into(),
+            by_keys,
+        };
+        bounds.push(grid(
+            "(sequence, head) pairs",
+            u64::from(self.batch) * u64::from(self.heads),
+            false,
+        ));
+        bounds.push(grid("groups of 4 rows", u64::from(self.rows.div_ceil(4)), false));
+        bounds.push(grid("key tiles", u64::from(self.keys.div_ceil(TILE)), true));
+        bounds.into_iter().find(|bound| bound.bytes.is_none_or(|bytes| bytes > bound.limit))
+    }
+
+    fn operand_bounds(&self, problem: &Problem, caps: &Capabilities) -> Vec<Bound> {
+        let a = problem.attention();
+        let s = a.shape;
+        // Bindings start at aligned offsets, so up to one alignment is bound in vain.
+        let limit = caps.max_binding_bytes.saturating_sub(caps.storage_alignment + 4);
+        let kv_heads = (self.heads.div_ceil(s.group()) + 1).min(s.heads_kv);
+        let kv_heads = if self.heads == s.heads_q { s.heads_kv } else { kv_heads };
+        let span = |what: &'static str, operand, heads: u32, seq: u32, dim: u32, by_keys| Bound {
+            what,
+            bytes: problem
+                .strides(operand)
+                .span(self.batch.into(), heads.into(), u64::from(seq.max(1)), dim.into())
+                .and_then(|n| n.checked_mul(a.dtype.bytes())),
+            limit,
+            by_keys,
+        };
+        let mut bounds = vec![
+            span("q", Operand::Q, self.heads, self.rows, s.dim_qk, false),
+            span("k", Operand::K, kv_heads, self.keys, s.dim_qk, true),
+            span("v", Operand::V, kv_heads, self.keys, s.dim_v, true),
+            span("o", Operand::O, self.heads, self.rows, s.dim_v, false),
+        ];
+        let extents = [self.batch, self.heads, self.rows, s.seq_kv].map(u64::from);
+        let broadcast = |what, strides: [u64; 4], bytes: u64| Bound {
+            what,
+            bytes: strides
+                .iter()
+                .zip(extents)
+                .try_fold(1_u64, |sum, (stride, n)| {
+                    sum.checked_add(stride.checked_mul(n.max(1) - 1)?)
+                })
+                .and_then(|n| n.checked_mul(bytes)),
+            limit,
+            by_keys: false,
+        };
+        bounds.extend(a.mask.map(|mask| broadcast("mask", mask.strides(), 1)));
+        bounds.extend(a.bias.map(|bias| broadcast("bias", bias.strides(), 4)));
+        let (heads, seq_q, seq_kv) = (s.heads_q.into(), s.seq_q.into(), s.seq_kv.into());
+        let dense = |row: u64, key: u64| {
+            let head = row.saturating_mul(seq_q);
+            [head.saturating_mul(heads), head, row, key]
+        };
+        bounds.extend(a.weights.map(|_| broadcast("weights", dense(seq_kv, 1), 4)));
+        bounds.extend(a.lse.then(|| broadcast("lse", dense(1, 0), 4)));
+        bounds
+    }
+
+    fn scratch_bounds(
+        &self,
+        problem: &Problem,
+        caps: &Capabilities,
+        policy: &Policy,
+    ) -> Vec<Bound> {
+        let rows = self.block_rows();
+        let of = |per_row: u64| rows.checked_mul(per_row);
+        let score_bytes = Self::score_stride(problem) * 4;
+        let limit = caps.max_binding_bytes.min(caps.max_buffer_bytes);
+        let dim_v = u64::from(problem.attention().shape.dim_v).next_multiple_of(4);
+        // All scratch lies in one buffer, three parts at aligned offsets.
+        let total = of(score_bytes + 4 + if self.splits_keys(problem) { dim_v * 4 } else { 0 })
+            .and_then(|n| n.checked_add(3 * caps.storage_alignment));
+        let bound = |what, bytes, limit| Bound { what, bytes, limit, by_keys: false };
+        vec![
+            bound("score scratch", of(score_bytes), limit),
+            bound("scratch buffer", total, caps.max_buffer_bytes.min(policy.max_workspace_bytes)),
+        ]
+    }
+}
+
+impl Bound {
+    fn rejection(&self) -> Rejection {
+        let needed = self.bytes.map_or("more than 2^64".into(), |n| n.to_string());
+        Rejection {
+            candidate: "staged".into(),
+            reason: format!(
+                "{} needs {needed} for the smallest block, the device or policy allows {}",
+                self.what, self.limit
+            ),
+        }
+    }
+}

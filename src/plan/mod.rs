@@ -1,0 +1,14 @@
+//! How a problem will run on a device: candidates and rejections, kernel variants, blocks, scratch.
+//!
+//! It works on [`Capabilities`] as plain data, so a plan for any GPU can be made and read anywhere.
+
+mod block;
+mod capabilities;
+mod plan;
+mod policy;
+
+pub use block::{Block, BlockSize};
+pub use capabilities::Capabilities;
+pub(crate) use plan::operand_of;
+pub use plan::{Plan, Scratch, StagedPlan};
+pub use policy::{Path, Policy};

@@ -1,0 +1,222 @@
+//! `Plan`: what will be dispatched, computed without a GPU.
+
+use std::fmt;
+
+use crate::error::{Error, Rejection, Result};
+use crate::kernel::{Binding, Element, KernelSpec, Resources, Width};
+use crate::plan::{BlockSize, Capabilities, Path, Policy};
+use crate::problem::{Operand, Problem};
+use crate::tensor::{DType, Strides};
+
+/// How one problem will run on one device.
+///
+/// Its [`Display`](fmt::Display) form explains the choice, the variants, the blocks and the memory.
+///
+/// ```
+/// use heedful::{Attention, Capabilities, Plan, Policy, Shape};
+/// let problem = Attention::new(Shape::self_attention(1, 8, 512, 64)).validate()?;
+/// let plan = Plan::new(&problem, &Capabilities::default(), &Policy::default())?;
+/// assert!(plan.to_string().contains("staged_score/f32x4.f32x4"));
+/// # Ok::<(), heedful::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    problem: Problem,
+    staged: StagedPlan,
+    rejections: Vec<Rejection>,
+}
+
+/// The staged path: three kernels over blocks of rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StagedPlan {
+    /// Stage 1.
+    pub score: KernelSpec,
+    /// Stage 2.
+    pub normalize: KernelSpec,
+    /// Stage 3.
+    pub value: KernelSpec,
+    /// Size of a block.
+    pub block: BlockSize,
+    /// Scratch of one block; blocks reuse it in turn.
+    pub scratch: Scratch,
+}
+
+/// Parts of the scratch buffer: byte offsets and sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scratch {
+    /// Scores of the block.
+    pub scores: [u64; 2],
+    /// Reciprocals of the row sums.
+    pub inverse_sums: [u64; 2],
+    /// Partial sums of o; size 0 unless keys are split.
+    pub carry: [u64; 2],
+    /// Size of the whole.
+    pub bytes: u64,
+}
+
+impl Plan {
+    /// Plans a problem for a device described by `caps`.
+    ///
+    /// # Errors
+    /// Unsupported, with the reason each candidate was refused.
+    pub fn new(problem: &Problem, caps: &Capabilities, policy: &Policy) -> Result<Self> {
+        let mut rejections = Vec::new();
+        let staged = match policy.path {
+            Path::Auto | Path::Staged => StagedPlan::new(problem, caps, policy),
+        };
+        match staged {
+            Ok(staged) => Ok(Self { problem: problem.clone(), staged, rejections }),
+            Err(rejection) => {
+                rejections.push(rejection);
+                Err(Error::unsupported(problem.to_string(), rejections))
+            }
+        }
+    }
+
+    /// The problem that is planned.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// The chosen path.
+    pub fn path(&self) -> Path {
+        Path::Staged
+    }
+
+    /// The staged path's kernels and blocks.
+    pub fn staged(&self) -> &StagedPlan {
+        &self.staged
+    }
+
+    /// Scratch memory one call uses, bytes; a caller's own workspace must be at least this large.
+    pub fn workspace_bytes(&self) -> u64 {
+        self.staged.scratch.bytes
+    }
+
+    /// Candidates that were considered before the chosen one, and why they were refused.
+    pub fn rejections(&self) -> &[Rejection] {
+        &self.rejections
+    }
+
+    /// The kernel variants that will run.
+    pub fn kernels(&self) -> [&KernelSpec; 3] {
+        [&self.staged.score, &self.staged.normalize, &self.staged.value]
+    }
+}
+
+impl StagedPlan {
+    fn new(problem: &Problem, caps: &Capabilities, policy: &Policy) -> Result<Self, Rejection> {
+        let block = BlockSize::choose(problem, caps, policy)?;
+        let element = |operand| element_of(problem, operand, caps);
+        let carry = block.splits_keys(problem);
+        let plan = Self {
+            score: KernelSpec::staged_score(problem, element(Operand::Q), element(Operand::K)),
+            normalize: KernelSpec::staged_normalize(problem),
+            value: KernelSpec::staged_value(
+                problem,
+                element(Operand::V),
+                element(Operand::O),
+                carry,
+            ),
+            block,
+            scratch: Scratch::new(problem, &block, caps),
+        };
+        for spec in [&plan.score, &plan.normalize, &plan.value] {
+            check_resources(spec, caps)?;
+        }
+        Ok(plan)
+    }
+}
+
+impl Scratch {
+    fn new(problem: &Problem, block: &BlockSize, caps: &Capabilities) -> Self {
+        let align = caps.storage_alignment.max(16);
+        let rows = block.block_rows();
+        let dim_v = u64::from(problem.attention().shape.dim_v).next_multiple_of(4);
+        let carry = if block.splits_keys(problem) { rows * dim_v * 4 } else { 0 };
+        let mut end = 0_u64;
+        let mut part = |bytes: u64| {
+            let start = end.next_multiple_of(align);
+            end = start + bytes;
+            [start, bytes]
+        };
+        let scores = part(rows * BlockSize::score_stride(problem) * 4);
+        let inverse_sums = part((rows * 4).next_multiple_of(16));
+        let carry = part(carry);
+        Self { scores, inverse_sums, carry, bytes: end.next_multiple_of(16) }
+    }
+}
+
+/// How an operand is read or written: four elements at a time when its sizes and strides allow it
+/// (a view's byte offset is seen only when tensors are bound).
+fn element_of(problem: &Problem, operand: Operand, caps: &Capabilities) -> Element {
+    let a = problem.attention();
+    let s = a.shape;
+    let (heads, seq, dim) = match operand {
+        Operand::Q => (s.heads_q, s.seq_q, s.dim_qk),
+        Operand::K => (s.heads_kv, s.seq_kv, s.dim_qk),
+        Operand::V => (s.heads_kv, s.seq_kv, s.dim_v),
+        _ => (s.heads_q, s.seq_q, s.dim_v),
+    };
+    let Strides { batch, head, row } = problem.strides(operand);
+    let steps = [(batch, s.batch), (head, heads), (row, seq)];
+    let aligned = steps.iter().all(|&(stride, n)| n <= 1 || stride % 4 == 0);
+    let width = if aligned && dim % 4 == 0 { Width::Vec4 } else { Width::Single };
+    Element { dtype: a.dtype, native_f16: a.dtype == DType::F16 && caps.shader_f16, width }
+}
+
+fn check_resources(spec: &KernelSpec, caps: &Capabilities) -> Result<(), Rejection> {
+    let needs = Resources::of(spec);
+    let checks = [
+        ("invocations", needs.invocations, caps.max_invocations),
+        ("B of workgroup memory", needs.workgroup_bytes, caps.max_workgroup_bytes),
+        ("storage buffers", needs.storage_buffers, caps.max_storage_buffers),
+    ];
+    for (what, needed, available) in checks {
+        if needed > available {
+            let reason = format!("needs {needed} {what}, the device has {available}");
+            return Err(Rejection { candidate: spec.to_string(), reason });
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BlockSize { batch, heads, rows, keys } = self.staged.block;
+        let blocks = self.staged.block.blocks(&self.problem).count();
+        writeln!(f, "plan for {}", self.problem)?;
+        for rejection in &self.rejections {
+            writeln!(f, "  refused {}: {}", rejection.candidate, rejection.reason)?;
+        }
+        writeln!(f, "  path    {}", self.path())?;
+        for spec in self.kernels() {
+            let r = Resources::of(spec);
+            writeln!(
+                f,
+                "  kernel  {spec}  ({} invocations, {} B workgroup memory, {} storage buffers)",
+                r.invocations, r.workgroup_bytes, r.storage_buffers
+            )?;
+        }
+        writeln!(
+            f,
+            "  blocks  {blocks} of at most {batch} sequences x {heads} heads x {rows} rows, {keys} keys at a time"
+        )?;
+        write!(f, "  scratch {} B", self.workspace_bytes())
+    }
+}
+
+/// The problem operand behind a kernel binding; `None` for scratch, tables and parameters.
+pub(crate) fn operand_of(binding: Binding) -> Option<Operand> {
+    Some(match binding {
+        Binding::Q => Operand::Q,
+        Binding::K => Operand::K,
+        Binding::V => Operand::V,
+        Binding::O => Operand::O,
+        Binding::Lse => Operand::Lse,
+        Binding::Weights => Operand::Weights,
+        Binding::Mask => Operand::Mask,
+        Binding::Bias => Operand::Bias,
+        _ => return None,
+    })
+}

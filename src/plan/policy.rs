@@ -1,0 +1,38 @@
+//! What the caller leaves open or insists on.
+
+use std::fmt;
+
+/// Which schedule to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Path {
+    /// The first that can serve.
+    #[default]
+    Auto,
+    /// Scores are materialised in scratch: QKᵀ, row softmax, weighted sum.
+    Staged,
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::Staged => "staged",
+        })
+    }
+}
+
+/// How to plan.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Policy {
+    /// Which schedule.
+    pub path: Path,
+    /// Most scratch memory a plan may use, bytes. Less scratch means more, smaller dispatches.
+    pub max_workspace_bytes: u64,
+}
+
+impl Default for Policy {
+    /// Any path, at most 256 MiB of scratch.
+    fn default() -> Self {
+        Self { path: Path::Auto, max_workspace_bytes: 256 << 20 }
+    }
+}
