@@ -1,41 +1,157 @@
-//! x
-use heedful::kernel::*;
-use heedful::*;
+//! Every composed variant is validated and translated to SPIR-V, MSL, HLSL and GLSL, without a GPU.
+
+mod common;
+
+use common::{Checked, check, variants};
+use heedful::kernel::{Binding, KernelSpec, Resources};
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::proc::{BoundsCheckPolicies, Layouter};
+
+const ENTRY: &str = "main";
+
 #[test]
-fn composes() {
-    let p = Attention::new(Shape::self_attention(1, 2, 3, 4))
-        .causal(Align::BottomRight)
-        .softcap(3.0)
-        .bias([1, 1, 1, 1])
-        .mask([1, 1, 1, 3])
-        .sinks()
-        .with_lse()
-        .with_weights(WeightsAt::Probabilities)
-        .validate()
-        .unwrap();
-    let e = Element::F32X4;
-    let s = Element { dtype: DType::F16, native_f16: false, width: Width::Single };
-    for spec in [
-        KernelSpec::staged_score(&p, e, s),
-        KernelSpec::staged_normalize(&p),
-        KernelSpec::staged_value(&p, e, s, true),
-        KernelSpec::matmul(e, e, e),
-    ] {
-        let c = compose(&spec);
-        match naga::front::wgsl::parse_str(&c.text) {
-            Err(err) => {
-                let l = err.location(&c.text).unwrap();
-                panic!("{:?} {}", c.lines.locate(l.line_number), err.emit_to_string(&c.text));
-            }
-            Ok(m) => {
-                naga::valid::Validator::new(
-                    naga::valid::ValidationFlags::all(),
-                    naga::valid::Capabilities::all(),
-                )
-                .validate(&m)
-                .map_err(|e| e.emit_to_string(&c.text))
-                .unwrap();
-            }
+fn every_variant_validates_and_translates() {
+    let variants = variants();
+    assert!(variants.len() > 500, "only {} variants", variants.len());
+    for spec in variants.values() {
+        let checked = check(spec);
+        to_spirv(spec, &checked);
+        to_msl(spec, &checked);
+        to_hlsl(spec, &checked);
+        if !spec.needs_f16() {
+            to_glsl(spec, &checked);
         }
+    }
+    println!("{} variants validated and translated", variants.len());
+}
+
+fn to_spirv(spec: &KernelSpec, checked: &Checked) {
+    let pipeline = spv::PipelineOptions {
+        shader_stage: naga::ShaderStage::Compute,
+        entry_point: ENTRY.into(),
+    };
+    let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+    let words = spv::write_vec(&checked.module, &checked.info, &options, Some(&pipeline))
+        .unwrap_or_else(|e| panic!("{spec}: SPIR-V: {e}"));
+    assert!(words.len() > 100);
+}
+
+fn to_msl(spec: &KernelSpec, checked: &Checked) {
+    let mut resources = msl::EntryPointResources::default();
+    for (slot, bound) in spec.bindings().iter().enumerate() {
+        let target = msl::BindTarget { buffer: Some(slot as u8), ..Default::default() };
+        let at = naga::ResourceBinding { group: 0, binding: bound.binding.number() };
+        resources.resources.insert(at, target);
+    }
+    resources.sizes_buffer = Some(30);
+    let options = msl::Options {
+        lang_version: (2, 4),
+        per_entry_point_map: [(ENTRY.to_owned(), resources)].into_iter().collect(),
+        fake_missing_bindings: false,
+        ..Default::default()
+    };
+    let pipeline = msl::PipelineOptions::default();
+    let (text, info) = msl::write_string(&checked.module, &checked.info, &options, &pipeline)
+        .unwrap_or_else(|e| panic!("{spec}: MSL: {e}"));
+    assert!(info.entry_point_names.iter().all(Result::is_ok), "{spec}: MSL entry point");
+    assert!(text.contains("kernel void"));
+}
+
+fn to_hlsl(spec: &KernelSpec, checked: &Checked) {
+    let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_2, ..Default::default() };
+    let pipeline = hlsl::PipelineOptions::default();
+    let mut text = String::new();
+    hlsl::Writer::new(&mut text, &options, &pipeline)
+        .write(&checked.module, &checked.info, None)
+        .unwrap_or_else(|e| panic!("{spec}: HLSL: {e}"));
+    assert!(text.contains("numthreads(64, 1, 1)"));
+}
+
+fn to_glsl(spec: &KernelSpec, checked: &Checked) {
+    let options = glsl::Options { version: glsl::Version::new_gles(310), ..Default::default() };
+    let pipeline = glsl::PipelineOptions {
+        shader_stage: naga::ShaderStage::Compute,
+        entry_point: ENTRY.into(),
+        multiview: None,
+    };
+    let mut text = String::new();
+    glsl::Writer::new(
+        &mut text,
+        &checked.module,
+        &checked.info,
+        &options,
+        &pipeline,
+        BoundsCheckPolicies::default(),
+    )
+    .and_then(|mut writer| writer.write())
+    .unwrap_or_else(|e| panic!("{spec}: GLSL: {e}"));
+    assert!(text.contains("local_size_x = 64"));
+}
+
+#[test]
+fn resources_match_the_compilers_view() {
+    for spec in variants().values() {
+        let Checked { module, info, .. } = check(spec);
+        let mut layouter = Layouter::default();
+        layouter.update(module.to_ctx()).expect("a valid module has layouts");
+        let entry = info.get_entry_point(0);
+        let used: Vec<_> = module
+            .global_variables
+            .iter()
+            .filter(|(handle, _)| !entry[*handle].is_empty())
+            .collect();
+        let workgroup_bytes: u32 = used
+            .iter()
+            .filter(|(_, variable)| variable.space == naga::AddressSpace::WorkGroup)
+            .map(|(_, variable)| layouter[variable.ty].size)
+            .sum();
+        let needs = Resources::of(spec);
+        assert_eq!(workgroup_bytes, needs.workgroup_bytes, "{spec}");
+        let invocations: u32 = module.entry_points[0].workgroup_size.iter().product();
+        assert_eq!(invocations, needs.invocations, "{spec}");
+
+        let declared: Vec<(u32, bool)> = module
+            .global_variables
+            .iter()
+            .filter_map(|(_, variable)| {
+                let writable = match variable.space {
+                    naga::AddressSpace::Storage { access } => {
+                        access.contains(naga::StorageAccess::STORE)
+                    }
+                    naga::AddressSpace::Uniform => false,
+                    _ => return None,
+                };
+                Some((variable.binding.as_ref()?.binding, writable))
+            })
+            .collect();
+        let expected: Vec<(u32, bool)> = spec
+            .bindings()
+            .iter()
+            .map(|b| (b.binding.number(), b.access == heedful::kernel::Access::ReadWrite))
+            .collect();
+        assert_eq!(declared, expected, "{spec}");
+        assert!(needs.storage_buffers <= 8 && needs.workgroup_bytes <= 16 << 10, "{spec}");
+        assert_eq!(spec.bindings()[0].binding, Binding::Params);
+    }
+}
+
+#[test]
+fn compiler_errors_are_located_in_the_file_a_person_edits() {
+    let variants = variants();
+    let spec = variants
+        .values()
+        .find(|spec| spec.to_string().contains("causal"))
+        .expect("a causal variant");
+    let composed = heedful::kernel::compose(spec);
+    let line = composed.text.lines().position(|line| line.starts_with("fn mask_causal("));
+    let line = line.expect("the causal slot is composed") as u32 + 1;
+    assert_eq!(composed.lines.locate(line), ("slot/mask/causal.wgsl", 2));
+    assert_eq!(composed.lines.locate(1).0, "generated/prelude");
+}
+
+#[test]
+fn composing_is_deterministic() {
+    for spec in variants().values().take(50) {
+        assert_eq!(heedful::kernel::compose(spec).text, heedful::kernel::compose(spec).text);
     }
 }

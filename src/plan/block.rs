@@ -115,6 +115,14 @@ impl BlockSize {
         (0..all).step_by(self.keys as usize).map(|i| i..all.min(i + self.keys)).collect()
     }
 
+    /// Key/value heads that a block's query heads read, at most.
+    fn kv_heads(&self, group: u32, heads_kv: u32) -> u32 {
+        let whole_groups = self.heads.is_multiple_of(group);
+        let within_one = group.is_multiple_of(self.heads);
+        let straddled = u32::from(!whole_groups && !within_one);
+        (self.heads.div_ceil(group) + straddled).min(heads_kv)
+    }
+
     /// The first bound that this size breaks.
     fn violated(&self, problem: &Problem, caps: &Capabilities, policy: &Policy) -> Option<Bound> {
         let mut bounds = self.operand_bounds(problem, caps);
@@ -140,8 +148,7 @@ impl BlockSize {
         let s = a.shape;
         // Bindings start at aligned offsets, so up to one alignment is bound in vain.
         let limit = caps.max_binding_bytes.saturating_sub(caps.storage_alignment + 4);
-        let kv_heads = (self.heads.div_ceil(s.group()) + 1).min(s.heads_kv);
-        let kv_heads = if self.heads == s.heads_q { s.heads_kv } else { kv_heads };
+        let kv_heads = self.kv_heads(s.group(), s.heads_kv);
         let span = |what: &'static str, operand, heads: u32, seq: u32, dim: u32, by_keys| Bound {
             what,
             bytes: problem

@@ -1,0 +1,66 @@
+//! The adapter that tests run on, and how a test without one says so.
+
+use heedful::device::Readback;
+use heedful::{Engine, wgpu};
+
+/// An engine on the best adapter. Without one the test prints why it is skipped, and fails when
+/// `REQUIRE_GPU=1`.
+pub fn engine(test: &str) -> Option<Engine> {
+    match Engine::new_blocking() {
+        Ok(engine) => Some(engine),
+        Err(error) if std::env::var("REQUIRE_GPU").is_ok_and(|value| value == "1") => {
+            panic!("{test}: REQUIRE_GPU=1 and {error}")
+        }
+        Err(error) => {
+            println!("SKIPPED {test}: {error}");
+            None
+        }
+    }
+}
+
+/// Runs a one-invocation shader with a uniform at binding 0 and an output at binding 1.
+pub fn echo(engine: &Engine, uniform: &[u8], shader: &str) -> Vec<u8> {
+    let device = engine.device();
+    let bytes = uniform.len().next_multiple_of(16) as u64;
+    let buffer = |usage| {
+        device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes,
+            usage,
+            mapped_at_creation: false,
+        })
+    };
+    let input = buffer(wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST);
+    let output = buffer(wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC);
+    engine.queue().write_buffer(&input, 0, uniform);
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: None,
+        source: wgpu::ShaderSource::Wgsl(shader.into()),
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: None,
+        layout: None,
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: Default::default(),
+        cache: None,
+    });
+    let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &[
+            wgpu::BindGroupEntry { binding: 0, resource: input.as_entire_binding() },
+            wgpu::BindGroupEntry { binding: 1, resource: output.as_entire_binding() },
+        ],
+    });
+    let mut encoder = device.create_command_encoder(&Default::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups(1, 1, 1);
+    }
+    let readback = Readback::record(device, &mut encoder, &output, 0, bytes).expect("a readback");
+    engine.queue().submit([encoder.finish()]);
+    readback.read_blocking().expect("the echo")
+}

@@ -1,0 +1,90 @@
+//! What several test binaries share: the kernel variants, and the compiler as a library.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+
+pub mod gpu;
+
+use std::collections::BTreeMap;
+
+use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
+use heedful::{Align, Attention, Capabilities, DType, Plan, Policy, Shape, WeightsAt};
+use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
+
+/// Every kernel variant that the planner makes of a systematic set of descriptors, by key.
+///
+/// Each feature meets each other feature: modifiers and masks run through all subsets, while storage
+/// types, alignments and outputs rotate with coprime periods.
+pub fn variants() -> BTreeMap<String, KernelSpec> {
+    let aligns = [Align::TopLeft, Align::BottomRight, Align::Offset(3), Align::PerBatch];
+    let captures = [
+        None,
+        Some(WeightsAt::RawScores),
+        Some(WeightsAt::AfterSoftcap),
+        Some(WeightsAt::AfterBias),
+        Some(WeightsAt::Probabilities),
+    ];
+    let dtypes = [DType::F32, DType::F16, DType::Bf16];
+    let mut all = BTreeMap::new();
+    for i in 0..1024_usize {
+        let on = |bit: usize| i >> bit & 1 == 1;
+        let dim = if i % 7 < 4 { 64 } else { 65 };
+        let mut a = Attention::new(Shape { seq_q: 70, ..Shape::self_attention(2, 4, 130, dim) })
+            .dtype(dtypes[i % 3]);
+        if on(0) {
+            a = a.softcap(20.0);
+        }
+        if on(1) {
+            a = a.bias([1, 4, 70, 130]);
+        }
+        if on(2) {
+            a = a.alibi(aligns[i / 3 % 4]);
+        }
+        if on(3) {
+            a = a.causal(aligns[i % 4]);
+        }
+        if on(4) {
+            a = a.window(Some(9), None, aligns[i % 4]);
+        }
+        if on(5) {
+            a = a.mask([2, 1, 1, 130]);
+        }
+        a.kv_lengths = on(6);
+        a.q_lengths = on(7);
+        a.sinks = on(8);
+        a.lse = on(9);
+        a.weights = captures[i % 5];
+        let caps = Capabilities { shader_f16: i % 11 < 5, ..Default::default() };
+        // A small binding limit splits keys, which gives the variants that carry sums.
+        let limit = if i % 13 == 0 { 24 << 10 } else { caps.max_binding_bytes };
+        let caps = Capabilities { max_binding_bytes: limit, ..caps };
+        let problem = a.validate().expect("a valid descriptor");
+        let plan = Plan::new(&problem, &caps, &Policy::default()).expect("a plan");
+        all.extend(plan.kernels().map(|spec| (spec.to_string(), spec.clone())));
+    }
+    for width in [Width::Single, Width::Vec4] {
+        let e = Element { width, ..Element::F32X4 };
+        let spec = KernelSpec::matmul(e, e, e);
+        all.insert(spec.to_string(), spec);
+    }
+    all
+}
+
+/// A kernel as the compiler sees it.
+pub struct Checked {
+    pub composed: Composed,
+    pub module: naga::Module,
+    pub info: ModuleInfo,
+}
+
+/// Parses and validates; a failure names the shader file and line.
+pub fn check(spec: &KernelSpec) -> Checked {
+    let composed = compose(spec);
+    let module = naga::front::wgsl::parse_str(&composed.text).unwrap_or_else(|error| {
+        let line = error.location(&composed.text).map_or(0, |at| at.line_number);
+        let (path, line) = composed.lines.locate(line);
+        panic!("{spec}: {path}:{line}: {}", error.emit_to_string(&composed.text));
+    });
+    let info = Validator::new(ValidationFlags::all(), NagaCapabilities::SHADER_FLOAT16)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{spec}: {}", error.emit_to_string(&composed.text)));
+    Checked { composed, module, info }
+}
