@@ -2,6 +2,7 @@
 pub mod error;
 pub mod feature;
 pub mod problem;
+pub mod reference;
 pub mod tensor;
 
 pub use error::{Error, Rejection, Result};
