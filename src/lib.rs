@@ -4,6 +4,8 @@ pub mod feature;
 pub mod problem;
 pub mod reference;
 pub mod tensor;
+#[cfg(feature = "verify")]
+pub mod verify;
 
 pub use error::{Error, Rejection, Result};
 pub use feature::align::Align;
