@@ -8,6 +8,8 @@ pub mod plan;
 pub mod problem;
 pub mod reference;
 pub mod tensor;
+#[cfg(feature = "verify")]
+pub mod verify;
 
 pub use engine::{Bound, BufferView, Engine, Table, Tensors};
 pub use error::{Error, Rejection, Result};

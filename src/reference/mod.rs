@@ -1,31 +1,134 @@
-//! stub
-use crate::error::Result;
+//! The truth on the CPU: attention in float64, and the same computation in float32.
+//!
+//! `o[i] = Σ_j p_ij v_j`, `p_ij = exp(s_ij − lse_i)`, `s = bias(cap(scale · q_i·k_j))` over the keys
+//! that row i sees. [`attend`] is the oracle that every kernel is compared with; [`emulate`] is an
+//! honest float32 computation whose error says what a kernel may be blamed for. They share the
+//! feature descriptors with the GPU side and nothing else, and neither is meant to be fast.
+
+mod call;
+mod emulate;
+mod oracle;
+
+pub use call::sees;
+pub use emulate::{Order, emulate};
+pub use oracle::attend;
+
+use crate::error::{Error, Result};
 use crate::feature::Operands;
-use crate::problem::Problem;
-/// in
-#[derive(Clone, Copy, Debug)]
+use crate::problem::{Operand, Problem};
+use call::{Call, Row};
+use rayon::prelude::*;
+
+/// The tensors of a call on the CPU, in float64.
+///
+/// q is `[batch, heads_q, seq_q, dim_qk]`, k is `[batch, heads_kv, seq_kv, dim_qk]` and v is
+/// `[batch, heads_kv, seq_kv, dim_v]`, each laid out in the problem's strides. A slice may be longer
+/// than the strides reach, so that packed tensors can be passed as overlapping views.
+#[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
-    /// q
+    /// Queries.
     pub q: &'a [f64],
-    /// k
+    /// Keys.
     pub k: &'a [f64],
-    /// v
+    /// Values.
     pub v: &'a [f64],
-    /// ops
+    /// Masks, biases, lengths and tables; what the problem does not name is ignored.
     pub operands: Operands<'a>,
 }
-/// out
-#[derive(Debug)]
+
+/// What a call computes, always without gaps.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Outputs {
-    /// o
+    /// Output, `[batch, heads_q, seq_q, dim_v]`; 0 in rows that see no key.
     pub o: Vec<f64>,
-    /// lse
+    /// Log-sum-exp, `[batch, heads_q, seq_q]`, computed whether or not the problem asks for it; −∞
+    /// (with a sink: the sink) in rows that see no key, −∞ in rows past their query length.
     pub lse: Vec<f64>,
-    /// w
+    /// Scores or weights, `[batch, heads_q, seq_q, seq_kv]`, from the point the problem asks for.
     pub weights: Option<Vec<f64>>,
 }
+
 impl Inputs<'_> {
-    pub(crate) fn validate(&self, _p: &Problem) -> Result<()> {
+    /// Checks that every tensor is as long as the problem reads.
+    ///
+    /// # Errors
+    /// An invalid-argument error that names the tensor, its length and the length wanted.
+    pub fn validate(&self, problem: &Problem) -> Result<()> {
+        let x = &self.operands;
+        for (operand, wanted) in problem.operands() {
+            let (found, exact) = match operand {
+                Operand::Q => (self.q.len(), false),
+                Operand::K => (self.k.len(), false),
+                Operand::V => (self.v.len(), false),
+                Operand::Mask => (x.mask.len(), true),
+                Operand::Bias => (x.bias.len(), true),
+                Operand::AlibiSlopes => (x.alibi_slopes.len(), true),
+                Operand::Sinks => (x.sinks.len(), true),
+                Operand::KvLengths => (x.kv_lengths.len(), true),
+                Operand::QLengths => (x.q_lengths.len(), true),
+                Operand::Offsets => (x.offsets.len(), true),
+                Operand::O | Operand::Lse | Operand::Weights => continue,
+            };
+            if exact && found as u64 != wanted {
+                return Err(Error::invalid(operand.name(), length(found as u64), length(wanted)));
+            }
+            if (found as u64) < wanted {
+                let wanted = format!("at least {}", length(wanted));
+                return Err(Error::invalid(operand.name(), length(found as u64), wanted));
+            }
+        }
         Ok(())
+    }
+}
+
+fn length(n: u64) -> String {
+    format!("{n} element{}", if n == 1 { "" } else { "s" })
+}
+
+/// Computes every row with `row`, in parallel, into gapless outputs.
+fn over_rows<F>(problem: &Problem, inputs: &Inputs<'_>, row: F) -> Result<Outputs>
+where
+    F: Fn(&Call<'_>, u32, u32, u32) -> Row + Sync,
+{
+    inputs.validate(problem)?;
+    let s = problem.attention().shape;
+    let rows = s.rows();
+    let mut o = reserve("o", rows * u64::from(s.dim_v))?;
+    let mut lse = reserve("lse", rows)?;
+    let mut weights = match problem.attention().weights {
+        Some(_) => Some(reserve("weights", rows * u64::from(s.seq_kv))?),
+        None => None,
+    };
+    let (heads, seq_q) = (u64::from(s.heads_q), u64::from(s.seq_q));
+    // In slices, so that finished rows do not all wait in memory beside the outputs.
+    for first in (0..rows).step_by(1 << 14) {
+        let slice = first..rows.min(first + (1 << 14));
+        let done: Vec<Row> = slice
+            .into_par_iter()
+            .map_init(
+                || Call::new(problem, inputs),
+                |call, r| {
+                    let (batch, head) = (r / (heads * seq_q), r / seq_q % heads);
+                    row(call, batch as u32, head as u32, (r % seq_q) as u32)
+                },
+            )
+            .collect();
+        for row in done {
+            o.extend(row.o);
+            lse.push(row.lse);
+            if let Some(weights) = &mut weights {
+                weights.extend(row.weights);
+            }
+        }
+    }
+    Ok(Outputs { o, lse, weights })
+}
+
+fn reserve(name: &str, elements: u64) -> Result<Vec<f64>> {
+    let mut values = Vec::new();
+    let reserved = usize::try_from(elements).map(|n| values.try_reserve_exact(n));
+    match reserved {
+        Ok(Ok(())) => Ok(values),
+        _ => Err(Error::invalid(name, length(elements), "what this machine's memory holds")),
     }
 }

@@ -1,0 +1,135 @@
+//! One call as its rows see it: where q, k and v lie, which keys are visible, what scores become.
+
+use crate::feature::mask::Mask;
+use crate::feature::score::{Score, Stage};
+use crate::feature::{Operands, Position};
+use crate::problem::{Operand, Problem, WeightsAt};
+use crate::reference::Inputs;
+use crate::tensor::Strides;
+
+/// What one query row yields: o `[dim_v]`, its lse, and scores or weights `[seq_kv]` if asked for.
+pub(super) struct Row {
+    pub(super) o: Vec<f64>,
+    pub(super) lse: f64,
+    pub(super) weights: Vec<f64>,
+}
+
+/// A problem with its tensors, and its features unpacked once per thread.
+pub(super) struct Call<'a> {
+    pub(super) problem: &'a Problem,
+    pub(super) operands: &'a Operands<'a>,
+    inputs: &'a Inputs<'a>,
+    scores: Vec<Box<dyn Score>>,
+    masks: Vec<Box<dyn Mask>>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(problem: &'a Problem, inputs: &'a Inputs<'a>) -> Self {
+        let (scores, masks) = (problem.scores(), problem.masks());
+        Self { problem, operands: &inputs.operands, inputs, scores, masks }
+    }
+
+    /// The row of q at a position, `[dim_qk]`.
+    pub(super) fn q(&self, at: &Position) -> &'a [f64] {
+        let strides = self.problem.strides(Operand::Q);
+        slice(self.inputs.q, strides, at.batch, at.head, at.row, self.dims().0)
+    }
+
+    /// The row of k at a position's key, `[dim_qk]`.
+    pub(super) fn k(&self, at: &Position) -> &'a [f64] {
+        let strides = self.problem.strides(Operand::K);
+        slice(self.inputs.k, strides, at.batch, self.head_kv(at), at.key, self.dims().0)
+    }
+
+    /// The row of v at a position's key, `[dim_v]`.
+    pub(super) fn v(&self, at: &Position) -> &'a [f64] {
+        let strides = self.problem.strides(Operand::V);
+        slice(self.inputs.v, strides, at.batch, self.head_kv(at), at.key, self.dims().1)
+    }
+
+    /// The sink that joins a row's sum: none in rows past the query length.
+    pub(super) fn sink(&self, at: &Position) -> Option<f64> {
+        let here = self.problem.attention().sinks && at.row < at.q_len;
+        here.then(|| self.operands.sinks[at.head as usize])
+    }
+
+    /// Whether the row at a position may attend to the key.
+    pub(super) fn sees(&self, at: &Position) -> bool {
+        visible(self.problem, &self.masks, at, self.operands)
+    }
+
+    /// The product q·k after the modifiers up to `last`, each rounded by `round`.
+    pub(super) fn score(
+        &self,
+        product: f64,
+        at: &Position,
+        last: Stage,
+        round: impl Fn(f64) -> f64,
+    ) -> f64 {
+        let chain = self.scores.iter().filter(|score| score.stage() <= last);
+        chain.fold(product, |s, score| round(score.apply(s, at, self.operands)))
+    }
+
+    /// The scores that the problem asks to see, `[seq_kv]`, or `weights` when it asks for those.
+    pub(super) fn shown(
+        &self,
+        mut at: Position,
+        weights: Vec<f64>,
+        product: impl Fn(&Position) -> f64,
+        round: impl Fn(f64) -> f64,
+    ) -> Vec<f64> {
+        let stage = match self.problem.attention().weights {
+            None => return Vec::new(),
+            Some(WeightsAt::Probabilities) => return weights,
+            Some(WeightsAt::RawScores) => Stage::Scaled,
+            Some(WeightsAt::AfterSoftcap) => Stage::Capped,
+            Some(WeightsAt::AfterBias) => Stage::Biased,
+        };
+        let mut score = |key| {
+            at.key = key;
+            if stage == Stage::Biased && !self.sees(&at) {
+                return f64::NEG_INFINITY;
+            }
+            self.score(product(&at), &at, stage, &round)
+        };
+        (0..self.problem.attention().shape.seq_kv).map(&mut score).collect()
+    }
+
+    fn head_kv(&self, at: &Position) -> u32 {
+        at.head / self.problem.attention().shape.group()
+    }
+
+    fn dims(&self) -> (u32, u32) {
+        let shape = self.problem.attention().shape;
+        (shape.dim_qk, shape.dim_v)
+    }
+}
+
+/// Whether the row at `at` may attend to the key at `at`: both within their lengths, kept by every
+/// mask, and not under a bias of −∞. Logits decide nothing here.
+///
+/// # Panics
+/// When `operands` are shorter than [`Inputs::validate`] demands.
+pub fn sees(problem: &Problem, at: &Position, operands: &Operands<'_>) -> bool {
+    visible(problem, &problem.masks(), at, operands)
+}
+
+fn visible(
+    problem: &Problem,
+    masks: &[Box<dyn Mask>],
+    at: &Position,
+    operands: &Operands<'_>,
+) -> bool {
+    at.row < at.q_len
+        && at.key < at.kv_len
+        && masks.iter().all(|mask| mask.keeps(at, operands))
+        && problem.attention().bias.is_none_or(|shape| {
+            let index = shape.index([at.batch, at.head, at.row, at.key]);
+            operands.bias[index] != f64::NEG_INFINITY
+        })
+}
+
+fn slice(values: &[f64], strides: Strides, batch: u32, head: u32, row: u32, dim: u32) -> &[f64] {
+    let start = strides.index(batch.into(), head.into(), row.into()) as usize;
+    &values[start..start + dim as usize]
+}

@@ -1,0 +1,162 @@
+//! The same computation in the precision of the kernels: what rounding alone does to a result.
+//!
+//! Inputs are taken as they are (already values of the storage type), products and sums are f32,
+//! every step of the score chain is rounded to f32, and o is rounded to the storage type at the
+//! end. The distance from [`attend`](super::attend) is the error of an honest implementation. One
+//! order of summation underestimates it, because errors cancel by luck; hence three:
+//!
+//! | order | dot product | softmax | weighted sum |
+//! |---|---|---|---|
+//! | [`Order::Forward`] | first to last | two passes | normalised weights, first key to last |
+//! | [`Order::Reversed`] | last to first | two passes | divided by the sum at the end, last key to first |
+//! | [`Order::Blocked`] | four partial sums, fused multiply-add | running maximum over tiles, base 2 | rescaled per tile, divided at the end |
+
+use std::f32::consts::{LN_2, LOG2_E};
+
+use crate::error::Result;
+use crate::feature::Position;
+use crate::feature::score::Stage;
+use crate::problem::Problem;
+use crate::reference::call::{Call, Row};
+use crate::reference::{Inputs, Outputs, over_rows};
+
+/// The order in which an emulation adds, and the form of its softmax.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// As the formula is written: first to last, maximum first, weights normalised before use.
+    Forward,
+    /// Last to first, o divided by the sum of weights at the end.
+    Reversed,
+    /// As a fused kernel does it: tiles of keys, a running maximum, exponentials in base 2.
+    Blocked,
+}
+
+impl Order {
+    /// Every order.
+    pub const ALL: [Self; 3] = [Self::Forward, Self::Reversed, Self::Blocked];
+}
+
+/// Keys per tile of [`Order::Blocked`].
+const TILE: usize = 32;
+
+/// Computes a problem in float32 and rounds o to the problem's storage type.
+///
+/// # Errors
+/// An invalid-argument error that names the tensor whose length does not fit the problem.
+pub fn emulate(problem: &Problem, inputs: &Inputs<'_>, order: Order) -> Result<Outputs> {
+    over_rows(problem, inputs, |call, batch, head, row| {
+        emulate_row(call, problem.position(batch, head, row, call.operands), order)
+    })
+}
+
+/// One visible key with its score; then with its weight.
+type Keyed = (u32, f32);
+
+fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
+    let a = call.problem.attention();
+    let q = call.q(&at);
+    let product = |at: &Position| f64::from(dot(q, call.k(at), order));
+    let round = |s: f64| f64::from(s as f32);
+    let mut keys: Vec<Keyed> = Vec::new();
+    for key in 0..a.shape.seq_kv {
+        at.key = key;
+        if call.sees(&at) {
+            keys.push((key, call.score(product(&at), &at, Stage::Biased, round) as f32));
+        }
+    }
+    if order == Order::Reversed {
+        keys.reverse();
+    }
+    let sink = call.sink(&at).map(|sink| sink as f32);
+    let v = |key: u32| call.v(&Position { key, ..at });
+    let dim_v = a.shape.dim_v as usize;
+    let (o, lse) = match (keys.is_empty(), order) {
+        (true, _) => (vec![0.0; dim_v], sink.unwrap_or(f32::NEG_INFINITY)),
+        (_, Order::Forward) => two_pass(&mut keys, sink, dim_v, v, false),
+        (_, Order::Reversed) => two_pass(&mut keys, sink, dim_v, v, true),
+        (_, Order::Blocked) => online(&mut keys, sink, dim_v, v),
+    };
+    let mut weights = vec![0.0; a.shape.seq_kv as usize];
+    for (key, weight) in keys {
+        weights[key as usize] = f64::from(weight);
+    }
+    let weights = call.shown(at, weights, product, round);
+    let o = o.into_iter().map(|x| a.dtype.round(f64::from(x))).collect();
+    Row { o, lse: f64::from(lse), weights }
+}
+
+/// Maximum, then exponentials and their sum, then the weighted sum of v; scores become weights.
+fn two_pass<'a>(
+    keys: &mut [Keyed],
+    sink: Option<f32>,
+    dim_v: usize,
+    v: impl Fn(u32) -> &'a [f64],
+    divide_last: bool,
+) -> (Vec<f32>, f32) {
+    let scores = keys.iter().map(|(_, s)| *s);
+    let peak = scores.chain(sink).fold(f32::NEG_INFINITY, f32::max);
+    for (_, s) in keys.iter_mut() {
+        *s = (*s - peak).exp();
+    }
+    let total: f32 = keys.iter().map(|(_, e)| *e).chain(sink.map(|z| (z - peak).exp())).sum();
+    let mut o = vec![0.0_f32; dim_v];
+    for (key, weight) in keys.iter_mut() {
+        let factor = if divide_last { *weight } else { *weight / total };
+        for (sum, v) in o.iter_mut().zip(v(*key)) {
+            *sum += factor * *v as f32;
+        }
+        *weight /= total;
+    }
+    if divide_last {
+        o.iter_mut().for_each(|x| *x /= total);
+    }
+    (o, peak + total.ln())
+}
+
+/// One pass over tiles of keys with a running maximum and sum, in base 2; scores become weights.
+fn online<'a>(
+    keys: &mut [Keyed],
+    sink: Option<f32>,
+    dim_v: usize,
+    v: impl Fn(u32) -> &'a [f64],
+) -> (Vec<f32>, f32) {
+    let mut o = vec![0.0_f32; dim_v];
+    let mut peak = sink.map_or(f32::NEG_INFINITY, |z| z * LOG2_E);
+    let mut total = if sink.is_some() { 1.0_f32 } else { 0.0 };
+    for tile in keys.chunks_mut(TILE) {
+        tile.iter_mut().for_each(|(_, s)| *s *= LOG2_E);
+        let higher = tile.iter().map(|(_, s)| *s).fold(peak, f32::max);
+        // Nothing summed yet: −∞ − −∞ must not turn the empty sum into NaN.
+        let shrink = if peak == f32::NEG_INFINITY { 0.0 } else { (peak - higher).exp2() };
+        o.iter_mut().for_each(|x| *x *= shrink);
+        let sum: f32 = tile.iter().map(|(_, s)| (*s - higher).exp2()).sum();
+        total = total.mul_add(shrink, sum);
+        for (key, s) in tile.iter() {
+            let weight = (*s - higher).exp2();
+            for (sum, v) in o.iter_mut().zip(v(*key)) {
+                *sum = weight.mul_add(*v as f32, *sum);
+            }
+        }
+        peak = higher;
+    }
+    for (_, s) in keys.iter_mut() {
+        *s = (*s - peak).exp2() / total;
+    }
+    o.iter_mut().for_each(|x| *x /= total);
+    (o, (peak + total.log2()) * LN_2)
+}
+
+fn dot(a: &[f64], b: &[f64], order: Order) -> f32 {
+    let terms = a.iter().zip(b).map(|(a, b)| (*a as f32, *b as f32));
+    match order {
+        Order::Forward => terms.fold(0.0, |sum, (a, b)| sum + a * b),
+        Order::Reversed => terms.rev().fold(0.0, |sum, (a, b)| sum + a * b),
+        Order::Blocked => {
+            let mut lanes = [0.0_f32; 4];
+            for (i, (a, b)) in terms.enumerate() {
+                lanes[i % 4] = a.mul_add(b, lanes[i % 4]);
+            }
+            (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The oracle: attention as it is defined, in float64, one row at a time.
+//!
+//! ```text
+//! for each (batch, head, row):
+//!     s[j]  = bias(cap(scale · q·k[j]))      for the keys j that the row sees
+//!     p     = softmax(s), the sink in the sum
+//!     o     = Σ p[j] · v[j]                  over the same keys
+//!     lse   = max s + ln Σ exp(s − max s)
+//! ```
+//! k and v of a key that a row does not see are never read for its o and lse, so what lies there
+//! cannot matter. Visible keys follow plain IEEE arithmetic: a weight that underflows to 0 times an
+//! infinite v is NaN.
+
+use crate::error::Result;
+use crate::feature::Position;
+use crate::feature::normalize::softmax::softmax;
+use crate::feature::score::Stage;
+use crate::problem::Problem;
+use crate::reference::call::{Call, Row};
+use crate::reference::{Inputs, Outputs, over_rows};
+
+/// Computes a problem in float64.
+///
+/// ```
+/// use heedful::reference::{Inputs, attend};
+/// use heedful::{Attention, Shape};
+/// let problem = Attention::new(Shape::self_attention(1, 1, 2, 1)).validate()?;
+/// let (q, k, v) = ([0.0, 0.0], [1.0, 2.0], [3.0, 5.0]);
+/// let outputs = attend(&problem, &Inputs { q: &q, k: &k, v: &v, operands: Default::default() })?;
+/// assert_eq!(outputs.o, [4.0, 4.0]);
+/// # Ok::<(), heedful::Error>(())
+/// ```
+///
+/// # Errors
+/// An invalid-argument error that names the tensor whose length does not fit the problem.
+pub fn attend(problem: &Problem, inputs: &Inputs<'_>) -> Result<Outputs> {
+    over_rows(problem, inputs, |call, batch, head, row| {
+        attend_row(call, problem.position(batch, head, row, call.operands))
+    })
+}
+
+fn attend_row(call: &Call<'_>, mut at: Position) -> Row {
+    let shape = call.problem.attention().shape;
+    let q = call.q(&at);
+    let mut score = |key| {
+        at.key = key;
+        call.sees(&at).then(|| call.score(dot(q, call.k(&at)), &at, Stage::Biased, |s| s))
+    };
+    let scores: Vec<Option<f64>> = (0..shape.seq_kv).map(&mut score).collect();
+
+    let mut weights = vec![0.0; scores.len()];
+    let lse = softmax(&scores, call.sink(&at), &mut weights);
+
+    let mut o = vec![0.0; shape.dim_v as usize];
+    for (key, weight) in (0..shape.seq_kv).zip(&weights) {
+        if scores[key as usize].is_some() {
+            at.key = key;
+            for (sum, v) in o.iter_mut().zip(call.v(&at)) {
+                *sum += weight * v;
+            }
+        }
+    }
+    let weights = call.shown(at, weights, |at| dot(q, call.k(at)), |s| s);
+    Row { o, lse, weights }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
