@@ -51,7 +51,7 @@ wrapper mesa "export WGPU_BACKEND=vulkan VK_DRIVER_FILES=$dir/mesa-icd.json" "ex
 
 if [ ! -e "$dir/swiftshader/.done" ]; then
   mkdir -p "$dir/swiftshader"
-  (cd "$dir/swiftshader" && apt-get -qq download chromium && dpkg -x chromium_*.deb . && rm -f chromium_*.deb && touch .done)
+  (cd "$dir/swiftshader" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download chromium-common && dpkg -x chromium-common_*.deb . && rm -f ./*.deb && touch .done)
 fi
 icd=$(find "$dir/swiftshader" -name 'vk_swiftshader_icd.json' | head -1)
 wrapper swiftshader "export WGPU_BACKEND=vulkan VK_DRIVER_FILES=$icd" 'exec "$@"'

@@ -1,0 +1,263 @@
+//! Running a call on a GPU so that nothing wrong can hide.
+//!
+//! Outputs and scratch are filled with a NaN pattern first, so what a kernel leaves unwritten shows.
+//! Guard words stand around every tensor: inputs lie in NaN, and every byte around and between the
+//! elements of an output must still hold the pattern afterwards. Each call runs twice and must give
+//! the same bits.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use crate::device::Readback;
+use crate::engine::{BufferView, Engine, Table, Tensors};
+use crate::error::{Error, Result};
+use crate::feature::Operands;
+use crate::plan::Plan;
+use crate::problem::{Operand, Problem};
+use crate::reference::{Inputs, Outputs};
+use crate::tensor::DType;
+
+/// NaN as f32, and both halves NaN as f16 and as bf16.
+const POISON: [u8; 4] = 0x7fff_ffff_u32.to_le_bytes();
+
+/// Bytes before and after every tensor: at least the strictest offset alignment.
+const GUARD: u64 = 256;
+
+/// Where tensors start in their buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Placement {
+    /// At multiples of 256 bytes: kernels read four elements at a time.
+    Aligned,
+    /// One element later: kernels read one element at a time, and bases do not vanish.
+    Odd,
+}
+
+/// What a run gave.
+#[derive(Debug, Clone)]
+pub struct Execution {
+    /// The outputs, gapless.
+    pub outputs: Outputs,
+    /// First output written outside its elements, with the byte offset; `None` when none was.
+    pub stray_write: Option<String>,
+    /// Whether the second run gave the same bits.
+    pub repeatable: bool,
+    /// Wall time of the second run with its readback, milliseconds.
+    pub milliseconds: f64,
+}
+
+struct Output {
+    operand: Operand,
+    buffer: wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+}
+
+/// Runs a planned call twice on poisoned, guarded tensors.
+///
+/// # Errors
+/// Invalid argument when inputs do not fit the problem, out of memory, device lost, internal.
+pub fn execute(
+    engine: &Engine,
+    plan: &Plan,
+    inputs: &Inputs<'_>,
+    placement: Placement,
+) -> Result<Execution> {
+    let problem = plan.problem();
+    inputs.validate(problem)?;
+    let held = Held::new(engine, plan, inputs, placement)?;
+    let f32s = |values: &[f64]| -> Vec<f32> { values.iter().map(|&x| x as f32).collect() };
+    let tables = [f32s(inputs.operands.alibi_slopes), f32s(inputs.operands.sinks)];
+    let tensors = held.tensors(problem, &inputs.operands, &tables);
+    let bound = engine.bind(plan, &tensors)?;
+    let run = || -> Result<Vec<Vec<u8>>> {
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        for output in &held.outputs {
+            held.poison(&mut encoder, &output.buffer);
+        }
+        held.poison(&mut encoder, &held.workspace);
+        bound.encode(&mut encoder);
+        let readbacks: Result<Vec<Readback>> = held
+            .outputs
+            .iter()
+            .map(|x| Readback::record(engine.device(), &mut encoder, &x.buffer, 0, x.buffer.size()))
+            .collect();
+        engine.queue().submit([encoder.finish()]);
+        readbacks?.into_iter().map(Readback::read_blocking).collect()
+    };
+    let first = run()?;
+    let start = Instant::now();
+    let second = run()?;
+    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+    let (outputs, stray_write) = held.collect(problem, &first);
+    Ok(Execution { outputs, stray_write, repeatable: first == second, milliseconds })
+}
+
+/// The buffers of a run.
+struct Held {
+    inputs: Vec<(Operand, wgpu::Buffer, u64)>,
+    outputs: Vec<Output>,
+    workspace: wgpu::Buffer,
+    poison: wgpu::Buffer,
+}
+
+impl Held {
+    fn new(
+        engine: &Engine,
+        plan: &Plan,
+        inputs: &Inputs<'_>,
+        placement: Placement,
+    ) -> Result<Self> {
+        let problem = plan.problem();
+        let a = problem.attention();
+        let shift = |element: u64| match placement {
+            Placement::Aligned => 0,
+            Placement::Odd => element,
+        };
+        let mut held = Vec::new();
+        let mut outputs = Vec::new();
+        let mut largest = plan.workspace_bytes() + 2 * GUARD;
+        for (operand, n) in problem.operands() {
+            let given = &inputs.operands;
+            let encode = |values: &[f64]| a.dtype.encode(values.iter().copied());
+            let contents = match operand {
+                Operand::Q => encode(inputs.q),
+                Operand::K => encode(inputs.k),
+                Operand::V => encode(inputs.v),
+                Operand::Mask => given.mask.iter().map(|&keep| keep.into()).collect(),
+                Operand::Bias => DType::F32.encode(given.bias.iter().copied()),
+                Operand::O | Operand::Lse | Operand::Weights => {
+                    let element = if operand == Operand::O { a.dtype.bytes() } else { 4 };
+                    let offset = GUARD + shift(element);
+                    let size = (offset + n * element).next_multiple_of(4) + GUARD;
+                    let size = size.next_multiple_of(16);
+                    largest = largest.max(size);
+                    let buffer = guarded(engine, operand.name(), size)?;
+                    outputs.push(Output { operand, buffer, offset, bytes: n * element });
+                    continue;
+                }
+                _ => continue,
+            };
+            let element = if operand == Operand::Mask { 1 } else { element_of(problem, operand) };
+            let offset = GUARD + shift(element);
+            held.push((operand, surrounded(engine, operand.name(), &contents, offset)?, offset));
+        }
+        let workspace = guarded(engine, "workspace", plan.workspace_bytes().next_multiple_of(16))?;
+        let poison = surrounded(engine, "poison", &[], largest.next_multiple_of(16))?;
+        Ok(Self { inputs: held, outputs, workspace, poison })
+    }
+
+    /// Fills a buffer with the pattern.
+    fn poison(&self, encoder: &mut wgpu::CommandEncoder, buffer: &wgpu::Buffer) {
+        encoder.copy_buffer_to_buffer(&self.poison, 0, buffer, 0, buffer.size());
+    }
+
+    fn tensors<'a>(
+        &'a self,
+        problem: &Problem,
+        operands: &Operands<'a>,
+        tables: &'a [Vec<f32>; 2],
+    ) -> Tensors<'a> {
+        let a = problem.attention();
+        let input = |operand: Operand| {
+            let found = self.inputs.iter().find(|(o, _, _)| *o == operand);
+            found.map(|(_, buffer, offset)| BufferView { buffer, offset: *offset })
+        };
+        let output = |operand: Operand| {
+            let found = self.outputs.iter().find(|x| x.operand == operand);
+            found.map(|x| BufferView { buffer: &x.buffer, offset: x.offset })
+        };
+        // Every problem has these four; the poison stands in for what cannot be missing.
+        let view = |found: Option<BufferView<'a>>| found.unwrap_or((&self.poison).into());
+        Tensors {
+            q: view(input(Operand::Q)),
+            k: view(input(Operand::K)),
+            v: view(input(Operand::V)),
+            o: view(output(Operand::O)),
+            lse: output(Operand::Lse),
+            weights: output(Operand::Weights),
+            mask: input(Operand::Mask),
+            bias: input(Operand::Bias),
+            alibi_slopes: a.alibi.map(|_| Table::F32(&tables[0])),
+            sinks: a.sinks.then_some(Table::F32(&tables[1])),
+            kv_lengths: a.kv_lengths.then_some(Table::U32(operands.kv_lengths)),
+            q_lengths: a.q_lengths.then_some(Table::U32(operands.q_lengths)),
+            offsets: problem.needs_offsets().then_some(Table::I32(operands.offsets)),
+            workspace: Some((&self.workspace).into()),
+        }
+    }
+
+    /// Decodes outputs and finds the first byte written outside them.
+    fn collect(&self, problem: &Problem, buffers: &[Vec<u8>]) -> (Outputs, Option<String>) {
+        let a = problem.attention();
+        let lse = vec![f64::NEG_INFINITY; a.shape.rows() as usize];
+        let mut outputs = Outputs { o: Vec::new(), lse, weights: None };
+        let mut stray = None;
+        for (x, buffer) in self.outputs.iter().zip(buffers) {
+            let whole = x.offset as usize..(x.offset + x.bytes) as usize;
+            let mut touched = buffer.clone();
+            match x.operand {
+                Operand::Lse => outputs.lse = DType::F32.decode(&buffer[whole.clone()]),
+                Operand::Weights => {
+                    outputs.weights = Some(DType::F32.decode(&buffer[whole.clone()]));
+                }
+                _ => {
+                    let rows = || rows_of_o(problem, x.offset as usize);
+                    outputs.o = rows().flat_map(|row| a.dtype.decode(&buffer[row])).collect();
+                    erase(&mut touched, rows());
+                }
+            }
+            if x.operand != Operand::O {
+                erase(&mut touched, std::iter::once(whole));
+            }
+            let wrong = touched.iter().enumerate().position(|(i, &byte)| byte != POISON[i % 4]);
+            stray = stray.or(wrong.map(|i| format!("{} at byte {i}", x.operand)));
+        }
+        (outputs, stray)
+    }
+}
+
+/// Puts the pattern where an output's elements are, given the byte ranges of its rows.
+fn erase(buffer: &mut [u8], ranges: impl Iterator<Item = Range<usize>>) {
+    for range in ranges {
+        for i in range {
+            buffer[i] = POISON[i % 4];
+        }
+    }
+}
+
+/// Byte ranges of the rows of o in a buffer where o starts at `offset`.
+fn rows_of_o(problem: &Problem, offset: usize) -> impl Iterator<Item = Range<usize>> {
+    let a = problem.attention();
+    let (s, strides) = (a.shape, problem.strides(Operand::O));
+    let size = a.dtype.bytes() as usize;
+    (0..s.batch).flat_map(move |batch| {
+        (0..s.heads_q).flat_map(move |head| {
+            (0..s.seq_q).map(move |row| {
+                let index = strides.index(batch.into(), head.into(), row.into()) as usize;
+                let start = offset + index * size;
+                start..start + s.dim_v as usize * size
+            })
+        })
+    })
+}
+
+fn element_of(problem: &Problem, operand: Operand) -> u64 {
+    if operand == Operand::Bias { 4 } else { problem.attention().dtype.bytes() }
+}
+
+fn usage() -> wgpu::BufferUsages {
+    wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST
+}
+
+fn guarded(engine: &Engine, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
+    crate::device::create_buffer(engine.device(), name, bytes, usage())
+}
+
+/// A buffer of pattern with `contents` at `offset`, and a guard after it.
+fn surrounded(engine: &Engine, name: &str, contents: &[u8], offset: u64) -> Result<wgpu::Buffer> {
+    let size = (offset + contents.len() as u64 + GUARD).next_multiple_of(16);
+    let size = usize::try_from(size).map_err(|_| Error::out_of_memory(name, size))?;
+    let mut bytes: Vec<u8> = POISON.iter().copied().cycle().take(size).collect();
+    bytes[offset as usize..][..contents.len()].copy_from_slice(contents);
+    crate::device::upload(engine.device(), name, &bytes, usage())
+}
