@@ -74,7 +74,7 @@ pub fn capabilities(device: &wgpu::Device) -> Capabilities {
         subgroups: features.contains(wgpu::Features::SUBGROUP),
         subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-        max_binding_bytes: u64::from(limits.max_storage_buffer_binding_size),
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         storage_alignment: limits.min_storage_buffer_offset_alignment.into(),
         uniform_alignment: limits.min_uniform_buffer_offset_alignment.into(),

@@ -37,7 +37,7 @@ impl Readback {
         bytes: u64,
     ) -> Result<Self> {
         let end = offset.checked_add(bytes);
-        if end.is_none_or(|end| end > source.size()) || offset % 4 != 0 || bytes % 4 != 0 {
+        if end.is_none_or(|end| end > source.size()) || !offset.is_multiple_of(4) || !bytes.is_multiple_of(4) {
             let found = format!("{bytes} B at offset {offset}");
             let wanted = format!("multiples of 4 within {} B", source.size());
             return Err(Error::invalid("readback range", found, wanted));

@@ -110,7 +110,7 @@ impl BlockSize {
     pub fn key_steps(&self, problem: &Problem) -> Vec<Range<u32>> {
         let all = problem.attention().shape.seq_kv;
         if self.keys >= all {
-            return vec![0..all];
+            return std::iter::once(0..all).collect();
         }
         (0..all).step_by(self.keys as usize).map(|i| i..all.min(i + self.keys)).collect()
     }
