@@ -41,11 +41,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   // Stage 3 reads whole steps of 16 keys.
   let begin = (visible.x & ~15u) >> 2u;
   let end = select(0u, min((visible.y + 15u) & ~15u, params.score_stride) >> 2u, alive && visible.y > visible.x);
+  // Each lane keeps to the vec4s whose index is its slice modulo LANES, in every sweep.
+  let first_own = begin + ((slice - begin) & (LANES - 1u));
   let scratch_row = workgroup.y * params.row_n + local_row;
   let base = scratch_row * (params.score_stride >> 2u);
 
   var state = normalize_empty();
-  for (var i = begin + slice; i < end; i += LANES) {
+  for (var i = first_own; i < end; i += LANES) {
     state = push4(state, scores[base + i]);
   }
   sh_m[lane] = state.m;
@@ -67,7 +69,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   }
   let inverse = normalize_reciprocal(total);
 
-  for (var i = begin + slice; i < end; i += LANES) {
+  for (var i = first_own; i < end; i += LANES) {
     let s = scores[base + i];
     let hidden = vec4<bool>(is_masked(s.x), is_masked(s.y), is_masked(s.z), is_masked(s.w));
     scores[base + i] = select(normalize_exp4(s, total.m), vec4<f32>(0.0), hidden);
@@ -80,7 +82,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
   }
   if (CAPTURE == CAPTURE_PROBABILITIES) {
-    // The same lane wrote these scores above, so no barrier is needed.
+    // The same lane wrote what it reads here, so no barrier is needed.
     for (var i = slice; i * 4u < params.seq_kv; i += LANES) {
       let inside = i >= begin && i < end;
       for (var c = 0u; c < 4u && i * 4u + c < params.seq_kv; c += 1u) {

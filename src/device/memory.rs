@@ -39,7 +39,8 @@ pub(crate) fn upload(
     })?;
     let mut view = buffer
         .get_mapped_range_mut(..)
-        .map_err(|e| Error::internal(format!("writing {label}"), e.to_string()))?;
+        // Creation reported no error, yet there is no buffer: that is how a lost device answers.
+        .map_err(|e| Error::device_lost(format!("writing {label}"), e.to_string()))?;
     view.slice(..contents.len()).copy_from_slice(contents);
     drop(view);
     buffer.unmap();

@@ -37,7 +37,10 @@ impl Readback {
         bytes: u64,
     ) -> Result<Self> {
         let end = offset.checked_add(bytes);
-        if end.is_none_or(|end| end > source.size()) || !offset.is_multiple_of(4) || !bytes.is_multiple_of(4) {
+        if end.is_none_or(|end| end > source.size())
+            || !offset.is_multiple_of(4)
+            || !bytes.is_multiple_of(4)
+        {
             let found = format!("{bytes} B at offset {offset}");
             let wanted = format!("multiples of 4 within {} B", source.size());
             return Err(Error::invalid("readback range", found, wanted));

@@ -13,7 +13,7 @@ use crate::engine::tensors::element_bytes;
 use crate::engine::{BufferView, Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::align::{Align, MAX_OFFSET};
-use crate::kernel::{Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
+use crate::kernel::{Access, Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
 use crate::plan::{Block, Plan, Scratch, operand_of};
 use crate::problem::{Operand, Problem};
 
@@ -128,7 +128,7 @@ impl<'a> Encoding<'a> {
         for bound in spec.bindings() {
             let range = match operand_of(bound.binding) {
                 Some(operand) => {
-                    let (range, base) = self.operand_range(operand, block, &keys)?;
+                    let (range, base) = self.operand_range(operand, bound.access, block, &keys)?;
                     *base_of(&mut params, operand) = base;
                     range
                 }
@@ -166,15 +166,19 @@ impl<'a> Encoding<'a> {
     fn operand_range(
         &self,
         operand: Operand,
+        access: Access,
         block: &Block,
         keys: &Range<u32>,
     ) -> Result<(BoundRange, u32)> {
         let elements = touched(self.plan.problem(), operand, block, keys);
         let view = self.tensors.view(operand);
         let (Some(view), false) = (view, elements.is_empty()) else {
-            // Nothing is read: any buffer does.
-            let range = BoundRange { buffer: self.aux.clone(), offset: 0, size: 16 };
-            return Ok((range, 0));
+            // Nothing is read or written, but something must be bound.
+            let buffer = match access {
+                Access::Read => self.aux.clone(),
+                Access::ReadWrite => self.engine.placeholder()?,
+            };
+            return Ok((BoundRange { buffer, offset: 0, size: 16 }, 0));
         };
         let size = element_bytes(self.plan.problem(), operand);
         bind_range(view, elements, size, self.engine.capabilities.storage_alignment)

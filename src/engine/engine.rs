@@ -165,6 +165,11 @@ impl Engine {
         })
     }
 
+    /// A buffer to bind where an output has no elements.
+    pub(crate) fn placeholder(&self) -> Result<wgpu::Buffer> {
+        device::create_buffer(&self.device, "no elements", 16, wgpu::BufferUsages::STORAGE)
+    }
+
     /// Scratch of at least `bytes`. One buffer serves all calls: work on a queue is ordered, and
     /// every call writes its scratch before it reads it.
     pub(crate) fn scratch(&self, bytes: u64) -> Result<wgpu::Buffer> {

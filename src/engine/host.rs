@@ -20,7 +20,7 @@ impl Engine {
     ///
     /// Inputs are rounded to the problem's storage type; q, k and v lie as the problem's layouts
     /// say. Outputs are without gaps: o `[batch, heads_q, seq_q, dim_v]`, lse
-    /// `[batch, heads_q, seq_q]` (−∞ throughout unless the problem asks for it), weights
+    /// `[batch, heads_q, seq_q]` (empty unless the problem asks for it), weights
     /// `[batch, heads_q, seq_q, seq_kv]`.
     ///
     /// # Errors
@@ -128,10 +128,7 @@ fn collect(problem: &Problem, o: &[u8], lse: Option<&[u8]>, weights: Option<&[u8
             }
         }
     }
-    let lse = match lse {
-        Some(bytes) => DType::F32.decode(bytes),
-        None => vec![f64::NEG_INFINITY; s.rows() as usize],
-    };
+    let lse = lse.map_or_else(Vec::new, |bytes| DType::F32.decode(bytes));
     let weights = weights.map(|bytes| DType::F32.decode(bytes));
     Outputs { o: gathered, lse, weights }
 }

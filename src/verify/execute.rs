@@ -189,8 +189,7 @@ impl Held {
     /// Decodes outputs and finds the first byte written outside them.
     fn collect(&self, problem: &Problem, buffers: &[Vec<u8>]) -> (Outputs, Option<String>) {
         let a = problem.attention();
-        let lse = vec![f64::NEG_INFINITY; a.shape.rows() as usize];
-        let mut outputs = Outputs { o: Vec::new(), lse, weights: None };
+        let mut outputs = Outputs { o: Vec::new(), lse: Vec::new(), weights: None };
         let mut stray = None;
         for (x, buffer) in self.outputs.iter().zip(buffers) {
             let whole = x.offset as usize..(x.offset + x.bytes) as usize;
