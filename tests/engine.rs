@@ -83,7 +83,7 @@ fn small_binding_limits_split_blocks_and_keys() {
         let attention = everything(shape).with_weights(WeightsAt::Probabilities);
         let plan = check(&engine, &attention, &Policy::default(), Placement::Aligned);
         let splits = plan.staged().block.splits_keys(plan.problem());
-        assert_eq!(splits, dim * seq_kv * 4 > limit, "{plan}");
+        assert_eq!(splits, u64::from(dim * seq_kv * 4) > u64::from(limit), "{plan}");
         let attention = attention.dtype(DType::F16).with_weights(WeightsAt::AfterBias);
         check(&engine, &attention, &Policy::default(), Placement::Odd);
     }
