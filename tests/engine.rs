@@ -10,9 +10,18 @@ use heedful::{
     Table, Tensors, WeightsAt, wgpu,
 };
 
+/// Checks a call on the staged path and, where that can serve it, on the fused one.
+fn check(engine: &Engine, attention: &Attention, placement: Placement) -> Plan {
+    if attention.weights.is_none() {
+        check_path(engine, attention, Path::Fused, placement);
+    }
+    check_path(engine, attention, Path::Staged, placement)
+}
+
 /// Runs a call guarded and poisoned, and checks everything it gives.
-fn check(engine: &Engine, attention: &Attention, policy: &Policy, placement: Placement) -> Plan {
-    let plan = engine.plan_with(attention, policy).unwrap();
+fn check_path(engine: &Engine, attention: &Attention, path: Path, placement: Placement) -> Plan {
+    let policy = Policy { path, ..Default::default() };
+    let plan = engine.plan_with(attention, &policy).unwrap();
     let problem = plan.problem();
     let data = Data::new(problem, 7);
     let run = execute(engine, &plan, &data.inputs(), placement).unwrap();
@@ -62,8 +71,11 @@ fn every_feature_at_once_matches_the_reference() {
             WeightsAt::Probabilities,
         ] {
             let attention = everything(shape).dtype(dtype).with_weights(at);
-            check(&engine, &attention, &Policy::default(), Placement::Aligned);
-            check(&engine, &attention, &Policy::default(), Placement::Odd);
+            check(&engine, &attention, Placement::Aligned);
+            check(&engine, &attention, Placement::Odd);
+        }
+        for placement in [Placement::Aligned, Placement::Odd] {
+            check(&engine, &everything(shape).dtype(dtype), placement);
         }
     }
 }
@@ -81,16 +93,17 @@ fn small_binding_limits_split_blocks_and_keys() {
     for (seq_q, seq_kv, dim) in [(70, 300, 64), (300, 130, 33), (5, 700, 40)] {
         let shape = Shape { seq_q, heads_kv: 2, ..Shape::self_attention(2, 4, seq_kv, dim) };
         let attention = everything(shape).with_weights(WeightsAt::Probabilities);
-        let plan = check(&engine, &attention, &Policy::default(), Placement::Aligned);
-        let splits = plan.staged().block.splits_keys(plan.problem());
+        let plan = check(&engine, &attention, Placement::Aligned);
+        let splits = plan.block().splits_keys(plan.problem());
         assert_eq!(splits, u64::from(dim * seq_kv * 4) > u64::from(limit), "{plan}");
         let attention = attention.dtype(DType::F16).with_weights(WeightsAt::AfterBias);
-        check(&engine, &attention, &Policy::default(), Placement::Odd);
+        check(&engine, &attention, Placement::Odd);
     }
     let long = Attention::new(Shape { seq_q: 1, ..Shape::self_attention(1, 1, 20_000, 8) });
     let error = engine.plan(&long).unwrap_err();
     assert!(error.is_unsupported(), "{error}");
-    assert!(error.rejections()[0].reason.contains("80000"), "{error}");
+    let staged = error.rejections().last().unwrap();
+    assert!(staged.reason.contains("80000"), "{error}");
 }
 
 #[test]
@@ -116,10 +129,10 @@ fn layouts_are_read_and_written_in_place() {
     let broadcast = Layout::Strided(Strides { batch: 0, head: 0, row: 20 });
     for layout in [Layout::Bhsd, Layout::Bshd, packed, padded] {
         let mut attention = Attention::new(shape).layout(layout).causal(Align::TopLeft);
-        check(&engine, &attention, &Policy::default(), Placement::Aligned);
+        check(&engine, &attention, Placement::Aligned);
         attention.layout_k = broadcast;
         attention.dtype = DType::F16;
-        check(&engine, &attention, &Policy::default(), Placement::Odd);
+        check(&engine, &attention, Placement::Odd);
     }
 }
 
@@ -128,11 +141,11 @@ fn empty_dimensions_have_defined_results() {
     let Some(engine) = common::gpu::engine("empty_dimensions") else { return };
     let base = Shape::self_attention(2, 2, 5, 8);
     let no_keys = everything(Shape { seq_kv: 0, ..base }).with_weights(WeightsAt::Probabilities);
-    check(&engine, &no_keys, &Policy::default(), Placement::Aligned);
+    check(&engine, &no_keys, Placement::Aligned);
     let no_rows = everything(Shape { seq_q: 0, ..base });
-    check(&engine, &no_rows, &Policy::default(), Placement::Aligned);
+    check(&engine, &no_rows, Placement::Aligned);
     let no_batch = everything(Shape { batch: 0, ..base });
-    check(&engine, &no_batch, &Policy::default(), Placement::Aligned);
+    check(&engine, &no_batch, Placement::Aligned);
 }
 
 /// Buffers of a small f32 call on the caller's own device.
@@ -222,7 +235,8 @@ fn bad_tensors_are_named() {
     let Some(engine) = common::gpu::engine("bad_tensors") else { return };
     let (device, queue) = (engine.device(), engine.queue());
     let call = Call::new(device, queue, Attention::new(Shape::self_attention(1, 2, 10, 8)));
-    let plan = engine.plan(&call.attention).unwrap();
+    let staged = Policy { path: Path::Staged, ..Default::default() };
+    let plan = engine.plan_with(&call.attention, &staged).unwrap();
     let good = call.tensors();
     assert!(engine.bind(&plan, &good).is_ok());
     let descriptor = |size, usage| wgpu::BufferDescriptor {

@@ -14,7 +14,7 @@ use crate::engine::{BufferView, Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::align::{Align, MAX_OFFSET};
 use crate::kernel::{Access, Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
-use crate::plan::{Block, Plan, Scratch, operand_of};
+use crate::plan::{Block, BlockSize, Plan, Schedule, StagedPlan, operand_of};
 use crate::problem::{Operand, Problem};
 
 /// A bound range: what a bind group entry needs.
@@ -41,7 +41,7 @@ pub(crate) struct Encoding<'a> {
     aux: &'a wgpu::Buffer,
     scratch: wgpu::Buffer,
     scratch_offset: u64,
-    specs: [KernelSpec; 3],
+    specs: Vec<KernelSpec>,
     drafts: Vec<Draft>,
 }
 
@@ -53,11 +53,13 @@ impl<'a> Encoding<'a> {
         tables: &Params,
         aux: &'a wgpu::Buffer,
     ) -> Result<Self> {
-        let (scratch, scratch_offset) = match tensors.workspace {
-            Some(view) => (view.buffer.clone(), view.offset),
-            None => (engine.scratch(plan.workspace_bytes())?, 0),
+        let (scratch, scratch_offset) = match (tensors.workspace, plan.workspace_bytes()) {
+            (_, 0) => (aux.clone(), 0),
+            (Some(view), _) => (view.buffer.clone(), view.offset),
+            (None, bytes) => (engine.scratch(bytes)?, 0),
         };
-        let specs = plan.kernels().map(|spec| widths_for(spec, plan.problem(), tensors));
+        let kernels = plan.kernels().into_iter();
+        let specs = kernels.map(|spec| widths_for(spec, plan.problem(), tensors)).collect();
         let base = base_params(plan, tables);
         Ok(Self {
             engine,
@@ -74,19 +76,31 @@ impl<'a> Encoding<'a> {
 
     /// Every dispatch of the plan, in order.
     pub(crate) fn dispatches(mut self) -> Result<Vec<Dispatch>> {
-        let size = self.plan.staged().block;
-        let steps = size.key_steps(self.plan.problem());
-        for block in size.blocks(self.plan.problem()) {
-            for keys in &steps {
-                self.draft(Kernel::StagedScore, &block, keys.clone(), [false; 2])?;
-            }
-            self.draft(Kernel::StagedNormalize, &block, 0..0, [false; 2])?;
-            for (i, keys) in steps.iter().enumerate() {
-                let carry = [i > 0, i + 1 < steps.len()];
-                self.draft(Kernel::StagedValue, &block, keys.clone(), carry)?;
+        let plan = self.plan;
+        let size = plan.block();
+        let all_keys = 0..plan.problem().attention().shape.seq_kv;
+        for block in size.blocks(plan.problem()) {
+            match plan.schedule() {
+                Schedule::Fused(fused) => {
+                    self.draft(fused.kernel.kernel, &block, all_keys.clone(), [false; 2])?;
+                }
+                Schedule::Staged(_) => self.draft_staged(&size, &block)?,
             }
         }
         self.finish()
+    }
+
+    fn draft_staged(&mut self, size: &BlockSize, block: &Block) -> Result<()> {
+        let steps = size.key_steps(self.plan.problem());
+        for keys in &steps {
+            self.draft(Kernel::StagedScore, block, keys.clone(), [false; 2])?;
+        }
+        self.draft(Kernel::StagedNormalize, block, 0..0, [false; 2])?;
+        for (i, keys) in steps.iter().enumerate() {
+            let carry = [i > 0, i + 1 < steps.len()];
+            self.draft(Kernel::StagedValue, block, keys.clone(), carry)?;
+        }
+        Ok(())
     }
 
     fn draft(
@@ -100,7 +114,15 @@ impl<'a> Encoding<'a> {
         let tiles = |n: usize| (n as u32).div_ceil(TILE);
         let pairs = (block.batch.len() * block.heads.len()) as u32;
         let rows = block.rows.len();
+        let spec = self.specs.iter().find(|spec| spec.kernel == kernel);
+        let Some(spec) = spec.cloned() else {
+            return Err(Error::internal("encoding", format!("no {} in the plan", kernel.name())));
+        };
+        let rows_per_group = spec.rows.map_or(1, |tile| tile.rows * tile.lanes);
         let grid = match kernel {
+            Kernel::FusedForward | Kernel::FusedForwardSubgroup => {
+                [(rows as u32).div_ceil(rows_per_group), pairs, 1]
+            }
             Kernel::StagedScore => [tiles(keys.len()), tiles(rows), pairs],
             Kernel::StagedNormalize => [(rows as u32).div_ceil(4), pairs, 1],
             _ => [s.dim_v.div_ceil(TILE), tiles(rows), pairs],
@@ -108,10 +130,6 @@ impl<'a> Encoding<'a> {
         if grid.contains(&0) {
             return Ok(());
         }
-        let spec = self.specs.iter().find(|spec| spec.kernel == kernel);
-        let Some(spec) = spec.cloned() else {
-            return Err(Error::internal("encoding", format!("no {} in the plan", kernel.name())));
-        };
         let mut params = Params {
             batch0: block.batch.start,
             head0: block.heads.start,
@@ -146,16 +164,18 @@ impl<'a> Encoding<'a> {
 
     /// Scratch and tables: the same range for every block. The parameter block has none yet.
     fn fixed_range(&self, binding: Binding) -> Option<BoundRange> {
-        let Scratch { scores, inverse_sums, carry, .. } = self.plan.staged().scratch;
+        if binding == Binding::Aux {
+            let buffer = self.aux.clone();
+            let size = buffer.size();
+            return Some(BoundRange { buffer, offset: 0, size });
+        }
+        let Schedule::Staged(StagedPlan { scratch, .. }) = self.plan.schedule() else {
+            return None;
+        };
         let [start, size] = match binding {
-            Binding::Scores => scores,
-            Binding::InverseSums => inverse_sums,
-            Binding::Carry => carry,
-            Binding::Aux => {
-                let buffer = self.aux.clone();
-                let size = buffer.size();
-                return Some(BoundRange { buffer, offset: 0, size });
-            }
+            Binding::Scores => scratch.scores,
+            Binding::InverseSums => scratch.inverse_sums,
+            Binding::Carry => scratch.carry,
             _ => return None,
         };
         let offset = self.scratch_offset + start;
@@ -356,7 +376,7 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
         seq_kv: s.seq_kv,
         dim_qk: s.dim_qk,
         dim_v: s.dim_v,
-        score_stride: crate::plan::BlockSize::score_stride(problem) as u32,
+        score_stride: BlockSize::score_stride(problem) as u32,
         q_stride_batch,
         q_stride_head,
         q_stride_row,

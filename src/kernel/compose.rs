@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 use super::bindings::{Access, Binding};
+use super::registers::registers;
 use super::spec::{Capture, Element, Kernel, KernelSpec, Width};
 use crate::feature::Slot;
 use crate::feature::score::Stage;
@@ -73,7 +74,9 @@ pub fn compose(spec: &KernelSpec) -> Composed {
     if spec.kernel != Kernel::Matmul {
         commons.push(common!("position"));
     }
-    if spec.kernel != Kernel::StagedNormalize {
+    if spec.kernel.is_fused() {
+        commons.push(common!("fused_rows"));
+    } else if spec.kernel != Kernel::StagedNormalize {
         commons.push(common!("tile"));
     }
     for (path, text) in commons {
@@ -83,6 +86,9 @@ pub fn compose(spec: &KernelSpec) -> Composed {
         w.part(&slot.path(), slot.source);
     }
     w.part("generated/glue", &glue(spec));
+    if let Some(rows) = &spec.rows {
+        w.part("generated/registers", &registers(rows, spec.is_masked()));
+    }
     w.part(&format!("kernel/{}.wgsl", spec.kernel.name()), spec.kernel.source());
     Composed { text: w.text, lines: w.lines }
 }
@@ -139,11 +145,14 @@ fn glue(spec: &KernelSpec) -> String {
         return out;
     }
     position_glue(&mut out, spec);
-    if spec.kernel == Kernel::StagedScore {
+    if spec.kernel == Kernel::StagedScore || spec.kernel.is_fused() {
         score_glue(&mut out, spec);
         keep_glue(&mut out, spec);
     }
-    if spec.kernel == Kernel::StagedNormalize {
+    if spec.kernel.is_fused() {
+        whole_glue(&mut out, spec);
+    }
+    if spec.kernel == Kernel::StagedNormalize || spec.kernel.is_fused() {
         let start = if spec.sink { "normalize_sink(head)" } else { "normalize_empty()" };
         function(&mut out, "normalize_start(head: u32) -> Normalizer", &format!("return {start};"));
     }
@@ -243,6 +252,20 @@ fn keep_glue(out: &mut String, spec: &KernelSpec) {
     let mut terms = vec!["p.key < p.kv_len".to_owned(), "p.row < p.q_len".to_owned()];
     terms.extend(spec.masks.iter().map(|mask| format!("{}(p)", mask.function())));
     function(out, "keep(p: Position) -> bool", &format!("return {};", terms.join(" && ")));
+}
+
+/// `whole_range(rows, visible)`: the visible keys that every row of a block sees, for which no test
+/// is needed; empty at the end of the visible ones where there are none.
+fn whole_glue(out: &mut String, spec: &KernelSpec) {
+    let mut body = "var range = vec2<i32>(visible);".to_owned();
+    for mask in &spec.masks {
+        body += &format!(" range = {}_whole(rows, range);", mask.function());
+    }
+    if spec.bias_may_mask() {
+        body += " range = vec2<i32>(0);";
+    }
+    body += " if (range.x >= range.y) { return visible.yy; } return vec2<u32>(range);";
+    function(out, "whole_range(rows: Rows, visible: vec2<u32>) -> vec2<u32>", &body);
 }
 
 /// Optional outputs: the constants that switch them, and stores that are empty when they are off.

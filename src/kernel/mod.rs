@@ -4,6 +4,7 @@
 mod bindings;
 mod compose;
 mod params;
+mod registers;
 mod resources;
 mod spec;
 
@@ -11,4 +12,4 @@ pub use bindings::{Access, Binding, BindingKind};
 pub use compose::{Composed, LineMap, compose};
 pub use params::Params;
 pub use resources::Resources;
-pub use spec::{Capture, Element, Kernel, KernelSpec, TILE, Width};
+pub use spec::{Capture, Element, Kernel, KernelSpec, RowTile, TILE, Width};

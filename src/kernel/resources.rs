@@ -28,8 +28,11 @@ impl Resources {
             Kernel::StagedValue => tile + 4,
             // sh_m and sh_l, one f32 per invocation each
             Kernel::StagedNormalize => 2 * 64 * 4,
+            // Rows live in registers.
+            Kernel::FusedForward | Kernel::FusedForwardSubgroup => 0,
         };
+        let invocations = spec.rows.map_or(64, |rows| rows.lanes);
         let storage = spec.bindings().iter().filter(|b| b.binding != Binding::Params).count();
-        Self { invocations: 64, workgroup_bytes, storage_buffers: storage as u32 }
+        Self { invocations, workgroup_bytes, storage_buffers: storage as u32 }
     }
 }

@@ -28,7 +28,11 @@ pub enum Kernel {
     StagedNormalize,
     /// Tiled weighted sum of v.
     StagedValue,
-    /// Plain matrix product on the same tile.
+    /// One pass with an online softmax, rows in registers; no device feature.
+    FusedForward,
+    /// The same with k and v fetched by subgroups.
+    FusedForwardSubgroup,
+    /// Plain matrix product on the staged tile.
     Matmul,
 }
 
@@ -39,8 +43,15 @@ impl Kernel {
             Self::StagedScore => "staged_score",
             Self::StagedNormalize => "staged_normalize",
             Self::StagedValue => "staged_value",
+            Self::FusedForward => "fused_forward",
+            Self::FusedForwardSubgroup => "fused_forward_subgroup",
             Self::Matmul => "matmul",
         }
+    }
+
+    /// Whether it is one of the fused kernels.
+    pub fn is_fused(self) -> bool {
+        matches!(self, Self::FusedForward | Self::FusedForwardSubgroup)
     }
 
     pub(crate) fn source(self) -> &'static str {
@@ -48,6 +59,10 @@ impl Kernel {
             Self::StagedScore => include_str!("../../shaders/kernel/staged_score.wgsl"),
             Self::StagedNormalize => include_str!("../../shaders/kernel/staged_normalize.wgsl"),
             Self::StagedValue => include_str!("../../shaders/kernel/staged_value.wgsl"),
+            Self::FusedForward => include_str!("../../shaders/kernel/fused_forward.wgsl"),
+            Self::FusedForwardSubgroup => {
+                include_str!("../../shaders/kernel/fused_forward_subgroup.wgsl")
+            }
             Self::Matmul => include_str!("../../shaders/kernel/matmul.wgsl"),
         }
     }
@@ -115,6 +130,28 @@ pub enum Capture {
     At(WeightsAt),
 }
 
+/// How a fused row kernel lays rows over invocations, and the head dimensions it is unrolled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RowTile {
+    /// Query rows per invocation: 1, 2 or 4.
+    pub rows: u32,
+    /// Invocations per workgroup.
+    pub lanes: u32,
+    /// Invocations that fetch k and v together: 1, or a power of two that every subgroup holds.
+    pub fetch: u32,
+    /// Head dimension of q and k.
+    pub dim_qk: u32,
+    /// Head dimension of v and o.
+    pub dim_v: u32,
+}
+
+impl fmt::Display for RowTile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{}l{}f{}d{}", self.rows, self.lanes, self.fetch, self.dim_qk)?;
+        if self.dim_v != self.dim_qk { write!(f, "v{}", self.dim_v) } else { Ok(()) }
+    }
+}
+
 /// Everything that changes a kernel's code: the key of the pipeline cache.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KernelSpec {
@@ -142,6 +179,8 @@ pub struct KernelSpec {
     pub capture: Capture,
     /// Whether partial sums of o are carried between dispatches.
     pub carry: bool,
+    /// Shape of the fused row kernels.
+    pub rows: Option<RowTile>,
 }
 
 impl KernelSpec {
@@ -159,6 +198,7 @@ impl KernelSpec {
             lse: false,
             capture: Capture::Nothing,
             carry: false,
+            rows: None,
         }
     }
 
@@ -213,6 +253,23 @@ impl KernelSpec {
         }
     }
 
+    /// One pass: scores, softmax and weighted sums of a block of rows.
+    pub fn fused(problem: &Problem, elements: [Element; 4], rows: RowTile) -> Self {
+        let a = problem.attention();
+        let kernel =
+            if rows.fetch > 1 { Kernel::FusedForwardSubgroup } else { Kernel::FusedForward };
+        let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
+        Self {
+            elements: names.into_iter().zip(elements).collect(),
+            scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
+            alibi: a.alibi.map(|alibi| alibi.align.slot()),
+            sink: a.sinks,
+            lse: a.lse,
+            rows: Some(rows),
+            ..Self::ranged(kernel, problem)
+        }
+    }
+
     /// Plain f32 matrix product.
     pub fn matmul(a: Element, b: Element, c: Element) -> Self {
         Self {
@@ -235,6 +292,16 @@ impl KernelSpec {
             || self.sink
             || self.alibi.is_some()
             || self.diagonal == per_batch
+    }
+
+    /// Whether some entry of the bias may be −∞.
+    pub(crate) fn bias_may_mask(&self) -> bool {
+        self.scores.iter().any(|(_, slot)| *slot == crate::feature::score::bias::SLOT)
+    }
+
+    /// Whether a visited key may be hidden from a row.
+    pub(crate) fn is_masked(&self) -> bool {
+        !self.masks.is_empty() || self.bias_may_mask()
     }
 
     /// Whether the module needs native f16.
@@ -271,7 +338,7 @@ impl KernelSpec {
                 list.push((Binding::Scores, ReadWrite));
                 list.push((Binding::InverseSums, ReadWrite));
             }
-            Kernel::Matmul => {}
+            Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::Matmul => {}
         }
         list.extend(self.carry.then_some((Binding::Carry, ReadWrite)));
         list.sort_unstable_by_key(|(binding, _)| *binding);
@@ -289,7 +356,7 @@ impl KernelSpec {
         slots.extend(self.alibi);
         slots.extend(self.scores.iter().map(|(_, slot)| *slot));
         slots.extend(&self.masks);
-        if self.kernel == Kernel::StagedNormalize {
+        if self.kernel == Kernel::StagedNormalize || self.kernel.is_fused() {
             slots.push(normalize::softmax::SLOT);
             slots.extend(self.sink.then_some(normalize::sink::SLOT));
         }
@@ -333,6 +400,9 @@ impl fmt::Display for KernelSpec {
         for flag in flags.into_iter().flatten() {
             write!(f, "/{flag}")?;
         }
-        Ok(())
+        match self.rows {
+            Some(rows) => write!(f, "/{rows}"),
+            None => Ok(()),
+        }
     }
 }

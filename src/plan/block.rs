@@ -1,14 +1,14 @@
 //! Blocks: the part of a problem that one set of dispatches serves.
 //!
-//! A block is a range of sequences, query heads and query rows, and the keys are visited in steps.
-//! Its size is the largest for which no binding passes the device's limit and the score scratch
-//! stays within the policy, whatever the sequence length.
+//! A block is a range of sequences, query heads and query rows; the staged path visits the keys in
+//! steps. Its size is the largest for which no binding passes the device's limit and the score
+//! scratch stays within the policy, whatever the sequence length.
 
 use std::ops::Range;
 
 use crate::error::{Rejection, Result};
 use crate::kernel::TILE;
-use crate::plan::{Capabilities, Policy};
+use crate::plan::{Capabilities, Path, Policy};
 use crate::problem::{Operand, Problem};
 
 /// Largest extents of a block; keys are a step within it.
@@ -49,25 +49,26 @@ impl BlockSize {
         problem: &Problem,
         caps: &Capabilities,
         policy: &Policy,
+        path: Path,
     ) -> Result<Self, Rejection> {
         let s = problem.attention().shape;
         let all_keys = s.seq_kv.max(1);
         let mut size =
             Self { batch: s.batch.max(1), heads: s.heads_q, rows: s.seq_q.max(1), keys: all_keys };
         loop {
-            let Some(bound) = size.violated(problem, caps, policy) else { return Ok(size) };
+            let Some(bound) = size.violated(problem, caps, policy, path) else { return Ok(size) };
             if size.batch > 1 {
                 size.batch = size.batch.div_ceil(2);
             } else if size.heads > 1 {
                 size.heads = size.heads.div_ceil(2);
-            } else if bound.by_keys && size.keys > TILE {
+            } else if bound.by_keys && size.keys > TILE && path == Path::Staged {
                 size.keys = (size.keys.div_ceil(TILE) / 2).max(1) * TILE;
             } else if !bound.by_keys && size.rows > TILE {
                 size.rows = (size.rows / 2 / TILE * TILE).max(TILE);
             } else if !bound.by_keys && size.rows > 1 {
                 size.rows /= 2;
             } else {
-                return Err(bound.rejection());
+                return Err(bound.rejection(path));
             }
         }
     }
@@ -124,9 +125,17 @@ impl BlockSize {
     }
 
     /// The first bound that this size breaks.
-    fn violated(&self, problem: &Problem, caps: &Capabilities, policy: &Policy) -> Option<Bound> {
+    fn violated(
+        &self,
+        problem: &Problem,
+        caps: &Capabilities,
+        policy: &Policy,
+        path: Path,
+    ) -> Option<Bound> {
         let mut bounds = self.operand_bounds(problem, caps);
-        bounds.extend(self.scratch_bounds(problem, caps, policy));
+        if path == Path::Staged {
+            bounds.extend(self.scratch_bounds(problem, caps, policy));
+        }
         let grid = |what, workgroups: u64, by_keys| Bound {
             what,
             bytes: Some(workgroups),
@@ -212,10 +221,10 @@ impl BlockSize {
 }
 
 impl Bound {
-    fn rejection(&self) -> Rejection {
+    fn rejection(&self, path: Path) -> Rejection {
         let needed = self.bytes.map_or("more than 2^64".into(), |n| n.to_string());
         Rejection {
-            candidate: "staged".into(),
+            candidate: path.to_string(),
             reason: format!(
                 "{} needs {needed} for the smallest block, the device or policy allows {}",
                 self.what, self.limit

@@ -6,9 +6,10 @@ mod block;
 mod capabilities;
 mod plan;
 mod policy;
+pub mod tuning;
 
 pub use block::{Block, BlockSize};
 pub use capabilities::Capabilities;
 pub(crate) use plan::operand_of;
-pub use plan::{Plan, Scratch, StagedPlan};
+pub use plan::{FusedPlan, Plan, Schedule, Scratch, StagedPlan};
 pub use policy::{Path, Policy};

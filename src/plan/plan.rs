@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
-use crate::kernel::{Binding, Element, KernelSpec, Resources, Width};
-use crate::plan::{BlockSize, Capabilities, Path, Policy};
+use crate::kernel::{Binding, Element, KernelSpec, Resources, RowTile, Width};
+use crate::plan::{BlockSize, Capabilities, Path, Policy, tuning};
 use crate::problem::{Operand, Problem};
 use crate::tensor::{DType, Strides};
 
@@ -13,17 +13,38 @@ use crate::tensor::{DType, Strides};
 /// Its [`Display`](fmt::Display) form explains the choice, the variants, the blocks and the memory.
 ///
 /// ```
-/// use heedful::{Attention, Capabilities, Plan, Policy, Shape};
+/// use heedful::{Attention, Capabilities, Path, Plan, Policy, Shape};
 /// let problem = Attention::new(Shape::self_attention(1, 8, 512, 64)).validate()?;
 /// let plan = Plan::new(&problem, &Capabilities::default(), &Policy::default())?;
-/// assert!(plan.to_string().contains("staged_score/f32x4.f32x4"));
+/// assert_eq!(plan.path(), Path::Fused);
+/// assert!(plan.to_string().contains("fused_forward/f32x4.f32x4"));
 /// # Ok::<(), heedful::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     problem: Problem,
-    staged: StagedPlan,
+    schedule: Schedule,
     rejections: Vec<Rejection>,
+}
+
+/// The kernels of a plan and the blocks they run over.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Schedule {
+    /// One kernel.
+    Fused(FusedPlan),
+    /// Three kernels with scratch between them.
+    Staged(StagedPlan),
+}
+
+/// The fused path: one kernel over blocks of rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FusedPlan {
+    /// The kernel.
+    pub kernel: KernelSpec,
+    /// Rows of a workgroup.
+    pub rows: RowTile,
+    /// Size of a block.
+    pub block: BlockSize,
 }
 
 /// The staged path: three kernels over blocks of rows.
@@ -55,22 +76,30 @@ pub struct Scratch {
 }
 
 impl Plan {
-    /// Plans a problem for a device described by `caps`.
+    /// Plans a problem for a device described by `caps`: the first candidate of the policy's path
+    /// that can serve.
     ///
     /// # Errors
     /// Unsupported, with the reason each candidate was refused.
     pub fn new(problem: &Problem, caps: &Capabilities, policy: &Policy) -> Result<Self> {
         let mut rejections = Vec::new();
-        let staged = match policy.path {
-            Path::Auto | Path::Staged => StagedPlan::new(problem, caps, policy),
-        };
-        match staged {
-            Ok(staged) => Ok(Self { problem: problem.clone(), staged, rejections }),
-            Err(rejection) => {
-                rejections.push(rejection);
-                Err(Error::unsupported(problem.to_string(), rejections))
+        let fused = |subgroup| FusedPlan::new(problem, caps, policy, subgroup).map(Schedule::Fused);
+        let staged = || StagedPlan::new(problem, caps, policy).map(Schedule::Staged);
+        let candidates: [(Path, &dyn Fn() -> Result<Schedule, Rejection>); 3] = [
+            (Path::Fused, &|| fused(true)),
+            (Path::Fused, &|| fused(false)),
+            (Path::Staged, &staged),
+        ];
+        for (path, candidate) in candidates {
+            if policy.path != Path::Auto && policy.path != path {
+                continue;
+            }
+            match candidate() {
+                Ok(schedule) => return Ok(Self { problem: problem.clone(), schedule, rejections }),
+                Err(rejection) => rejections.push(rejection),
             }
         }
+        Err(Error::unsupported(problem.to_string(), rejections))
     }
 
     /// The problem that is planned.
@@ -80,17 +109,31 @@ impl Plan {
 
     /// The chosen path.
     pub fn path(&self) -> Path {
-        Path::Staged
+        match self.schedule {
+            Schedule::Fused(_) => Path::Fused,
+            Schedule::Staged(_) => Path::Staged,
+        }
     }
 
-    /// The staged path's kernels and blocks.
-    pub fn staged(&self) -> &StagedPlan {
-        &self.staged
+    /// The kernels and their blocks.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Size of the blocks.
+    pub fn block(&self) -> BlockSize {
+        match &self.schedule {
+            Schedule::Fused(fused) => fused.block,
+            Schedule::Staged(staged) => staged.block,
+        }
     }
 
     /// Scratch memory one call uses, bytes; a caller's own workspace must be at least this large.
     pub fn workspace_bytes(&self) -> u64 {
-        self.staged.scratch.bytes
+        match &self.schedule {
+            Schedule::Fused(_) => 0,
+            Schedule::Staged(staged) => staged.scratch.bytes,
+        }
     }
 
     /// Candidates that were considered before the chosen one, and why they were refused.
@@ -98,15 +141,48 @@ impl Plan {
         &self.rejections
     }
 
-    /// The kernel variants that will run.
-    pub fn kernels(&self) -> [&KernelSpec; 3] {
-        [&self.staged.score, &self.staged.normalize, &self.staged.value]
+    /// The kernel variants that will run, in order.
+    pub fn kernels(&self) -> Vec<&KernelSpec> {
+        match &self.schedule {
+            Schedule::Fused(fused) => vec![&fused.kernel],
+            Schedule::Staged(staged) => vec![&staged.score, &staged.normalize, &staged.value],
+        }
+    }
+}
+
+impl FusedPlan {
+    fn new(
+        problem: &Problem,
+        caps: &Capabilities,
+        policy: &Policy,
+        subgroup: bool,
+    ) -> Result<Self, Rejection> {
+        let name = if subgroup { "fused_forward_subgroup" } else { "fused_forward" };
+        let refuse = |reason: &str| Rejection { candidate: name.into(), reason: reason.into() };
+        if problem.attention().weights.is_some() {
+            return Err(refuse("scores and weights are written by the staged path only"));
+        }
+        let shape = problem.attention().shape;
+        let rows = tuning::row_tile(caps, &shape, subgroup);
+        let Some(rows) = rows else {
+            let [low, high] = caps.subgroup_size;
+            let has = if caps.subgroups { "has" } else { "lacks subgroups;" };
+            return Err(refuse(&format!(
+                "needs subgroups of at least 4 and a tuning row for this class; the device {has} {low} to {high}"
+            )));
+        };
+        let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
+        let operands = [Operand::Q, Operand::K, Operand::V, Operand::O];
+        let elements = operands.map(|operand| element_of(problem, operand, caps));
+        let kernel = KernelSpec::fused(problem, elements, rows);
+        check_resources(&kernel, caps)?;
+        Ok(Self { kernel, rows, block })
     }
 }
 
 impl StagedPlan {
     fn new(problem: &Problem, caps: &Capabilities, policy: &Policy) -> Result<Self, Rejection> {
-        let block = BlockSize::choose(problem, caps, policy)?;
+        let block = BlockSize::choose(problem, caps, policy, Path::Staged)?;
         let element = |operand| element_of(problem, operand, caps);
         let carry = block.splits_keys(problem);
         let plan = Self {
@@ -183,8 +259,8 @@ fn check_resources(spec: &KernelSpec, caps: &Capabilities) -> Result<(), Rejecti
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BlockSize { batch, heads, rows, keys } = self.staged.block;
-        let blocks = self.staged.block.blocks(&self.problem).count();
+        let BlockSize { batch, heads, rows, keys } = self.block();
+        let blocks = self.block().blocks(&self.problem).count();
         writeln!(f, "plan for {}", self.problem)?;
         for rejection in &self.rejections {
             writeln!(f, "  refused {}: {}", rejection.candidate, rejection.reason)?;

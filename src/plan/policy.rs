@@ -5,9 +5,11 @@ use std::fmt;
 /// Which schedule to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Path {
-    /// The first that can serve.
+    /// The first of the others that can serve.
     #[default]
     Auto,
+    /// One pass with an online softmax; scores are never written to memory.
+    Fused,
     /// Scores are materialised in scratch: QKᵀ, row softmax, weighted sum.
     Staged,
 }
@@ -16,6 +18,7 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Auto => "auto",
+            Self::Fused => "fused",
             Self::Staged => "staged",
         })
     }

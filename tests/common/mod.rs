@@ -7,7 +7,7 @@ pub mod gpu;
 use std::collections::BTreeMap;
 
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
-use heedful::{Align, Attention, Capabilities, DType, Plan, Policy, Shape, WeightsAt};
+use heedful::{Align, Attention, Capabilities, DType, Path, Plan, Policy, Shape, WeightsAt};
 use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
 
 /// Every kernel variant that the planner makes of a systematic set of descriptors, by key.
@@ -27,7 +27,8 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
     let mut all = BTreeMap::new();
     for i in 0..1024_usize {
         let on = |bit: usize| i >> bit & 1 == 1;
-        let dim = if i % 7 < 4 { 64 } else { 65 };
+        // 65: no multiple of 4; 72: no multiple of what eight invocations fetch; 160: one row each.
+        let dim = [64, 65, 16, 72, 160, 3, 64][i % 7];
         let mut a = Attention::new(Shape { seq_q: 70, ..Shape::self_attention(2, 4, 130, dim) })
             .dtype(dtypes[i % 3]);
         if on(0) {
@@ -55,11 +56,25 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         a.weights = captures[i % 5];
         let caps = Capabilities { shader_f16: i % 11 < 5, ..Default::default() };
         // A small binding limit splits keys, which gives the variants that carry sums.
-        let limit = if i % 13 == 0 { 24 << 10 } else { caps.max_binding_bytes };
+        let limit = if i % 13 == 0 { 48 << 10 } else { caps.max_binding_bytes };
         let caps = Capabilities { max_binding_bytes: limit, ..caps };
-        let problem = a.validate().expect("a valid descriptor");
-        let plan = Plan::new(&problem, &caps, &Policy::default()).expect("a plan");
-        all.extend(plan.kernels().map(|spec| (spec.to_string(), spec.clone())));
+        let mut add = |a: &Attention, caps: &Capabilities, path: Path| {
+            let problem = a.validate().expect("a valid descriptor");
+            let policy = Policy { path, ..Default::default() };
+            let plan = Plan::new(&problem, caps, &policy).expect("a plan");
+            all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
+        };
+        add(&a, &caps, Path::Staged);
+        let unwritten = Attention { weights: None, ..a };
+        let classes = ["cpu", "discretegpu"];
+        let fused = Capabilities {
+            device_type: classes[i % 2].into(),
+            subgroups: i % 5 < 3,
+            subgroup_size: [4 << (i % 3), 32],
+            max_binding_bytes: Capabilities::default().max_binding_bytes,
+            ..caps
+        };
+        add(&unwritten, &fused, Path::Fused);
     }
     for width in [Width::Single, Width::Vec4] {
         let e = Element { width, ..Element::F32X4 };
@@ -84,7 +99,10 @@ pub fn check(spec: &KernelSpec) -> Checked {
         let (path, line) = composed.lines.locate(line);
         panic!("{spec}: {path}:{line}: {}", error.emit_to_string(&composed.text));
     });
-    let info = Validator::new(ValidationFlags::all(), NagaCapabilities::SHADER_FLOAT16)
+    let capabilities = NagaCapabilities::SHADER_FLOAT16 | NagaCapabilities::SUBGROUP;
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(&module)
         .unwrap_or_else(|error| panic!("{spec}: {}", error.emit_to_string(&composed.text)));
     Checked { composed, module, info }

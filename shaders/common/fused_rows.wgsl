@@ -1,0 +1,83 @@
+// One pass over the keys with an online softmax; scores are never written to memory.
+//
+//   for each visible key j:                          s = modifiers(scale * q k_j)
+//     m' = max(m, s);  a = exp(m - m');  p = exp(s - m')
+//     l = a l + p;     o = a o + p v_j;  m = m'
+//   o / l, m + ln l
+//
+// An invocation owns ROWS query rows, `LANES` apart, with their q and o in registers; a workgroup owns LANES * ROWS rows of
+// one head. No workgroup memory and no barriers. Keys are taken one at a time: k and v are read once per workgroup row
+// block at addresses that are the same for all its invocations, and feed ROWS fused multiply-adds per element. The
+// straight-line code over registers (`registers_*`) is generated from ROWS and the head dimensions.
+//
+// Keys outside `key_range` are not visited; keys inside `whole_range` are seen by every row, need no test and come last. A
+// hidden key's weight is 0 and its v is selected away, so NaN there cannot leak.
+
+// Ends a row: joins its sink, writes its lse, and returns what o is to be multiplied with.
+fn finish_row(rows: Rows, row: u32, seen: Normalizer) -> f32 {
+  var total = normalize_empty();
+  if (row < rows.q_len) {
+    total = normalize_merge(seen, normalize_start(rows.head));
+  }
+  if (LSE) {
+    lse_store((rows.batch * params.heads_q + rows.head) * params.seq_q + row, normalize_lse(total));
+  }
+  // A sink may have raised the maximum that o is relative to.
+  return normalize_exp(seen.m, total.m) * normalize_reciprocal(total);
+}
+
+// A visible score that overflowed to -inf must not read as masked; only a bias of -inf masks.
+fn modify(product: f32, p: Position) -> f32 {
+  let capped = score_capped(score_scaled(product, p), p);
+  return score_biased(select(capped, LOWEST, is_masked(capped)), p);
+}
+
+// `slice` is this invocation's place among those that fetch k and v together.
+fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
+  let batch = params.batch0 + workgroup.y / params.head_n;
+  let head = params.head0 + workgroup.y % params.head_n;
+  let row_end = params.row0 + params.row_n;
+  let row0 = params.row0 + workgroup.x * (LANES * ROWS);
+  let rows = rows_of(batch, head, row0, min(row0 + LANES * ROWS, row_end) - 1u);
+  let visible = key_range(rows);
+  let whole = whole_range(rows, visible);
+  let row = row0 + lane;
+  let head_kv = head / params.group;
+  let q_at = params.q_base + batch * params.q_stride_batch + head * params.q_stride_head;
+  let o_at = params.o_base + batch * params.o_stride_batch + head * params.o_stride_head;
+  let k_at = params.k_base + batch * params.k_stride_batch + head_kv * params.k_stride_head;
+  let v_at = params.v_base + batch * params.v_stride_batch + head_kv * params.v_stride_head;
+  registers_load_q(q_at, row, row_end);
+
+  var m = RowVec(LOWEST);
+  var l = RowVec(0.0);
+  if (MASKED) {
+    // The keys before `whole` and after it, in one loop. Not an `if` in the loop below: drivers that run shaders on the
+    // CPU execute both sides of one.
+    let before = min(whole.x, visible.y) - visible.x;
+    let tested = before + visible.y - whole.y;
+    for (var i = 0u; i < tested; i += 1u) {
+      let key = select(whole.y + i - before, visible.x + i, i < before);
+      let s = registers_modify(registers_product(k_at + key * params.k_stride_row, slice), rows, row, key);
+      let hidden = registers_hidden(s, rows, row, key);
+      if (!nobody(registers_all(hidden))) {
+        let peak = max(m, select(s, RowVec(LOWEST), hidden));
+        let old = exp2((m - peak) * LOG2_E);
+        let p = select(exp2((s - peak) * LOG2_E), RowVec(0.0), hidden);
+        l = fma(l, old, p);
+        m = peak;
+        registers_accumulate_shown(v_at + key * params.v_stride_row, slice, old, p, hidden);
+      }
+    }
+  }
+  for (var key = whole.x; key < whole.y; key += 1u) {
+    let s = registers_modify(registers_product(k_at + key * params.k_stride_row, slice), rows, row, key);
+    let peak = max(m, s);
+    let old = exp2((m - peak) * LOG2_E);
+    let p = exp2((s - peak) * LOG2_E);
+    l = fma(l, old, p);
+    m = peak;
+    registers_accumulate(v_at + key * params.v_stride_row, slice, old, p);
+  }
+  registers_finish(rows, row, row_end, o_at, m, l);
+}

@@ -1,0 +1,196 @@
+//! Generated straight-line code of the fused row kernels: q and o of an invocation's rows in registers.
+//!
+//! Compilers keep arrays in registers only when every index is a constant after unrolling, and the
+//! loop guards that validation adds defeat unrolling. So registers are numbered variables, and each
+//! step over a head dimension is written out: `q{r}_{d}` and `o{r}_{d}` hold elements 4d..4d+3 of row r.
+
+use std::fmt::Write;
+
+use super::spec::RowTile;
+
+const ACCUMULATE: &str = "fn registers_accumulate(at: u32, slice: u32, old: RowVec, p: RowVec)";
+const ACCUMULATE_SHOWN: &str =
+    "fn registers_accumulate_shown(at: u32, slice: u32, old: RowVec, p: RowVec, hidden: RowMask)";
+
+/// Which rows take part in a weighted sum.
+#[derive(Clone, Copy)]
+enum Rows {
+    All,
+    Shown,
+}
+
+/// The definitions that `common/fused_rows.wgsl` calls.
+pub(super) fn registers(tile: &RowTile, masked: bool) -> String {
+    let mut out = types(tile, masked);
+    declare(&mut out, tile);
+    load_q(&mut out, tile);
+    product(&mut out, tile);
+    per_row(&mut out, tile);
+    accumulate(&mut out, tile, Rows::All);
+    if masked {
+        accumulate(&mut out, tile, Rows::Shown);
+    } else {
+        // Never called, but named.
+        let _ = writeln!(out, "{ACCUMULATE_SHOWN} {{}}");
+    }
+    finish(&mut out, tile);
+    out
+}
+
+fn rows(tile: &RowTile) -> std::ops::Range<u32> {
+    0..tile.rows
+}
+
+/// Component r of a per-row vector; a single row is a scalar.
+fn component(tile: &RowTile, name: &str, r: u32) -> String {
+    if tile.rows == 1 { name.to_owned() } else { format!("{name}[{r}u]") }
+}
+
+fn types(tile: &RowTile, masked: bool) -> String {
+    let [float, boolean] = match tile.rows {
+        1 => ["f32", "bool"],
+        2 => ["vec2<f32>", "vec2<bool>"],
+        _ => ["vec4<f32>", "vec4<bool>"],
+    };
+    let all = if tile.rows == 1 { "hidden" } else { "all(hidden)" };
+    format!(
+        "alias RowVec = {float};\nalias RowMask = {boolean};\n\
+         const ROWS: u32 = {}u;\nconst LANES: u32 = {}u;\nconst FETCH: u32 = {}u;\n\
+         const MASKED: bool = {masked};\n\
+         fn registers_all(hidden: RowMask) -> bool {{ return {all}; }}\n",
+        tile.rows, tile.lanes, tile.fetch
+    )
+}
+
+fn declare(out: &mut String, tile: &RowTile) {
+    for r in rows(tile) {
+        for d in 0..tile.dim_qk.div_ceil(4) {
+            let _ = writeln!(out, "var<private> q{r}_{d}: vec4<f32>;");
+        }
+        for d in 0..tile.dim_v.div_ceil(4) {
+            let _ = writeln!(out, "var<private> o{r}_{d}: vec4<f32>;");
+        }
+    }
+}
+
+fn load_q(out: &mut String, tile: &RowTile) {
+    *out += "fn registers_load_q(q_at: u32, row: u32, row_end: u32) {\n";
+    for r in rows(tile) {
+        let _ = writeln!(out, "  let row{r} = row + {r}u * LANES;");
+        let _ = writeln!(out, "  let at{r} = q_at + row{r} * params.q_stride_row;");
+        for d in 0..tile.dim_qk.div_ceil(4) {
+            let n = (tile.dim_qk - 4 * d).min(4);
+            let c = 4 * d;
+            let _ = writeln!(
+                out,
+                "  q{r}_{d} = q_load4(at{r} + {c}u, select(0u, {n}u, row{r} < row_end));"
+            );
+        }
+        for d in 0..tile.dim_v.div_ceil(4) {
+            let _ = writeln!(out, "  o{r}_{d} = vec4<f32>(0.0);");
+        }
+    }
+    *out += "}\n";
+}
+
+/// Statements that make `x{d}` elements 4d..4d+3 of the row of `operand` at element `at`.
+fn fetch(out: &mut String, tile: &RowTile, operand: char, dim: u32, d: u32) {
+    let n = (dim - 4 * d).min(4);
+    if tile.fetch == 1 {
+        let _ = writeln!(out, "  let x{d} = {operand}_load4(at + {}u, {n}u);", 4 * d);
+        return;
+    }
+    let (group, member) = (d / tile.fetch, d % tile.fetch);
+    if member == 0 {
+        // The last group may reach past the row: lanes there load nothing.
+        let start = 4 * group * tile.fetch;
+        let count = if start + 4 * tile.fetch <= dim {
+            "4u".to_owned()
+        } else {
+            format!("clamp(i32({dim}u - {start}u) - i32(slice * 4u), 0, 4)")
+        };
+        let count = if count == "4u" { count } else { format!("u32({count})") };
+        let _ =
+            writeln!(out, "  let y{group} = {operand}_load4(at + {start}u + slice * 4u, {count});");
+    }
+    let _ = writeln!(out, "  let x{d} = subgroupBroadcast(y{group}, {member}u);");
+}
+
+fn product(out: &mut String, tile: &RowTile) {
+    *out += "fn registers_product(at: u32, slice: u32) -> RowVec {\n";
+    for r in rows(tile) {
+        let _ = writeln!(out, "  var s{r} = vec4<f32>(0.0);");
+    }
+    for d in 0..tile.dim_qk.div_ceil(4) {
+        fetch(out, tile, 'k', tile.dim_qk, d);
+        for r in rows(tile) {
+            let _ = writeln!(out, "  s{r} = fma(q{r}_{d}, x{d}, s{r});");
+        }
+    }
+    let sums: Vec<String> =
+        rows(tile).map(|r| format!("(s{r}.x + s{r}.y) + (s{r}.z + s{r}.w)")).collect();
+    let _ = writeln!(out, "  return RowVec({});\n}}", sums.join(", "));
+}
+
+/// Score modifiers and masks, row by row.
+fn per_row(out: &mut String, tile: &RowTile) {
+    *out += "fn registers_modify(product: RowVec, rows: Rows, row: u32, key: u32) -> RowVec {\n";
+    let modified: Vec<String> = rows(tile)
+        .map(|r| {
+            let s = component(tile, "product", r);
+            format!("modify({s}, position_at(rows, row + {r}u * LANES, key))")
+        })
+        .collect();
+    let _ = writeln!(out, "  return RowVec({});\n}}", modified.join(", "));
+    *out += "fn registers_hidden(s: RowVec, rows: Rows, row: u32, key: u32) -> RowMask {\n";
+    let hidden: Vec<String> = rows(tile)
+        .map(|r| {
+            let s = component(tile, "s", r);
+            format!("is_masked({s}) || !keep(position_at(rows, row + {r}u * LANES, key))")
+        })
+        .collect();
+    let _ = writeln!(out, "  return RowMask({});\n}}", hidden.join(", "));
+}
+
+/// o = old · o + p · v; the `shown` form leaves hidden rows' v out, whatever it holds.
+fn accumulate(out: &mut String, tile: &RowTile, which: Rows) {
+    let signature = match which {
+        Rows::All => ACCUMULATE,
+        Rows::Shown => ACCUMULATE_SHOWN,
+    };
+    let _ = writeln!(out, "{signature} {{");
+    for d in 0..tile.dim_v.div_ceil(4) {
+        fetch(out, tile, 'v', tile.dim_v, d);
+        for r in rows(tile) {
+            let (old, p) = (component(tile, "old", r), component(tile, "p", r));
+            let hidden = component(tile, "hidden", r);
+            let x = match which {
+                Rows::All => format!("x{d}"),
+                Rows::Shown => format!("select(x{d}, vec4<f32>(0.0), {hidden})"),
+            };
+            let _ = writeln!(out, "  o{r}_{d} = fma(vec4<f32>({p}), {x}, o{r}_{d} * {old});");
+        }
+    }
+    *out += "}\n";
+}
+
+fn finish(out: &mut String, tile: &RowTile) {
+    *out += "fn registers_finish(rows: Rows, row: u32, row_end: u32, o_at: u32, m: RowVec, l: RowVec) {\n";
+    for r in rows(tile) {
+        let (m, l) = (component(tile, "m", r), component(tile, "l", r));
+        let _ = writeln!(out, "  let row{r} = row + {r}u * LANES;");
+        let _ = writeln!(out, "  if (row{r} < row_end) {{");
+        let _ = writeln!(out, "    let scale = finish_row(rows, row{r}, Normalizer({m}, {l}));");
+        let _ = writeln!(out, "    let at = o_at + row{r} * params.o_stride_row;");
+        for d in 0..tile.dim_v.div_ceil(4) {
+            let n = (tile.dim_v - 4 * d).min(4);
+            let _ = writeln!(
+                out,
+                "    o_store4(at + {}u, {n}u, select(o{r}_{d} * scale, vec4<f32>(0.0), scale == 0.0));",
+                4 * d
+            );
+        }
+        *out += "  }\n";
+    }
+    *out += "}\n";
+}
