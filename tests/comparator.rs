@@ -2,7 +2,7 @@
 //! exactness and honest rounding must pass.
 
 use heedful::reference::{Inputs, Order, Outputs, emulate};
-use heedful::verify::compare::{Tolerance, compare};
+use heedful::verify::compare::{Measurement, Tolerance, compare};
 use heedful::verify::truth::Truth;
 use heedful::{Align, Attention, DType, Error, Problem, Shape, WeightsAt};
 
@@ -201,7 +201,14 @@ fn recorded_tolerance_is_elementwise() {
 #[test]
 fn overflow_of_the_storage_type_is_the_class_wanted() {
     let expected = [70_000.0, 1.0];
-    let tolerance = Tolerance::measured(&expected, &[], 2, DType::F16, 0.0);
+    let tolerance = Tolerance::measured(&Measurement {
+        expected: &expected,
+        emulated: &[],
+        row_len: 2,
+        dtype: DType::F16,
+        unit: 0.0,
+        lse: &[],
+    });
     assert!(compare(&expected, &[f64::INFINITY, 1.0], 2, &tolerance).pass);
     assert!(!compare(&expected, &[65_504.0, 1.0], 2, &tolerance).pass);
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::data::Data;
+use heedful::verify::data::{CaseData, DataOptions};
 use heedful::verify::execute::{Placement, execute};
 use heedful::verify::truth::Truth;
 use heedful::{
@@ -23,7 +23,7 @@ fn check_path(engine: &Engine, attention: &Attention, path: Path, placement: Pla
     let policy = Policy { path, ..Default::default() };
     let plan = engine.plan_with(attention, &policy).unwrap();
     let problem = plan.problem();
-    let data = Data::new(problem, 7);
+    let data = CaseData::generate(problem, 7, &DataOptions::default());
     let run = execute(engine, &plan, &data.inputs(), placement).unwrap();
     let truth = Truth::measure(problem, &data.inputs()).unwrap();
     for (operand, comparison) in truth.check(problem, &run.outputs) {
@@ -114,7 +114,7 @@ fn small_workspaces_give_the_same_bits() {
         let policy = Policy { path: Path::Staged, max_workspace_bytes: bytes };
         let plan = engine.plan_with(&attention, &policy).unwrap();
         assert!(plan.workspace_bytes() <= bytes);
-        let data = Data::new(plan.problem(), 3);
+        let data = CaseData::generate(plan.problem(), 3, &DataOptions::default());
         execute(&engine, &plan, &data.inputs(), Placement::Aligned).unwrap().outputs
     };
     assert_eq!(run(64 << 20), run(80 << 10));
@@ -151,14 +151,14 @@ fn empty_dimensions_have_defined_results() {
 /// Buffers of a small f32 call on the caller's own device.
 struct Call {
     attention: Attention,
-    data: Data,
+    data: CaseData,
     buffers: Vec<wgpu::Buffer>,
 }
 
 impl Call {
     fn new(device: &wgpu::Device, queue: &wgpu::Queue, attention: Attention) -> Self {
         let problem = attention.validate().unwrap();
-        let data = Data::new(&problem, 5);
+        let data = CaseData::generate(&problem, 5, &DataOptions::default());
         let usage = wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::COPY_SRC
             | wgpu::BufferUsages::COPY_DST;
@@ -278,7 +278,7 @@ fn a_destroyed_device_is_an_error() {
     let Some((device, queue)) = device_with(|_| {}) else { return };
     let engine = Engine::from_wgpu(device.clone(), queue);
     let plan = engine.plan(&Attention::new(Shape::self_attention(1, 1, 4, 4))).unwrap();
-    let data = Data::new(plan.problem(), 1);
+    let data = CaseData::generate(plan.problem(), 1, &DataOptions::default());
     assert!(engine.run_host(&plan, &data.inputs()).is_ok());
     device.destroy();
     let error = engine.run_host(&plan, &data.inputs()).unwrap_err();

@@ -13,17 +13,20 @@
 // Keys outside `key_range` are not visited; keys inside `whole_range` are seen by every row, need no test and come last. A
 // hidden key's weight is 0 and its v is selected away, so NaN there cannot leak.
 
-// Ends a row: joins its sink, writes its lse, and returns what o is to be multiplied with.
+// Ends a row: joins its sink, writes its lse, and returns what o is to be multiplied with; 0 in rows that see nothing and in
+// rows past the query length, whatever was summed there.
 fn finish_row(rows: Rows, row: u32, seen: Normalizer) -> f32 {
+  let alive = row < rows.q_len;
   var total = normalize_empty();
-  if (row < rows.q_len) {
+  if (alive) {
     total = normalize_merge(seen, normalize_start(rows.head));
   }
   if (LSE) {
     lse_store((rows.batch * params.heads_q + rows.head) * params.seq_q + row, normalize_lse(total));
   }
   // A sink may have raised the maximum that o is relative to.
-  return normalize_exp(seen.m, total.m) * normalize_reciprocal(total);
+  let scale = normalize_exp(seen.m, total.m) * normalize_reciprocal(total);
+  return select(0.0, scale, alive && seen.l != 0.0);
 }
 
 // A visible score that overflowed to -inf must not read as masked; only a bias of -inf masks.

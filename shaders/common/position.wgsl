@@ -34,9 +34,9 @@ fn position_at(rows: Rows, row: u32, key: u32) -> Position {
   return Position(rows.batch, rows.head, row, key, rows.q_len, rows.kv_len, rows.diagonal, rows.alibi_offset);
 }
 
-// The keys [x, y) that some row of the block may see; empty ranges have x = y.
+// The keys [x, y) that some row of the block may see; (0, 0) when there are none.
 fn key_range(rows: Rows) -> vec2<u32> {
   let end = select(0, i32(rows.kv_len), rows.first < rows.q_len);
   let keys = max(narrow(rows, vec2<i32>(0, end)), vec2<i32>(0));
-  return vec2<u32>(u32(min(keys.x, keys.y)), u32(keys.y));
+  return select(vec2<u32>(0u), vec2<u32>(keys), keys.x < keys.y);
 }

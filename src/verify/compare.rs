@@ -10,18 +10,25 @@
 //! ```text
 //! |x − e| ≤ 2 · e_row + floor_row
 //! e_row     = max(largest error of the emulations in this row, median of those over the live rows)
-//! floor_row = max(2 · probe, ε_storage · m) + 4 · ε_f32 · m,   m = max(|e| over the row, unit)
+//! floor_row = max(2 · probe, ε_storage · m) + (4 + |lse|) · ε_f32 · m
+//! m         = max(|e| over the row, unit)
 //! probe     = max over the row of |((e + c) − c) − e|, c = 0.3 · m, each operation rounded to the
 //!             storage type
 //! ```
-//! `e_row` is the error of an honest computation in the same precision; the largest over several
-//! orders of summation, and never less than is usual for the call, because a single order can be
-//! right by luck. `floor_row` is the measured rounding of the storage type at the row's magnitude m,
-//! at least one unit in its last place, plus what WGSL allows beyond correct rounding (a division may
-//! be 2.5 f32 units off, an exponential 3); ε is the distance from 1 to the next value of the type.
-//! `unit` is 0, except for log-sum-exp where it is 1: a logarithm near 0 is still the difference of
-//! numbers that are not. A row that is exactly 0 in the reference and in every emulation is not
-//! live: it must be exactly 0 (rows that see nothing), and does not count for the median.
+//! - `e_row` is the error of an honest computation in the same precision: the largest over several
+//!   orders of summation, and never less than is usual for the call, because a single order can be
+//!   right by luck.
+//! - The first term of `floor_row` is the measured rounding of the storage type at the row's
+//!   magnitude, at least one unit in its last place; ε is the distance from 1 to the next value.
+//! - The second is what no f32 kernel can be held to. WGSL lets a division be 2.5 units off and an
+//!   exponential 3. And the scores that carry the row lie near its log-sum-exp: each is an f32, known
+//!   to half a unit of its own size, and rounded again when it is turned into base 2; a weight is
+//!   relatively as wrong as its score is absolutely. `lse` is 0 where the output is no product of
+//!   weights (scores, and the log-sum-exp itself).
+//! - `unit` is 0, but 1 for log-sum-exp and for scores: a logarithm near 0 is still the difference of
+//!   numbers that are not.
+//! - A row that is exactly 0 in the reference and in every emulation is not live: it must be exactly
+//!   0 (rows that see nothing), and does not count for the median. With unit 1 there is no such rule.
 //!
 //! **Recorded** (against stored results). `|x − e| ≤ atol + rtol · |e|` for each element.
 
@@ -73,41 +80,64 @@ pub struct Comparison {
     row_len: usize,
 }
 
+/// What [`Tolerance::measured`] needs to know of one output tensor.
+#[derive(Debug, Clone, Copy)]
+pub struct Measurement<'a> {
+    /// The truth.
+    pub expected: &'a [f64],
+    /// What emulations made of it, each as long as `expected`.
+    pub emulated: &'a [&'a [f64]],
+    /// Elements per row.
+    pub row_len: usize,
+    /// Storage type of the tensor.
+    pub dtype: DType,
+    /// Least magnitude that rounding is measured at: 0, or 1 for logarithms.
+    pub unit: f64,
+    /// Log-sum-exp of each row, where the tensor holds weights or weighted sums; else empty.
+    pub lse: &'a [f64],
+}
+
+impl Measurement<'_> {
+    /// Largest error of the emulations in a row, and whether the row is live.
+    fn error(&self, row: usize, expected: &[f64]) -> (f64, bool) {
+        let start = row * self.row_len.max(1);
+        let rows = self.emulated.iter().filter_map(|e| e.get(start..start + expected.len()));
+        let pairs = || rows.clone().flat_map(|e| e.iter().zip(expected));
+        let finite = pairs().filter(|(x, e)| x.is_finite() && e.is_finite());
+        let error = finite.fold(0.0, |worst, (x, e)| f64::max(worst, (x - e).abs()));
+        let zero = expected.iter().all(|e| *e == 0.0) && pairs().all(|(x, _)| *x == 0.0);
+        (error, !zero && expected.iter().any(|e| e.is_finite()))
+    }
+
+    fn floor(&self, row: usize, expected: &[f64]) -> f64 {
+        let finite = || expected.iter().filter(|e| e.is_finite());
+        let round = |x: f64| self.dtype.round(x);
+        let magnitude = finite().fold(self.unit, |m, e| m.max(e.abs()));
+        let c = round(0.3 * magnitude);
+        let probes = finite().map(|e| (round(round(e + c) - c) - e).abs());
+        let probe = probes.filter(|p| p.is_finite()).fold(0.0, f64::max);
+        let last_place = match self.dtype {
+            DType::F32 => f64::from(f32::EPSILON),
+            DType::F16 => f64::from(half::f16::EPSILON),
+            DType::Bf16 => f64::from(half::bf16::EPSILON),
+        };
+        let lse = self.lse.get(row).filter(|lse| lse.is_finite()).map_or(0.0, |lse| lse.abs());
+        let arithmetic = (4.0 + lse) * f64::from(f32::EPSILON);
+        (2.0 * probe).max(last_place * magnitude) + arithmetic * magnitude
+    }
+}
+
 impl Tolerance {
-    /// Allowances from the errors of emulations, for a tensor of rows of `row_len` elements that is
-    /// stored as `dtype`. `unit` is the least magnitude rounding is measured at: 0, or 1 for
-    /// logarithms. Emulations of another length than `expected` are ignored beyond what they have.
-    pub fn measured(
-        expected: &[f64],
-        emulated: &[&[f64]],
-        row_len: usize,
-        dtype: DType,
-        unit: f64,
-    ) -> Self {
-        let row_len = row_len.max(1);
-        let mut live = Vec::new();
-        let mut errors = Vec::new();
-        for (row, expected) in expected.chunks(row_len).enumerate() {
-            let start = row * row_len;
-            let emulated = || {
-                let rows = emulated.iter().filter_map(|e| e.get(start..start + expected.len()));
-                rows.flat_map(|e| e.iter().zip(expected))
-            };
-            let error = emulated()
-                .filter(|(x, e)| x.is_finite() && e.is_finite())
-                .fold(0.0, |worst, (x, e)| f64::max(worst, (x - e).abs()));
-            let dead = expected.iter().all(|e| *e == 0.0) && emulated().all(|(x, _)| *x == 0.0);
-            errors.push((error, dead));
-            if !dead && expected.iter().any(|e| e.is_finite()) {
-                live.push(error);
-            }
-        }
-        let usual = median(live);
-        let rows = expected.chunks(row_len).zip(errors).map(|(expected, (error, dead))| {
-            let floor = floor_of(expected, dtype, unit);
-            if dead && unit == 0.0 { 0.0 } else { 2.0 * error.max(usual) + floor }
+    /// The allowance of each row, from the errors of emulations.
+    pub fn measured(of: &Measurement<'_>) -> Self {
+        let rows = || of.expected.chunks(of.row_len.max(1)).enumerate();
+        let errors: Vec<(f64, bool)> = rows().map(|(i, row)| of.error(i, row)).collect();
+        let usual = median(errors.iter().filter(|(_, live)| *live).map(|(e, _)| *e).collect());
+        let allowances = rows().zip(errors).map(|((i, row), (error, live))| {
+            let exact = !live && of.unit == 0.0;
+            if exact { 0.0 } else { 2.0 * error.max(usual) + of.floor(i, row) }
         });
-        Self::Measured { rows: rows.collect(), dtype }
+        Self::Measured { rows: allowances.collect(), dtype: of.dtype }
     }
 
     fn allowance(&self, row: usize, expected: f64) -> f64 {
@@ -230,18 +260,4 @@ fn class(x: f64) -> Class {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
-fn floor_of(row: &[f64], dtype: DType, unit: f64) -> f64 {
-    let finite = || row.iter().filter(|e| e.is_finite());
-    let magnitude = finite().fold(unit, |m, e| m.max(e.abs()));
-    let c = dtype.round(0.3 * magnitude);
-    let probe = |e: f64| (dtype.round(dtype.round(e + c) - c) - e).abs();
-    let worst = finite().map(|e| probe(*e)).filter(|p| p.is_finite()).fold(0.0, f64::max);
-    let last_place = match dtype {
-        DType::F32 => f64::from(f32::EPSILON),
-        DType::F16 => f64::from(half::f16::EPSILON),
-        DType::Bf16 => f64::from(half::bf16::EPSILON),
-    };
-    (2.0 * worst).max(last_place * magnitude) + 4.0 * f64::from(f32::EPSILON) * magnitude
 }

@@ -1,5 +1,8 @@
 //! Checking results: what to run, what is expected, and whether a result is right.
 
+pub mod cases;
 pub mod compare;
+pub mod data;
 pub mod execute;
+pub mod run;
 pub mod truth;

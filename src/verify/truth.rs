@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::problem::{Operand, Problem, WeightsAt};
 use crate::reference::{Inputs, Order, Outputs, attend, emulate};
 use crate::tensor::DType;
-use crate::verify::compare::{Comparison, Tolerance, compare};
+use crate::verify::compare::{Comparison, Measurement, Tolerance, compare};
 
 /// The reference's outputs of one call and how far from them a kernel may be.
 #[derive(Debug, Clone)]
@@ -37,17 +37,20 @@ impl Truth {
             orders.iter().map(|order| emulate(problem, inputs, *order)).collect();
         let emulated = emulated?;
         let row_lens = [a.shape.dim_v as usize, a.shape.seq_kv as usize];
-        let of = |pick: fn(&Outputs) -> &[f64], row_len, dtype, unit| {
+        let of = |pick: fn(&Outputs) -> &[f64], row_len, dtype, unit, lse| {
             let emulated: Vec<&[f64]> = emulated.iter().map(pick).collect();
-            Tolerance::measured(pick(&outputs), &emulated, row_len, dtype, unit)
+            let expected = pick(&outputs);
+            let emulated = &emulated;
+            Tolerance::measured(&Measurement { expected, emulated, row_len, dtype, unit, lse })
         };
-        // Scores before the softmax may cancel to nothing; a probability's magnitude is its own.
-        let unit = f64::from(u8::from(a.weights != Some(WeightsAt::Probabilities)));
-        let weights = a.weights.map(|_| {
-            of(|x| x.weights.as_deref().unwrap_or_default(), row_lens[1], DType::F32, unit)
+        let lse = outputs.lse.as_slice();
+        let weights = a.weights.map(|at| {
+            let (unit, lse): (f64, &[f64]) =
+                if at == WeightsAt::Probabilities { (0.0, lse) } else { (1.0, &[]) };
+            of(|x| x.weights.as_deref().unwrap_or_default(), row_lens[1], DType::F32, unit, lse)
         });
-        let o = of(|x| &x.o, row_lens[0], a.dtype, 0.0);
-        let lse = of(|x| &x.lse, 1, DType::F32, 1.0);
+        let o = of(|x| &x.o, row_lens[0], a.dtype, 0.0, lse);
+        let lse = of(|x| &x.lse, 1, DType::F32, 1.0, &[]);
         Ok(Self { outputs, o, lse, weights, row_lens })
     }
 

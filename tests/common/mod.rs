@@ -1,7 +1,6 @@
 //! What several test binaries share: the kernel variants, and the compiler as a library.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
-pub mod data;
 pub mod gpu;
 
 use std::collections::BTreeMap;

@@ -1,12 +1,14 @@
-// c * tanh(s / c). tanh(x) = sign(x) * (1 - 2 / (e^(2|x|) + 1)): the built-in one overflows to NaN on some
-// drivers from |x| = 45 on, so the argument is bounded where tanh is 1 to f32; near 0, where that form cancels,
-// the odd series x - x^3/3 + 2x^5/15 is exact to f32 (|x| < 0.1: the next term is below 1.4e-8 of x).
+// c * tanh(s / c). The built-in tanh overflows to NaN on some drivers from |x| = 45 on and is inexact near 0 on others.
+// Below 0.625 a polynomial (Cephes, within 2 ulp), else 1 - 2 / (e^(2|x|) + 1), which does not cancel there; the
+// argument is bounded where tanh is 1 to f32.
 fn softcap_tanh(x: f32) -> f32 {
   let a = min(abs(x), 15.0);
+  let z = a * a;
+  let series = fma(fma(fma(fma(-5.70498872745e-3, z, 2.06390887954e-2), z, -5.37397155531e-2), z, 1.33314422036e-1), z,
+    -3.33332819422e-1);
+  let small = fma(series * z, a, a);
   let big = 1.0 - 2.0 / (exp2(a * (2.0 * LOG2_E)) + 1.0);
-  let x2 = a * a;
-  let small = a * (1.0 + x2 * (-0.33333334 + x2 * (0.13333334 - x2 * 0.053968254)));
-  let t = select(big, small, a < 0.1);
+  let t = select(big, small, a < 0.625);
   return select(t, -t, x < 0.0);
 }
 

@@ -1,0 +1,142 @@
+//! The catalogue of generated cases: one source for the tests, `heedful verify` and `heedful bench`.
+//!
+//! [`Grid::Quick`] touches every feature and crosses the edges of 64-wide tiles with small tensors;
+//! [`Grid::Full`] adds products of features. A case is named by its shape, its features and what
+//! is unusual about its layout or data; names are unique and stable, and the seed follows from the
+//! name, so that a case is the same whatever grid it came from.
+
+mod full;
+mod quick;
+
+use crate::error::Result;
+use crate::problem::{Attention, Problem};
+use crate::tensor::{Layout, Strides};
+use crate::verify::data::{CaseData, DataOptions, Lengths};
+
+/// A named call with the recipe of its data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Case {
+    /// Unique name: shape, features, then layout and data where they are unusual.
+    pub name: String,
+    /// The call.
+    pub attention: Attention,
+    /// Seed of the data.
+    pub seed: u64,
+    /// The data.
+    pub data: DataOptions,
+}
+
+/// How much of the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Grid {
+    /// About 150 small cases.
+    Quick,
+    /// Those and about 500 more.
+    Full,
+}
+
+impl Case {
+    /// A case with a name and a seed that follow from the call and the data.
+    pub fn new(attention: Attention, data: DataOptions) -> Self {
+        let name = name(&attention, &data);
+        Self { seed: hash(&name), name, attention, data }
+    }
+
+    /// Validates the call and draws its data.
+    ///
+    /// # Errors
+    /// As [`Attention::validate`].
+    pub fn generate(&self) -> Result<(Problem, CaseData)> {
+        let problem = self.attention.validate()?;
+        let data = CaseData::generate(&problem, self.seed, &self.data);
+        Ok((problem, data))
+    }
+}
+
+/// The cases of a grid, each name once.
+pub fn grid(grid: Grid) -> Vec<Case> {
+    let mut cases = quick::cases();
+    if grid == Grid::Full {
+        cases.extend(full::cases());
+    }
+    let mut names = std::collections::HashSet::new();
+    cases.retain(|case| names.insert(case.name.clone()));
+    cases
+}
+
+/// q, k and v as views of one packed `[batch, seq, 3, heads, dim]` tensor. Needs seq_q = seq_kv,
+/// one head dimension and as many key heads as query heads.
+pub fn packed_qkv(attention: Attention) -> Attention {
+    let s = attention.shape;
+    let (seq, heads, dim) = (u64::from(s.seq_q), u64::from(s.heads_q), u64::from(s.dim_qk));
+    let row = 3 * heads * dim;
+    let view = Layout::Strided(Strides { batch: seq * row, head: dim, row });
+    Attention { layout_q: view, layout_k: view, layout_v: view, ..attention }
+}
+
+/// Every tensor `[batch, heads, seq, dim]` with `pad` unused elements after each row and three unused
+/// rows after each head.
+pub fn padded(attention: Attention, pad: u32) -> Attention {
+    let s = attention.shape;
+    let layout = |heads: u32, seq: u32, dim: u32| {
+        let row = u64::from(dim) + u64::from(pad);
+        let head = (u64::from(seq) + 3) * row;
+        Layout::Strided(Strides { batch: u64::from(heads) * head, head, row })
+    };
+    Attention {
+        layout_q: layout(s.heads_q, s.seq_q, s.dim_qk),
+        layout_k: layout(s.heads_kv, s.seq_kv, s.dim_qk),
+        layout_v: layout(s.heads_kv, s.seq_kv, s.dim_v),
+        layout_o: layout(s.heads_q, s.seq_q, s.dim_v),
+        ..attention
+    }
+}
+
+fn name(attention: &Attention, data: &DataOptions) -> String {
+    let features = attention.validate().map(|p| p.feature_text()).unwrap_or_default();
+    let mut words = vec![attention.shape.to_string(), features];
+    words.extend(attention.scale.map(|scale| format!("scale({:?})", scale.get())));
+    let layouts = [attention.layout_q, attention.layout_k, attention.layout_v, attention.layout_o];
+    if layouts == [layouts[0]; 4] {
+        words.extend((layouts[0] != Layout::Bhsd).then(|| layout_word(layouts[0])));
+    } else {
+        words.push(layouts.map(layout_word).join("/"));
+    }
+    let usual = DataOptions::default();
+    let mut differs = |name: &str, found: f64, usual: f64| {
+        if found != usual {
+            words.push(format!("{name}={found:e}"));
+        }
+    };
+    differs("logits", data.logits, usual.logits);
+    differs("values", data.values, usual.values);
+    if attention.sinks {
+        differs("sinks", data.sinks, usual.sinks);
+    }
+    if attention.kv_lengths || attention.q_lengths {
+        words.extend(match data.lengths {
+            Lengths::Mixed => None,
+            other => Some(format!("lengths={}", format!("{other:?}").to_lowercase())),
+        });
+    }
+    words.extend(data.poison.then(|| "poison".into()));
+    if attention.bias.is_some() {
+        words.extend((!data.bias_blocks).then(|| "finite-bias".into()));
+    }
+    words.join(" ")
+}
+
+fn layout_word(layout: Layout) -> String {
+    match layout {
+        Layout::Bhsd => "bhsd".into(),
+        Layout::Bshd => "bshd".into(),
+        Layout::Strided(s) => format!("strides({},{},{})", s.batch, s.head, s.row),
+    }
+}
+
+/// FNV-1a.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

@@ -1,0 +1,191 @@
+//! The quick grid: each feature, each edge, small tensors.
+
+use crate::feature::align::Align::{self, BottomRight, Offset, PerBatch, TopLeft};
+use crate::problem::{Attention, WeightsAt};
+use crate::tensor::{DType, Layout, Shape};
+use crate::verify::cases::{Case, packed_qkv, padded};
+use crate::verify::data::{DataOptions, Lengths};
+
+/// Sequence lengths around the tile edges.
+pub(super) const LENGTHS: [u32; 8] = [1, 7, 63, 64, 65, 113, 129, 257];
+/// Head dimensions: multiples of the tile, of 4, and of neither.
+pub(super) const DIMS: [u32; 13] = [1, 3, 8, 40, 64, 65, 80, 96, 128, 192, 256, 320, 512];
+/// Every point at which scores can be shown.
+pub(super) const POINTS: [WeightsAt; 4] =
+    [WeightsAt::RawScores, WeightsAt::AfterSoftcap, WeightsAt::AfterBias, WeightsAt::Probabilities];
+
+pub(super) fn cases() -> Vec<Case> {
+    let groups = [shapes(), diagonals(), broadcasts(), scores(), lengths(), layouts(), shown()];
+    groups.into_iter().flatten().chain(extremes()).chain(combined()).collect()
+}
+
+/// `[batch, heads_q / heads_kv, seq_q / seq_kv, dim_qk / dim_v]`.
+pub(super) fn call(batch: u32, heads: [u32; 2], seq: [u32; 2], dim: [u32; 2]) -> Attention {
+    let ([heads_q, heads_kv], [seq_q, seq_kv], [dim_qk, dim_v]) = (heads, seq, dim);
+    Attention::new(Shape { batch, heads_q, heads_kv, seq_q, seq_kv, dim_qk, dim_v })
+}
+
+pub(super) fn usual(attention: Attention) -> Case {
+    Case::new(attention, DataOptions::default())
+}
+
+/// The shape of broadcast `bits`: bit i set keeps axis i.
+pub(super) fn broadcast(shape: Shape, bits: usize) -> [u32; 4] {
+    let full = [shape.batch, shape.heads_q, shape.seq_q, shape.seq_kv];
+    std::array::from_fn(|axis| if bits >> axis & 1 == 1 { full[axis] } else { 1 })
+}
+
+fn shapes() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, &n) in LENGTHS.iter().enumerate() {
+        cases.push(call(1, [2, 2], [n, LENGTHS[(i + 3) % 8]], [64, 64]).with_lse());
+        cases.push(call(2, [2, 1], [n, n], [40, 40]).dtype(DType::ALL[i % 3]));
+    }
+    for (i, &dim) in DIMS.iter().enumerate() {
+        cases.push(call(1, [2, 1], [33, 70], [dim, dim]).dtype(DType::ALL[i % 3]).with_lse());
+    }
+    for dim in [[64, 32], [32, 80], [1, 128], [192, 128], [3, 5]] {
+        cases.push(call(2, [2, 2], [17, 66], dim));
+        cases.push(call(1, [2, 1], [17, 66], dim).dtype(DType::F16));
+    }
+    for group in [1, 2, 3, 4, 8] {
+        cases.push(call(2, [2 * group, 2], [19, 65], [32, 32]).with_lse());
+        cases.push(call(1, [group, 1], [1, 129], [64, 64]).dtype(DType::F16).with_lse());
+    }
+    for (batch, seq) in [(0, [5, 5]), (2, [0, 5]), (2, [5, 0]), (1, [0, 0])] {
+        let full = call(batch, [2, 1], seq, [8, 8]).with_lse();
+        cases.push(full.with_weights(WeightsAt::Probabilities));
+    }
+    cases.push(call(2, [2, 1], [5, 0], [8, 8]).sinks().with_lse());
+    cases.into_iter().map(usual).collect()
+}
+
+fn diagonals() -> Vec<Case> {
+    let square = || call(2, [2, 1], [129, 129], [32, 32]).with_lse();
+    let mut cases = Vec::new();
+    for seq in [[65, 130], [130, 65], [7, 70]] {
+        for align in [TopLeft, BottomRight, Offset(3), Offset(-9), PerBatch] {
+            cases.push(call(2, [2, 1], seq, [16, 16]).causal(align).with_lse());
+        }
+        cases.push(call(2, [2, 2], seq, [16, 16]).window(Some(20), Some(4), BottomRight));
+        cases.push(call(2, [2, 2], seq, [16, 16]).window(Some(9), None, PerBatch).causal(PerBatch));
+    }
+    for side in [0, 63, 64, 65, 1000] {
+        cases.push(square().window(Some(side), Some(side), TopLeft));
+        cases.push(square().window(Some(side), None, TopLeft).causal(TopLeft));
+    }
+    cases.push(square().window(None, Some(5), TopLeft));
+    cases.push(square().window(Some(5), None, TopLeft));
+    cases.push(square().window(None, None, TopLeft));
+    cases.into_iter().map(usual).collect()
+}
+
+fn broadcasts() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for bits in 0..16 {
+        let attention = call(2, [4, 2], [13, 67], [16, 16]).with_lse();
+        let shape = broadcast(attention.shape, bits);
+        let masked = attention.clone().mask(shape);
+        let poison = DataOptions { poison: bits % 2 == 1, ..DataOptions::default() };
+        cases.push(Case::new(masked, poison));
+        let blocks = DataOptions { bias_blocks: bits % 2 == 0, ..DataOptions::default() };
+        cases.push(Case::new(attention.bias(shape), blocks));
+    }
+    cases
+}
+
+fn scores() -> Vec<Case> {
+    let base = || call(2, [6, 2], [20, 70], [32, 32]).with_lse();
+    let hot = DataOptions { logits: 40.0, ..DataOptions::default() };
+    let sinks = |sinks| DataOptions { sinks, ..DataOptions::default() };
+    let aligns: [Align; 4] = [TopLeft, BottomRight, Offset(5), PerBatch];
+    let mut cases: Vec<Case> = aligns.into_iter().map(|x| usual(base().alibi(x))).collect();
+    cases.extend([
+        usual(base().softcap(2.0)),
+        Case::new(base().softcap(30.0), hot),
+        usual(base().scale(1.0)),
+        usual(base().scale(-0.5)),
+        usual(base().scale(0.0)),
+        Case::new(base().sinks(), sinks(10.0)),
+        Case::new(base().sinks().causal(Offset(-4)), sinks(10.0)),
+        Case::new(base().sinks().dtype(DType::Bf16), sinks(0.0)),
+    ]);
+    cases
+}
+
+fn lengths() -> Vec<Case> {
+    let base = || call(3, [2, 1], [12, 70], [32, 32]).with_lse();
+    let with = |lengths, poison| DataOptions { lengths, poison, ..DataOptions::default() };
+    let mut cases = Vec::new();
+    for lengths in [Lengths::Mixed, Lengths::Zero, Lengths::Partial, Lengths::Full] {
+        cases.push(Case::new(base().kv_lengths(), with(lengths, true)));
+        cases.push(Case::new(base().q_lengths(), with(lengths, false)));
+    }
+    let both = || base().kv_lengths().q_lengths();
+    cases.push(Case::new(both().causal(BottomRight), with(Lengths::Mixed, true)));
+    cases.push(Case::new(both().sinks().dtype(DType::F16), with(Lengths::Mixed, true)));
+    cases.push(Case::new(both().alibi(BottomRight), with(Lengths::Partial, true)));
+    cases
+}
+
+fn layouts() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (dtype, dim) in [(DType::F32, 64), (DType::F16, 64), (DType::Bf16, 40), (DType::F16, 3)] {
+        let base = || call(2, [4, 4], [33, 33], [dim, dim]).dtype(dtype).causal(TopLeft);
+        cases.push(base().layout(Layout::Bshd));
+        cases.push(packed_qkv(base()));
+        cases.push(padded(base(), 4));
+        cases.push(padded(base(), 1));
+    }
+    let grouped = call(2, [4, 1], [9, 70], [32, 16]).layout(Layout::Bshd).with_lse();
+    cases.push(Attention { layout_o: Layout::Bhsd, ..grouped });
+    cases.into_iter().map(usual).collect()
+}
+
+fn shown() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for at in POINTS {
+        let base = || call(2, [4, 2], [9, 67], [16, 16]).with_weights(at);
+        let everything = base().causal(BottomRight).softcap(3.0).alibi(BottomRight);
+        let mask = broadcast(everything.shape, 0b1101);
+        cases.push(base());
+        cases.push(base().dtype(DType::F16).kv_lengths().q_lengths().with_lse());
+        cases.push(everything.mask(mask).bias([1, 1, 9, 67]).sinks());
+    }
+    cases.into_iter().map(usual).collect()
+}
+
+fn extremes() -> Vec<Case> {
+    let base = |dtype| call(2, [2, 1], [33, 70], [64, 64]).dtype(dtype).with_lse();
+    let mut cases = Vec::new();
+    for dtype in DType::ALL {
+        for logits in [1e3, 1e5] {
+            let data = DataOptions { logits, ..DataOptions::default() };
+            cases.push(Case::new(base(dtype).causal(TopLeft), data));
+        }
+        let poison = DataOptions { poison: true, ..DataOptions::default() };
+        cases.push(Case::new(base(dtype).causal(Offset(-3)).kv_lengths(), poison));
+        cases.push(Case::new(base(dtype).window(Some(3), Some(2), TopLeft), poison));
+    }
+    // Just inside f16: o is a weighted mean of v and stays there.
+    let large = DataOptions { values: 6e4, ..DataOptions::default() };
+    cases.push(Case::new(base(DType::F16), large));
+    cases.push(Case::new(base(DType::F16), DataOptions { logits: 3e4, ..large }));
+    cases.push(Case::new(base(DType::F32), DataOptions { values: 1e30, ..large }));
+    cases.push(Case::new(base(DType::F32), DataOptions { logits: 0.0, ..DataOptions::default() }));
+    cases
+}
+
+fn combined() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (dtype, align) in DType::ALL.into_iter().zip([BottomRight, PerBatch, Offset(2)]) {
+        let base = call(3, [6, 2], [66, 130], [40, 24]).dtype(dtype).layout(Layout::Bshd);
+        let base = base.causal(align).window(Some(70), None, align).softcap(20.0).alibi(TopLeft);
+        let (mask, bias) = (broadcast(base.shape, 0b1101), broadcast(base.shape, 0b1110));
+        let base = base.mask(mask).bias(bias).sinks().kv_lengths().q_lengths().with_lse();
+        let data = DataOptions { poison: true, logits: 3.0, ..DataOptions::default() };
+        cases.push(Case::new(base.clone(), data));
+        cases.push(Case::new(base.with_weights(WeightsAt::Probabilities), data));
+    }
+    cases
+}

@@ -1,0 +1,287 @@
+//! Inputs for a case: deterministic, awkward where it matters, and the same on every machine.
+//!
+//! q and k are normal and scaled so that scale · q·k has the wanted standard deviation; v is uniform.
+//! All three are values of the storage type. Whatever a kernel must not read holds NaN or ∞: the
+//! gaps between strided rows, and if asked the rows of q past their length and the rows of k and v
+//! that no query sees.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::feature::Operands;
+use crate::feature::score::standard_slopes;
+use crate::problem::{Operand, Problem};
+use crate::reference::{Inputs, sees};
+use crate::tensor::{DType, Strides};
+
+/// How the entries of a length table are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lengths {
+    /// By turns a part of the sequence, nothing, and all of it.
+    #[default]
+    Mixed,
+    /// Nothing at all.
+    Zero,
+    /// A part, at least 1.
+    Partial,
+    /// The whole sequence.
+    Full,
+}
+
+/// What the tensors of a case look like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DataOptions {
+    /// Standard deviation of scale · q·k.
+    pub logits: f64,
+    /// Largest |v|.
+    pub values: f64,
+    /// Sinks are ± this, by turns.
+    pub sinks: f64,
+    /// Length tables.
+    pub lengths: Lengths,
+    /// NaN and ∞ in q, k and v wherever nothing may look.
+    pub poison: bool,
+    /// Blocks of −∞ in the bias.
+    pub bias_blocks: bool,
+}
+
+impl Default for DataOptions {
+    fn default() -> Self {
+        Self {
+            logits: 1.0,
+            values: 1.0,
+            sinks: 1.0,
+            lengths: Lengths::Mixed,
+            poison: false,
+            bias_blocks: true,
+        }
+    }
+}
+
+/// The tensors of a case on the CPU; those that the problem does not name are empty.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CaseData {
+    /// Queries, in the problem's strides.
+    pub q: Vec<f64>,
+    /// Keys, in the problem's strides.
+    pub k: Vec<f64>,
+    /// Values, in the problem's strides.
+    pub v: Vec<f64>,
+    /// Boolean mask, true = attend.
+    pub mask: Vec<bool>,
+    /// Additive bias, f32 values.
+    pub bias: Vec<f64>,
+    /// ALiBi slopes `[heads_q]`, f32 values.
+    pub alibi_slopes: Vec<f64>,
+    /// Sinks `[heads_q]`, f32 values.
+    pub sinks: Vec<f64>,
+    /// Key lengths `[batch]`.
+    pub kv_lengths: Vec<u32>,
+    /// Query lengths `[batch]`.
+    pub q_lengths: Vec<u32>,
+    /// Alignment offsets `[batch]`.
+    pub offsets: Vec<i32>,
+}
+
+impl CaseData {
+    /// Draws the tensors of a problem; equal arguments give equal data.
+    pub fn generate(problem: &Problem, seed: u64, options: &DataOptions) -> Self {
+        let a = problem.attention();
+        let s = a.shape;
+        let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
+        let mut data = Self::tables(problem, &mut draw, options);
+
+        // q·k of standard normals has deviation √dim_qk; the rest is shared between q and k.
+        let spread = f64::from(problem.scale()).abs() * f64::from(s.dim_qk).sqrt();
+        let factor = if spread > 0.0 { (options.logits / spread).sqrt() } else { 1.0 };
+        let mut fill = |operand, heads, seq, dim, next: &dyn Fn(&mut Draw) -> f64| {
+            let sizes = [s.batch, heads, seq, dim];
+            let rows = (0..sizes.map(u64::from).iter().product::<u64>()).map(|_| next(&mut draw));
+            let values: Vec<f64> = rows.map(|x| a.dtype.round(x)).collect();
+            scatter(&values, problem.strides(operand), sizes)
+        };
+        data.q = fill(Operand::Q, s.heads_q, s.seq_q, s.dim_qk, &|d| factor * d.normal());
+        data.k = fill(Operand::K, s.heads_kv, s.seq_kv, s.dim_qk, &|d| factor * d.normal());
+        data.v = fill(Operand::V, s.heads_kv, s.seq_kv, s.dim_v, &|d| options.values * d.signed());
+        if options.poison {
+            data.poison(problem);
+        }
+        data
+    }
+
+    /// The tensors as the reference takes them.
+    pub fn inputs(&self) -> Inputs<'_> {
+        Inputs { q: &self.q, k: &self.k, v: &self.v, operands: self.operands() }
+    }
+
+    /// The small and broadcast tensors.
+    pub fn operands(&self) -> Operands<'_> {
+        Operands {
+            mask: &self.mask,
+            bias: &self.bias,
+            alibi_slopes: &self.alibi_slopes,
+            sinks: &self.sinks,
+            kv_lengths: &self.kv_lengths,
+            q_lengths: &self.q_lengths,
+            offsets: &self.offsets,
+        }
+    }
+
+    fn tables(problem: &Problem, draw: &mut Draw, options: &DataOptions) -> Self {
+        let a = problem.attention();
+        let s = a.shape;
+        let mut data = Self::default();
+        if a.kv_lengths {
+            data.kv_lengths = (0..s.batch).map(|b| draw.length(options, b, s.seq_kv)).collect();
+        }
+        if a.q_lengths {
+            // Another turn than the key lengths, so that every combination meets.
+            data.q_lengths = (0..s.batch).map(|b| draw.length(options, 2 * b, s.seq_q)).collect();
+        }
+        if problem.needs_offsets() {
+            data.offsets = (0..s.batch).map(|b| draw.offset(b, s.seq_q, s.seq_kv)).collect();
+        }
+        if a.alibi.is_some() {
+            data.alibi_slopes = standard_slopes(s.heads_q).into_iter().map(f64::from).collect();
+        }
+        if a.sinks {
+            let sign = |h: u32| if h.is_multiple_of(2) { options.sinks } else { -options.sinks };
+            data.sinks = (0..s.heads_q).map(|h| DType::F32.round(sign(h))).collect();
+        }
+        if let Some(shape) = a.mask {
+            data.mask = draw.mask(shape.0);
+        }
+        if let Some(shape) = a.bias {
+            data.bias = draw.bias(shape.0, options.bias_blocks);
+        }
+        data
+    }
+
+    /// Writes NaN and ∞ by turns into the rows of q, k and v that may not be read.
+    fn poison(&mut self, problem: &Problem) {
+        let s = problem.attention().shape;
+        let seen = seen_keys(problem, &self.operands());
+        let spoil = |row: &mut [f64], i: u32| {
+            row.fill(if i.is_multiple_of(2) { f64::NAN } else { f64::INFINITY });
+        };
+        let place = |strides: Strides, b: u32, h: u32, row: u32, dim: u32| {
+            let start = strides.index(b.into(), h.into(), row.into()) as usize;
+            start..start + dim as usize
+        };
+        let [q, k, v] = [Operand::Q, Operand::K, Operand::V].map(|x| problem.strides(x));
+        for b in 0..s.batch {
+            let (q_len, _) = problem.lengths(b, &self.operands());
+            for (h, row) in (0..s.heads_q).flat_map(|h| (q_len..s.seq_q).map(move |r| (h, r))) {
+                spoil(&mut self.q[place(q, b, h, row, s.dim_qk)], row);
+            }
+            for (h, key) in (0..s.heads_kv).flat_map(|h| (0..s.seq_kv).map(move |j| (h, j))) {
+                let index = (u64::from(b * s.heads_kv + h) * u64::from(s.seq_kv)) + u64::from(key);
+                if !seen[index as usize] {
+                    spoil(&mut self.k[place(k, b, h, key, s.dim_qk)], key);
+                    spoil(&mut self.v[place(v, b, h, key, s.dim_v)], key + 1);
+                }
+            }
+        }
+    }
+}
+
+/// Lays `[batch, heads, seq, dim]` values out in strides; what lies between is NaN.
+pub fn scatter(values: &[f64], strides: Strides, sizes: [u32; 4]) -> Vec<f64> {
+    let [batch, heads, seq, dim] = sizes;
+    let span = strides.span(batch.into(), heads.into(), seq.into(), dim.into()).unwrap_or(0);
+    let mut laid = vec![f64::NAN; if sizes.contains(&0) { 0 } else { span as usize }];
+    for (row, values) in values.chunks_exact(dim.max(1) as usize).enumerate() {
+        let start = row_start(row, strides, sizes);
+        laid[start..start + values.len()].copy_from_slice(values);
+    }
+    laid
+}
+
+/// The inverse of [`scatter`]: `[batch, heads, seq, dim]` values without gaps. Elements past the end
+/// of `laid` are left out, so that a short result shows as a wrong length.
+pub fn gather(laid: &[f64], strides: Strides, sizes: [u32; 4]) -> Vec<f64> {
+    let [batch, heads, seq, dim] = sizes.map(|n| n as usize);
+    let rows = (0..batch * heads * seq).map(|row| row_start(row, strides, sizes));
+    rows.filter_map(|start| laid.get(start..start + dim)).flatten().copied().collect()
+}
+
+fn row_start(row: usize, strides: Strides, [_, heads, seq, _]: [u32; 4]) -> usize {
+    let (row, heads, seq) = (row as u64, u64::from(heads), u64::from(seq));
+    strides.index(row / (heads * seq), row / seq % heads, row % seq) as usize
+}
+
+/// Which (batch, key head, key) at least one row attends to, `[batch, heads_kv, seq_kv]`.
+fn seen_keys(problem: &Problem, operands: &Operands<'_>) -> Vec<bool> {
+    let s = problem.attention().shape;
+    let mut seen = vec![false; (s.batch * s.heads_kv * s.seq_kv) as usize];
+    for (batch, head) in (0..s.batch).flat_map(|b| (0..s.heads_q).map(move |h| (b, h))) {
+        let first = ((batch * s.heads_kv + head / s.group()) * s.seq_kv) as usize;
+        for row in 0..s.seq_q {
+            let mut at = problem.position(batch, head, row, operands);
+            for key in problem.key_range(&at) {
+                at.key = key;
+                seen[first + key as usize] |= sees(problem, &at, operands);
+            }
+        }
+    }
+    seen
+}
+
+/// A stream of random numbers, and the tables drawn from it.
+struct Draw(ChaCha8Rng);
+
+impl Draw {
+    /// Uniform in [0, 1).
+    fn unit(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Uniform in [−1, 1).
+    fn signed(&mut self) -> f64 {
+        2.0 * self.unit() - 1.0
+    }
+
+    /// Standard normal (Box and Muller).
+    fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
+    fn length(&mut self, options: &DataOptions, turn: u32, full: u32) -> u32 {
+        let part = 1 + (self.unit() * f64::from(full.saturating_sub(1))) as u32;
+        match (options.lengths, turn % 3) {
+            (Lengths::Zero, _) | (Lengths::Mixed, 1) => 0,
+            (Lengths::Full, _) | (Lengths::Mixed, 2) => full,
+            _ => part.min(full),
+        }
+    }
+
+    /// Before and after the top-left diagonal by turns.
+    fn offset(&mut self, batch: u32, seq_q: u32, seq_kv: u32) -> i32 {
+        let part = self.unit();
+        if batch.is_multiple_of(2) {
+            -1 - (part * f64::from(seq_q) * 0.75) as i32
+        } else {
+            (part * f64::from(seq_kv)) as i32
+        }
+    }
+
+    /// A fifth of the entries false, and every seventh row entirely.
+    fn mask(&mut self, shape: [u32; 4]) -> Vec<bool> {
+        let keys = shape[3].max(1) as usize;
+        let n = shape.iter().map(|&n| n as usize).product();
+        let empty = |i: usize| (i / keys) % 7 == 5;
+        (0..n).map(|i| self.unit() >= 0.2 && !empty(i)).collect()
+    }
+
+    /// Normal entries, and −∞ in runs of nine every forty.
+    fn bias(&mut self, shape: [u32; 4], blocks: bool) -> Vec<f64> {
+        let n = shape.iter().map(|&n| n as usize).product();
+        let masked = |i: usize| blocks && i % 40 >= 31;
+        let entry = |i: usize| {
+            let x = DType::F32.round(self.normal());
+            if masked(i) { f64::NEG_INFINITY } else { x }
+        };
+        (0..n).map(entry).collect()
+    }
+}

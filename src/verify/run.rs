@@ -1,0 +1,94 @@
+//! Running a case: plan, execute guarded, compare, and say what happened.
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::plan::{Path, Policy};
+use crate::problem::{Attention, Operand};
+use crate::reference::Inputs;
+use crate::verify::compare::Comparison;
+use crate::verify::execute::{Execution, Placement, execute};
+
+/// What became of one case on one path.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It ran; the verdict is [`Ran::failure`].
+    Ran(Box<Ran>),
+    /// No kernel of the path can serve it on this device; with the reason.
+    Unsupported(String),
+}
+
+/// A case that ran.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// Keys of the kernel variants.
+    pub kernel: String,
+    /// Every output that was compared.
+    pub comparisons: Vec<(Operand, Comparison)>,
+    /// Where something was written outside the outputs.
+    pub stray_write: Option<String>,
+    /// Whether two runs gave the same bits.
+    pub repeatable: bool,
+    /// Wall time with readback, milliseconds.
+    pub milliseconds: f64,
+}
+
+impl Ran {
+    /// What is wrong, in one line; `None` when everything is right.
+    pub fn failure(&self) -> Option<String> {
+        if let Some((operand, comparison)) = self.comparisons.iter().find(|(_, c)| !c.pass) {
+            return Some(format!("{operand}: {}", comparison.message()));
+        }
+        if let Some(place) = &self.stray_write {
+            return Some(format!("written outside its elements: {place}"));
+        }
+        (!self.repeatable).then(|| "two runs differ".to_owned())
+    }
+
+    /// The comparison nearest to (or furthest beyond) its allowance.
+    pub fn worst(&self) -> Option<&(Operand, Comparison)> {
+        self.comparisons.iter().max_by(|(_, a), (_, b)| {
+            let rank = |c: &Comparison| (c.pass, c.tolerance_ratio);
+            let ((a_pass, a_ratio), (b_pass, b_ratio)) = (rank(a), rank(b));
+            b_pass.cmp(&a_pass).then(a_ratio.total_cmp(&b_ratio))
+        })
+    }
+}
+
+/// Runs a call on one path of an engine and compares its outputs by `check`.
+///
+/// # Errors
+/// Invalid argument when inputs do not fit, out of memory, device lost, internal; a path that cannot
+/// serve the call is an [`Outcome`].
+pub fn run(
+    engine: &Engine,
+    attention: &Attention,
+    path: Path,
+    inputs: &Inputs<'_>,
+    placement: Placement,
+    check: impl FnOnce(&Execution) -> Vec<(Operand, Comparison)>,
+) -> Result<Outcome> {
+    let policy = Policy { path, ..Policy::default() };
+    let plan = match engine.plan_with(attention, &policy) {
+        Ok(plan) => plan,
+        Err(error) if error.is_unsupported() => {
+            return Ok(Outcome::Unsupported(reasons(&error)));
+        }
+        Err(error) => return Err(error),
+    };
+    let execution = execute(engine, &plan, inputs, placement)?;
+    let comparisons = check(&execution);
+    let kernels: Vec<String> = plan.kernels().iter().map(ToString::to_string).collect();
+    Ok(Outcome::Ran(Box::new(Ran {
+        kernel: kernels.join(" "),
+        comparisons,
+        stray_write: execution.stray_write,
+        repeatable: execution.repeatable,
+        milliseconds: execution.milliseconds,
+    })))
+}
+
+fn reasons(error: &Error) -> String {
+    let reasons: Vec<String> =
+        error.rejections().iter().map(|r| format!("{}: {}", r.candidate, r.reason)).collect();
+    reasons.join("; ")
+}
