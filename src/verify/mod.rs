@@ -3,4 +3,6 @@
 pub mod cases;
 pub mod compare;
 pub mod data;
+pub mod golden;
+pub mod report;
 pub mod truth;
