@@ -1,7 +1,7 @@
 //! Recorded cases: inputs and results of other implementations, read from folders.
 //!
 //! A suite is a folder with `cases.json` and one `.npz` per case. A case of kind `attention` becomes
-//! an [`Attention`](crate::Attention) call with its data and what is expected of it; any other is
+//! an [`Attention`] call with its data and what is expected of it; any other is
 //! [`Support::Unsupported`] with the reason. Gradients (roles `d_…`) are not compared; the other
 //! roles of the same case are.
 
