@@ -29,9 +29,9 @@ pub struct Case {
 /// How much of the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Grid {
-    /// About 150 small cases.
+    /// About 200 small cases.
     Quick,
-    /// Those and about 500 more.
+    /// Those and about 600 more.
     Full,
 }
 

@@ -4,5 +4,7 @@ pub mod cases;
 pub mod compare;
 pub mod data;
 pub mod execute;
+pub mod golden;
+pub mod report;
 pub mod run;
 pub mod truth;

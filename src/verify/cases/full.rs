@@ -65,7 +65,7 @@ fn features() -> Vec<Case> {
             x = x.softcap(4.0);
         }
         if on(3) {
-            let shape = broadcast(x.shape, bits % 16 | 0b1000);
+            let shape = broadcast(x.shape, (bits % 16) | 0b1000);
             x = x.mask(shape);
         }
         if on(4) {

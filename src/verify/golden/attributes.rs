@@ -1,0 +1,137 @@
+//! The attributes of a recorded case, as features of a call.
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::feature::align::Align;
+use crate::problem::{Attention, WeightsAt};
+use crate::verify::golden::GoldenCase;
+
+/// Why the case cannot be run, if it cannot.
+pub(super) fn unsupported(case: &GoldenCase) -> Option<String> {
+    let record = &case.record;
+    if record.kind != "attention" {
+        return Some(format!("kind {}: not an attention call", record.kind));
+    }
+    if record.layout != "bhsd" {
+        return Some(format!("layout {}: only bhsd is read", record.layout));
+    }
+    let text = |key: &str, usual: &str| {
+        let value = record.attributes.get(key)?;
+        (value != usual).then(|| format!("{key} {}", value.as_str().unwrap_or("unknown")))
+    };
+    if let Some(what) = text("score", "dot").or_else(|| text("normalizer", "softmax")) {
+        return Some(format!("{what}: not computed"));
+    }
+    let rotary = record.attributes.contains_key("rotary");
+    rotary.then(|| "rotary: q and k are not rotated here".into())
+}
+
+/// Applies every attribute to a call; also the name of the array of offsets per sequence, if any.
+pub(super) fn apply(
+    case: &GoldenCase,
+    mut attention: Attention,
+) -> Result<(Attention, Option<String>)> {
+    let mut offsets = None;
+    let mut align = |key: &str| parse_align(case, key, &mut offsets);
+    let (causal, window_offset) = (align("causal")?, align("window_offset")?);
+    if let Some(scale) = number(case, "scale")? {
+        attention = attention.scale(scale as f32);
+    }
+    if let Some(cap) = number(case, "softcap")? {
+        attention = attention.softcap(cap as f32);
+    }
+    if let Some(causal) = causal {
+        attention = attention.causal(causal);
+    }
+    if let Some(window) = case.record.attributes.get("window").filter(|w| !w.is_null()) {
+        let side = |name: &str| match window.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(n) => n
+                .as_u64()
+                .and_then(|n| u32::try_from(n).ok())
+                .map(Some)
+                .ok_or_else(|| wrong(case, "window", n, "null or an integer ≥ 0 on each side")),
+        };
+        let align = causal.or(window_offset).unwrap_or(Align::TopLeft);
+        attention = attention.window(side("left")?, side("right")?, align);
+    }
+    if case.record.attributes.get("alibi") == Some(&Value::Bool(true)) {
+        let offset = integer(case, "alibi_offset")?.unwrap_or(0);
+        attention = attention.alibi(Align::Offset(offset));
+    }
+    if case.record.expected.contains_key("lse") {
+        attention = attention.with_lse();
+    }
+    if let Some(at) = weights_at(case)? {
+        attention = attention.with_weights(at);
+    }
+    Ok((attention, offsets))
+}
+
+/// A number of the attributes, exactly as recorded.
+pub(super) fn number(case: &GoldenCase, key: &str) -> Result<Option<f64>> {
+    match case.record.attributes.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(x) => x.as_f64().map(Some).ok_or_else(|| wrong(case, key, x, "a number")),
+    }
+}
+
+fn integer(case: &GoldenCase, key: &str) -> Result<Option<i32>> {
+    match case.record.attributes.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(x) => as_i32(x).map(Some).ok_or_else(|| wrong(case, key, x, "a 32-bit integer")),
+    }
+}
+
+fn as_i32(x: &Value) -> Option<i32> {
+    x.as_i64().and_then(|n| i32::try_from(n).ok())
+}
+
+fn parse_align(
+    case: &GoldenCase,
+    key: &str,
+    offsets: &mut Option<String>,
+) -> Result<Option<Align>> {
+    let wanted = "\"top_left\", \"bottom_right\", {\"offset\": n} or {\"offset_per_batch\": name}";
+    let Some(value) = case.record.attributes.get(key).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let align = match value {
+        Value::String(text) if text == "top_left" => Some(Align::TopLeft),
+        Value::String(text) if text == "bottom_right" => Some(Align::BottomRight),
+        Value::Object(map) => match (map.get("offset"), map.get("offset_per_batch")) {
+            (Some(n), _) => as_i32(n).map(Align::Offset),
+            (_, Some(Value::String(name))) => {
+                *offsets = Some(name.clone());
+                Some(Align::PerBatch)
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    align.map(Some).ok_or_else(|| wrong(case, key, value, wanted))
+}
+
+fn weights_at(case: &GoldenCase) -> Result<Option<WeightsAt>> {
+    let expected = &case.record.expected;
+    if !expected.contains_key("weights") && !expected.contains_key("scores") {
+        return Ok(None);
+    }
+    let mode = case.record.attributes.get("weights_mode").unwrap_or(&Value::Null);
+    match mode.as_str() {
+        Some("raw_scores") => Ok(Some(WeightsAt::RawScores)),
+        Some("after_softcap") => Ok(Some(WeightsAt::AfterSoftcap)),
+        Some("after_bias") => Ok(Some(WeightsAt::AfterBias)),
+        Some("probabilities") => Ok(Some(WeightsAt::Probabilities)),
+        None if expected.contains_key("weights") => Ok(Some(WeightsAt::Probabilities)),
+        _ => {
+            let wanted = "raw_scores, after_softcap, after_bias or probabilities";
+            Err(wrong(case, "weights_mode", mode, wanted))
+        }
+    }
+}
+
+fn wrong(case: &GoldenCase, key: &str, found: &Value, wanted: &str) -> Error {
+    Error::invalid(format!("case {}, attribute {key}", case.name), found, wanted)
+}

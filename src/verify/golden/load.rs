@@ -1,0 +1,275 @@
+//! From the arrays of a recorded case to a call with its data and what is expected of it.
+
+use crate::error::{Error, Result};
+use crate::problem::{Attention, Problem};
+use crate::tensor::{DType, Shape};
+use crate::verify::compare::Tolerance;
+use crate::verify::data::CaseData;
+use crate::verify::golden::attributes::{apply, number, unsupported};
+use crate::verify::golden::npz::{Array, Arrays};
+use crate::verify::golden::{Expected, GoldenCase, Limit, Loaded, Precision, Role, Support};
+
+pub(super) fn load(case: &GoldenCase, precision: Precision) -> Result<Support> {
+    if let Some(reason) = unsupported(case) {
+        return Ok(Support::Unsupported(reason));
+    }
+    let mut reader = Reader { case, arrays: Arrays::open(&case.path)?, precision };
+    let (q, k, v) = (reader.rows("q")?, reader.cached("k")?, reader.cached("v")?);
+    let attention = Attention::new(reader.shape(&q, &k, &v)?).dtype(reader.dtype()?);
+    let (mut attention, offsets) = apply(case, attention)?;
+    let tables = reader.tables(&mut attention, offsets.as_deref())?;
+    let problem = attention.validate().map_err(|e| reader.about(&e))?;
+    let residue = reader.scale_residue(&problem)?;
+    let round = |x: &f64| reader.round(*x, attention.dtype);
+    let data = CaseData {
+        q: q.values.iter().map(|x| round(&(x * residue))).collect(),
+        k: k.values.iter().map(round).collect(),
+        v: v.values.iter().map(round).collect(),
+        ..tables
+    };
+    data.inputs().validate(&problem).map_err(|e| reader.about(&e))?;
+    let (expected, notes) = reader.expected(&attention)?;
+    Ok(Support::Supported(Box::new(Loaded { attention, data, expected, notes })))
+}
+
+struct Reader<'a> {
+    case: &'a GoldenCase,
+    arrays: Arrays,
+    precision: Precision,
+}
+
+impl Reader<'_> {
+    fn about(&self, error: &Error) -> Error {
+        let file = self.case.path.display();
+        Error::invalid(format!("{file}, case {}", self.case.name), error, "a call that fits")
+    }
+
+    fn wrong(&self, what: &str, found: &[u64], wanted: &str) -> Error {
+        let argument = format!("{}, {what} shape", self.case.path.display());
+        Error::invalid(argument, format!("{found:?}"), wanted)
+    }
+
+    /// The array of an input role, if the case has that role.
+    fn input(&mut self, role: &str) -> Result<Option<Array>> {
+        let name = self.case.record.inputs.get(role);
+        name.map(|name| self.arrays.get(name)).transpose()
+    }
+
+    /// An input `[batch, heads, seq, dim]`.
+    fn rows(&mut self, role: &str) -> Result<Array> {
+        let array = self.input(role)?.ok_or_else(|| {
+            let argument = format!("case {}, inputs", self.case.name);
+            Error::invalid(argument, format!("no {role}"), "q, k and v")
+        })?;
+        if array.shape.len() == 4 {
+            return Ok(array);
+        }
+        Err(self.wrong(role, &array.shape, "[batch, heads, seq, dim]"))
+    }
+
+    /// k or v, behind its past where there is one.
+    fn cached(&mut self, role: &str) -> Result<Array> {
+        let new = self.rows(role)?;
+        let past_role = format!("past_{role}");
+        if !self.case.record.inputs.contains_key(&past_role) {
+            return Ok(new);
+        }
+        let past = self.rows(&past_role)?;
+        let fits = |axis: usize| past.shape[axis] == new.shape[axis];
+        if !(fits(0) && fits(1) && fits(3)) {
+            let wanted = format!("that of {role}, {:?}, but for the sequence", new.shape);
+            return Err(self.wrong(&past_role, &past.shape, &wanted));
+        }
+        let head = |array: &Array| (array.shape[2] * array.shape[3]) as usize;
+        let (old_len, new_len) = (head(&past), head(&new));
+        let heads = (new.shape[0] * new.shape[1]) as usize;
+        let values = (0..heads).flat_map(|h| {
+            let old = &past.values[h * old_len..(h + 1) * old_len];
+            old.iter().chain(&new.values[h * new_len..(h + 1) * new_len]).copied()
+        });
+        let values = values.collect();
+        let seq = past.shape[2] + new.shape[2];
+        let shape = vec![new.shape[0], new.shape[1], seq, new.shape[3]];
+        Ok(Array { shape, values, is_bool: false })
+    }
+
+    fn shape(&self, q: &Array, k: &Array, v: &Array) -> Result<Shape> {
+        let size = |n: u64| {
+            u32::try_from(n).map_err(|_| self.wrong("q, k or v", &[n], "sizes below 2^32"))
+        };
+        if k.shape[0] != q.shape[0] || k.shape[3] != q.shape[3] {
+            let wanted = format!("batch and dim of q, {:?}", q.shape);
+            return Err(self.wrong("k", &k.shape, &wanted));
+        }
+        if v.shape[..3] != k.shape[..3] {
+            let wanted = format!("batch, heads and seq of k, {:?}", k.shape);
+            return Err(self.wrong("v", &v.shape, &wanted));
+        }
+        Ok(Shape {
+            batch: size(q.shape[0])?,
+            heads_q: size(q.shape[1])?,
+            heads_kv: size(k.shape[1])?,
+            seq_q: size(q.shape[2])?,
+            seq_kv: size(k.shape[2])?,
+            dim_qk: size(q.shape[3])?,
+            dim_v: size(v.shape[3])?,
+        })
+    }
+
+    fn dtype(&self) -> Result<DType> {
+        let text = self.case.record.dtype.as_str();
+        if text == "f64" {
+            return Ok(DType::F32);
+        }
+        text.parse().map_err(|_| {
+            let argument = format!("case {}, dtype", self.case.name);
+            Error::invalid(argument, text, "f64, f32, f16 or bf16")
+        })
+    }
+
+    fn round(&self, x: f64, dtype: DType) -> f64 {
+        match self.precision {
+            Precision::Double => x,
+            Precision::Stored => dtype.round(x),
+        }
+    }
+
+    /// A call holds its scale in f32. In double precision what that loses is put into q.
+    fn scale_residue(&self, problem: &Problem) -> Result<f64> {
+        let stored = f64::from(problem.scale());
+        let exact = number(self.case, "scale")?
+            .unwrap_or(1.0 / f64::from(problem.attention().shape.dim_qk).sqrt());
+        let apply = self.precision == Precision::Double && stored != 0.0 && stored.is_finite();
+        Ok(if apply { exact / stored } else { 1.0 })
+    }
+
+    /// Masks, biases and tables, announced in the call.
+    fn tables(&mut self, attention: &mut Attention, offsets: Option<&str>) -> Result<CaseData> {
+        let mut data = CaseData::default();
+        if let Some(mask) = self.input("mask")? {
+            if !mask.is_bool {
+                let argument = format!("{}, mask", self.case.path.display());
+                return Err(Error::invalid(argument, "numbers", "booleans"));
+            }
+            *attention = attention.clone().mask(self.broadcast("mask", &mask)?);
+            data.mask = mask.values.iter().map(|x| *x != 0.0).collect();
+        }
+        if let Some(bias) = self.input("bias")? {
+            *attention = attention.clone().bias(self.broadcast("bias", &bias)?);
+            data.bias = self.floats(&bias);
+        }
+        if let Some(slopes) = self.input("alibi_slopes")? {
+            data.alibi_slopes = self.floats(&slopes);
+        }
+        if let Some(sinks) = self.input("sinks")? {
+            attention.sinks = true;
+            data.sinks = self.floats(&sinks);
+        }
+        if let Some(lengths) = self.input("kv_lengths")? {
+            attention.kv_lengths = true;
+            data.kv_lengths = self.integers("kv_lengths", &lengths)?;
+        }
+        if let Some(lengths) = self.input("q_lengths")? {
+            attention.q_lengths = true;
+            data.q_lengths = self.integers("q_lengths", &lengths)?;
+        }
+        if let Some(name) = offsets {
+            let table = self.arrays.get(name)?;
+            data.offsets = self.integers(name, &table)?;
+        }
+        Ok(data)
+    }
+
+    fn floats(&self, array: &Array) -> Vec<f64> {
+        array.values.iter().map(|x| self.round(*x, DType::F32)).collect()
+    }
+
+    fn integers<T: TryFrom<i64>>(&self, role: &str, array: &Array) -> Result<Vec<T>> {
+        let integer = |x: &f64| (x.fract() == 0.0).then_some(*x as i64);
+        let convert = |x: &f64| {
+            integer(x).and_then(|n| T::try_from(n).ok()).ok_or_else(|| {
+                let argument = format!("{}, {role}", self.case.path.display());
+                Error::invalid(argument, x, "an integer in range")
+            })
+        };
+        array.values.iter().map(convert).collect()
+    }
+
+    /// The shape of a mask or bias with leading dimensions of 1 put in.
+    fn broadcast(&self, role: &str, array: &Array) -> Result<[u32; 4]> {
+        let mut shape = [1; 4];
+        let axes = array.shape.iter().rev().zip(shape.iter_mut().rev());
+        for (found, axis) in axes {
+            *axis = u32::try_from(*found)
+                .map_err(|_| self.wrong(role, &array.shape, "sizes below 2^32"))?;
+        }
+        if array.shape.len() > 4 {
+            return Err(self.wrong(role, &array.shape, "four dimensions at most"));
+        }
+        Ok(shape)
+    }
+
+    /// The recorded results with their tolerances, and notes on the others.
+    fn expected(&mut self, attention: &Attention) -> Result<(Vec<Expected>, Vec<String>)> {
+        let (mut expected, mut notes) = (Vec::new(), Vec::new());
+        let case = self.case;
+        if case.record.dtype == "f64" && self.precision == Precision::Stored {
+            notes.push("recorded in f64, run in f32".into());
+        }
+        let gradients = case.record.expected.keys().filter(|role| role.starts_with("d_")).count();
+        if gradients > 0 {
+            notes.push(format!("{gradients} gradients are not computed"));
+        }
+        for (name, array) in &case.record.expected {
+            let Some(role) = role_of(name) else {
+                if !name.starts_with("d_") {
+                    notes.push(format!("role {name} is not compared"));
+                }
+                continue;
+            };
+            let array = self.arrays.get(array)?;
+            let wanted = sizes(attention.shape, role);
+            if array.shape != wanted {
+                return Err(self.wrong(name, &array.shape, &format!("{wanted:?}")));
+            }
+            expected.push(Expected { role, values: array.values, tolerance: self.tolerance(name) });
+        }
+        Ok((expected, notes))
+    }
+
+    fn tolerance(&self, role: &str) -> Tolerance {
+        let record = &self.case.record;
+        let cast = record.dtype == "f64" && self.precision == Precision::Stored;
+        let limits = match &record.tolerance_f32 {
+            Some(limits) if cast => limits,
+            _ => &record.tolerance,
+        };
+        let Limit { rtol, atol } = limits.roles.get(role).copied().unwrap_or(limits.all);
+        if cast && record.tolerance_f32.is_none() {
+            return Tolerance::Recorded { rtol: rtol.max(1e-4), atol: atol.max(1e-5) };
+        }
+        Tolerance::Recorded { rtol, atol }
+    }
+}
+
+fn role_of(name: &str) -> Option<Role> {
+    match name {
+        "out" => Some(Role::Out),
+        "lse" => Some(Role::Lse),
+        "weights" | "scores" => Some(Role::Weights),
+        "present_k" => Some(Role::PresentK),
+        "present_v" => Some(Role::PresentV),
+        _ => None,
+    }
+}
+
+fn sizes(s: Shape, role: Role) -> Vec<u64> {
+    let sizes: &[u32] = match role {
+        Role::Out => &[s.batch, s.heads_q, s.seq_q, s.dim_v],
+        Role::Lse => &[s.batch, s.heads_q, s.seq_q],
+        Role::Weights => &[s.batch, s.heads_q, s.seq_q, s.seq_kv],
+        Role::PresentK => &[s.batch, s.heads_kv, s.seq_kv, s.dim_qk],
+        Role::PresentV => &[s.batch, s.heads_kv, s.seq_kv, s.dim_v],
+    };
+    sizes.iter().map(|n| u64::from(*n)).collect()
+}
