@@ -1,4 +1,6 @@
 //! Attention for every GPU, on wgpu.
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod device;
 pub mod engine;
 pub mod error;

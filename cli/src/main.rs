@@ -1,2 +1,69 @@
-//! The command line of heedful.
-fn main() {}
+//! The command line of heedful: `bench`, `info`, `run` and `verify`.
+//!
+//! Exit status: 0 done and right; 1 a result was wrong; 2 the request or a file is bad; 3 no adapter
+//! where one was required; 4 the device failed.
+
+mod adapters;
+mod args;
+mod bench;
+mod files;
+mod info;
+mod run;
+mod table;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, BenchArgs, Command};
+
+/// Why a command ended without success, and the exit status that says so.
+enum Failure {
+    /// A result was wrong.
+    Wrong(String),
+    /// No adapter where one was required.
+    NoAdapter(String),
+    /// Anything the library refused.
+    Library(heedful::Error),
+}
+
+impl From<heedful::Error> for Failure {
+    fn from(error: heedful::Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+type Outcome<T = ()> = Result<T, Failure>;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => {
+            // clap's message is several lines; the first says what is wrong.
+            let text = error.to_string();
+            eprintln!("heedful: {}", text.lines().next().unwrap_or("bad arguments"));
+            return ExitCode::from(2);
+        }
+        Err(help) => help.exit(),
+    };
+    let result = match args.command.unwrap_or(Command::Bench(BenchArgs::default())) {
+        Command::Bench(args) => bench::bench(&args),
+        Command::Info(args) => info::info(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Verify(args) => verify::verify(&args),
+    };
+    let (status, message) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Wrong(message)) => (1, message),
+        Err(Failure::NoAdapter(message)) => (3, message),
+        Err(Failure::Library(error)) => (status_of(&error), error.to_string()),
+    };
+    // Messages are one line, whatever a driver wrote into them.
+    eprintln!("heedful: {}", message.split_whitespace().collect::<Vec<_>>().join(" "));
+    ExitCode::from(status)
+}
+
+fn status_of(error: &heedful::Error) -> u8 {
+    if error.is_invalid() || error.is_unsupported() { 2 } else { 4 }
+}

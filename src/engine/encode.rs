@@ -14,7 +14,7 @@ use crate::engine::{BufferView, Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::align::{Align, MAX_OFFSET};
 use crate::kernel::{Access, Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
-use crate::plan::{Block, BlockSize, Plan, Schedule, StagedPlan, operand_of};
+use crate::plan::{Block, BlockSize, Plan, Schedule, operand_of};
 use crate::problem::{Operand, Problem};
 
 /// A bound range: what a bind group entry needs.
@@ -169,9 +169,8 @@ impl<'a> Encoding<'a> {
             let size = buffer.size();
             return Some(BoundRange { buffer, offset: 0, size });
         }
-        let Schedule::Staged(StagedPlan { scratch, .. }) = self.plan.schedule() else {
-            return None;
-        };
+        let Schedule::Staged(staged) = self.plan.schedule() else { return None };
+        let scratch = &staged.scratch;
         let [start, size] = match binding {
             Binding::Scores => scratch.scores,
             Binding::InverseSums => scratch.inverse_sums,

@@ -31,9 +31,9 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Schedule {
     /// One kernel.
-    Fused(FusedPlan),
+    Fused(Box<FusedPlan>),
     /// Three kernels with scratch between them.
-    Staged(StagedPlan),
+    Staged(Box<StagedPlan>),
 }
 
 /// The fused path: one kernel over blocks of rows.
@@ -83,18 +83,11 @@ impl Plan {
     /// Unsupported, with the reason each candidate was refused.
     pub fn new(problem: &Problem, caps: &Capabilities, policy: &Policy) -> Result<Self> {
         let mut rejections = Vec::new();
-        let fused = |subgroup| FusedPlan::new(problem, caps, policy, subgroup).map(Schedule::Fused);
-        let staged = || StagedPlan::new(problem, caps, policy).map(Schedule::Staged);
-        let candidates: [(Path, &dyn Fn() -> Result<Schedule, Rejection>); 3] = [
-            (Path::Fused, &|| fused(true)),
-            (Path::Fused, &|| fused(false)),
-            (Path::Staged, &staged),
-        ];
-        for (path, candidate) in candidates {
-            if policy.path != Path::Auto && policy.path != path {
+        for candidate in Candidate::ALL {
+            if policy.path != Path::Auto && policy.path != candidate.path() {
                 continue;
             }
-            match candidate() {
+            match candidate.schedule(problem, caps, policy) {
                 Ok(schedule) => return Ok(Self { problem: problem.clone(), schedule, rejections }),
                 Err(rejection) => rejections.push(rejection),
             }
@@ -146,6 +139,42 @@ impl Plan {
         match &self.schedule {
             Schedule::Fused(fused) => vec![&fused.kernel],
             Schedule::Staged(staged) => vec![&staged.score, &staged.normalize, &staged.value],
+        }
+    }
+}
+
+/// What the planner tries, fastest first.
+#[derive(Debug, Clone, Copy)]
+enum Candidate {
+    FusedSubgroup,
+    Fused,
+    Staged,
+}
+
+impl Candidate {
+    const ALL: [Self; 3] = [Self::FusedSubgroup, Self::Fused, Self::Staged];
+
+    fn path(self) -> Path {
+        match self {
+            Self::FusedSubgroup | Self::Fused => Path::Fused,
+            Self::Staged => Path::Staged,
+        }
+    }
+
+    fn schedule(
+        self,
+        problem: &Problem,
+        caps: &Capabilities,
+        policy: &Policy,
+    ) -> Result<Schedule, Rejection> {
+        let fused = |subgroup| {
+            let plan = FusedPlan::new(problem, caps, policy, subgroup)?;
+            Ok(Schedule::Fused(Box::new(plan)))
+        };
+        match self {
+            Self::FusedSubgroup => fused(true),
+            Self::Fused => fused(false),
+            Self::Staged => Ok(Schedule::Staged(Box::new(StagedPlan::new(problem, caps, policy)?))),
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod data;
 pub mod execute;
 pub mod golden;
+pub mod npy;
 pub mod report;
 pub mod run;
 pub mod truth;

@@ -6,8 +6,8 @@ use crate::tensor::{DType, Shape};
 use crate::verify::compare::Tolerance;
 use crate::verify::data::CaseData;
 use crate::verify::golden::attributes::{apply, number, unsupported};
-use crate::verify::golden::npz::{Array, Arrays};
 use crate::verify::golden::{Expected, GoldenCase, Limit, Loaded, Precision, Role, Support};
+use crate::verify::npy::{Array, Arrays};
 
 pub(super) fn load(case: &GoldenCase, precision: Precision) -> Result<Support> {
     if let Some(reason) = unsupported(case) {
@@ -90,7 +90,7 @@ impl Reader<'_> {
         let values = values.collect();
         let seq = past.shape[2] + new.shape[2];
         let shape = vec![new.shape[0], new.shape[1], seq, new.shape[3]];
-        Ok(Array { shape, values, is_bool: false })
+        Ok(Array { shape, values, is_bool: false, is_float: true })
     }
 
     fn shape(&self, q: &Array, k: &Array, v: &Array) -> Result<Shape> {

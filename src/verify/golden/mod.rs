@@ -7,7 +7,6 @@
 
 mod attributes;
 mod load;
-mod npz;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,251 @@
+//! Arguments, as the user types them.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use heedful::{Align, DType, Error, Path, WeightsAt};
+
+/// Attention for every GPU: measure it, check it, run it.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Time attention on an adapter, each result checked (the default).
+    Bench(BenchArgs),
+    /// List adapters, what they can do and which kernels they can run.
+    Info(InfoArgs),
+    /// Run one attention call on arrays from files.
+    Run(Box<RunArgs>),
+    /// Check kernels against the reference and against recorded results.
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Default, ClapArgs)]
+pub(crate) struct BenchArgs {
+    /// Which workloads.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) suite: SuiteName,
+    /// Only workloads whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// Only the adapter whose name, backend or driver contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) adapter: Option<String>,
+    /// Write the rows as JSON; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Fail with status 3 rather than fall back to the reference.
+    #[arg(long)]
+    pub(crate) require_adapter: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SuiteName {
+    #[default]
+    Quick,
+    Standard,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InfoArgs {
+    /// Only adapters whose name, backend or driver contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) adapter: Option<String>,
+    /// Write as JSON; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// Only the adapter whose name, backend or driver contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) adapter: Option<String>,
+    /// Every adapter, not only the best.
+    #[arg(long, conflicts_with = "adapter")]
+    pub(crate) all_adapters: bool,
+    /// A folder of recorded cases; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cases: Vec<PathBuf>,
+    /// A grid of generated cases (the default is `quick` when no --cases is given).
+    #[arg(long, value_enum)]
+    pub(crate) grid: Option<GridName>,
+    /// Only cases whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// Another seed for generated data.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Write the report as JSON; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GridName {
+    Quick,
+    Full,
+}
+
+/// Arrays are `[batch, heads, seq, dim]`; with three axes `[heads, seq, dim]`, with two `[seq, dim]`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// Queries: a .npy file, or the array's name with --npz or --safetensors.
+    #[arg(long, value_name = "Q", default_value = "q")]
+    pub(crate) q: String,
+    /// Keys.
+    #[arg(long, value_name = "K", default_value = "k")]
+    pub(crate) k: String,
+    /// Values.
+    #[arg(long, value_name = "V", default_value = "v")]
+    pub(crate) v: String,
+    /// Where to write the output, f32.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Take arrays by name from this .npz file.
+    #[arg(long, value_name = "FILE", conflicts_with = "safetensors")]
+    pub(crate) npz: Option<PathBuf>,
+    /// Take arrays by name from this .safetensors file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) safetensors: Option<PathBuf>,
+    /// Boolean mask, true = attend, broadcast to [batch, heads, seq_q, seq_kv].
+    #[arg(long, value_name = "ARRAY")]
+    pub(crate) mask: Option<String>,
+    /// Additive bias, broadcast to [batch, heads, seq_q, seq_kv]; -inf masks.
+    #[arg(long, value_name = "ARRAY")]
+    pub(crate) bias: Option<String>,
+    /// Sinks, [heads].
+    #[arg(long, value_name = "ARRAY")]
+    pub(crate) sinks: Option<String>,
+    /// ALiBi slopes, [heads].
+    #[arg(long, value_name = "ARRAY")]
+    pub(crate) alibi: Option<String>,
+    /// Which key ALiBi counts distance from: row + this.
+    #[arg(long, value_name = "ALIGN", value_parser = parse_align, default_value = "top-left", allow_hyphen_values = true)]
+    pub(crate) alibi_offset: Align,
+    /// Key lengths, [batch].
+    #[arg(long, value_name = "ARRAY")]
+    pub(crate) kv_lengths: Option<String>,
+    /// Query lengths, [batch].
+    #[arg(long, value_name = "ARRAY")]
+    pub(crate) q_lengths: Option<String>,
+    /// Past keys, put before k; needs --past-v.
+    #[arg(long, value_name = "ARRAY", requires = "past_v")]
+    pub(crate) past_k: Option<String>,
+    /// Past values, put before v; needs --past-k.
+    #[arg(long, value_name = "ARRAY", requires = "past_k")]
+    pub(crate) past_v: Option<String>,
+    /// Hide keys after the diagonal: top-left, bottom-right or an offset.
+    #[arg(long, value_name = "ALIGN", value_parser = parse_align, allow_hyphen_values = true)]
+    pub(crate) causal: Option<Align>,
+    /// Hide keys further than LEFT before or RIGHT after the diagonal; `-` is unbounded.
+    #[arg(long, value_name = "LEFT,RIGHT", value_parser = parse_window, allow_hyphen_values = true)]
+    pub(crate) window: Option<(Option<u32>, Option<u32>)>,
+    /// The window's diagonal where there is no --causal: top-left, bottom-right or an offset.
+    #[arg(long, value_name = "ALIGN", value_parser = parse_align, allow_hyphen_values = true)]
+    pub(crate) window_align: Option<Align>,
+    /// Cap scores to (-C, C).
+    #[arg(long, value_name = "C", allow_hyphen_values = true)]
+    pub(crate) softcap: Option<f32>,
+    /// Factor on q·k instead of 1/sqrt(dim).
+    #[arg(long, value_name = "S", allow_hyphen_values = true)]
+    pub(crate) scale: Option<f32>,
+    /// Which path.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) path: PathName,
+    /// Storage type on the GPU: f32, f16 or bf16.
+    #[arg(long, value_name = "TYPE", value_parser = parse_dtype, default_value = "f32")]
+    pub(crate) dtype: DType,
+    /// Write the log-sum-exp, [batch, heads, seq_q].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lse: Option<PathBuf>,
+    /// Write scores or weights, [batch, heads, seq_q, seq_kv].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Which scores --weights are.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) weights_at: WeightsName,
+    /// Print the plan.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Compare with the float64 reference; status 1 when they differ.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Only the adapter whose name, backend or driver contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) adapter: Option<String>,
+    /// Fail with status 3 rather than fall back to the reference.
+    #[arg(long)]
+    pub(crate) require_adapter: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PathName {
+    #[default]
+    Auto,
+    Fused,
+    Staged,
+    Reference,
+}
+
+impl PathName {
+    /// The library's path; `None` is the reference on the CPU.
+    pub(crate) fn path(self) -> Option<Path> {
+        match self {
+            Self::Auto => Some(Path::Auto),
+            Self::Fused => Some(Path::Fused),
+            Self::Staged => Some(Path::Staged),
+            Self::Reference => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightsName {
+    RawScores,
+    AfterSoftcap,
+    AfterBias,
+    #[default]
+    Probabilities,
+}
+
+impl From<WeightsName> for WeightsAt {
+    fn from(name: WeightsName) -> Self {
+        match name {
+            WeightsName::RawScores => Self::RawScores,
+            WeightsName::AfterSoftcap => Self::AfterSoftcap,
+            WeightsName::AfterBias => Self::AfterBias,
+            WeightsName::Probabilities => Self::Probabilities,
+        }
+    }
+}
+
+fn parse_align(text: &str) -> Result<Align, String> {
+    match text {
+        "top-left" => Ok(Align::TopLeft),
+        "bottom-right" => Ok(Align::BottomRight),
+        _ => text
+            .parse()
+            .map(Align::Offset)
+            .map_err(|_| "want top-left, bottom-right or an integer".to_owned()),
+    }
+}
+
+fn parse_window(text: &str) -> Result<(Option<u32>, Option<u32>), String> {
+    let wanted = || "want LEFT,RIGHT, each a number or `-` for unbounded".to_owned();
+    let (left, right) = text.split_once(',').ok_or_else(wanted)?;
+    let side = |text: &str| match text.trim() {
+        "-" => Ok(None),
+        number => number.parse().map(Some).map_err(|_| wanted()),
+    };
+    Ok((side(left)?, side(right)?))
+}
+
+fn parse_dtype(text: &str) -> Result<DType, Error> {
+    text.parse()
+}

@@ -1,0 +1,74 @@
+//! Arrays from `.npy`, `.npz` and `.safetensors` files.
+
+use std::path::PathBuf;
+
+use half::{bf16, f16};
+use heedful::Error;
+use heedful::verify::npy::{self, Array, Arrays};
+use safetensors::{Dtype, SafeTensors};
+
+/// Where named arrays come from.
+pub(crate) enum Source {
+    /// Names are paths of `.npy` files.
+    Npy,
+    /// Names are arrays of one `.npz` file.
+    Npz(Box<Arrays>),
+    /// Names are tensors of one `.safetensors` file.
+    SafeTensors { path: PathBuf, bytes: Vec<u8> },
+}
+
+impl Source {
+    pub(crate) fn open(
+        npz: Option<&PathBuf>,
+        safetensors: Option<&PathBuf>,
+    ) -> Result<Self, Error> {
+        if let Some(path) = npz {
+            return Ok(Self::Npz(Box::new(Arrays::open(path)?)));
+        }
+        let Some(path) = safetensors else { return Ok(Self::Npy) };
+        let bytes = std::fs::read(path)
+            .map_err(|e| Error::invalid(path.display().to_string(), e, "a readable file"))?;
+        Ok(Self::SafeTensors { path: path.clone(), bytes })
+    }
+
+    /// Reads the array that option `--{option}` names.
+    pub(crate) fn get(&mut self, option: &str, name: &str) -> Result<Array, Error> {
+        match self {
+            Self::Npy => npy::read(name.as_ref()),
+            Self::Npz(arrays) => arrays.get(name),
+            Self::SafeTensors { path, bytes } => {
+                let argument = format!("--{option}: {}, tensor {name:?}", path.display());
+                tensor(bytes, name)
+                    .map_err(|problem| Error::invalid(argument, problem, "a readable tensor"))
+            }
+        }
+    }
+}
+
+fn tensor(bytes: &[u8], name: &str) -> Result<Array, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    let tensor = file.tensor(name).map_err(|e| e.to_string())?;
+    let data = tensor.data();
+    let values = match tensor.dtype() {
+        Dtype::F64 => numbers(data, f64::from_le_bytes),
+        Dtype::F32 => numbers(data, |b| f32::from_le_bytes(b).into()),
+        Dtype::F16 => numbers(data, |b| f16::from_le_bytes(b).into()),
+        Dtype::BF16 => numbers(data, |b| bf16::from_le_bytes(b).into()),
+        Dtype::I64 => numbers(data, |b| i64::from_le_bytes(b) as f64),
+        Dtype::I32 => numbers(data, |b| i32::from_le_bytes(b).into()),
+        Dtype::U32 => numbers(data, |b| u32::from_le_bytes(b).into()),
+        Dtype::U8 => numbers(data, |[b]| b.into()),
+        Dtype::BOOL => numbers(data, |[b]| u8::from(b != 0).into()),
+        other => return Err(format!("dtype {other:?}")),
+    };
+    Ok(Array {
+        shape: tensor.shape().iter().map(|n| *n as u64).collect(),
+        values,
+        is_bool: tensor.dtype() == Dtype::BOOL,
+        is_float: matches!(tensor.dtype(), Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16),
+    })
+}
+
+fn numbers<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+    data.as_chunks::<N>().0.iter().map(|bytes| read(*bytes)).collect()
+}

@@ -1,0 +1,254 @@
+//! `heedful run`: one attention call on arrays from files.
+
+use heedful::feature::Operands;
+use heedful::reference::{Inputs, Outputs, attend};
+use heedful::verify::npy::{self, Array};
+use heedful::verify::truth::Truth;
+use heedful::{Align, Attention, Error, Layout, Policy, Problem, Shape};
+
+use crate::args::RunArgs;
+use crate::files::Source;
+use crate::{Failure, Outcome, adapters};
+
+/// The tensors of a call as they were read, q, k and v with four axes.
+#[derive(Default)]
+struct Call {
+    q: Vec<f64>,
+    k: Vec<f64>,
+    v: Vec<f64>,
+    rank: usize,
+    mask: Vec<bool>,
+    bias: Vec<f64>,
+    alibi_slopes: Vec<f64>,
+    sinks: Vec<f64>,
+    kv_lengths: Vec<u32>,
+    q_lengths: Vec<u32>,
+}
+
+impl Call {
+    fn inputs(&self) -> Inputs<'_> {
+        let operands = Operands {
+            mask: &self.mask,
+            bias: &self.bias,
+            alibi_slopes: &self.alibi_slopes,
+            sinks: &self.sinks,
+            kv_lengths: &self.kv_lengths,
+            q_lengths: &self.q_lengths,
+            offsets: &[],
+        };
+        Inputs { q: &self.q, k: &self.k, v: &self.v, operands }
+    }
+}
+
+/// Runs the call, checks it if asked to, and writes the outputs.
+pub(crate) fn run(args: &RunArgs) -> Outcome {
+    let (attention, call) = read(args)?;
+    let problem = attention.validate()?;
+    call.inputs().validate(&problem)?;
+    let outputs = compute(args, &problem, &call)?;
+    let verdict = if args.check { check(&problem, &call, &outputs)? } else { None };
+    write(args, &problem, &call, &outputs)?;
+    match verdict {
+        Some(wrong) => Err(Failure::Wrong(wrong)),
+        None => Ok(()),
+    }
+}
+
+fn read(args: &RunArgs) -> Result<(Attention, Call), Error> {
+    let mut source = Source::open(args.npz.as_ref(), args.safetensors.as_ref())?;
+    let q = source.get("q", &args.q)?;
+    let rank = q.shape.len();
+    let q = four_axes("q", q)?;
+    let mut k = four_axes("k", source.get("k", &args.k)?)?;
+    let mut v = four_axes("v", source.get("v", &args.v)?)?;
+    if let (Some(past_k), Some(past_v)) = (&args.past_k, &args.past_v) {
+        k = prepend("past-k", four_axes("past-k", source.get("past-k", past_k)?)?, k)?;
+        v = prepend("past-v", four_axes("past-v", source.get("past-v", past_v)?)?, v)?;
+    }
+    let shape = shape_of(&q, &k, &v)?;
+    let round = |array: Array| array.values.iter().map(|x| args.dtype.round(*x)).collect();
+    let mut call = Call { q: round(q), k: round(k), v: round(v), rank, ..Call::default() };
+    let mut attention = Attention::new(shape).dtype(args.dtype).layout(Layout::Bhsd);
+    attention.scale = args.scale.map(Into::into);
+    attention.softcap = args.softcap.map(Into::into);
+    attention.causal = args.causal;
+    attention.window = window(args)?;
+    attention.lse = args.lse.is_some() || args.check;
+    attention.weights = args.weights.as_ref().map(|_| args.weights_at.into());
+    let single = |x: &f64| f64::from(*x as f32);
+    if let Some(name) = &args.mask {
+        let array = source.get("mask", name)?;
+        if array.is_float {
+            return Err(Error::invalid("--mask", "floating-point numbers", "booleans or integers"));
+        }
+        attention.mask = Some(heedful::Broadcast(right_aligned("mask", &array.shape)?));
+        call.mask = array.values.iter().map(|x| *x != 0.0).collect();
+    }
+    if let Some(name) = &args.bias {
+        let array = source.get("bias", name)?;
+        attention.bias = Some(heedful::Broadcast(right_aligned("bias", &array.shape)?));
+        call.bias = array.values.iter().map(single).collect();
+    }
+    if let Some(name) = &args.alibi {
+        call.alibi_slopes = source.get("alibi", name)?.values.iter().map(single).collect();
+        attention = attention.alibi(args.alibi_offset);
+    }
+    if let Some(name) = &args.sinks {
+        call.sinks = source.get("sinks", name)?.values.iter().map(single).collect();
+        attention.sinks = true;
+    }
+    if let Some(name) = &args.kv_lengths {
+        call.kv_lengths = lengths("kv-lengths", &source.get("kv-lengths", name)?)?;
+        attention.kv_lengths = true;
+    }
+    if let Some(name) = &args.q_lengths {
+        call.q_lengths = lengths("q-lengths", &source.get("q-lengths", name)?)?;
+        attention.q_lengths = true;
+    }
+    Ok((attention, call))
+}
+
+fn window(args: &RunArgs) -> Result<Option<(heedful::Window, Align)>, Error> {
+    let Some((left, right)) = args.window else { return Ok(None) };
+    let Some(align) = args.window_align.or(args.causal) else {
+        let wanted = "--window-align (or --causal), since libraries disagree on the diagonal";
+        return Err(Error::invalid("--window", "no alignment", wanted));
+    };
+    Ok(Some((heedful::Window { left, right }, align)))
+}
+
+/// `[seq, dim]` and `[heads, seq, dim]` get leading axes of 1.
+fn four_axes(name: &str, mut array: Array) -> Result<Array, Error> {
+    if !(2..=4).contains(&array.shape.len()) {
+        let found = format!("shape {:?}", array.shape);
+        return Err(Error::invalid(format!("--{name}"), found, "2, 3 or 4 axes"));
+    }
+    while array.shape.len() < 4 {
+        array.shape.insert(0, 1);
+    }
+    Ok(array)
+}
+
+/// Puts `past` before `new` along the sequence.
+fn prepend(name: &str, past: Array, new: Array) -> Result<Array, Error> {
+    let differ = [0, 1, 3].iter().any(|&axis| past.shape[axis] != new.shape[axis]);
+    if differ {
+        let found = format!("shape {:?}", past.shape);
+        let wanted = format!("{:?} but for the sequence", new.shape);
+        return Err(Error::invalid(format!("--{name}"), found, wanted));
+    }
+    let row = |array: &Array| (array.shape[2] * array.shape[3]) as usize;
+    let (past_row, new_row) = (row(&past), row(&new));
+    let pairs = (new.shape[0] * new.shape[1]) as usize;
+    let mut values = Vec::with_capacity(past.values.len() + new.values.len());
+    for pair in 0..pairs {
+        values.extend_from_slice(&past.values[pair * past_row..][..past_row]);
+        values.extend_from_slice(&new.values[pair * new_row..][..new_row]);
+    }
+    let mut shape = new.shape.clone();
+    shape[2] += past.shape[2];
+    Ok(Array { shape, values, ..new })
+}
+
+fn shape_of(q: &Array, k: &Array, v: &Array) -> Result<Shape, Error> {
+    let size = |name: &str, n: u64| {
+        u32::try_from(n).map_err(|_| Error::invalid(format!("--{name}"), n, "less than 2^32"))
+    };
+    let same = |name: &str, axis: &str, found: u64, wanted: u64| {
+        if found == wanted {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("--{name}, axis {axis}"), found, wanted))
+    };
+    same("k", "batch", k.shape[0], q.shape[0])?;
+    same("v", "batch", v.shape[0], q.shape[0])?;
+    same("v", "heads", v.shape[1], k.shape[1])?;
+    same("v", "seq", v.shape[2], k.shape[2])?;
+    same("k", "dim", k.shape[3], q.shape[3])?;
+    Ok(Shape {
+        batch: size("q", q.shape[0])?,
+        heads_q: size("q", q.shape[1])?,
+        heads_kv: size("k", k.shape[1])?,
+        seq_q: size("q", q.shape[2])?,
+        seq_kv: size("k", k.shape[2])?,
+        dim_qk: size("q", q.shape[3])?,
+        dim_v: size("v", v.shape[3])?,
+    })
+}
+
+/// A shape of at most four axes, with leading axes of 1.
+fn right_aligned(name: &str, shape: &[u64]) -> Result<[u32; 4], Error> {
+    let bad = || {
+        let found = format!("shape {shape:?}");
+        Error::invalid(format!("--{name}"), found, "at most 4 axes, [batch, heads, seq_q, seq_kv]")
+    };
+    let mut full = [1_u32; 4];
+    let start = 4_usize.checked_sub(shape.len()).ok_or_else(bad)?;
+    for (axis, n) in full[start..].iter_mut().zip(shape) {
+        *axis = u32::try_from(*n).map_err(|_| bad())?;
+    }
+    Ok(full)
+}
+
+fn lengths(name: &str, array: &Array) -> Result<Vec<u32>, Error> {
+    let one = |x: &f64| {
+        if *x < 0.0 || *x > f64::from(u32::MAX) || x.fract() != 0.0 {
+            return Err(Error::invalid(format!("--{name}"), x, "a length"));
+        }
+        Ok(*x as u32)
+    };
+    array.values.iter().map(one).collect()
+}
+
+fn compute(args: &RunArgs, problem: &Problem, call: &Call) -> Outcome<Outputs> {
+    let engine = match args.path.path() {
+        Some(_) => adapters::engine(args.adapter.as_deref(), args.require_adapter)?,
+        None => None,
+    };
+    let (Some(engine), Some(path)) = (engine, args.path.path()) else {
+        if args.explain {
+            println!("plan for {problem}\n  path    reference (float64, CPU)");
+        }
+        return Ok(attend(problem, &call.inputs())?);
+    };
+    let policy = Policy { path, ..Policy::default() };
+    let plan = engine.plan_with(problem.attention(), &policy)?;
+    if args.explain {
+        println!("{plan}");
+    }
+    Ok(engine.run_host(&plan, &call.inputs())?)
+}
+
+/// Compares with the reference; prints a line per output, and returns what is wrong.
+fn check(problem: &Problem, call: &Call, outputs: &Outputs) -> Outcome<Option<String>> {
+    let truth = Truth::measure(problem, &call.inputs())?;
+    let mut wrong = None;
+    for (operand, comparison) in truth.check(problem, outputs) {
+        let verdict = if comparison.pass { "ok" } else { "WRONG" };
+        println!("{operand:<8} {verdict}: {}", comparison.message());
+        if !comparison.pass {
+            wrong = wrong.or(Some(format!("{operand}: {}", comparison.message())));
+        }
+    }
+    Ok(wrong)
+}
+
+/// Writes outputs with as many axes as q has.
+fn write(args: &RunArgs, problem: &Problem, call: &Call, outputs: &Outputs) -> Result<(), Error> {
+    let s = problem.attention().shape;
+    let shape = |last: &[u32]| -> Vec<u64> {
+        let all: Vec<u64> =
+            [s.batch, s.heads_q, s.seq_q].iter().chain(last).map(|n| (*n).into()).collect();
+        all[4 - call.rank..].to_vec()
+    };
+    if let Some(path) = &args.out {
+        npy::write(path, &shape(&[s.dim_v]), &outputs.o)?;
+    }
+    if let Some(path) = &args.lse {
+        npy::write(path, &shape(&[]), &outputs.lse)?;
+    }
+    if let (Some(path), Some(weights)) = (&args.weights, &outputs.weights) {
+        npy::write(path, &shape(&[s.seq_kv]), weights)?;
+    }
+    Ok(())
+}

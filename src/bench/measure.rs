@@ -1,0 +1,159 @@
+//! Timing on a device: repeated runs within a time budget, and what clock they were read from.
+//!
+//! Where the device has timestamps, a run is the time between the ends of its compute pass; elsewhere it
+//! is the wall time of a submission of several runs, divided by their number, so that the cost of
+//! submitting and waiting is spread.
+
+use std::time::{Duration, Instant};
+
+use crate::device::{Readback, create_buffer};
+use crate::engine::{Bound, Engine, Matmul};
+use crate::error::{Error, Result};
+
+/// Where times come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Clock {
+    /// Timestamps that the device wrote at both ends of the pass.
+    Gpu,
+    /// The host's clock around submit and wait.
+    Wall,
+}
+
+/// Times of repeated runs, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Measurement {
+    /// Median.
+    pub median_ms: f64,
+    /// Fastest.
+    pub min_ms: f64,
+    /// Median of the distances from the median.
+    pub spread_ms: f64,
+    /// Runs.
+    pub runs: usize,
+    /// Where the times come from.
+    pub clock: Clock,
+}
+
+/// Times a bound call: at least 3 runs, then until `budget` is spent, at most 1000.
+///
+/// # Errors
+/// Device lost, out of memory, internal.
+pub fn measure(engine: &Engine, bound: &Bound, budget: Duration) -> Result<Measurement> {
+    repeat(engine, budget, &|encoder, timestamps| match timestamps {
+        Some(timestamps) => bound.encode_timed(encoder, timestamps),
+        None => bound.encode(encoder),
+    })
+}
+
+/// Times the plain matrix product that attention is measured against.
+///
+/// # Errors
+/// Device lost, out of memory, internal.
+pub fn measure_matmul(engine: &Engine, matmul: &Matmul, budget: Duration) -> Result<Measurement> {
+    repeat(engine, budget, &|encoder, timestamps| matmul.encode(encoder, timestamps))
+}
+
+type Encode<'a> =
+    dyn Fn(&mut wgpu::CommandEncoder, Option<wgpu::ComputePassTimestampWrites<'_>>) + 'a;
+
+fn repeat(engine: &Engine, budget: Duration, encode: &Encode<'_>) -> Result<Measurement> {
+    let timer = Timer::new(engine)?;
+    // Warms caches, and says how long a run is.
+    let first = timer.wall(engine, encode, 1)?;
+    let batch = (0.005 / first.max(1e-6)).clamp(1.0, 32.0) as usize;
+    let mut times = Vec::new();
+    let start = Instant::now();
+    while times.len() < 3 || (start.elapsed() < budget && times.len() < 1000) {
+        times.push(match &timer.queries {
+            Some(queries) => timer.gpu(engine, encode, queries)?,
+            None => timer.wall(engine, encode, batch)?,
+        });
+    }
+    let clock = if timer.queries.is_some() { Clock::Gpu } else { Clock::Wall };
+    Ok(summary(times, clock))
+}
+
+fn summary(mut seconds: Vec<f64>, clock: Clock) -> Measurement {
+    let median = |values: &mut Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(0.0)
+    };
+    let middle = median(&mut seconds);
+    let fastest = seconds.first().copied().unwrap_or(0.0);
+    let mut distances: Vec<f64> = seconds.iter().map(|t| (t - middle).abs()).collect();
+    Measurement {
+        median_ms: middle * 1e3,
+        min_ms: fastest * 1e3,
+        spread_ms: median(&mut distances) * 1e3,
+        runs: seconds.len(),
+        clock,
+    }
+}
+
+/// Query set and buffer of the two timestamps of a pass, where the device has them.
+struct Timer {
+    queries: Option<(wgpu::QuerySet, wgpu::Buffer)>,
+}
+
+impl Timer {
+    fn new(engine: &Engine) -> Result<Self> {
+        if !engine.capabilities().timestamps {
+            return Ok(Self { queries: None });
+        }
+        let set = engine.device().create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("bench"),
+            ty: wgpu::QueryType::Timestamp,
+            count: 2,
+        });
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let buffer = create_buffer(engine.device(), "timestamps", 16, usage)?;
+        Ok(Self { queries: Some((set, buffer)) })
+    }
+
+    /// Seconds of one run between the device's timestamps.
+    fn gpu(
+        &self,
+        engine: &Engine,
+        encode: &Encode<'_>,
+        (set, buffer): &(wgpu::QuerySet, wgpu::Buffer),
+    ) -> Result<f64> {
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        let timestamps = wgpu::ComputePassTimestampWrites {
+            query_set: set,
+            beginning_of_pass_write_index: Some(0),
+            end_of_pass_write_index: Some(1),
+        };
+        encode(&mut encoder, Some(timestamps));
+        encoder.resolve_query_set(set, 0..2, buffer, 0);
+        let readback = Readback::record(engine.device(), &mut encoder, buffer, 0, 16)?;
+        engine.queue().submit([encoder.finish()]);
+        let bytes = readback.read_blocking()?;
+        let ticks: Vec<u64> = bytes
+            .chunks_exact(8)
+            .map(|b| b.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte)))
+            .collect();
+        let [begin, end] = ticks[..] else {
+            return Err(Error::internal("timing", "no timestamps came back"));
+        };
+        let period = f64::from(engine.queue().get_timestamp_period());
+        Ok(end.saturating_sub(begin) as f64 * period * 1e-9)
+    }
+
+    /// Seconds of one run by the host's clock, from `batch` runs in one submission.
+    fn wall(&self, engine: &Engine, encode: &Encode<'_>, batch: usize) -> Result<f64> {
+        let start = Instant::now();
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        for _ in 0..batch {
+            encode(&mut encoder, None);
+        }
+        engine.queue().submit([encoder.finish()]);
+        engine
+            .device()
+            .poll(wgpu::PollType::wait_indefinitely())
+            .map_err(|e| Error::device_lost("timing", e.to_string()))?;
+        Ok(start.elapsed().as_secs_f64() / batch as f64)
+    }
+}

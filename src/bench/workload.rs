@@ -1,0 +1,76 @@
+//! Workloads: what is timed, as data.
+
+use crate::feature::align::Align;
+use crate::problem::Attention;
+use crate::tensor::{DType, Shape};
+
+/// A named call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    /// Short name, unique in its suite.
+    pub name: &'static str,
+    /// The call.
+    pub attention: Attention,
+}
+
+/// How many workloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Suite {
+    /// Small shapes, seconds on a software adapter.
+    Quick,
+    /// Those, and shapes of common models that want a GPU.
+    Standard,
+}
+
+impl Suite {
+    /// The suite's workloads.
+    pub fn workloads(self) -> Vec<Workload> {
+        let mut list = quick();
+        if self == Self::Standard {
+            list.extend(standard());
+        }
+        list
+    }
+}
+
+fn quick() -> Vec<Workload> {
+    let square =
+        |batch, heads, seq, dim| Attention::new(Shape::self_attention(batch, heads, seq, dim));
+    let shape = |batch, [heads_q, heads_kv]: [u32; 2], [seq_q, seq_kv]: [u32; 2], dim| {
+        Attention::new(Shape { batch, heads_q, heads_kv, seq_q, seq_kv, dim_qk: dim, dim_v: dim })
+    };
+    [
+        ("square", square(1, 8, 512, 64)),
+        ("causal", square(1, 8, 512, 64).causal(Align::TopLeft)),
+        ("grouped", shape(1, [8, 2], [256, 256], 128)),
+        ("many-small", square(12, 12, 64, 32)),
+        ("odd-sizes", square(1, 4, 113, 72)),
+        ("cross", shape(1, [8, 8], [128, 512], 64)),
+        ("window", square(1, 8, 512, 64).window(Some(64), Some(0), Align::TopLeft)),
+        ("padding", square(2, 8, 256, 64).mask([2, 1, 1, 256])),
+        ("half", square(1, 8, 512, 64).dtype(DType::F16)),
+        ("one-row", shape(1, [8, 8], [1, 1024], 64)),
+    ]
+    .into_iter()
+    .map(|(name, attention)| Workload { name, attention })
+    .collect()
+}
+
+fn standard() -> Vec<Workload> {
+    let f16 = |batch, heads, seq, dim| {
+        Attention::new(Shape::self_attention(batch, heads, seq, dim)).dtype(DType::F16)
+    };
+    let gqa = Shape { heads_kv: 8, ..Shape::self_attention(1, 32, 8192, 128) };
+    [
+        ("bert-base", f16(8, 12, 128, 64)),
+        ("gpt2", f16(4, 12, 1024, 64).causal(Align::TopLeft)),
+        ("llama", f16(4, 32, 2048, 128).causal(Align::TopLeft)),
+        ("llama-gqa", Attention::new(gqa).dtype(DType::F16).causal(Align::TopLeft)),
+        ("long", f16(1, 16, 4096, 128)),
+        ("long-f32", Attention::new(Shape::self_attention(1, 16, 4096, 128))),
+        ("wide", f16(1, 8, 4096, 256)),
+    ]
+    .into_iter()
+    .map(|(name, attention)| Workload { name, attention })
+    .collect()
+}
