@@ -1,4 +1,68 @@
-//! Attention for every GPU, on wgpu.
+//! Attention for every GPU: tiled WGSL kernels on [`wgpu`], on your device, your buffers and your
+//! encoder, checked against a float64 reference.
+//!
+//! ```text
+//! o = softmax(mask(bias + cap(scale · q kᵀ))) v
+//! ```
+//!
+//! with grouped heads, any head dimension from 1 to 512 (dim_qk ≠ dim_v too), causal masks and
+//! windows with explicit alignment, boolean masks and additive biases of any broadcast shape, lengths
+//! per sequence, softcap, ALiBi, sinks, f32, f16 and bf16 storage in any strides, log-sum-exp and
+//! scores or weights as outputs.
+//!
+//! # The three nouns
+//! [`Attention`] says what is asked, as plain data. [`Plan`] says how it will run: computed without a
+//! GPU, printable, with the reason each other candidate was refused. [`Engine`] is where it runs: a
+//! wgpu device (yours, or one of its own) with its compiled kernels.
+//!
+//! ```no_run
+//! use heedful::{Align, Attention, Engine, Shape, Tensors, wgpu};
+//!
+//! # fn main() -> heedful::Result<()> {
+//! let engine = Engine::new_blocking()?; // or Engine::from_wgpu(device, queue)
+//! let shape = Shape { heads_kv: 2, ..Shape::self_attention(1, 8, 512, 64) };
+//! let attention = Attention::new(shape).causal(Align::TopLeft);
+//! let plan = engine.plan(&attention)?;
+//! println!("{plan}");
+//!
+//! let buffer = |bytes| {
+//!     engine.device().create_buffer(&wgpu::BufferDescriptor {
+//!         label: None,
+//!         size: bytes,
+//!         usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
+//!         mapped_at_creation: false,
+//!     })
+//! };
+//! let [q, k, v, o] = shape.elements().map(|n| buffer(4 * n));
+//! // Made once; recording it any number of times allocates nothing.
+//! let bound = engine.bind(&plan, &Tensors::new(&q, &k, &v, &o))?;
+//!
+//! let mut encoder = engine.device().create_command_encoder(&Default::default());
+//! bound.encode(&mut encoder); // one compute pass; nothing is submitted, nothing waits
+//! engine.queue().submit([encoder.finish()]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What can be relied on
+//! - A row that may attend to nothing gives o = 0 and lse = −∞ (with a sink: lse = sink). Masks decide
+//!   that, never logits. NaN or infinity in a masked key never leaks.
+//! - Scores, sums and outputs are accumulated in f32 whatever the storage type.
+//! - Two runs of a plan on one device give the same bits.
+//! - Bad input is a typed [`Error`] that names the argument, what was found and what is wanted; an
+//!   unsupported call lists each candidate kernel and why it was refused; nothing panics, and no
+//!   device-wide callback is installed on a borrowed device.
+//! - How near results are to the float64 reference is written down in `verify::compare` (feature
+//!   `verify`) and tested on every case.
+//!
+//! # Features
+//! `gles` and `webgpu` forward wgpu's backends; `serde` makes descriptors serialisable; `verify` and
+//! `bench` are what the command line is made of. The default has none of them: Vulkan, Metal and DX12.
+//!
+//! # Layers
+//! Imports only go down, and a test enforces it:
+//! `error < tensor < feature < problem < {reference | kernel} < plan < device < engine < {verify | bench}`.
+
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod device;
@@ -22,3 +86,8 @@ pub use plan::{Capabilities, Path, Plan, Policy};
 pub use problem::{Attention, Operand, Problem, WeightsAt};
 pub use tensor::{Broadcast, DType, Layout, Scalar, Shape, Strides};
 pub use wgpu;
+
+/// The README's example is compiled with the documentation tests.
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

@@ -113,25 +113,25 @@ pub(crate) struct RunArgs {
     /// Take arrays by name from this .safetensors file.
     #[arg(long, value_name = "FILE")]
     pub(crate) safetensors: Option<PathBuf>,
-    /// Boolean mask, true = attend, broadcast to [batch, heads, seq_q, seq_kv].
+    /// Boolean mask, true = attend, broadcast to `batch, heads, seq_q, seq_kv`.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) mask: Option<String>,
-    /// Additive bias, broadcast to [batch, heads, seq_q, seq_kv]; -inf masks.
+    /// Additive bias, broadcast to `batch, heads, seq_q, seq_kv`; -inf masks.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) bias: Option<String>,
-    /// Sinks, [heads].
+    /// Sinks, one per query head.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) sinks: Option<String>,
-    /// ALiBi slopes, [heads].
+    /// ALiBi slopes, one per query head.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) alibi: Option<String>,
     /// Which key ALiBi counts distance from: row + this.
     #[arg(long, value_name = "ALIGN", value_parser = parse_align, default_value = "top-left", allow_hyphen_values = true)]
     pub(crate) alibi_offset: Align,
-    /// Key lengths, [batch].
+    /// Key lengths, one per sequence.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) kv_lengths: Option<String>,
-    /// Query lengths, [batch].
+    /// Query lengths, one per sequence.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) q_lengths: Option<String>,
     /// Past keys, put before k; needs --past-v.
@@ -161,10 +161,10 @@ pub(crate) struct RunArgs {
     /// Storage type on the GPU: f32, f16 or bf16.
     #[arg(long, value_name = "TYPE", value_parser = parse_dtype, default_value = "f32")]
     pub(crate) dtype: DType,
-    /// Write the log-sum-exp, [batch, heads, seq_q].
+    /// Write the log-sum-exp of every row.
     #[arg(long, value_name = "FILE")]
     pub(crate) lse: Option<PathBuf>,
-    /// Write scores or weights, [batch, heads, seq_q, seq_kv].
+    /// Write scores or weights of every row and key.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
     /// Which scores --weights are.

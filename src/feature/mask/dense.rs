@@ -1,4 +1,4 @@
-//! mask[b, h, i, j], one byte each, broadcast over any of the four dimensions; nonzero = attend.
+//! `mask[b, h, i, j]`, one byte each, broadcast over any of the four dimensions; nonzero = attend.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! s − slope[h] · |i + offset − j|: attention with linear biases (Press et al., 2022).
+//! s − slope_h · |i + offset − j|: attention with linear biases (Press et al., 2022).
 
 use super::{Score, Stage};
 use crate::feature::align::Align;

@@ -1,4 +1,4 @@
-//! s + bias[b, h, i, j], broadcast over any of the four dimensions; −∞ masks like a mask.
+//! s + `bias[b, h, i, j]`, broadcast over any of the four dimensions; −∞ masks like a mask.
 
 use super::{Score, Stage};
 use crate::feature::{Operands, Position, Slot, slot};
