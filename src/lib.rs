@@ -79,10 +79,12 @@ pub mod verify;
 
 pub use engine::{Bound, BufferView, Engine, Table, Tensors};
 pub use error::{Error, Rejection, Result};
+pub use feature::Position;
 pub use feature::align::Align;
+pub use feature::custom::{CustomMask, CustomScore};
 pub use feature::mask::Window;
 pub use feature::score::standard_slopes;
-pub use plan::{Capabilities, Path, Plan, Policy};
+pub use plan::{Capabilities, Path, Plan, Policy, SelfTest};
 pub use problem::{Attention, Operand, Problem, WeightsAt};
 pub use tensor::{Broadcast, DType, Layout, Scalar, Shape, Strides};
 pub use wgpu;

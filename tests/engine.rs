@@ -111,7 +111,8 @@ fn small_workspaces_give_the_same_bits() {
     let Some(engine) = common::gpu::engine("small_workspaces") else { return };
     let attention = everything(Shape::self_attention(2, 4, 200, 64));
     let run = |bytes: u64| {
-        let policy = Policy { path: Path::Staged, max_workspace_bytes: bytes };
+        let policy =
+            Policy { path: Path::Staged, max_workspace_bytes: bytes, ..Default::default() };
         let plan = engine.plan_with(&attention, &policy).unwrap();
         assert!(plan.workspace_bytes() <= bytes);
         let data = CaseData::generate(plan.problem(), 3, &DataOptions::default());
@@ -146,6 +147,38 @@ fn empty_dimensions_have_defined_results() {
     check(&engine, &no_rows, Placement::Aligned);
     let no_batch = everything(Shape { batch: 0, ..base });
     check(&engine, &no_batch, Placement::Aligned);
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_a_batch() {
+    let Some(engine) = common::gpu::engine("batch_invariance") else { return };
+    let shape = Shape { heads_kv: 2, ..Shape::self_attention(3, 4, 90, 40) };
+    let window = |a: Attention, offset| {
+        a.causal(Align::Offset(offset)).window(Some(33), None, Align::Offset(offset)).with_lse()
+    };
+    for path in [Path::Fused, Path::Staged] {
+        let policy = Policy { path, ..Default::default() };
+        let all = window(Attention::new(shape), 0);
+        let plan = engine.plan_with(&all, &policy).unwrap();
+        let data = CaseData::generate(plan.problem(), 9, &DataOptions::default());
+        let together = engine.run_host(&plan, &data.inputs()).unwrap();
+        let (keys, values) = (2 * 90 * 40, 40);
+        for (batch, head, row) in [(0, 0, 0_usize), (1, 3, 17), (2, 1, 64), (2, 2, 89)] {
+            let one = Shape { batch: 1, heads_q: 2, heads_kv: 2, seq_q: 1, ..shape };
+            let plan = engine.plan_with(&window(Attention::new(one), row as i32), &policy).unwrap();
+            // The row as both query heads: the one of its own key head is compared.
+            let at = ((batch * 4 + head) * 90 + row) * values;
+            let q = [&data.q[at..at + 40], &data.q[at..at + 40]].concat();
+            let (k, v) = (&data.k[batch * keys..][..keys], &data.v[batch * keys..][..keys]);
+            let operands = Default::default();
+            let inputs = heedful::reference::Inputs { q: &q, k, v, operands };
+            let alone = engine.run_host(&plan, &inputs).unwrap();
+            let own = head / 2;
+            let (o, lse) = (&alone.o[own * 40..][..40], alone.lse[own]);
+            assert_eq!(o, &together.o[at..at + 40], "{path} {batch} {head} {row}");
+            assert_eq!(lse, together.lse[(batch * 4 + head) * 90 + row], "{path}");
+        }
+    }
 }
 
 /// Buffers of a small f32 call on the caller's own device.

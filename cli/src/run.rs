@@ -35,6 +35,7 @@ impl Call {
             kv_lengths: &self.kv_lengths,
             q_lengths: &self.q_lengths,
             offsets: &[],
+            table: &[],
         };
         Inputs { q: &self.q, k: &self.k, v: &self.v, operands }
     }

@@ -54,6 +54,7 @@ struct Params {
   aux_kv_lengths: u32,
   aux_q_lengths: u32,
   aux_offsets: u32,
+  aux_table: u32,
   scale: f32,
   softcap: f32,
   diagonal_offset: i32,

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::scope::now;
 use super::scoped;
 use crate::error::{Error, Result};
-use crate::kernel::{Access, Binding, KernelSpec, LineMap, compose};
+use crate::kernel::{Access, Binding, Composed, Kernel, KernelSpec, compose};
 
 /// A compiled kernel variant and the layout its bind groups need.
 #[derive(Debug)]
@@ -16,30 +17,45 @@ pub(crate) struct Pipeline {
 
 /// The variants compiled so far on one device.
 #[derive(Debug, Default)]
-pub(crate) struct PipelineCache(Mutex<HashMap<KernelSpec, Arc<Pipeline>>>);
+pub(crate) struct PipelineCache {
+    compiled: Mutex<HashMap<KernelSpec, Arc<Pipeline>>>,
+    planted: Mutex<HashMap<Kernel, fn(&str) -> String>>,
+}
 
 impl PipelineCache {
     /// The pipeline of `spec`, compiled on first use.
     pub(crate) fn get(&self, device: &wgpu::Device, spec: &KernelSpec) -> Result<Arc<Pipeline>> {
         // A poisoned lock only means that another thread panicked between two complete entries.
-        let find = || self.0.lock().unwrap_or_else(PoisonError::into_inner).get(spec).cloned();
+        let find =
+            || self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(spec).cloned();
         if let Some(pipeline) = find() {
             return Ok(pipeline);
         }
-        let pipeline = Arc::new(compile(device, spec)?);
-        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut composed = compose(spec);
+        let planted = self.planted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(edit) = planted.get(&spec.kernel) {
+            composed.text = edit(&composed.text);
+        }
+        drop(planted);
+        let pipeline = Arc::new(compile(device, spec, &composed)?);
+        let mut cache = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(cache.entry(spec.clone()).or_insert(pipeline).clone())
     }
 
     /// Variants compiled so far.
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Edits the text of a kernel before it is compiled, for tests of the self-test.
+    pub(crate) fn plant(&self, kernel: Kernel, edit: fn(&str) -> String) {
+        self.planted.lock().unwrap_or_else(PoisonError::into_inner).insert(kernel, edit);
     }
 }
 
-fn compile(device: &wgpu::Device, spec: &KernelSpec) -> Result<Pipeline> {
+fn compile(device: &wgpu::Device, spec: &KernelSpec, composed: &Composed) -> Result<Pipeline> {
     let label = spec.to_string();
-    let composed = compose(spec);
+    let module = shader(device, &label, composed)?;
     let entries: Vec<_> = spec
         .bindings()
         .iter()
@@ -60,10 +76,6 @@ fn compile(device: &wgpu::Device, spec: &KernelSpec) -> Result<Pipeline> {
         })
         .collect();
     let build = || {
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(&label),
-            source: wgpu::ShaderSource::Wgsl(composed.text.as_str().into()),
-        });
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&label),
             entries: &entries,
@@ -89,17 +101,31 @@ fn compile(device: &wgpu::Device, spec: &KernelSpec) -> Result<Pipeline> {
         Pipeline { pipeline, layout }
     };
     scoped(device, &format!("compiling {label}"), 0, build)
-        .map_err(|error| located(error, &label, &composed.lines))
 }
 
-/// Rewrites `wgsl:LINE:` in a compiler message to the shader file a person edits.
-fn located(error: Error, label: &str, lines: &LineMap) -> Error {
+/// Compiles the text. An error names the shader file and line that a person edits; in a function of
+/// the caller's own, it is the caller's argument that is invalid.
+fn shader(device: &wgpu::Device, label: &str, composed: &Composed) -> Result<wgpu::ShaderModule> {
+    let during = format!("compiling {label}");
+    let mut module = None;
+    let result = scoped(device, &during, 0, || {
+        module = Some(device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(label),
+            source: wgpu::ShaderSource::Wgsl(composed.text.as_str().into()),
+        }));
+    });
+    let Some(module) = module else { return Err(Error::internal(during, "no module")) };
+    let Err(error) = result else { return Ok(module) };
     if !error.is_internal() {
-        return error;
+        return Err(error);
     }
-    let text = error.to_string();
-    let line = text.split("wgsl:").nth(1).and_then(|rest| rest.split(':').next()?.parse().ok());
-    let Some(line) = line else { return error };
-    let (path, line) = lines.locate(line);
-    Error::internal(format!("compiling {label} at {path}:{line}"), text)
+    let messages = now(module.get_compilation_info()).map_or_else(Vec::new, |info| info.messages);
+    let first = messages.iter().find(|m| m.message_type == wgpu::CompilationMessageType::Error);
+    let Some(location) = first.and_then(|message| message.location) else { return Err(error) };
+    let (path, line) = composed.lines.locate(location.line_number);
+    if path.starts_with("custom/") {
+        let found = first.map_or_else(String::new, |message| message.message.clone());
+        return Err(Error::invalid(format!("{path}:{line}"), found, "WGSL that compiles"));
+    }
+    Err(Error::internal(format!("compiling {label} at {path}:{line}"), error.to_string()))
 }

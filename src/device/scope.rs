@@ -44,7 +44,8 @@ pub(crate) fn scoped<T>(
     }
 }
 
-fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+/// The value of a future that is ready at once.
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut context = Context::from_waker(Waker::noop());
     match pin!(future).poll(&mut context) {
         Poll::Ready(value) => Some(value),

@@ -128,7 +128,8 @@ impl Tables {
             Operand::Sinks => self.base.aux_sinks = word,
             Operand::KvLengths => self.base.aux_kv_lengths = word,
             Operand::QLengths => self.base.aux_q_lengths = word,
-            _ => self.base.aux_offsets = word,
+            Operand::Offsets => self.base.aux_offsets = word,
+            _ => self.base.aux_table = word,
         }
         match table {
             Table::F32(values) => self.bytes.extend_from_slice(bytemuck::cast_slice(values)),

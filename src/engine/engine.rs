@@ -3,9 +3,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::device::{self, PipelineCache};
+use crate::engine::self_test::Verdicts;
 use crate::engine::{Bound, Tensors};
 use crate::error::Result;
-use crate::plan::{Capabilities, Plan, Policy};
+use crate::kernel::{Kernel, KernelSpec};
+use crate::plan::{Capabilities, Plan, Policy, SelfTest};
 use crate::problem::Attention;
 
 /// A wgpu device with compiled kernels and scratch memory.
@@ -18,6 +20,7 @@ pub struct Engine {
     pub(crate) queue: wgpu::Queue,
     pub(crate) capabilities: Capabilities,
     pub(crate) pipelines: PipelineCache,
+    pub(crate) verdicts: Verdicts,
     scratch: Mutex<Option<wgpu::Buffer>>,
 }
 
@@ -69,8 +72,8 @@ impl Engine {
 
     /// Uses the application's device and queue, with the limits and features it asked for.
     ///
-    /// No device-wide callback is installed, nothing is submitted but what
-    /// [`run`](Self::run) is called for.
+    /// No device-wide callback is installed, and nothing is submitted but what [`run`](Self::run) is
+    /// called for and, unless [`Policy::self_test`] is off, the self-test of a kernel's first use.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let capabilities = device::capabilities(&device);
         Self {
@@ -78,6 +81,7 @@ impl Engine {
             queue,
             capabilities,
             pipelines: PipelineCache::default(),
+            verdicts: Verdicts::default(),
             scratch: Mutex::new(None),
         }
     }
@@ -97,6 +101,12 @@ impl Engine {
         &self.capabilities
     }
 
+    /// Compiles kernel files of one schedule from edited text, to plant faults in tests.
+    #[doc(hidden)]
+    pub fn plant(&self, kernel: Kernel, edit: fn(&str) -> String) {
+        self.pipelines.plant(kernel, edit);
+    }
+
     /// Kernel variants compiled so far.
     pub fn compiled_kernels(&self) -> usize {
         self.pipelines.len()
@@ -110,12 +120,24 @@ impl Engine {
         self.plan_with(attention, &Policy::default())
     }
 
-    /// Plans a call.
+    /// Plans a call. Unless the policy says otherwise, kernel variants that this engine has not used
+    /// before first run a small known-answer call, which submits work and waits for it; one that is
+    /// wrong on this device is quarantined, and the next candidate serves.
     ///
     /// # Errors
-    /// Invalid argument, or unsupported with each candidate's reason.
+    /// Invalid argument (also when a function of the caller's own does not compile), or unsupported
+    /// with each candidate's reason.
     pub fn plan_with(&self, attention: &Attention, policy: &Policy) -> Result<Plan> {
-        Plan::new(&attention.validate()?, &self.capabilities, policy)
+        let problem = attention.validate()?;
+        loop {
+            let refused = |spec: &KernelSpec| self.verdicts.refusal(spec);
+            let plan = Plan::choose(&problem, &self.capabilities, policy, &refused)?;
+            // A browser cannot wait, so nothing is tried there.
+            let untried = policy.self_test == SelfTest::OnFirstUse;
+            if !untried || cfg!(target_arch = "wasm32") || self.proves(&plan)? {
+                return Ok(plan);
+            }
+        }
     }
 
     /// Compiles the kernels of a plan now, so that the first run does not wait for the compiler.

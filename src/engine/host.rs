@@ -93,6 +93,7 @@ impl Engine {
         tensors.sinks = a.sinks.then_some(Table::F32(&sinks));
         tensors.kv_lengths = a.kv_lengths.then_some(Table::U32(given.kv_lengths));
         tensors.q_lengths = a.q_lengths.then_some(Table::U32(given.q_lengths));
+        tensors.table = a.table.map(|_| Table::U32(given.table));
         tensors.offsets = problem.needs_offsets().then_some(Table::I32(given.offsets));
 
         let bound = self.bind(plan, &tensors)?;

@@ -5,6 +5,7 @@ mod encode;
 mod engine;
 mod host;
 mod matmul;
+mod self_test;
 mod tensors;
 
 pub use bound::Bound;

@@ -65,6 +65,8 @@ pub struct Tensors<'a> {
     pub q_lengths: Option<Table<'a>>,
     /// Alignment offsets `[batch]`, i32.
     pub offsets: Option<Table<'a>>,
+    /// Words for the caller's own functions.
+    pub table: Option<Table<'a>>,
     /// Scratch of at least `plan.workspace_bytes()` bytes (usage `STORAGE`); `None` uses the
     /// engine's own.
     pub workspace: Option<BufferView<'a>>,
@@ -92,6 +94,7 @@ impl<'a> Tensors<'a> {
             kv_lengths: None,
             q_lengths: None,
             offsets: None,
+            table: None,
             workspace: None,
         }
     }
@@ -117,6 +120,7 @@ impl<'a> Tensors<'a> {
             Operand::KvLengths => self.kv_lengths,
             Operand::QLengths => self.q_lengths,
             Operand::Offsets => self.offsets,
+            Operand::Table => self.table,
             _ => None,
         }
     }
@@ -185,8 +189,14 @@ const ALL_VIEWS: [Operand; 8] = [
     Operand::Bias,
 ];
 
-pub(crate) const ALL_TABLES: [Operand; 5] =
-    [Operand::AlibiSlopes, Operand::Sinks, Operand::KvLengths, Operand::QLengths, Operand::Offsets];
+pub(crate) const ALL_TABLES: [Operand; 6] = [
+    Operand::AlibiSlopes,
+    Operand::Sinks,
+    Operand::KvLengths,
+    Operand::QLengths,
+    Operand::Offsets,
+    Operand::Table,
+];
 
 /// Bytes of one element of an operand that is a view.
 pub(crate) fn element_bytes(problem: &Problem, operand: Operand) -> u64 {
@@ -266,7 +276,8 @@ fn check_table(operand: Operand, table: Table<'_>, n: u64) -> Result<()> {
             return check_room(name, view, n * 4);
         }
     };
-    if kind != wanted {
+    // Words are words: the caller's functions know what they mean.
+    if kind != wanted && operand != Operand::Table {
         return Err(Error::invalid(format!("{name} type"), kind, wanted));
     }
     if length as u64 != n {

@@ -5,7 +5,10 @@
 //! scale → softcap → bias → ALiBi → masks → normaliser → weighted sum of v. A masked key is
 //! selected away, never multiplied by zero, so NaN or Inf under a mask cannot leak.
 
+use std::borrow::Cow;
+
 pub mod align;
+pub mod custom;
 pub mod load;
 pub mod mask;
 pub mod normalize;
@@ -13,20 +16,23 @@ pub mod score;
 pub mod store;
 
 /// One WGSL slot file: a behaviour as the composer sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot {
     /// Folder under `shaders/slot`, e.g. `mask`.
     pub kind: &'static str,
     /// File stem, e.g. `causal`; its functions are called `{kind}_{name}…`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The file's text.
-    pub source: &'static str,
+    pub source: Cow<'static, str>,
+    /// Whether it is the caller's own.
+    pub custom: bool,
 }
 
 impl Slot {
     /// Path below `shaders/`, as compiler messages show it.
     pub fn path(&self) -> String {
-        format!("slot/{}/{}.wgsl", self.kind, self.name)
+        let folder = if self.custom { "custom" } else { "slot" };
+        format!("{folder}/{}/{}.wgsl", self.kind, self.name)
     }
 
     /// Name of the slot's main function.
@@ -40,15 +46,16 @@ macro_rules! slot {
     ($kind:literal, $name:literal) => {
         $crate::feature::Slot {
             kind: $kind,
-            name: $name,
-            source: include_str!(concat!(
+            name: std::borrow::Cow::Borrowed($name),
+            source: std::borrow::Cow::Borrowed(include_str!(concat!(
                 env!("CARGO_MANIFEST_DIR"),
                 "/shaders/slot/",
                 $kind,
                 "/",
                 $name,
                 ".wgsl"
-            )),
+            ))),
+            custom: false,
         }
     };
 }
@@ -117,4 +124,6 @@ pub struct Operands<'a> {
     pub q_lengths: &'a [u32],
     /// Alignment offset of each sequence.
     pub offsets: &'a [i32],
+    /// Words for the caller's own functions; closures have their own copy.
+    pub table: &'a [u32],
 }

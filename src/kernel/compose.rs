@@ -83,7 +83,7 @@ pub fn compose(spec: &KernelSpec) -> Composed {
         w.part(path, text);
     }
     for slot in spec.slots() {
-        w.part(&slot.path(), slot.source);
+        w.part(&slot.path(), &slot.source);
     }
     w.part("generated/glue", &glue(spec));
     if let Some(rows) = &spec.rows {
@@ -218,18 +218,22 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
     function(out, "q_length(batch: u32) -> u32", &table(spec.q_lengths, "seq_q", "aux_q_lengths"));
     let kv = table(spec.kv_lengths, "seq_kv", "aux_kv_lengths");
     function(out, "kv_length(batch: u32) -> u32", &kv);
-    let align = |slot: Option<Slot>, given: &str| {
-        slot.map_or("return 0;".to_owned(), |slot| {
+    if spec.table {
+        let body = "return aux[params.aux_table + i];";
+        function(out, "table_word(i: u32) -> u32", body);
+    }
+    let align = |slot: &Option<Slot>, given: &str| {
+        slot.as_ref().map_or("return 0;".to_owned(), |slot| {
             format!("return {}(batch, q_len, kv_len, params.{given});", slot.function())
         })
     };
     let signature = "(batch: u32, q_len: u32, kv_len: u32) -> i32";
-    let diagonal = align(spec.diagonal, "diagonal_offset");
+    let diagonal = align(&spec.diagonal, "diagonal_offset");
     function(out, &format!("diagonal{signature}"), &diagonal);
-    let alibi = align(spec.alibi, "alibi_offset");
+    let alibi = align(&spec.alibi, "alibi_offset");
     function(out, &format!("alibi_offset{signature}"), &alibi);
     let mut body = "var range = keys;".to_owned();
-    for mask in &spec.masks {
+    for mask in spec.masks.iter().filter(|mask| !mask.custom) {
         body += &format!(" range = {}_range(rows, range);", mask.function());
     }
     let signature = "narrow(rows: Rows, keys: vec2<i32>) -> vec2<i32>";
@@ -258,10 +262,10 @@ fn keep_glue(out: &mut String, spec: &KernelSpec) {
 /// is needed; empty at the end of the visible ones where there are none.
 fn whole_glue(out: &mut String, spec: &KernelSpec) {
     let mut body = "var range = vec2<i32>(visible);".to_owned();
-    for mask in &spec.masks {
+    for mask in spec.masks.iter().filter(|mask| !mask.custom) {
         body += &format!(" range = {}_whole(rows, range);", mask.function());
     }
-    if spec.bias_may_mask() {
+    if spec.bias_may_mask() || spec.masks.iter().any(|mask| mask.custom) {
         body += " range = vec2<i32>(0);";
     }
     body += " if (range.x >= range.y) { return visible.yy; } return vec2<u32>(range);";

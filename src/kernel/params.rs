@@ -117,6 +117,8 @@ params! {
     aux_q_lengths: u32,
     /// First word of the alignment offsets in `aux`.
     aux_offsets: u32,
+    /// First word of the caller's table in `aux`.
+    aux_table: u32,
     /// Factor on q·k.
     scale: f32,
     /// Score cap.

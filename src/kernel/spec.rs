@@ -10,8 +10,9 @@ use super::bindings::{Access, Binding, BindingKind};
 use crate::feature::Slot;
 use crate::feature::align::Align;
 use crate::feature::load::{self, Load};
+use crate::feature::mask::dense;
 use crate::feature::normalize;
-use crate::feature::score::Stage;
+use crate::feature::score::{Stage, bias};
 use crate::feature::store::{self, Store};
 use crate::problem::{Problem, WeightsAt};
 use crate::tensor::DType;
@@ -171,6 +172,8 @@ pub struct KernelSpec {
     pub kv_lengths: bool,
     /// Whether query lengths come from a table.
     pub q_lengths: bool,
+    /// Whether functions of the caller's own read a table.
+    pub table: bool,
     /// Whether rows start with a sink.
     pub sink: bool,
     /// Whether lse is written.
@@ -194,6 +197,7 @@ impl KernelSpec {
             alibi: None,
             kv_lengths: false,
             q_lengths: false,
+            table: false,
             sink: false,
             lse: false,
             capture: Capture::Nothing,
@@ -209,6 +213,7 @@ impl KernelSpec {
         Self {
             masks: problem.masks().iter().map(|mask| mask.slot()).collect(),
             diagonal: has_diagonal.then(|| problem.align().slot()),
+            table: a.table.is_some(),
             kv_lengths: a.kv_lengths,
             q_lengths: a.q_lengths,
             ..Self::empty(kernel)
@@ -280,7 +285,8 @@ impl KernelSpec {
 
     /// Masks given as data narrow no range; stages 2 and 3 see their effect in the scores.
     fn without_data_masks(mut self) -> Self {
-        self.masks.retain(|slot| *slot != crate::feature::mask::dense::SLOT);
+        self.masks.retain(|slot| *slot != dense::SLOT && !slot.custom);
+        self.table = false;
         self
     }
 
@@ -290,13 +296,14 @@ impl KernelSpec {
         self.kv_lengths
             || self.q_lengths
             || self.sink
+            || self.table
             || self.alibi.is_some()
             || self.diagonal == per_batch
     }
 
     /// Whether some entry of the bias may be −∞.
     pub(crate) fn bias_may_mask(&self) -> bool {
-        self.scores.iter().any(|(_, slot)| *slot == crate::feature::score::bias::SLOT)
+        self.scores.iter().any(|(_, slot)| *slot == bias::SLOT)
     }
 
     /// Whether a visited key may be hidden from a row.
@@ -312,8 +319,6 @@ impl KernelSpec {
     /// The resources of the kernel, ascending.
     pub fn bindings(&self) -> Vec<BindingKind> {
         use Access::{Read, ReadWrite};
-        let has = |slot: Slot| self.masks.contains(&slot);
-        let scores = |slot: Slot| self.scores.iter().any(|(_, s)| *s == slot);
         let weights = self.capture != Capture::Nothing;
         let mut list = vec![(Binding::Params, Read)];
         list.extend(
@@ -323,8 +328,8 @@ impl KernelSpec {
         );
         list.extend(self.lse.then_some((Binding::Lse, ReadWrite)));
         list.extend(weights.then_some((Binding::Weights, ReadWrite)));
-        list.extend(has(crate::feature::mask::dense::SLOT).then_some((Binding::Mask, Read)));
-        list.extend(scores(crate::feature::score::bias::SLOT).then_some((Binding::Bias, Read)));
+        list.extend(self.masks.contains(&dense::SLOT).then_some((Binding::Mask, Read)));
+        list.extend(self.bias_may_mask().then_some((Binding::Bias, Read)));
         list.extend(self.needs_aux().then_some((Binding::Aux, Read)));
         match self.kernel {
             Kernel::StagedScore => list.push((Binding::Scores, ReadWrite)),
@@ -352,16 +357,16 @@ impl KernelSpec {
             let is_output = *binding == Binding::O;
             slots.push(if is_output { element.store().slot } else { element.load().slot });
         }
-        slots.extend(self.diagonal);
-        slots.extend(self.alibi);
-        slots.extend(self.scores.iter().map(|(_, slot)| *slot));
-        slots.extend(&self.masks);
+        slots.extend(self.diagonal.clone());
+        slots.extend(self.alibi.clone());
+        slots.extend(self.scores.iter().map(|(_, slot)| slot.clone()));
+        slots.extend(self.masks.iter().cloned());
         if self.kernel == Kernel::StagedNormalize || self.kernel.is_fused() {
             slots.push(normalize::softmax::SLOT);
             slots.extend(self.sink.then_some(normalize::sink::SLOT));
         }
         let mut seen = std::collections::HashSet::new();
-        slots.retain(|slot| seen.insert(*slot));
+        slots.retain(|slot| seen.insert(slot.clone()));
         slots
     }
 }
@@ -372,16 +377,16 @@ impl fmt::Display for KernelSpec {
             if names.is_empty() { "-".to_owned() } else { names.join(between) }
         };
         let elements = self.elements.iter().map(|(_, element)| element.to_string()).collect();
-        let scores = self.scores.iter().map(|(_, slot)| slot.name.to_owned()).collect();
-        let mut masks: Vec<String> = self.masks.iter().map(|slot| slot.name.to_owned()).collect();
+        let scores = self.scores.iter().map(|(_, slot)| slot.name.to_string()).collect();
+        let mut masks: Vec<String> = self.masks.iter().map(|slot| slot.name.to_string()).collect();
         masks.extend(self.kv_lengths.then(|| "kv".to_owned()));
         masks.extend(self.q_lengths.then(|| "q".to_owned()));
         write!(f, "{}/{}", self.kernel.name(), join(elements, "."))?;
         write!(f, "/{}/{}", join(scores, "+"), join(masks, "+"))?;
-        if let Some(slot) = self.diagonal {
+        if let Some(slot) = &self.diagonal {
             write!(f, "@{}", slot.name)?;
         }
-        if let Some(slot) = self.alibi {
+        if let Some(slot) = &self.alibi {
             write!(f, "/alibi@{}", slot.name)?;
         }
         let capture = match self.capture {

@@ -12,4 +12,4 @@ pub use block::{Block, BlockSize};
 pub use capabilities::Capabilities;
 pub(crate) use plan::operand_of;
 pub use plan::{FusedPlan, Plan, Schedule, Scratch, StagedPlan};
-pub use policy::{Path, Policy};
+pub use policy::{Path, Policy, SelfTest};

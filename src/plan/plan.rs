@@ -5,7 +5,7 @@ use std::fmt;
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::{Binding, Element, KernelSpec, Resources, RowTile, Width};
 use crate::plan::{BlockSize, Capabilities, Path, Policy, tuning};
-use crate::problem::{Operand, Problem};
+use crate::problem::{Attention, Operand, Problem};
 use crate::tensor::{DType, Strides};
 
 /// How one problem will run on one device.
@@ -69,7 +69,7 @@ pub struct Scratch {
     pub scores: [u64; 2],
     /// Reciprocals of the row sums.
     pub inverse_sums: [u64; 2],
-    /// Partial sums of o; size 0 unless keys are split.
+    /// Partial sums of o, where keys are split.
     pub carry: [u64; 2],
     /// Size of the whole.
     pub bytes: u64,
@@ -82,13 +82,26 @@ impl Plan {
     /// # Errors
     /// Unsupported, with the reason each candidate was refused.
     pub fn new(problem: &Problem, caps: &Capabilities, policy: &Policy) -> Result<Self> {
+        Self::choose(problem, caps, policy, &|_| None)
+    }
+
+    /// [`new`](Self::new), passing over kernels that `refused` gives a reason against.
+    pub(crate) fn choose(
+        problem: &Problem,
+        caps: &Capabilities,
+        policy: &Policy,
+        refused: &dyn Fn(&KernelSpec) -> Option<Rejection>,
+    ) -> Result<Self> {
         let mut rejections = Vec::new();
         for candidate in Candidate::ALL {
             if policy.path != Path::Auto && policy.path != candidate.path() {
                 continue;
             }
             match candidate.schedule(problem, caps, policy) {
-                Ok(schedule) => return Ok(Self { problem: problem.clone(), schedule, rejections }),
+                Ok(schedule) => match schedule.kernels().into_iter().find_map(refused) {
+                    Some(rejection) => rejections.push(rejection),
+                    None => return Ok(Self { problem: problem.clone(), schedule, rejections }),
+                },
                 Err(rejection) => rejections.push(rejection),
             }
         }
@@ -136,9 +149,32 @@ impl Plan {
 
     /// The kernel variants that will run, in order.
     pub fn kernels(&self) -> Vec<&KernelSpec> {
-        match &self.schedule {
-            Schedule::Fused(fused) => vec![&fused.kernel],
-            Schedule::Staged(staged) => vec![&staged.score, &staged.normalize, &staged.value],
+        self.schedule.kernels()
+    }
+
+    /// The same kernels for a smaller call of the same features: what the self-test runs.
+    pub(crate) fn shrunk(&self, attention: &Attention, caps: &Capabilities) -> Result<Self> {
+        let problem = attention.validate()?;
+        let policy = Policy::default();
+        let refuse = |rejection| Error::unsupported("the self-test", vec![rejection]);
+        let block = BlockSize::choose(&problem, caps, &policy, self.path()).map_err(refuse)?;
+        let mut schedule = self.schedule.clone();
+        match &mut schedule {
+            Schedule::Fused(fused) => fused.block = block,
+            Schedule::Staged(staged) => {
+                staged.block = block;
+                staged.scratch = Scratch::new(&problem, &block, caps);
+            }
+        }
+        Ok(Self { problem, schedule, rejections: Vec::new() })
+    }
+}
+
+impl Schedule {
+    fn kernels(&self) -> Vec<&KernelSpec> {
+        match self {
+            Self::Fused(fused) => vec![&fused.kernel],
+            Self::Staged(staged) => vec![&staged.score, &staged.normalize, &staged.value],
         }
     }
 }
@@ -247,7 +283,8 @@ impl Scratch {
         };
         let scores = part(rows * BlockSize::score_stride(problem) * 4);
         let inverse_sums = part((rows * 4).next_multiple_of(16));
-        let carry = part(carry);
+        // Never empty, since a kernel that can carry binds it even where nothing is carried.
+        let carry = part(carry.max(16));
         Self { scores, inverse_sums, carry, bytes: end.next_multiple_of(16) }
     }
 }

@@ -24,18 +24,30 @@ impl fmt::Display for Path {
     }
 }
 
+/// Whether kernels prove themselves on the device before they serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SelfTest {
+    /// The first time an engine plans with a variant.
+    #[default]
+    OnFirstUse,
+    /// Never: planning submits nothing and does not wait.
+    Off,
+}
+
 /// How to plan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// Which schedule.
     pub path: Path,
+    /// Whether kernels prove themselves before they serve.
+    pub self_test: SelfTest,
     /// Most scratch memory a plan may use, bytes. Less scratch means more, smaller dispatches.
     pub max_workspace_bytes: u64,
 }
 
 impl Default for Policy {
-    /// Any path, at most 256 MiB of scratch.
+    /// Any path, self-tested, at most 256 MiB of scratch.
     fn default() -> Self {
-        Self { path: Path::Auto, max_workspace_bytes: 256 << 20 }
+        Self { path: Path::Auto, self_test: SelfTest::OnFirstUse, max_workspace_bytes: 256 << 20 }
     }
 }

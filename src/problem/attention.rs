@@ -2,6 +2,9 @@
 
 use crate::error::Result;
 use crate::feature::align::Align;
+#[cfg(feature = "serde")]
+use crate::feature::custom::refuse;
+use crate::feature::custom::{CustomMask, CustomScore};
 use crate::feature::mask::Window;
 use crate::feature::score::Alibi;
 use crate::problem::Problem;
@@ -62,6 +65,14 @@ pub struct Attention {
     pub kv_lengths: bool,
     /// Whether query lengths `[batch]` come with the tensors; rows past them give 0 and −∞.
     pub q_lengths: bool,
+    /// Score modifiers of the caller's own, after the built-in ones, in order.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "refuse", skip_deserializing))]
+    pub custom_scores: Vec<CustomScore>,
+    /// Masks of the caller's own.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "refuse", skip_deserializing))]
+    pub custom_masks: Vec<CustomMask>,
+    /// Words of a table for the caller's own functions that comes with the tensors.
+    pub table: Option<u32>,
     /// Layout of q, `[batch, heads_q, seq_q, dim_qk]`.
     pub layout_q: Layout,
     /// Layout of k, `[batch, heads_kv, seq_kv, dim_qk]`.
@@ -92,6 +103,9 @@ impl Attention {
             sinks: false,
             kv_lengths: false,
             q_lengths: false,
+            custom_scores: Vec::new(),
+            custom_masks: Vec::new(),
+            table: None,
             layout_q: Layout::Bhsd,
             layout_k: Layout::Bhsd,
             layout_v: Layout::Bhsd,
@@ -164,6 +178,34 @@ impl Attention {
     /// Announces query lengths `[batch]`.
     pub fn q_lengths(mut self) -> Self {
         self.q_lengths = true;
+        self
+    }
+
+    /// Adds a score modifier of the caller's own, fused into every kernel.
+    ///
+    /// ```
+    /// use heedful::{Attention, CustomScore, Shape};
+    /// let wgsl = "fn score_late(s: f32, p: Position) -> f32 { return s + 0.1 * f32(p.key); }";
+    /// let late = CustomScore::new("late", wgsl, |s, at| s + 0.1 * f64::from(at.key));
+    /// let attention = Attention::new(Shape::self_attention(1, 2, 16, 8)).score(late);
+    /// attention.validate()?;
+    /// # Ok::<(), heedful::Error>(())
+    /// ```
+    pub fn score(mut self, score: CustomScore) -> Self {
+        self.custom_scores.push(score);
+        self
+    }
+
+    /// Adds a mask of the caller's own, fused into every kernel.
+    pub fn keep(mut self, mask: CustomMask) -> Self {
+        self.custom_masks.push(mask);
+        self
+    }
+
+    /// Announces a table of `words` 32-bit words, which the caller's own functions read by
+    /// `table_word(i)`.
+    pub fn table(mut self, words: u32) -> Self {
+        self.table = Some(words);
         self
     }
 

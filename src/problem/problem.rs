@@ -1,5 +1,6 @@
 //! `Problem`: a validated [`Attention`] with everything resolved.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -7,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::feature::align::{Align, MAX_OFFSET};
 use crate::feature::mask::{Causal, Dense, Mask};
 use crate::feature::score::{Bias, Scale, Score, Softcap};
-use crate::feature::{Operands, Position};
+use crate::feature::{Operands, Position, Slot};
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{Scalar, Strides};
 
@@ -40,6 +41,8 @@ pub enum Operand {
     QLengths,
     /// Alignment offsets per sequence.
     Offsets,
+    /// Words for the caller's own functions.
+    Table,
 }
 
 impl Operand {
@@ -59,6 +62,7 @@ impl Operand {
             Self::KvLengths => "kv_lengths",
             Self::QLengths => "q_lengths",
             Self::Offsets => "offsets",
+            Self::Table => "table",
         }
     }
 }
@@ -98,6 +102,14 @@ impl Problem {
         }
         if let Some(bias) = a.bias {
             bias.validate("bias", full)?;
+        }
+        a.custom_scores.iter().try_for_each(|score| score.validate("score"))?;
+        a.custom_masks.iter().try_for_each(|mask| mask.validate("mask"))?;
+        distinct("score", a.custom_scores.iter().map(|score| score.slot()))?;
+        distinct("mask", a.custom_masks.iter().map(|mask| mask.slot()))?;
+        if a.table.is_some_and(|words| words > 1 << 20) {
+            let found = a.table.unwrap_or_default();
+            return Err(Error::invalid("table", found, "at most 2^20 words"));
         }
         let align = resolve_align(a)?;
         let strides = resolve_strides(a)?;
@@ -164,6 +176,7 @@ impl Problem {
             (Operand::KvLengths, a.kv_lengths.then_some(batch)),
             (Operand::QLengths, a.q_lengths.then_some(batch)),
             (Operand::Offsets, self.needs_offsets().then_some(batch)),
+            (Operand::Table, a.table.map(u64::from)),
         ];
         list.extend(optional.into_iter().filter_map(|(o, n)| n.map(|n| (o, n))));
         list
@@ -182,6 +195,9 @@ impl Problem {
         if let Some(alibi) = a.alibi {
             chain.push(Box::new(alibi));
         }
+        for score in &a.custom_scores {
+            chain.push(Box::new(score.clone()));
+        }
         chain
     }
 
@@ -197,6 +213,9 @@ impl Problem {
         }
         if let Some(shape) = a.mask {
             masks.push(Box::new(Dense(shape)));
+        }
+        for mask in &a.custom_masks {
+            masks.push(Box::new(mask.clone()));
         }
         masks
     }
@@ -250,6 +269,8 @@ impl Problem {
         words.extend(a.alibi.map(|x| format!("alibi({})", align(x.align))));
         let flags = [(a.sinks, "sinks"), (a.kv_lengths, "kv-lengths"), (a.q_lengths, "q-lengths")];
         words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).into()));
+        words.extend(a.custom_scores.iter().map(|score| format!("score({})", score.slot().name)));
+        words.extend(a.custom_masks.iter().map(|mask| format!("mask({})", mask.slot().name)));
         words.extend(a.lse.then(|| "lse".into()));
         words.extend(a.weights.map(|at| {
             match at {
@@ -268,6 +289,18 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.attention.shape, self.feature_text())
     }
+}
+
+/// Two functions of one name would be one function.
+fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<()> {
+    let mut names = HashSet::new();
+    for slot in slots {
+        if !names.insert(slot.name.clone()) {
+            let found = format!("{:?} twice", slot.name);
+            return Err(Error::invalid(format!("custom {kind} name"), found, "distinct names"));
+        }
+    }
+    Ok(())
 }
 
 fn resolve_align(a: &Attention) -> Result<Option<Align>> {

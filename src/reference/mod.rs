@@ -67,6 +67,7 @@ impl Inputs<'_> {
                 Operand::KvLengths => (x.kv_lengths.len(), true),
                 Operand::QLengths => (x.q_lengths.len(), true),
                 Operand::Offsets => (x.offsets.len(), true),
+                Operand::Table => (x.table.len(), true),
                 Operand::O | Operand::Lse | Operand::Weights => continue,
             };
             if exact && found as u64 != wanted {

@@ -81,6 +81,8 @@ pub struct CaseData {
     pub q_lengths: Vec<u32>,
     /// Alignment offsets `[batch]`.
     pub offsets: Vec<i32>,
+    /// Words for the caller's own functions; generated data leaves it empty.
+    pub table: Vec<u32>,
 }
 
 impl CaseData {
@@ -124,6 +126,7 @@ impl CaseData {
             kv_lengths: &self.kv_lengths,
             q_lengths: &self.q_lengths,
             offsets: &self.offsets,
+            table: &self.table,
         }
     }
 

@@ -182,6 +182,7 @@ impl Held {
             kv_lengths: a.kv_lengths.then_some(Table::U32(operands.kv_lengths)),
             q_lengths: a.q_lengths.then_some(Table::U32(operands.q_lengths)),
             offsets: problem.needs_offsets().then_some(Table::I32(operands.offsets)),
+            table: a.table.map(|_| Table::U32(operands.table)),
             workspace: Some((&self.workspace).into()),
         }
     }

@@ -11,7 +11,7 @@ use super::Slot;
 ///
 /// The file defines `load_{name}_4(word) -> vec4<f32>` over `word4` words, and
 /// `load_{name}_1(word, index) -> f32` over `word1` words of `1 << word1_log2` elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Load {
     /// The WGSL file.
     pub slot: Slot,

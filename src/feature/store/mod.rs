@@ -12,7 +12,7 @@ use super::Slot;
 /// The file defines `store_{name}_4(value) -> word4` and `store_{name}_1(value) -> word1`. Where two
 /// elements share a 32-bit word (`halves`), single elements are put in place by atomics, since the
 /// other half may belong to another invocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Store {
     /// The WGSL file.
     pub slot: Slot,

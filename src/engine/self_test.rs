@@ -1,0 +1,211 @@
+//! The self-test: a kernel variant proves itself on the adapter before it serves.
+//!
+//! Drivers miscompile, and a wrong attention looks plausible. So the first time an engine plans with a
+//! variant, that variant runs a small known-answer call with the same features against the float64
+//! reference. A variant that is wrong, or that the driver refuses to compile, is quarantined: it is
+//! named among the rejections, and the next candidate serves. The same run checks a caller's own WGSL
+//! against its closure.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::engine::Engine;
+use crate::error::{Rejection, Result};
+use crate::feature::Operands;
+use crate::kernel::KernelSpec;
+use crate::plan::Plan;
+use crate::problem::{Attention, Operand, Problem};
+use crate::reference::{Inputs, Outputs, attend};
+use crate::tensor::{Broadcast, DType, Layout, Shape};
+
+/// Verdicts so far: `None` is a variant that proved right, `Some` says what is wrong with it.
+#[derive(Debug, Default)]
+pub(crate) struct Verdicts(Mutex<HashMap<KernelSpec, Option<String>>>);
+
+impl Verdicts {
+    fn of(&self, spec: &KernelSpec) -> Option<Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(spec).cloned()
+    }
+
+    fn set(&self, spec: &KernelSpec, verdict: Option<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.clone(), verdict);
+    }
+
+    /// Why a variant is quarantined, if it is.
+    pub(crate) fn refusal(&self, spec: &KernelSpec) -> Option<Rejection> {
+        let reason = self.of(spec)??;
+        Some(Rejection { candidate: spec.to_string(), reason })
+    }
+}
+
+/// Rows and keys of the known-answer call: more than one tile of every kernel, and no multiple of any.
+const ROWS: u32 = 67;
+const KEYS: u32 = 71;
+
+impl Engine {
+    /// Whether every kernel of a plan is right on this device; tries those that have not been tried.
+    ///
+    /// `false` means that at least one is quarantined now.
+    ///
+    /// # Errors
+    /// Invalid argument when a caller's own WGSL does not compile; device lost; out of memory.
+    pub(crate) fn proves(&self, plan: &Plan) -> Result<bool> {
+        let verdicts = plan.kernels().into_iter().map(|spec| self.verdicts.of(spec));
+        let known: Option<Vec<Option<String>>> = verdicts.collect();
+        if let Some(known) = known {
+            return Ok(known.iter().all(Option::is_none));
+        }
+        // What a table means is known to the caller only, so functions that read one are not tried.
+        let reads_table = plan.problem().attention().table.is_some();
+        let answer =
+            if reads_table { self.prepare(plan).map(|()| None) } else { self.known_answer(plan) };
+        let wrong = match answer {
+            Ok(wrong) => wrong,
+            Err(error) if error.is_internal() => Some(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        for spec in plan.kernels() {
+            self.verdicts.set(spec, wrong.clone());
+        }
+        Ok(wrong.is_none())
+    }
+
+    /// Runs the plan's kernels on a small call; says what is wrong with the result.
+    fn known_answer(&self, plan: &Plan) -> Result<Option<String>> {
+        let small = plan.shrunk(&shrink(plan.problem().attention()), &self.capabilities)?;
+        let data = Known::new(small.problem());
+        let found = self.run_host(&small, &data.inputs())?;
+        let wanted = attend(small.problem(), &data.inputs())?;
+        Ok(difference(small.problem(), &found, &wanted))
+    }
+}
+
+/// The same call at small sizes: every feature stays, so that the same variants serve it.
+fn shrink(attention: &Attention) -> Attention {
+    let s = attention.shape;
+    let group = s.group().min(2);
+    let heads_kv = s.heads_kv.min(2);
+    let shape = Shape {
+        batch: s.batch.clamp(1, 2),
+        heads_q: heads_kv * group,
+        heads_kv,
+        seq_q: ROWS,
+        seq_kv: KEYS,
+        ..s
+    };
+    let full = [shape.batch, shape.heads_q, shape.seq_q, shape.seq_kv];
+    let fit = |given: Broadcast| {
+        let axes = given.0.iter().zip(full).map(|(n, full)| if *n == 1 { 1 } else { full });
+        let mut fitted = [1; 4];
+        fitted.iter_mut().zip(axes).for_each(|(to, n)| *to = n);
+        Broadcast(fitted)
+    };
+    Attention {
+        shape,
+        mask: attention.mask.map(fit),
+        bias: attention.bias.map(fit),
+        ..attention.clone().layout(Layout::Bhsd)
+    }
+}
+
+/// The known-answer call's tensors: values of magnitude 1 from a fixed sequence.
+struct Known {
+    tensors: [Vec<f64>; 3],
+    mask: Vec<bool>,
+    bias: Vec<f64>,
+    alibi_slopes: Vec<f64>,
+    sinks: Vec<f64>,
+    kv_lengths: Vec<u32>,
+    q_lengths: Vec<u32>,
+    offsets: Vec<i32>,
+}
+
+impl Known {
+    fn new(problem: &Problem) -> Self {
+        let a = problem.attention();
+        let count = |operand| {
+            let operands = problem.operands();
+            operands.iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n)
+        };
+        // Fibonacci hashing: uniform in [-1, 1), different in every element of every tensor.
+        let value = |salt: u64, i: u64| {
+            let bits = (i + salt * 0x1_0001).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+            bits as f64 / f64::from(1 << 23) - 1.0
+        };
+        let values = |operand, salt: u64, dtype: DType| -> Vec<f64> {
+            (0..count(operand)).map(|i| dtype.round(value(salt, i))).collect()
+        };
+        let single = DType::F32;
+        let lengths = |operand, full: u32| {
+            (0..count(operand)).map(|i| full.saturating_sub(3 + 30 * i as u32)).collect()
+        };
+        Self {
+            tensors: [
+                values(Operand::Q, 1, a.dtype),
+                values(Operand::K, 2, a.dtype),
+                values(Operand::V, 3, a.dtype),
+            ],
+            mask: (0..count(Operand::Mask)).map(|i| value(4, i) < 0.5).collect(),
+            bias: values(Operand::Bias, 5, single),
+            alibi_slopes: values(Operand::AlibiSlopes, 6, single),
+            sinks: values(Operand::Sinks, 7, single),
+            kv_lengths: lengths(Operand::KvLengths, KEYS),
+            q_lengths: lengths(Operand::QLengths, ROWS),
+            offsets: (0..count(Operand::Offsets)).map(|i| 5 - 9 * i as i32).collect(),
+        }
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        let [q, k, v] = &self.tensors;
+        let operands = Operands {
+            mask: &self.mask,
+            bias: &self.bias,
+            alibi_slopes: &self.alibi_slopes,
+            sinks: &self.sinks,
+            kv_lengths: &self.kv_lengths,
+            q_lengths: &self.q_lengths,
+            offsets: &self.offsets,
+            table: &[],
+        };
+        Inputs { q, k, v, operands }
+    }
+}
+
+/// The first output that is off by more than a correct kernel can be: 2^-9 of the values' magnitude in
+/// f32, 2^-7 in f16 and 2^-4 in bf16, far above rounding and far below what a wrong index does.
+fn difference(problem: &Problem, found: &Outputs, wanted: &Outputs) -> Option<String> {
+    let allowed = match problem.attention().dtype {
+        DType::F32 => 2.0_f64.powi(-9),
+        DType::F16 => 2.0_f64.powi(-7),
+        DType::Bf16 => 2.0_f64.powi(-4),
+    };
+    let empty = Vec::new();
+    let outputs = [
+        (Operand::O, &found.o, &wanted.o, true),
+        (Operand::Lse, &found.lse, &wanted.lse, problem.attention().lse),
+        (
+            Operand::Weights,
+            found.weights.as_ref().unwrap_or(&empty),
+            wanted.weights.as_ref().unwrap_or(&empty),
+            true,
+        ),
+    ];
+    for (operand, found, wanted, asked) in outputs {
+        if !asked {
+            continue;
+        }
+        if found.len() != wanted.len() {
+            return Some(format!("self-test: {operand} has {} elements", found.len()));
+        }
+        let off = found.iter().zip(wanted).position(|(x, e)| {
+            let close = (x - e).abs() <= allowed * e.abs().max(1.0);
+            // Equal covers infinities; NaN is never wanted here.
+            !(close || x == e)
+        });
+        if let Some(i) = off {
+            let (x, e) = (found[i], wanted[i]);
+            return Some(format!("wrong in the self-test: {operand}[{i}] is {x:e}, want {e:e}"));
+        }
+    }
+    None
+}

@@ -1,0 +1,149 @@
+//! The caller's own score modifiers and masks: WGSL for the kernels, a Rust closure for the reference.
+//!
+//! They go through exactly the path of the built-in ones: composed into every schedule, fused, and
+//! checked against the closure by the self-test and by `heedful::verify`. The WGSL may use `Position`,
+//! `params`, the functions of `shaders/common`, and `table_word(i)`, word i of the caller's table.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::mask::Mask;
+use super::score::{Score, Stage};
+use super::{Operands, Position, REGISTRY, Slot};
+use crate::error::{Error, Result};
+
+/// A function of the caller's: its name, its WGSL and its meaning on the CPU.
+///
+/// Two are equal when name and WGSL are.
+pub struct Custom<F: ?Sized> {
+    name: String,
+    wgsl: String,
+    meaning: Arc<F>,
+}
+
+/// s → s, after every built-in modifier.
+pub type CustomScore = Custom<dyn Fn(f64, &Position) -> f64 + Send + Sync>;
+
+/// Whether a row may attend to a key; AND-ed with every other mask.
+pub type CustomMask = Custom<dyn Fn(&Position) -> bool + Send + Sync>;
+
+impl CustomScore {
+    /// A score modifier: WGSL that defines `fn score_{name}(s: f32, p: Position) -> f32`, and the same
+    /// as a closure. It must give finite results for finite scores; hiding a key is a mask's work.
+    pub fn new(
+        name: impl Into<String>,
+        wgsl: impl Into<String>,
+        meaning: impl Fn(f64, &Position) -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), wgsl: wgsl.into(), meaning: Arc::new(meaning) }
+    }
+}
+
+impl CustomMask {
+    /// A mask: WGSL that defines `fn mask_{name}(p: Position) -> bool`, and the same as a closure.
+    pub fn new(
+        name: impl Into<String>,
+        wgsl: impl Into<String>,
+        meaning: impl Fn(&Position) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), wgsl: wgsl.into(), meaning: Arc::new(meaning) }
+    }
+}
+
+impl<F: ?Sized> Custom<F> {
+    fn slot_of(&self, kind: &'static str) -> Slot {
+        let (name, source) = (Cow::Owned(self.name.clone()), Cow::Owned(self.wgsl.clone()));
+        Slot { kind, name, source, custom: true }
+    }
+
+    /// The name must be an identifier that no built-in slot of its kind has; the WGSL must define
+    /// the function.
+    pub(crate) fn validate(&self, kind: &'static str) -> Result<()> {
+        let argument = format!("custom {kind} name");
+        let first = self.name.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
+        let rest = self.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !first || !rest {
+            return Err(Error::invalid(argument, format!("{:?}", self.name), "an identifier"));
+        }
+        if REGISTRY.iter().any(|slot| slot.kind == kind && slot.name == self.name) {
+            let found = format!("{:?}", self.name);
+            return Err(Error::invalid(argument, found, "a name no built-in one has"));
+        }
+        let function = format!("fn {kind}_{}(", self.name);
+        if !self.wgsl.contains(&function) {
+            let argument = format!("custom {kind} {:?}", self.name);
+            return Err(Error::invalid(argument, "WGSL without it", format!("{function}…)")));
+        }
+        Ok(())
+    }
+}
+
+impl Score for CustomScore {
+    fn stage(&self) -> Stage {
+        Stage::Biased
+    }
+
+    fn slot(&self) -> Slot {
+        self.slot_of("score")
+    }
+
+    fn apply(&self, s: f64, at: &Position, _: &Operands<'_>) -> f64 {
+        (self.meaning)(s, at)
+    }
+}
+
+impl Mask for CustomMask {
+    fn slot(&self) -> Slot {
+        self.slot_of("mask")
+    }
+
+    fn keeps(&self, at: &Position, _: &Operands<'_>) -> bool {
+        (self.meaning)(at)
+    }
+
+    fn narrow(&self, _: u32, _: i64, keys: Range<i64>) -> Range<i64> {
+        keys
+    }
+}
+
+impl<F: ?Sized> Clone for Custom<F> {
+    fn clone(&self) -> Self {
+        let meaning = Arc::clone(&self.meaning);
+        Self { name: self.name.clone(), wgsl: self.wgsl.clone(), meaning }
+    }
+}
+
+impl<F: ?Sized> PartialEq for Custom<F> {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.wgsl) == (&other.name, &other.wgsl)
+    }
+}
+
+impl<F: ?Sized> Eq for Custom<F> {}
+
+impl<F: ?Sized> Hash for Custom<F> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.name, &self.wgsl).hash(state);
+    }
+}
+
+impl<F: ?Sized> fmt::Debug for Custom<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Custom").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Functions cannot be serialised, and leaving them out would change what is asked.
+#[cfg(feature = "serde")]
+pub(crate) fn refuse<T, S: serde::Serializer>(
+    functions: &[T],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    if functions.is_empty() {
+        return serializer.serialize_unit();
+    }
+    Err(serde::ser::Error::custom("a call with functions of the caller's own has no serial form"))
+}

@@ -1,0 +1,116 @@
+//! The self-test refuses planted faults, names them, and lets the next candidate serve.
+
+mod common;
+
+use common::gpu::engine;
+use heedful::kernel::Kernel;
+use heedful::{Align, Attention, CustomMask, CustomScore, Path, Policy, SelfTest, Shape};
+
+fn call() -> Attention {
+    Attention::new(Shape::self_attention(1, 2, 64, 32)).causal(Align::TopLeft)
+}
+
+/// Forgets the rescaling of what was summed before: right for the first keys only.
+fn no_rescaling(text: &str) -> String {
+    let planted = text.replace("let old = exp2((m - peak) * LOG2_E);", "let old = exp2(m - m);");
+    assert_ne!(planted, text, "the fault is planted");
+    planted
+}
+
+/// Transposes nothing it should.
+fn shifted_key(text: &str) -> String {
+    let planted = text.replace("let k_row = key0 + r * 4u;", "let k_row = key0 + r * 4u + 1u;");
+    assert_ne!(planted, text, "the fault is planted");
+    planted
+}
+
+/// Does not compile.
+fn broken(text: &str) -> String {
+    format!("{text}\nfn broken() -> u32 {{ return nothing; }}\n")
+}
+
+#[test]
+fn a_wrong_variant_is_refused_by_name_and_the_next_serves() {
+    let Some(engine) = engine("a_wrong_variant") else { return };
+    let first = engine.plan_with(&call(), &off()).unwrap().kernels()[0].kernel;
+    engine.plant(first, no_rescaling);
+    let plan = engine.plan(&call()).unwrap();
+    assert_ne!(plan.kernels()[0].kernel, first, "{plan}");
+    let refused = &plan.rejections()[0];
+    assert!(refused.candidate.starts_with(first.name()), "{plan}");
+    assert!(refused.reason.contains("wrong in the self-test"), "{plan}");
+    assert!(plan.to_string().contains("wrong in the self-test"), "{plan}");
+    // The verdict is remembered: planning again tries nothing anew.
+    let compiled = engine.compiled_kernels();
+    engine.plan(&call()).unwrap();
+    assert_eq!(engine.compiled_kernels(), compiled);
+}
+
+#[test]
+fn when_every_candidate_is_wrong_each_is_named() {
+    let Some(engine) = engine("every_candidate_wrong") else { return };
+    engine.plant(Kernel::FusedForward, no_rescaling);
+    engine.plant(Kernel::FusedForwardSubgroup, no_rescaling);
+    let plan = engine.plan(&call()).unwrap();
+    assert_eq!(plan.path(), Path::Staged, "{plan}");
+
+    let engine = common::gpu::engine("every_candidate_wrong").unwrap();
+    engine.plant(Kernel::FusedForward, broken);
+    engine.plant(Kernel::FusedForwardSubgroup, broken);
+    engine.plant(Kernel::StagedScore, shifted_key);
+    let error = engine.plan(&call()).unwrap_err();
+    assert!(error.is_unsupported(), "{error}");
+    assert_eq!(error.rejections().len(), 3, "{error}");
+    assert!(error.to_string().contains("staged_score"), "{error}");
+}
+
+#[test]
+fn the_self_test_can_be_switched_off() {
+    let Some(engine) = engine("switched_off") else { return };
+    let plan = engine.plan_with(&call(), &off()).unwrap();
+    assert_eq!(engine.compiled_kernels(), 0, "planning alone compiles and submits nothing");
+    engine.plant(plan.kernels()[0].kernel, no_rescaling);
+    // The planted kernel is still the choice, since nobody tried it.
+    let again = engine.plan_with(&call(), &off()).unwrap();
+    assert_eq!(again.kernels(), plan.kernels());
+}
+
+fn off() -> Policy {
+    Policy { self_test: SelfTest::Off, ..Policy::default() }
+}
+
+#[test]
+fn a_callers_function_that_differs_from_its_closure_is_refused() {
+    let Some(engine) = engine("differs_from_closure") else { return };
+    let wgsl = "fn mask_even(p: Position) -> bool { return p.key % 2u == 0u; }";
+    let right = CustomMask::new("even", wgsl, |at| at.key % 2 == 0);
+    assert!(engine.plan(&call().keep(right)).is_ok());
+    let engine = common::gpu::engine("differs_from_closure").unwrap();
+    let wrong = CustomMask::new("even", wgsl, |at| at.key % 2 == 1);
+    let error = engine.plan(&call().keep(wrong)).unwrap_err();
+    assert!(error.is_unsupported(), "{error}");
+    assert!(error.to_string().contains("wrong in the self-test"), "{error}");
+}
+
+#[test]
+fn errors_in_a_callers_function_come_back_with_its_own_lines() {
+    let Some(engine) = engine("own_lines") else { return };
+    let wgsl =
+        "// A comment.\n\nfn score_bent(s: f32, p: Position) -> f32 {\n  return s + nowhere;\n}\n";
+    let attention = call().score(CustomScore::new("bent", wgsl, |s, _| s));
+    let error = engine.plan(&attention).unwrap_err();
+    assert!(error.is_invalid(), "{error}");
+    assert_eq!(error.argument(), Some("custom/score/bent.wgsl:4"), "{error}");
+    assert!(error.to_string().contains("nowhere"), "{error}");
+
+    let named = |name: &str| {
+        let wgsl = format!("fn mask_{name}(p: Position) -> bool {{ return true; }}");
+        call().keep(CustomMask::new(name, wgsl, |_| true)).validate()
+    };
+    assert!(named("fine_1").is_ok());
+    for name in ["", "1st", "a-b", "causal"] {
+        assert!(named(name).unwrap_err().is_invalid(), "{name}");
+    }
+    let missing = call().keep(CustomMask::new("gone", "fn other() {}", |_| true));
+    assert!(missing.validate().unwrap_err().to_string().contains("fn mask_gone("));
+}
