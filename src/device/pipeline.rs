@@ -15,11 +15,14 @@ pub(crate) struct Pipeline {
     pub(crate) layout: wgpu::BindGroupLayout,
 }
 
+/// A change to a kernel's text.
+type Edit = fn(&str) -> String;
+
 /// The variants compiled so far on one device.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
     compiled: Mutex<HashMap<KernelSpec, Arc<Pipeline>>>,
-    planted: Mutex<HashMap<Kernel, fn(&str) -> String>>,
+    planted: Mutex<HashMap<Kernel, Edit>>,
 }
 
 impl PipelineCache {
@@ -48,7 +51,7 @@ impl PipelineCache {
     }
 
     /// Edits the text of a kernel before it is compiled, for tests of the self-test.
-    pub(crate) fn plant(&self, kernel: Kernel, edit: fn(&str) -> String) {
+    pub(crate) fn plant(&self, kernel: Kernel, edit: Edit) {
         self.planted.lock().unwrap_or_else(PoisonError::into_inner).insert(kernel, edit);
     }
 }
