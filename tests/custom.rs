@@ -1,4 +1,5 @@
 //! The caller's own score modifiers and masks, on every path, against their closures.
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The engine on a device: small limits, borrowed devices, the caller's encoder and buffers, bad tensors.
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod common;
 
@@ -89,13 +90,13 @@ fn small_binding_limits_split_blocks_and_keys() {
         return;
     };
     let engine = Engine::from_wgpu(device, queue);
-    assert_eq!(engine.capabilities().max_binding_bytes, u64::from(limit));
+    assert_eq!(engine.capabilities().max_binding_bytes, limit);
     for (seq_q, seq_kv, dim) in [(70, 300, 64), (300, 130, 33), (5, 700, 40)] {
         let shape = Shape { seq_q, heads_kv: 2, ..Shape::self_attention(2, 4, seq_kv, dim) };
         let attention = everything(shape).with_weights(WeightsAt::Probabilities);
         let plan = check(&engine, &attention, Placement::Aligned);
         let splits = plan.block().splits_keys(plan.problem());
-        assert_eq!(splits, u64::from(dim * seq_kv * 4) > u64::from(limit), "{plan}");
+        assert_eq!(splits, u64::from(dim * seq_kv * 4) > limit, "{plan}");
         let attention = attention.dtype(DType::F16).with_weights(WeightsAt::AfterBias);
         check(&engine, &attention, Placement::Odd);
     }
