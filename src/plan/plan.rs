@@ -236,6 +236,12 @@ impl FusedPlan {
                 "needs subgroups of at least 4 and a tuning row for this class; the device {has} {low} to {high}"
             )));
         };
+        if policy.path == Path::Auto && tuning::spills(caps, &rows) {
+            let registers = rows.rows * (rows.dim_qk + rows.dim_v);
+            return Err(refuse(&format!(
+                "{registers} f32 registers per invocation spill on this device; the fused path can be asked for"
+            )));
+        }
         let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
         let operands = [Operand::Q, Operand::K, Operand::V, Operand::O];
         let elements = operands.map(|operand| element_of(problem, operand, caps));

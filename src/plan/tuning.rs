@@ -51,6 +51,14 @@ pub const TABLE: &[TuningRow] = &[
     row(Class::Any, 512, false, 1, 64),
 ];
 
+/// Most f32 registers a row may take on hardware before its kernel spills; software spills to cache anyway.
+const MAX_ROW_REGISTERS: u32 = 160;
+
+/// Whether a row tile is known to be slow on a device: q and o of one row do not fit its registers.
+pub fn spills(caps: &Capabilities, tile: &RowTile) -> bool {
+    caps.device_type != "cpu" && tile.rows * (tile.dim_qk + tile.dim_v) > MAX_ROW_REGISTERS
+}
+
 /// Widest group that fetches together: more would need subgroups that many adapters lack.
 const MAX_FETCH: u32 = 8;
 
