@@ -85,7 +85,7 @@ pub use feature::custom::{CustomMask, CustomScore};
 pub use feature::mask::Window;
 pub use feature::score::standard_slopes;
 pub use plan::{Capabilities, Path, Plan, Policy, SelfTest};
-pub use problem::{Attention, Operand, Problem, WeightsAt};
+pub use problem::{Attention, Operand, Packed, Problem, WeightsAt};
 pub use tensor::{Broadcast, DType, Layout, Scalar, Shape, Strides};
 pub use wgpu;
 

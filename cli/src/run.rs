@@ -35,6 +35,8 @@ impl Call {
             kv_lengths: &self.kv_lengths,
             q_lengths: &self.q_lengths,
             offsets: &[],
+            cu_seqlens_q: &[],
+            cu_seqlens_kv: &[],
             table: &[],
         };
         Inputs { q: &self.q, k: &self.k, v: &self.v, operands }

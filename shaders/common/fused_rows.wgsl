@@ -22,7 +22,7 @@ fn finish_row(rows: Rows, row: u32, seen: Normalizer) -> f32 {
     total = normalize_merge(seen, normalize_start(rows.head));
   }
   if (LSE) {
-    lse_store((rows.batch * params.heads_q + rows.head) * params.seq_q + row, normalize_lse(total));
+    lse_store(lse_index(rows, row), normalize_lse(total));
   }
   // A sink may have raised the maximum that o is relative to.
   let scale = normalize_exp(seen.m, total.m) * normalize_reciprocal(total);
@@ -39,17 +39,18 @@ fn modify(product: f32, p: Position) -> f32 {
 fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
   let batch = params.batch0 + workgroup.y / params.head_n;
   let head = params.head0 + workgroup.y % params.head_n;
-  let row_end = params.row0 + params.row_n;
+  let block_end = params.row0 + params.row_n;
   let row0 = params.row0 + workgroup.x * (LANES * ROWS);
-  let rows = rows_of(batch, head, row0, min(row0 + LANES * ROWS, row_end) - 1u);
+  let rows = rows_of(batch, head, row0, min(row0 + LANES * ROWS, block_end) - 1u);
+  let row_end = stored_end(rows, block_end);
   let visible = key_range(rows);
   let whole = whole_range(rows, visible);
   let row = row0 + lane;
   let head_kv = head / params.group;
-  let q_at = params.q_base + batch * params.q_stride_batch + head * params.q_stride_head;
-  let o_at = params.o_base + batch * params.o_stride_batch + head * params.o_stride_head;
-  let k_at = params.k_base + batch * params.k_stride_batch + head_kv * params.k_stride_head;
-  let v_at = params.v_base + batch * params.v_stride_batch + head_kv * params.v_stride_head;
+  let q_at = params.q_base + q_origin(batch) + head * params.q_stride_head;
+  let o_at = params.o_base + o_origin(batch) + head * params.o_stride_head;
+  let k_at = params.k_base + k_origin(batch) + head_kv * params.k_stride_head;
+  let v_at = params.v_base + v_origin(batch) + head_kv * params.v_stride_head;
   registers_load_q(q_at, row, row_end);
 
   var m = RowVec(LOWEST);

@@ -55,6 +55,11 @@ struct Params {
   aux_q_lengths: u32,
   aux_offsets: u32,
   aux_table: u32,
+  aux_cu_seqlens_q: u32,
+  aux_cu_seqlens_kv: u32,
+  // Rows of packed tensors.
+  total_q: u32,
+  total_kv: u32,
   scale: f32,
   softcap: f32,
   diagonal_offset: i32,

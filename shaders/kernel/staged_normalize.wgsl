@@ -61,7 +61,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     workgroupBarrier();
   }
-  if (!alive) { return; }
+  if (!alive || row >= stored_end(rows, row + 1u)) { return; }
   let head_lane = lane - slice;
   var total = Normalizer(sh_m[head_lane], sh_l[head_lane]);
   if (row < rows.q_len) {
@@ -78,7 +78,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (slice == 0u) {
     inverse_sums[scratch_row] = inverse;
     if (LSE) {
-      lse_store(all_row, normalize_lse(total));
+      lse_store(lse_index(rows, row), normalize_lse(total));
     }
   }
   if (CAPTURE == CAPTURE_PROBABILITIES) {

@@ -41,9 +41,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let row0 = params.row0 + workgroup.y * TILE;
   let row_end = params.row0 + params.row_n;
   let key0 = params.key0 + workgroup.x * TILE;
-  let key_end = params.key0 + params.key_n;
   let rows = rows_of(batch, head, row0, min(row0 + TILE, row_end) - 1u);
   let visible = key_range(rows);
+  let key_end = read_end(rows, params.key0 + params.key_n);
   let hidden = key0 >= visible.y || key0 + TILE <= visible.x;
   if (hidden && CAPTURE == CAPTURE_NONE) { return; }
 
@@ -52,8 +52,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let d = lane >> 4u;
   let q_row = row0 + r * 4u;
   let k_row = key0 + r * 4u;
-  let q_at = params.q_base + batch * params.q_stride_batch + head * params.q_stride_head + q_row * params.q_stride_row;
-  let k_at = params.k_base + batch * params.k_stride_batch + (head / params.group) * params.k_stride_head
+  let q_at = params.q_base + q_origin(batch) + head * params.q_stride_head + q_row * params.q_stride_row;
+  let k_at = params.k_base + k_origin(batch) + (head / params.group) * params.k_stride_head
     + k_row * params.k_stride_row;
   let x = lane & 7u;
   let y = lane >> 3u;

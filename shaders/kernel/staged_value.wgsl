@@ -53,7 +53,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let e_row = local_row0 + r * 4u;
   let column = column0 + r * 4u;
   let n = min(max(params.dim_v, column) - column, 4u);
-  let v_at = params.v_base + batch * params.v_stride_batch + (head / params.group) * params.v_stride_head + column;
+  let v_at = params.v_base + v_origin(batch) + (head / params.group) * params.v_stride_head + column;
   let x = lane & 7u;
   let y = lane >> 3u;
   var acc: array<vec4<f32>, 16>;
@@ -84,7 +84,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var i = 0u; i < 16u; i += 1u) {
     let local_row = local_row0 + tile_row(i, y);
     let column = column0 + tile_column(i, x);
-    if (local_row < params.row_n && column < params.dim_v) {
+    let row_end = stored_end(rows, params.row0 + params.row_n);
+    if (params.row0 + local_row < row_end && column < params.dim_v) {
       let scratch_row = workgroup.z * params.row_n + local_row;
       finish4(rows, scratch_row, params.row0 + local_row, column, sums[i]);
     }
@@ -103,7 +104,7 @@ fn finish4(rows: Rows, scratch_row: u32, row: u32, column: u32, sum: vec4<f32>) 
       return;
     }
   }
-  let at = params.o_base + rows.batch * params.o_stride_batch + rows.head * params.o_stride_head
+  let at = params.o_base + o_origin(rows.batch) + rows.head * params.o_stride_head
     + row * params.o_stride_row + column;
   o_store4(at, min(params.dim_v - column, 4u), total * inverse_sums[scratch_row]);
 }

@@ -129,6 +129,8 @@ impl Tables {
             Operand::KvLengths => self.base.aux_kv_lengths = word,
             Operand::QLengths => self.base.aux_q_lengths = word,
             Operand::Offsets => self.base.aux_offsets = word,
+            Operand::CuSeqlensQ => self.base.aux_cu_seqlens_q = word,
+            Operand::CuSeqlensKv => self.base.aux_cu_seqlens_kv = word,
             _ => self.base.aux_table = word,
         }
         match table {

@@ -277,16 +277,20 @@ fn touched(problem: &Problem, operand: Operand, block: &Block, keys: &Range<u32>
     let group = s.group();
     let kv_heads = block.heads.start / group..(block.heads.end - 1) / group + 1;
     let strided = |heads: &Range<u32>, rows: &Range<u32>, dim: u32| {
+        // Where packed sequences lie is known on the GPU only: all rows are bound.
+        let all = 0..problem.extent(operand).1;
+        let (batch, rows) = match a.packed {
+            Some(_) => (0..1, &all),
+            None => (block.batch.clone(), rows),
+        };
         if rows.is_empty() {
             return 0..0;
         }
         let strides = problem.strides(operand);
-        let first = strides.index(block.batch.start.into(), heads.start.into(), rows.start.into());
-        let last = strides.index(
-            (block.batch.end - 1).into(),
-            (heads.end - 1).into(),
-            (rows.end - 1).into(),
-        );
+        let index =
+            |[batch, head, row]: [u32; 3]| strides.index(batch.into(), head.into(), row.into());
+        let first = index([batch.start, heads.start, rows.start]);
+        let last = index([batch.end - 1, heads.end - 1, rows.end - 1]);
         first..last + u64::from(dim)
     };
     let all_keys = 0..s.seq_kv;
@@ -307,6 +311,7 @@ fn touched(problem: &Problem, operand: Operand, block: &Block, keys: &Range<u32>
         Operand::K => strided(&kv_heads, keys, s.dim_qk),
         Operand::V => strided(&kv_heads, keys, s.dim_v),
         Operand::O => strided(&block.heads, &block.rows, s.dim_v),
+        Operand::Lse if a.packed.is_some() => 0..u64::from(problem.extent(Operand::O).1) * heads,
         Operand::Lse => dense(by_row(1, 0), &(0..1)),
         Operand::Weights => dense(by_row(seq_kv, 1), &all_keys),
         Operand::Mask => a.mask.map_or(0..0, |mask| dense(mask.strides(), &all_keys)),
@@ -396,6 +401,8 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
         bias_stride_head: bias[1],
         bias_stride_row: bias[2],
         bias_stride_key: bias[3],
+        total_q: a.packed.map_or(0, |packed| packed.total_q),
+        total_kv: a.packed.map_or(0, |packed| packed.total_kv),
         scale: problem.scale(),
         softcap: a.softcap.map_or(1.0, |cap| cap.get()),
         diagonal_offset: given(problem.align()),

@@ -3,6 +3,7 @@
 use crate::device::{self, Readback};
 use crate::engine::{Engine, Table, Tensors};
 use crate::error::Result;
+use crate::feature::Operands;
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
 use crate::reference::{Inputs, Outputs};
@@ -30,7 +31,7 @@ impl Engine {
         let o = pending.o.read_blocking()?;
         let lse = pending.lse.map(Readback::read_blocking).transpose()?;
         let weights = pending.weights.map(Readback::read_blocking).transpose()?;
-        Ok(collect(plan.problem(), &o, lse.as_deref(), weights.as_deref()))
+        Ok(collect(plan.problem(), &inputs.operands, &o, lse.as_deref(), weights.as_deref()))
     }
 
     /// [`run_host`](Self::run_host) without blocking the thread.
@@ -48,7 +49,7 @@ impl Engine {
             Some(weights) => Some(weights.read().await?),
             None => None,
         };
-        Ok(collect(plan.problem(), &o, lse.as_deref(), weights.as_deref()))
+        Ok(collect(plan.problem(), &inputs.operands, &o, lse.as_deref(), weights.as_deref()))
     }
 
     fn start_host(&self, plan: &Plan, inputs: &Inputs<'_>) -> Result<Pending> {
@@ -93,6 +94,8 @@ impl Engine {
         tensors.sinks = a.sinks.then_some(Table::F32(&sinks));
         tensors.kv_lengths = a.kv_lengths.then_some(Table::U32(given.kv_lengths));
         tensors.q_lengths = a.q_lengths.then_some(Table::U32(given.q_lengths));
+        tensors.cu_seqlens_q = a.packed.map(|_| Table::U32(given.cu_seqlens_q));
+        tensors.cu_seqlens_kv = a.packed.map(|_| Table::U32(given.cu_seqlens_kv));
         tensors.table = a.table.map(|_| Table::U32(given.table));
         tensors.offsets = problem.needs_offsets().then_some(Table::I32(given.offsets));
 
@@ -114,22 +117,36 @@ impl Engine {
     }
 }
 
-/// Decodes outputs; o is gathered from the problem's layout.
-fn collect(problem: &Problem, o: &[u8], lse: Option<&[u8]>, weights: Option<&[u8]>) -> Outputs {
+/// Decodes outputs into gapless ones; rows that packed tensors do not hold are 0 and −∞.
+fn collect(
+    problem: &Problem,
+    operands: &Operands<'_>,
+    o: &[u8],
+    lse: Option<&[u8]>,
+    weights: Option<&[u8]>,
+) -> Outputs {
     let a = problem.attention();
-    let s = a.shape;
+    let dim_v = a.shape.dim_v as usize;
     let stored = a.dtype.decode(o);
-    let strides = problem.strides(Operand::O);
-    let mut gathered = Vec::with_capacity(s.elements()[3] as usize);
-    for batch in 0..s.batch {
-        for head in 0..s.heads_q {
-            for row in 0..s.seq_q {
-                let start = strides.index(batch.into(), head.into(), row.into()) as usize;
-                gathered.extend_from_slice(&stored[start..start + s.dim_v as usize]);
-            }
+    let stored_lse = lse.map(|bytes| DType::F32.decode(bytes));
+    let mut outputs = Outputs {
+        o: Vec::with_capacity(a.shape.elements()[3] as usize),
+        lse: Vec::new(),
+        weights: weights.map(|bytes| DType::F32.decode(bytes)),
+    };
+    for [batch, head, row] in a.shape.row_positions() {
+        let at = [batch, head, row];
+        let held = problem.stores(batch, row, operands);
+        let start = problem.index(Operand::O, at, operands) as usize;
+        match stored.get(start..start + dim_v) {
+            Some(values) if held => outputs.o.extend_from_slice(values),
+            _ => outputs.o.resize(outputs.o.len() + dim_v, 0.0),
+        }
+        if let Some(lse) = &stored_lse {
+            let index = problem.lse_index(at, operands) as usize;
+            let value = lse.get(index).copied().filter(|_| held);
+            outputs.lse.push(value.unwrap_or(f64::NEG_INFINITY));
         }
     }
-    let lse = lse.map_or_else(Vec::new, |bytes| DType::F32.decode(bytes));
-    let weights = weights.map(|bytes| DType::F32.decode(bytes));
-    Outputs { o: gathered, lse, weights }
+    outputs
 }

@@ -14,7 +14,7 @@ use crate::error::{Rejection, Result};
 use crate::feature::Operands;
 use crate::kernel::KernelSpec;
 use crate::plan::Plan;
-use crate::problem::{Attention, Operand, Problem};
+use crate::problem::{Attention, Operand, Packed, Problem};
 use crate::reference::{Inputs, Outputs, attend};
 use crate::tensor::{Broadcast, DType, Layout, Shape};
 
@@ -84,6 +84,8 @@ impl Engine {
 fn shrink(attention: &Attention) -> Attention {
     let s = attention.shape;
     let group = s.group().min(2);
+    // Two sequences of ROWS - 3 and ROWS - 33 rows, as the length tables of `Known` say.
+    let packed = attention.packed.map(|_| Packed { total_q: 2 * ROWS, total_kv: 2 * KEYS });
     let heads_kv = s.heads_kv.min(2);
     let shape = Shape {
         batch: s.batch.clamp(1, 2),
@@ -100,11 +102,13 @@ fn shrink(attention: &Attention) -> Attention {
         fitted.iter_mut().zip(axes).for_each(|(to, n)| *to = n);
         Broadcast(fitted)
     };
+    let layout = if packed.is_some() { Layout::Bshd } else { Layout::Bhsd };
     Attention {
         shape,
+        packed,
         mask: attention.mask.map(fit),
         bias: attention.bias.map(fit),
-        ..attention.clone().layout(Layout::Bhsd)
+        ..attention.clone().layout(layout)
     }
 }
 
@@ -118,6 +122,7 @@ struct Known {
     kv_lengths: Vec<u32>,
     q_lengths: Vec<u32>,
     offsets: Vec<i32>,
+    cu_seqlens: [Vec<u32>; 2],
 }
 
 impl Known {
@@ -139,6 +144,10 @@ impl Known {
         let lengths = |operand, full: u32| {
             (0..count(operand)).map(|i| full.saturating_sub(3 + 30 * i as u32)).collect()
         };
+        let starts = |operand, full: u32| -> Vec<u32> {
+            let ends = [0, full - 3, 2 * full - 36, 2 * full - 36];
+            ends.into_iter().take(count(operand) as usize).collect()
+        };
         Self {
             tensors: [
                 values(Operand::Q, 1, a.dtype),
@@ -151,6 +160,7 @@ impl Known {
             sinks: values(Operand::Sinks, 7, single),
             kv_lengths: lengths(Operand::KvLengths, KEYS),
             q_lengths: lengths(Operand::QLengths, ROWS),
+            cu_seqlens: [starts(Operand::CuSeqlensQ, ROWS), starts(Operand::CuSeqlensKv, KEYS)],
             offsets: (0..count(Operand::Offsets)).map(|i| 5 - 9 * i as i32).collect(),
         }
     }
@@ -165,6 +175,8 @@ impl Known {
             kv_lengths: &self.kv_lengths,
             q_lengths: &self.q_lengths,
             offsets: &self.offsets,
+            cu_seqlens_q: &self.cu_seqlens[0],
+            cu_seqlens_kv: &self.cu_seqlens[1],
             table: &[],
         };
         Inputs { q, k, v, operands }

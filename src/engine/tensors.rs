@@ -65,6 +65,10 @@ pub struct Tensors<'a> {
     pub q_lengths: Option<Table<'a>>,
     /// Alignment offsets `[batch]`, i32.
     pub offsets: Option<Table<'a>>,
+    /// First query row of each packed sequence and their total, `[batch + 1]`, u32.
+    pub cu_seqlens_q: Option<Table<'a>>,
+    /// First key of each packed sequence and their total, `[batch + 1]`, u32.
+    pub cu_seqlens_kv: Option<Table<'a>>,
     /// Words for the caller's own functions.
     pub table: Option<Table<'a>>,
     /// Scratch of at least `plan.workspace_bytes()` bytes (usage `STORAGE`); `None` uses the
@@ -94,6 +98,8 @@ impl<'a> Tensors<'a> {
             kv_lengths: None,
             q_lengths: None,
             offsets: None,
+            cu_seqlens_q: None,
+            cu_seqlens_kv: None,
             table: None,
             workspace: None,
         }
@@ -120,6 +126,8 @@ impl<'a> Tensors<'a> {
             Operand::KvLengths => self.kv_lengths,
             Operand::QLengths => self.q_lengths,
             Operand::Offsets => self.offsets,
+            Operand::CuSeqlensQ => self.cu_seqlens_q,
+            Operand::CuSeqlensKv => self.cu_seqlens_kv,
             Operand::Table => self.table,
             _ => None,
         }
@@ -189,12 +197,14 @@ const ALL_VIEWS: [Operand; 8] = [
     Operand::Bias,
 ];
 
-pub(crate) const ALL_TABLES: [Operand; 6] = [
+pub(crate) const ALL_TABLES: [Operand; 8] = [
     Operand::AlibiSlopes,
     Operand::Sinks,
     Operand::KvLengths,
     Operand::QLengths,
     Operand::Offsets,
+    Operand::CuSeqlensQ,
+    Operand::CuSeqlensKv,
     Operand::Table,
 ];
 

@@ -124,6 +124,10 @@ pub struct Operands<'a> {
     pub q_lengths: &'a [u32],
     /// Alignment offset of each sequence.
     pub offsets: &'a [i32],
+    /// First query row of each packed sequence, and their total.
+    pub cu_seqlens_q: &'a [u32],
+    /// First key of each packed sequence, and their total.
+    pub cu_seqlens_kv: &'a [u32],
     /// Words for the caller's own functions; closures have their own copy.
     pub table: &'a [u32],
 }

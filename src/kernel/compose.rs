@@ -208,8 +208,20 @@ fn store_glue(out: &mut String, element: Element) {
 }
 
 fn position_glue(out: &mut String, spec: &KernelSpec) {
+    origin_glue(out, spec);
+    let packed = |full: &str, table: &str, total: &str| {
+        format!(
+            "let start = min(aux[params.{table} + batch], params.{total}); \
+             let end = min(aux[params.{table} + batch + 1u], params.{total}); \
+             return min(max(start, end) - start, params.{full});"
+        )
+    };
     let table = |on: bool, full: &str, table: &str| {
-        if on {
+        if spec.packed && full == "seq_q" {
+            packed(full, "aux_cu_seqlens_q", "total_q")
+        } else if spec.packed {
+            packed(full, "aux_cu_seqlens_kv", "total_kv")
+        } else if on {
             format!("return min(aux[params.{table} + batch], params.{full});")
         } else {
             format!("return params.{full};")
@@ -238,6 +250,34 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
     }
     let signature = "narrow(rows: Rows, keys: vec2<i32>) -> vec2<i32>";
     function(out, signature, &format!("{body} return range;"));
+}
+
+/// Where a sequence starts in q, k, v, o and lse, and how many of a block's rows are stored.
+fn origin_glue(out: &mut String, spec: &KernelSpec) {
+    let tensors = [("q", "q"), ("k", "kv"), ("v", "kv"), ("o", "q")];
+    for (name, side) in tensors {
+        let body = if spec.packed {
+            format!(
+                "return min(aux[params.aux_cu_seqlens_{side} + batch], params.total_{side}) * \
+                 params.{name}_stride_row;"
+            )
+        } else {
+            format!("return batch * params.{name}_stride_batch;")
+        };
+        function(out, &format!("{name}_origin(batch: u32) -> u32"), &body);
+    }
+    let lse = if spec.packed {
+        "return (min(aux[params.aux_cu_seqlens_q + rows.batch], params.total_q) + row) * \
+         params.heads_q + rows.head;"
+    } else {
+        "return (rows.batch * params.heads_q + rows.head) * params.seq_q + row;"
+    };
+    function(out, "lse_index(rows: Rows, row: u32) -> u32", lse);
+    let end = if spec.packed { "return min(row_end, rows.q_len);" } else { "return row_end;" };
+    function(out, "stored_end(rows: Rows, row_end: u32) -> u32", end);
+    // In packed tensors the keys past a sequence's own are another's, or nobody's.
+    let end = if spec.packed { "return min(key_end, rows.kv_len);" } else { "return key_end;" };
+    function(out, "read_end(rows: Rows, key_end: u32) -> u32", end);
 }
 
 fn score_glue(out: &mut String, spec: &KernelSpec) {

@@ -119,6 +119,14 @@ params! {
     aux_offsets: u32,
     /// First word of the caller's table in `aux`.
     aux_table: u32,
+    /// First word of the packed sequences' query starts in `aux`.
+    aux_cu_seqlens_q: u32,
+    /// First word of the packed sequences' key starts in `aux`.
+    aux_cu_seqlens_kv: u32,
+    /// Query rows of packed tensors.
+    total_q: u32,
+    /// Keys of packed tensors.
+    total_kv: u32,
     /// Factor on q·k.
     scale: f32,
     /// Score cap.

@@ -172,6 +172,8 @@ pub struct KernelSpec {
     pub kv_lengths: bool,
     /// Whether query lengths come from a table.
     pub q_lengths: bool,
+    /// Whether sequences are packed one after another.
+    pub packed: bool,
     /// Whether functions of the caller's own read a table.
     pub table: bool,
     /// Whether rows start with a sink.
@@ -197,6 +199,7 @@ impl KernelSpec {
             alibi: None,
             kv_lengths: false,
             q_lengths: false,
+            packed: false,
             table: false,
             sink: false,
             lse: false,
@@ -213,6 +216,7 @@ impl KernelSpec {
         Self {
             masks: problem.masks().iter().map(|mask| mask.slot()).collect(),
             diagonal: has_diagonal.then(|| problem.align().slot()),
+            packed: a.packed.is_some(),
             table: a.table.is_some(),
             kv_lengths: a.kv_lengths,
             q_lengths: a.q_lengths,
@@ -297,6 +301,7 @@ impl KernelSpec {
             || self.q_lengths
             || self.sink
             || self.table
+            || self.packed
             || self.alibi.is_some()
             || self.diagonal == per_batch
     }
@@ -381,6 +386,7 @@ impl fmt::Display for KernelSpec {
         let mut masks: Vec<String> = self.masks.iter().map(|slot| slot.name.to_string()).collect();
         masks.extend(self.kv_lengths.then(|| "kv".to_owned()));
         masks.extend(self.q_lengths.then(|| "q".to_owned()));
+        masks.extend(self.packed.then(|| "packed".to_owned()));
         write!(f, "{}/{}", self.kernel.name(), join(elements, "."))?;
         write!(f, "/{}/{}", join(scores, "+"), join(masks, "+"))?;
         if let Some(slot) = &self.diagonal {

@@ -162,7 +162,13 @@ impl BlockSize {
             what,
             bytes: problem
                 .strides(operand)
-                .span(self.batch.into(), heads.into(), u64::from(seq.max(1)), dim.into())
+                // Where packed sequences lie is known on the GPU only: all rows are bound.
+                .span(
+                    if a.packed.is_some() { 1 } else { self.batch.into() },
+                    heads.into(),
+                    u64::from(a.packed.map_or(seq, |_| problem.extent(operand).1).max(1)),
+                    dim.into(),
+                )
                 .and_then(|n| n.checked_mul(a.dtype.bytes())),
             limit,
             by_keys,

@@ -25,6 +25,16 @@ pub enum WeightsAt {
     Probabilities,
 }
 
+/// Rows of tensors that hold sequences one after another, without padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Packed {
+    /// Query rows of all sequences together.
+    pub total_q: u32,
+    /// Keys of all sequences together.
+    pub total_kv: u32,
+}
+
 /// One attention call: `o = softmax(mask(bias + cap(scale · q kᵀ))) v`, as plain data.
 ///
 /// Nothing is computed or checked until [`validate`](Self::validate); equal descriptors are equal
@@ -65,6 +75,8 @@ pub struct Attention {
     pub kv_lengths: bool,
     /// Whether query lengths `[batch]` come with the tensors; rows past them give 0 and −∞.
     pub q_lengths: bool,
+    /// Sequences of different lengths packed one after another; see [`packed`](Self::packed).
+    pub packed: Option<Packed>,
     /// Score modifiers of the caller's own, after the built-in ones, in order.
     #[cfg_attr(feature = "serde", serde(serialize_with = "refuse", skip_deserializing))]
     pub custom_scores: Vec<CustomScore>,
@@ -103,6 +115,7 @@ impl Attention {
             sinks: false,
             kv_lengths: false,
             q_lengths: false,
+            packed: None,
             custom_scores: Vec::new(),
             custom_masks: Vec::new(),
             table: None,
@@ -179,6 +192,15 @@ impl Attention {
     pub fn q_lengths(mut self) -> Self {
         self.q_lengths = true;
         self
+    }
+
+    /// Packs sequences of different lengths one after another: q and o are `[total_q, heads_q, dim]`,
+    /// k and v `[total_kv, heads_kv, dim]`, lse `[total_q, heads_q]`. Sequence b has the query rows
+    /// `cu_seqlens_q[b]..cu_seqlens_q[b + 1]` and likewise its keys; both tables, `[batch + 1]`, come
+    /// with the tensors. The shape's seq_q and seq_kv are the longest lengths; rows beyond are neither
+    /// read nor written. Layouts become [`Layout::Bshd`].
+    pub fn packed(self, total_q: u32, total_kv: u32) -> Self {
+        Self { packed: Some(Packed { total_q, total_kv }), ..self.layout(Layout::Bshd) }
     }
 
     /// Adds a score modifier of the caller's own, fused into every kernel.

@@ -4,5 +4,5 @@ mod attention;
 pub mod cost;
 mod problem;
 
-pub use attention::{Attention, WeightsAt};
+pub use attention::{Attention, Packed, WeightsAt};
 pub use problem::{Operand, Problem};

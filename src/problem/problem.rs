@@ -10,7 +10,7 @@ use crate::feature::mask::{Causal, Dense, Mask};
 use crate::feature::score::{Bias, Scale, Score, Softcap};
 use crate::feature::{Operands, Position, Slot};
 use crate::problem::{Attention, WeightsAt};
-use crate::tensor::{Scalar, Strides};
+use crate::tensor::{Layout, MAX_SEQ, Scalar, Strides};
 
 /// Every tensor of a call, by its name in messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +41,10 @@ pub enum Operand {
     QLengths,
     /// Alignment offsets per sequence.
     Offsets,
+    /// First query row of each packed sequence, and their total.
+    CuSeqlensQ,
+    /// First key of each packed sequence, and their total.
+    CuSeqlensKv,
     /// Words for the caller's own functions.
     Table,
 }
@@ -62,6 +66,8 @@ impl Operand {
             Self::KvLengths => "kv_lengths",
             Self::QLengths => "q_lengths",
             Self::Offsets => "offsets",
+            Self::CuSeqlensQ => "cu_seqlens_q",
+            Self::CuSeqlensKv => "cu_seqlens_kv",
             Self::Table => "table",
         }
     }
@@ -111,6 +117,7 @@ impl Problem {
             let found = a.table.unwrap_or_default();
             return Err(Error::invalid("table", found, "at most 2^20 words"));
         }
+        check_packed(a)?;
         let align = resolve_align(a)?;
         let strides = resolve_strides(a)?;
         Ok(Self { attention: a.clone(), scale, strides, align })
@@ -154,20 +161,21 @@ impl Problem {
     pub fn operands(&self) -> Vec<(Operand, u64)> {
         let a = &self.attention;
         let s = a.shape;
-        let span = |operand: Operand, heads: u32, seq: u32, dim: u32| {
-            let sizes = [s.batch, heads, seq, dim].map(u64::from);
+        let span = |operand: Operand, heads: u32, dim: u32| {
+            let (batch, rows) = self.extent(operand);
+            let sizes = [batch, heads, rows, dim].map(u64::from);
             let span = self.strides(operand).span(sizes[0], sizes[1], sizes[2], sizes[3]);
             (operand, span.unwrap_or(0))
         };
         let (batch, heads) = (u64::from(s.batch), u64::from(s.heads_q));
         let mut list = vec![
-            span(Operand::Q, s.heads_q, s.seq_q, s.dim_qk),
-            span(Operand::K, s.heads_kv, s.seq_kv, s.dim_qk),
-            span(Operand::V, s.heads_kv, s.seq_kv, s.dim_v),
-            span(Operand::O, s.heads_q, s.seq_q, s.dim_v),
+            span(Operand::Q, s.heads_q, s.dim_qk),
+            span(Operand::K, s.heads_kv, s.dim_qk),
+            span(Operand::V, s.heads_kv, s.dim_v),
+            span(Operand::O, s.heads_q, s.dim_v),
         ];
         let optional = [
-            (Operand::Lse, a.lse.then(|| s.rows())),
+            (Operand::Lse, a.lse.then(|| self.stored_rows())),
             (Operand::Weights, a.weights.map(|_| s.rows() * u64::from(s.seq_kv))),
             (Operand::Mask, a.mask.map(|m| m.elements())),
             (Operand::Bias, a.bias.map(|b| b.elements())),
@@ -176,6 +184,8 @@ impl Problem {
             (Operand::KvLengths, a.kv_lengths.then_some(batch)),
             (Operand::QLengths, a.q_lengths.then_some(batch)),
             (Operand::Offsets, self.needs_offsets().then_some(batch)),
+            (Operand::CuSeqlensQ, a.packed.map(|_| batch + 1)),
+            (Operand::CuSeqlensKv, a.packed.map(|_| batch + 1)),
             (Operand::Table, a.table.map(u64::from)),
         ];
         list.extend(optional.into_iter().filter_map(|(o, n)| n.map(|n| (o, n))));
@@ -220,9 +230,78 @@ impl Problem {
         masks
     }
 
+    /// Sequences and rows that an operand's strides reach over: all rows as one when packed.
+    pub fn extent(&self, operand: Operand) -> (u32, u32) {
+        let s = self.attention.shape;
+        let queries = matches!(operand, Operand::Q | Operand::O);
+        match self.attention.packed {
+            Some(packed) => (1, if queries { packed.total_q } else { packed.total_kv }),
+            None => (s.batch, if queries { s.seq_q } else { s.seq_kv }),
+        }
+    }
+
+    /// Query rows that o and lse hold, over all heads.
+    fn stored_rows(&self) -> u64 {
+        let s = self.attention.shape;
+        self.attention.packed.map_or(s.rows(), |p| u64::from(p.total_q) * u64::from(s.heads_q))
+    }
+
+    /// Where a packed sequence starts and how long it is, within `total` rows and `longest`.
+    fn packed_range(table: &[u32], batch: u32, total: u32, longest: u32) -> (u32, u32) {
+        let bound = |i: u32| table.get(i as usize).copied().unwrap_or(0).min(total);
+        let (start, end) = (bound(batch), bound(batch + 1));
+        (start, end.saturating_sub(start).min(longest))
+    }
+
+    /// Index of the first element of a row of q, k, v or o.
+    pub fn index(
+        &self,
+        operand: Operand,
+        [batch, head, row]: [u32; 3],
+        operands: &Operands<'_>,
+    ) -> u64 {
+        let strides = self.strides(operand);
+        let Some(packed) = self.attention.packed else {
+            return strides.index(batch.into(), head.into(), row.into());
+        };
+        let (table, total) = match operand {
+            Operand::Q | Operand::O => (operands.cu_seqlens_q, packed.total_q),
+            _ => (operands.cu_seqlens_kv, packed.total_kv),
+        };
+        let (start, _) = Self::packed_range(table, batch, total, total);
+        strides.index(0, head.into(), u64::from(start) + u64::from(row))
+    }
+
+    /// Whether o and lse hold a row: packed tensors hold none past a sequence's length.
+    pub fn stores(&self, batch: u32, row: u32, operands: &Operands<'_>) -> bool {
+        self.attention.packed.is_none() || row < self.lengths(batch, operands).0
+    }
+
+    /// Index of a row's lse: `[batch, heads_q, seq_q]`, or `[total_q, heads_q]` when packed.
+    pub fn lse_index(&self, [batch, head, row]: [u32; 3], operands: &Operands<'_>) -> u64 {
+        let s = self.attention.shape;
+        let (heads, seq) = (u64::from(s.heads_q), u64::from(s.seq_q));
+        let (batch64, head, row) = (u64::from(batch), u64::from(head), u64::from(row));
+        match self.attention.packed {
+            None => (batch64 * heads + head) * seq + row,
+            Some(packed) => {
+                let total = packed.total_q;
+                let (start, _) = Self::packed_range(operands.cu_seqlens_q, batch, total, total);
+                (u64::from(start) + row) * heads + head
+            }
+        }
+    }
+
     /// Query and key lengths of one sequence, never more than the shape holds.
     pub fn lengths(&self, batch: u32, operands: &Operands<'_>) -> (u32, u32) {
         let s = self.attention.shape;
+        if let Some(packed) = self.attention.packed {
+            let of = |table, total, longest| Self::packed_range(table, batch, total, longest).1;
+            return (
+                of(operands.cu_seqlens_q, packed.total_q, s.seq_q),
+                of(operands.cu_seqlens_kv, packed.total_kv, s.seq_kv),
+            );
+        }
         let of =
             |table: &[u32], full: u32| table.get(batch as usize).map_or(full, |n| full.min(*n));
         let q_table = if self.attention.q_lengths { operands.q_lengths } else { &[] };
@@ -269,6 +348,7 @@ impl Problem {
         words.extend(a.alibi.map(|x| format!("alibi({})", align(x.align))));
         let flags = [(a.sinks, "sinks"), (a.kv_lengths, "kv-lengths"), (a.q_lengths, "q-lengths")];
         words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).into()));
+        words.extend(a.packed.map(|p| format!("packed({},{})", p.total_q, p.total_kv)));
         words.extend(a.custom_scores.iter().map(|score| format!("score({})", score.slot().name)));
         words.extend(a.custom_masks.iter().map(|mask| format!("mask({})", mask.slot().name)));
         words.extend(a.lse.then(|| "lse".into()));
@@ -303,6 +383,28 @@ fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<()> {
     Ok(())
 }
 
+/// Packed sequences bring their own lengths, have no layout by batch, and return no weights.
+fn check_packed(a: &Attention) -> Result<()> {
+    let Some(packed) = a.packed else { return Ok(()) };
+    let refuse =
+        |argument: &str, wanted: &str| Err(Error::invalid(argument, "packed sequences", wanted));
+    if a.kv_lengths || a.q_lengths {
+        return refuse("lengths", "no length tables: cu_seqlens give the lengths");
+    }
+    if a.weights.is_some() {
+        return refuse("weights", "no weights, or sequences that are not packed");
+    }
+    if [a.layout_q, a.layout_k, a.layout_v, a.layout_o].contains(&Layout::Bhsd) {
+        return refuse("layout", "Layout::Bshd or strides, of which batch is not used");
+    }
+    for (name, total) in [("total_q", packed.total_q), ("total_kv", packed.total_kv)] {
+        if total > MAX_SEQ {
+            return Err(Error::invalid(name, total, format!("0..={MAX_SEQ}")));
+        }
+    }
+    Ok(())
+}
+
 fn resolve_align(a: &Attention) -> Result<Option<Align>> {
     let window = a.window.map(|(_, align)| align);
     if let (Some(causal), Some(window)) = (a.causal, window)
@@ -323,16 +425,20 @@ fn resolve_align(a: &Attention) -> Result<Option<Align>> {
 
 fn resolve_strides(a: &Attention) -> Result<[Strides; 4]> {
     let s = a.shape;
+    let (batch, rows_q, rows_kv) = match a.packed {
+        Some(packed) => (1, packed.total_q, packed.total_kv),
+        None => (s.batch, s.seq_q, s.seq_kv),
+    };
     let tensors = [
-        ("q", a.layout_q, s.heads_q, s.seq_q, s.dim_qk),
-        ("k", a.layout_k, s.heads_kv, s.seq_kv, s.dim_qk),
-        ("v", a.layout_v, s.heads_kv, s.seq_kv, s.dim_v),
-        ("o", a.layout_o, s.heads_q, s.seq_q, s.dim_v),
+        ("q", a.layout_q, s.heads_q, rows_q, s.dim_qk),
+        ("k", a.layout_k, s.heads_kv, rows_kv, s.dim_qk),
+        ("v", a.layout_v, s.heads_kv, rows_kv, s.dim_v),
+        ("o", a.layout_o, s.heads_q, rows_q, s.dim_v),
     ];
     let mut resolved = [Strides { batch: 0, head: 0, row: 0 }; 4];
     for ((name, layout, heads, seq, dim), slot) in tensors.into_iter().zip(&mut resolved) {
         let strides = layout.strides(heads, seq, dim);
-        let sizes = [s.batch, heads, seq, dim];
+        let sizes = [batch, heads, seq, dim];
         let empty = sizes.contains(&0);
         let span = strides.span(sizes[0].into(), sizes[1].into(), sizes[2].into(), sizes[3].into());
         // 2^46 elements: beyond any device, and leaves room for byte arithmetic in u64.

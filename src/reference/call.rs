@@ -5,7 +5,6 @@ use crate::feature::score::{Score, Stage};
 use crate::feature::{Operands, Position};
 use crate::problem::{Operand, Problem, WeightsAt};
 use crate::reference::Inputs;
-use crate::tensor::Strides;
 
 /// What one query row yields: o `[dim_v]`, its lse, and scores or weights `[seq_kv]` if asked for.
 pub(super) struct Row {
@@ -31,20 +30,17 @@ impl<'a> Call<'a> {
 
     /// The row of q at a position, `[dim_qk]`.
     pub(super) fn q(&self, at: &Position) -> &'a [f64] {
-        let strides = self.problem.strides(Operand::Q);
-        slice(self.inputs.q, strides, at.batch, at.head, at.row, self.dims().0)
+        self.row(Operand::Q, self.inputs.q, at, [at.head, at.row], self.dims().0)
     }
 
     /// The row of k at a position's key, `[dim_qk]`.
     pub(super) fn k(&self, at: &Position) -> &'a [f64] {
-        let strides = self.problem.strides(Operand::K);
-        slice(self.inputs.k, strides, at.batch, self.head_kv(at), at.key, self.dims().0)
+        self.row(Operand::K, self.inputs.k, at, [self.head_kv(at), at.key], self.dims().0)
     }
 
     /// The row of v at a position's key, `[dim_v]`.
     pub(super) fn v(&self, at: &Position) -> &'a [f64] {
-        let strides = self.problem.strides(Operand::V);
-        slice(self.inputs.v, strides, at.batch, self.head_kv(at), at.key, self.dims().1)
+        self.row(Operand::V, self.inputs.v, at, [self.head_kv(at), at.key], self.dims().1)
     }
 
     /// The sink that joins a row's sum: none in rows past the query length.
@@ -95,6 +91,19 @@ impl<'a> Call<'a> {
         (0..self.problem.attention().shape.seq_kv).map(&mut score).collect()
     }
 
+    /// A row of `values`; empty where a packed tensor does not hold it.
+    fn row(
+        &self,
+        operand: Operand,
+        values: &'a [f64],
+        at: &Position,
+        [head, row]: [u32; 2],
+        dim: u32,
+    ) -> &'a [f64] {
+        let start = self.problem.index(operand, [at.batch, head, row], self.operands) as usize;
+        values.get(start..start + dim as usize).unwrap_or_default()
+    }
+
     fn head_kv(&self, at: &Position) -> u32 {
         at.head / self.problem.attention().shape.group()
     }
@@ -127,9 +136,4 @@ fn visible(
             let index = shape.index([at.batch, at.head, at.row, at.key]);
             operands.bias[index] != f64::NEG_INFINITY
         })
-}
-
-fn slice(values: &[f64], strides: Strides, batch: u32, head: u32, row: u32, dim: u32) -> &[f64] {
-    let start = strides.index(batch.into(), head.into(), row.into()) as usize;
-    &values[start..start + dim as usize]
 }

@@ -67,6 +67,8 @@ impl Inputs<'_> {
                 Operand::KvLengths => (x.kv_lengths.len(), true),
                 Operand::QLengths => (x.q_lengths.len(), true),
                 Operand::Offsets => (x.offsets.len(), true),
+                Operand::CuSeqlensQ => (x.cu_seqlens_q.len(), true),
+                Operand::CuSeqlensKv => (x.cu_seqlens_kv.len(), true),
                 Operand::Table => (x.table.len(), true),
                 Operand::O | Operand::Lse | Operand::Weights => continue,
             };

@@ -64,6 +64,14 @@ impl Shape {
         ]
     }
 
+    /// Every (batch, query head, query row), rows fastest.
+    pub fn row_positions(&self) -> impl Iterator<Item = [u32; 3]> + use<> {
+        let s = *self;
+        (0..s.batch).flat_map(move |batch| {
+            (0..s.heads_q).flat_map(move |head| (0..s.seq_q).map(move |row| [batch, head, row]))
+        })
+    }
+
     /// Query rows over all heads and sequences.
     pub fn rows(&self) -> u64 {
         u64::from(self.batch) * u64::from(self.heads_q) * u64::from(self.seq_q)

@@ -81,6 +81,10 @@ pub struct CaseData {
     pub q_lengths: Vec<u32>,
     /// Alignment offsets `[batch]`.
     pub offsets: Vec<i32>,
+    /// First query row of each packed sequence, and their total.
+    pub cu_seqlens_q: Vec<u32>,
+    /// First key of each packed sequence, and their total.
+    pub cu_seqlens_kv: Vec<u32>,
     /// Words for the caller's own functions; generated data leaves it empty.
     pub table: Vec<u32>,
 }
@@ -97,7 +101,9 @@ impl CaseData {
         let spread = f64::from(problem.scale()).abs() * f64::from(s.dim_qk).sqrt();
         let factor = if spread > 0.0 { (options.logits / spread).sqrt() } else { 1.0 };
         let mut fill = |operand, heads, seq, dim, next: &dyn Fn(&mut Draw) -> f64| {
-            let sizes = [s.batch, heads, seq, dim];
+            let (batch, seq) =
+                if a.packed.is_some() { problem.extent(operand) } else { (s.batch, seq) };
+            let sizes = [batch, heads, seq, dim];
             let rows = (0..sizes.map(u64::from).iter().product::<u64>()).map(|_| next(&mut draw));
             let values: Vec<f64> = rows.map(|x| a.dtype.round(x)).collect();
             scatter(&values, problem.strides(operand), sizes)
@@ -105,7 +111,7 @@ impl CaseData {
         data.q = fill(Operand::Q, s.heads_q, s.seq_q, s.dim_qk, &|d| factor * d.normal());
         data.k = fill(Operand::K, s.heads_kv, s.seq_kv, s.dim_qk, &|d| factor * d.normal());
         data.v = fill(Operand::V, s.heads_kv, s.seq_kv, s.dim_v, &|d| options.values * d.signed());
-        if options.poison {
+        if options.poison && a.packed.is_none() {
             data.poison(problem);
         }
         data
@@ -126,6 +132,8 @@ impl CaseData {
             kv_lengths: &self.kv_lengths,
             q_lengths: &self.q_lengths,
             offsets: &self.offsets,
+            cu_seqlens_q: &self.cu_seqlens_q,
+            cu_seqlens_kv: &self.cu_seqlens_kv,
             table: &self.table,
         }
     }
@@ -140,6 +148,10 @@ impl CaseData {
         if a.q_lengths {
             // Another turn than the key lengths, so that every combination meets.
             data.q_lengths = (0..s.batch).map(|b| draw.length(options, 2 * b, s.seq_q)).collect();
+        }
+        if let Some(packed) = a.packed {
+            data.cu_seqlens_q = starts(packed.total_q, s.batch, s.seq_q, 1);
+            data.cu_seqlens_kv = starts(packed.total_kv, s.batch, s.seq_kv, 2);
         }
         if problem.needs_offsets() {
             data.offsets = (0..s.batch).map(|b| draw.offset(b, s.seq_q, s.seq_kv)).collect();
@@ -186,6 +198,24 @@ impl CaseData {
             }
         }
     }
+}
+
+/// Starts of `batch` packed sequences of very different lengths, some of them empty, within `total` rows
+/// and `longest`.
+fn starts(total: u32, batch: u32, longest: u32, turn: u32) -> Vec<u32> {
+    let mut at = 0;
+    let mut starts = vec![0];
+    for b in 0..batch {
+        let length = match (b + turn) % 4 {
+            0 => 0,
+            1 => longest,
+            2 => 1,
+            _ => longest / 2 + 1,
+        };
+        at = total.min(at + length.min(longest));
+        starts.push(at);
+    }
+    starts
 }
 
 /// Lays `[batch, heads, seq, dim]` values out in strides; what lies between is NaN.

@@ -49,7 +49,6 @@ struct Output {
     operand: Operand,
     buffer: wgpu::Buffer,
     offset: u64,
-    bytes: u64,
 }
 
 /// Runs a planned call twice on poisoned, guarded tensors.
@@ -88,7 +87,7 @@ pub fn execute(
     let start = Instant::now();
     let second = run()?;
     let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-    let (outputs, stray_write) = held.collect(problem, &first);
+    let (outputs, stray_write) = held.collect(problem, &inputs.operands, &first);
     Ok(Execution { outputs, stray_write, repeatable: first == second, milliseconds })
 }
 
@@ -132,7 +131,7 @@ impl Held {
                     let size = size.next_multiple_of(16);
                     largest = largest.max(size);
                     let buffer = guarded(engine, operand.name(), size)?;
-                    outputs.push(Output { operand, buffer, offset, bytes: n * element });
+                    outputs.push(Output { operand, buffer, offset });
                     continue;
                 }
                 _ => continue,
@@ -182,33 +181,35 @@ impl Held {
             kv_lengths: a.kv_lengths.then_some(Table::U32(operands.kv_lengths)),
             q_lengths: a.q_lengths.then_some(Table::U32(operands.q_lengths)),
             offsets: problem.needs_offsets().then_some(Table::I32(operands.offsets)),
+            cu_seqlens_q: a.packed.map(|_| Table::U32(operands.cu_seqlens_q)),
+            cu_seqlens_kv: a.packed.map(|_| Table::U32(operands.cu_seqlens_kv)),
             table: a.table.map(|_| Table::U32(operands.table)),
             workspace: Some((&self.workspace).into()),
         }
     }
 
     /// Decodes outputs and finds the first byte written outside them.
-    fn collect(&self, problem: &Problem, buffers: &[Vec<u8>]) -> (Outputs, Option<String>) {
-        let a = problem.attention();
+    fn collect(
+        &self,
+        problem: &Problem,
+        operands: &Operands<'_>,
+        buffers: &[Vec<u8>],
+    ) -> (Outputs, Option<String>) {
         let mut outputs = Outputs { o: Vec::new(), lse: Vec::new(), weights: None };
         let mut stray = None;
         for (x, buffer) in self.outputs.iter().zip(buffers) {
-            let whole = x.offset as usize..(x.offset + x.bytes) as usize;
             let mut touched = buffer.clone();
+            let rows = rows_of(problem, x.operand, x.offset as usize, operands);
+            let values = match x.operand {
+                Operand::O => decode(buffer, &rows, problem.attention().dtype, 0.0),
+                _ => decode(buffer, &rows, DType::F32, f64::NEG_INFINITY),
+            };
             match x.operand {
-                Operand::Lse => outputs.lse = DType::F32.decode(&buffer[whole.clone()]),
-                Operand::Weights => {
-                    outputs.weights = Some(DType::F32.decode(&buffer[whole.clone()]));
-                }
-                _ => {
-                    let rows = || rows_of_o(problem, x.offset as usize);
-                    outputs.o = rows().flat_map(|row| a.dtype.decode(&buffer[row])).collect();
-                    erase(&mut touched, rows());
-                }
+                Operand::Lse => outputs.lse = values,
+                Operand::Weights => outputs.weights = Some(values),
+                _ => outputs.o = values,
             }
-            if x.operand != Operand::O {
-                erase(&mut touched, std::iter::once(whole));
-            }
+            erase(&mut touched, &rows);
             let wrong = touched.iter().enumerate().position(|(i, &byte)| byte != POISON[i % 4]);
             stray = stray.or(wrong.map(|i| format!("{} at byte {i}", x.operand)));
         }
@@ -216,29 +217,55 @@ impl Held {
     }
 }
 
-/// Puts the pattern where an output's elements are, given the byte ranges of its rows.
-fn erase(buffer: &mut [u8], ranges: impl Iterator<Item = Range<usize>>) {
-    for range in ranges {
-        for i in range {
-            buffer[i] = POISON[i % 4];
-        }
-    }
+/// A row of an output: its byte range, or how many elements it has where the output does not hold it.
+enum OutputRow {
+    Held(Range<usize>),
+    Absent(usize),
 }
 
-/// Byte ranges of the rows of o in a buffer where o starts at `offset`.
-fn rows_of_o(problem: &Problem, offset: usize) -> impl Iterator<Item = Range<usize>> {
+/// The rows of an output that starts at byte `offset`, in the order of gapless outputs.
+fn rows_of(
+    problem: &Problem,
+    operand: Operand,
+    offset: usize,
+    operands: &Operands<'_>,
+) -> Vec<OutputRow> {
     let a = problem.attention();
-    let (s, strides) = (a.shape, problem.strides(Operand::O));
-    let size = a.dtype.bytes() as usize;
-    (0..s.batch).flat_map(move |batch| {
-        (0..s.heads_q).flat_map(move |head| {
-            (0..s.seq_q).map(move |row| {
-                let index = strides.index(batch.into(), head.into(), row.into()) as usize;
-                let start = offset + index * size;
-                start..start + s.dim_v as usize * size
-            })
-        })
-    })
+    let (size, len) = match operand {
+        Operand::O => (a.dtype.bytes() as usize, a.shape.dim_v as usize),
+        Operand::Weights => (4, a.shape.seq_kv as usize),
+        _ => (4, 1),
+    };
+    let row = |at: [u32; 3]| {
+        if !problem.stores(at[0], at[2], operands) {
+            return OutputRow::Absent(len);
+        }
+        let index = match operand {
+            Operand::O => problem.index(operand, at, operands) as usize,
+            _ => problem.lse_index(at, operands) as usize * len,
+        };
+        OutputRow::Held(offset + index * size..offset + (index + len) * size)
+    };
+    a.shape.row_positions().map(row).collect()
+}
+
+fn decode(buffer: &[u8], rows: &[OutputRow], dtype: DType, absent: f64) -> Vec<f64> {
+    let row = |row: &OutputRow| match row {
+        OutputRow::Held(range) => dtype.decode(&buffer[range.clone()]),
+        OutputRow::Absent(len) => vec![absent; *len],
+    };
+    rows.iter().flat_map(row).collect()
+}
+
+/// Puts the pattern where an output's rows are.
+fn erase(buffer: &mut [u8], rows: &[OutputRow]) {
+    for row in rows {
+        if let OutputRow::Held(range) = row {
+            for i in range.clone() {
+                buffer[i] = POISON[i % 4];
+            }
+        }
+    }
 }
 
 fn element_of(problem: &Problem, operand: Operand) -> u64 {

@@ -1,0 +1,80 @@
+//! Packed sequences of different lengths: right, and nothing outside them touched.
+
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+mod common;
+
+use heedful::verify::data::{CaseData, DataOptions};
+use heedful::verify::execute::{Execution, Placement};
+use heedful::verify::run::{Outcome, run};
+use heedful::verify::truth::Truth;
+use heedful::{Align, Attention, DType, Engine, Layout, Path, Shape};
+
+fn check(engine: &Engine, attention: &Attention) {
+    let problem = attention.validate().unwrap();
+    let data = CaseData::generate(&problem, 21, &DataOptions::default());
+    let truth = Truth::measure(&problem, &data.inputs()).unwrap();
+    for path in [Path::Fused, Path::Staged] {
+        for placement in [Placement::Aligned, Placement::Odd] {
+            let compare = |x: &Execution| truth.check(&problem, &x.outputs);
+            match run(engine, attention, path, &data.inputs(), placement, compare).unwrap() {
+                Outcome::Ran(ran) => assert_eq!(ran.failure(), None, "{problem} {path}"),
+                Outcome::Unsupported(why) => panic!("{problem} {path}: {why}"),
+            }
+        }
+    }
+    // The engine's own host path, self-test included.
+    let plan = engine.plan(attention).unwrap();
+    let outputs = engine.run_host(&plan, &data.inputs()).unwrap();
+    for (operand, comparison) in truth.check(&problem, &outputs) {
+        assert!(comparison.pass, "{problem} {operand}: {}", comparison.message());
+    }
+}
+
+#[test]
+fn packed_sequences_match_the_reference_and_touch_nothing_else() {
+    let Some(engine) = common::gpu::engine("packed_sequences") else { return };
+    for (dim, dtype) in [(64, DType::F32), (33, DType::F16), (40, DType::Bf16)] {
+        let shape = Shape { heads_kv: 2, seq_q: 70, ..Shape::self_attention(5, 4, 90, dim) };
+        // Room after the last sequence stays untouched.
+        let plain = Attention::new(shape).dtype(dtype).packed(190, 240).with_lse();
+        check(&engine, &plain);
+        let masked = plain.clone().causal(Align::BottomRight).alibi(Align::BottomRight).sinks();
+        check(&engine, &masked.window(Some(20), None, Align::BottomRight).softcap(9.0));
+        check(&engine, &plain.causal(Align::TopLeft).bias([5, 1, 70, 90]).mask([1, 4, 1, 90]));
+    }
+}
+
+#[test]
+fn packed_sequences_with_contradictions_are_refused() {
+    let packed = || Attention::new(Shape::self_attention(2, 2, 8, 4)).packed(10, 12);
+    let refused = |attention: Attention| {
+        let error = attention.validate().unwrap_err();
+        assert!(error.is_invalid(), "{error}");
+        error.argument().unwrap_or_default().to_owned()
+    };
+    assert!(packed().validate().is_ok());
+    assert_eq!(refused(packed().kv_lengths()), "lengths");
+    assert_eq!(refused(packed().layout(Layout::Bhsd)), "layout");
+    assert_eq!(refused(packed().with_weights(heedful::WeightsAt::RawScores)), "weights");
+    assert_eq!(refused(Attention { packed: None, ..packed() }.packed(u32::MAX, 1)), "total_q");
+}
+
+#[test]
+fn tables_that_point_outside_read_as_masked() {
+    let Some(engine) = common::gpu::engine("tables_outside") else { return };
+    let attention = Attention::new(Shape::self_attention(3, 2, 20, 16)).packed(30, 30).with_lse();
+    let problem = attention.validate().unwrap();
+    let mut data = CaseData::generate(&problem, 3, &DataOptions::default());
+    data.cu_seqlens_q = vec![0, 10, 4_000_000_000, 7];
+    data.cu_seqlens_kv = vec![5, 900, 20, 30];
+    let truth = Truth::measure(&problem, &data.inputs()).unwrap();
+    for path in [Path::Fused, Path::Staged] {
+        let compare = |x: &Execution| truth.check(&problem, &x.outputs);
+        let inputs = data.inputs();
+        match run(&engine, &attention, path, &inputs, Placement::Aligned, compare).unwrap() {
+            Outcome::Ran(ran) => assert_eq!(ran.failure(), None, "{path}"),
+            Outcome::Unsupported(why) => panic!("{path}: {why}"),
+        }
+    }
+}
