@@ -134,6 +134,13 @@ pub(crate) struct RunArgs {
     /// Query lengths, one per sequence.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) q_lengths: Option<String>,
+    /// First query row of each packed sequence and their total, as many as sequences plus one; q and k
+    /// are then [total, heads, dim].
+    #[arg(long, value_name = "ARRAY", requires = "cu_seqlens_k")]
+    pub(crate) cu_seqlens_q: Option<String>,
+    /// First key of each packed sequence and their total.
+    #[arg(long, value_name = "ARRAY", requires = "cu_seqlens_q", conflicts_with = "past_k")]
+    pub(crate) cu_seqlens_k: Option<String>,
     /// Past keys, put before k; needs --past-v.
     #[arg(long, value_name = "ARRAY", requires = "past_v")]
     pub(crate) past_k: Option<String>,

@@ -23,6 +23,8 @@ struct Call {
     sinks: Vec<f64>,
     kv_lengths: Vec<u32>,
     q_lengths: Vec<u32>,
+    cu_seqlens_q: Vec<u32>,
+    cu_seqlens_kv: Vec<u32>,
 }
 
 impl Call {
@@ -35,8 +37,8 @@ impl Call {
             kv_lengths: &self.kv_lengths,
             q_lengths: &self.q_lengths,
             offsets: &[],
-            cu_seqlens_q: &[],
-            cu_seqlens_kv: &[],
+            cu_seqlens_q: &self.cu_seqlens_q,
+            cu_seqlens_kv: &self.cu_seqlens_kv,
             table: &[],
         };
         Inputs { q: &self.q, k: &self.k, v: &self.v, operands }
@@ -60,6 +62,12 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
 fn read(args: &RunArgs) -> Result<(Attention, Call), Error> {
     let mut source = Source::open(args.npz.as_ref(), args.safetensors.as_ref())?;
     let q = source.get("q", &args.q)?;
+    if let (Some(starts_q), Some(starts_k)) = (&args.cu_seqlens_q, &args.cu_seqlens_k) {
+        let starts_q = lengths("cu-seqlens-q", &source.get("cu-seqlens-q", starts_q)?)?;
+        let starts_k = lengths("cu-seqlens-k", &source.get("cu-seqlens-k", starts_k)?)?;
+        let (attention, call) = read_packed(args, &mut source, q, starts_q, starts_k)?;
+        return options(args, &mut source, attention, call);
+    }
     let rank = q.shape.len();
     let q = four_axes("q", q)?;
     let mut k = four_axes("k", source.get("k", &args.k)?)?;
@@ -70,8 +78,71 @@ fn read(args: &RunArgs) -> Result<(Attention, Call), Error> {
     }
     let shape = shape_of(&q, &k, &v)?;
     let round = |array: Array| array.values.iter().map(|x| args.dtype.round(*x)).collect();
-    let mut call = Call { q: round(q), k: round(k), v: round(v), rank, ..Call::default() };
-    let mut attention = Attention::new(shape).dtype(args.dtype).layout(Layout::Bhsd);
+    let call = Call { q: round(q), k: round(k), v: round(v), rank, ..Call::default() };
+    let attention = Attention::new(shape).dtype(args.dtype).layout(Layout::Bhsd);
+    options(args, &mut source, attention, call)
+}
+
+/// Packed sequences: q `[total_q, heads, dim]`, k and v likewise.
+fn read_packed(
+    args: &RunArgs,
+    source: &mut Source,
+    q: Array,
+    cu_seqlens_q: Vec<u32>,
+    cu_seqlens_kv: Vec<u32>,
+) -> Result<(Attention, Call), Error> {
+    let (k, v) = (source.get("k", &args.k)?, source.get("v", &args.v)?);
+    for (name, array) in [("q", &q), ("k", &k), ("v", &v)] {
+        if array.shape.len() != 3 {
+            let found = format!("shape {:?}", array.shape);
+            return Err(Error::invalid(format!("--{name}"), found, "[total, heads, dim]"));
+        }
+    }
+    let as_four = |array: &Array| Array {
+        shape: vec![1, array.shape[1], array.shape[0], array.shape[2]],
+        values: Vec::new(),
+        ..*array
+    };
+    let whole = shape_of(&as_four(&q), &as_four(&k), &as_four(&v))?;
+    let longest =
+        |starts: &[u32]| starts.windows(2).map(|w| w[1].saturating_sub(w[0])).max().unwrap_or(0);
+    let shape = Shape {
+        batch: cu_seqlens_q.len().saturating_sub(1) as u32,
+        seq_q: longest(&cu_seqlens_q),
+        seq_kv: longest(&cu_seqlens_kv),
+        ..whole
+    };
+    for (name, starts, total) in [
+        ("cu-seqlens-q", &cu_seqlens_q, whole.seq_q),
+        ("cu-seqlens-k", &cu_seqlens_kv, whole.seq_kv),
+    ] {
+        let rising = starts.windows(2).all(|w| w[0] <= w[1]);
+        if starts.first() != Some(&0) || starts.last() != Some(&total) || !rising {
+            let wanted = format!("0, rising to {total}");
+            return Err(Error::invalid(format!("--{name}"), format!("{starts:?}"), wanted));
+        }
+    }
+    let round = |array: Array| array.values.iter().map(|x| args.dtype.round(*x)).collect();
+    let call = Call {
+        q: round(q),
+        k: round(k),
+        v: round(v),
+        rank: 3,
+        cu_seqlens_q,
+        cu_seqlens_kv,
+        ..Call::default()
+    };
+    let attention = Attention::new(shape).dtype(args.dtype);
+    Ok((attention.packed(whole.seq_q, whole.seq_kv), call))
+}
+
+/// Everything of the call but q, k and v.
+fn options(
+    args: &RunArgs,
+    source: &mut Source,
+    mut attention: Attention,
+    mut call: Call,
+) -> Result<(Attention, Call), Error> {
     attention.scale = args.scale.map(Into::into);
     attention.softcap = args.softcap.map(Into::into);
     attention.causal = args.causal;
@@ -244,6 +315,17 @@ fn write(args: &RunArgs, problem: &Problem, call: &Call, outputs: &Outputs) -> R
             [s.batch, s.heads_q, s.seq_q].iter().chain(last).map(|n| (*n).into()).collect();
         all[4 - call.rank..].to_vec()
     };
+    if let Some(packed) = problem.attention().packed {
+        let heads = [u64::from(packed.total_q), s.heads_q.into()];
+        if let Some(path) = &args.out {
+            let o = pack(problem, call, &outputs.o, s.dim_v as usize);
+            npy::write(path, &[heads[0], heads[1], s.dim_v.into()], &o)?;
+        }
+        if let Some(path) = &args.lse {
+            npy::write(path, &heads, &pack(problem, call, &outputs.lse, 1))?;
+        }
+        return Ok(());
+    }
     if let Some(path) = &args.out {
         npy::write(path, &shape(&[s.dim_v]), &outputs.o)?;
     }
@@ -254,4 +336,19 @@ fn write(args: &RunArgs, problem: &Problem, call: &Call, outputs: &Outputs) -> R
         npy::write(path, &shape(&[s.seq_kv]), weights)?;
     }
     Ok(())
+}
+
+/// Rows of `[batch, heads, seq, …]` outputs, one sequence after another: `[total, heads, …]`.
+fn pack(problem: &Problem, call: &Call, values: &[f64], columns: usize) -> Vec<f64> {
+    let operands = call.inputs().operands;
+    let total = problem.attention().packed.map_or(0, |packed| packed.total_q) as usize;
+    let heads = problem.attention().shape.heads_q as usize;
+    let mut packed = vec![0.0; total * heads * columns];
+    for (row, at) in problem.attention().shape.row_positions().enumerate() {
+        if problem.stores(at[0], at[2], &operands) {
+            let to = problem.lse_index(at, &operands) as usize * columns;
+            packed[to..to + columns].copy_from_slice(&values[row * columns..][..columns]);
+        }
+    }
+    packed
 }

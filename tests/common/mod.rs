@@ -64,6 +64,14 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
         };
         add(&a, &caps, Path::Staged);
+        if i % 19 == 0 {
+            let packed =
+                Attention { weights: None, kv_lengths: false, q_lengths: false, ..a.clone() };
+            let wide =
+                Capabilities { subgroups: true, subgroup_size: [8, 8], ..Default::default() };
+            add(&packed.clone().packed(100, 150), &wide, Path::Staged);
+            add(&packed.packed(100, 150), &wide, Path::Fused);
+        }
         let unwritten = Attention { weights: None, ..a };
         let classes = ["cpu", "discretegpu"];
         let fused = Capabilities {

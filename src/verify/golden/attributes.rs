@@ -10,11 +10,14 @@ use crate::verify::golden::GoldenCase;
 /// Why the case cannot be run, if it cannot.
 pub(super) fn unsupported(case: &GoldenCase) -> Option<String> {
     let record = &case.record;
-    if record.kind != "attention" {
-        return Some(format!("kind {}: not an attention call", record.kind));
-    }
-    if record.layout != "bhsd" {
-        return Some(format!("layout {}: only bhsd is read", record.layout));
+    let layout = match record.kind.as_str() {
+        "attention" => "bhsd",
+        "varlen" => "thd",
+        "paged" => return Some("kind paged: there is no paged cache here".into()),
+        kind => return Some(format!("kind {kind}: not an attention call")),
+    };
+    if record.layout != layout {
+        return Some(format!("layout {}: only {layout} is read", record.layout));
     }
     let text = |key: &str, usual: &str| {
         let value = record.attributes.get(key)?;
@@ -57,8 +60,7 @@ pub(super) fn apply(
         attention = attention.window(side("left")?, side("right")?, align);
     }
     if case.record.attributes.get("alibi") == Some(&Value::Bool(true)) {
-        let offset = integer(case, "alibi_offset")?.unwrap_or(0);
-        attention = attention.alibi(Align::Offset(offset));
+        attention = attention.alibi(alibi_align(case)?);
     }
     if case.record.expected.contains_key("lse") {
         attention = attention.with_lse();
@@ -77,10 +79,16 @@ pub(super) fn number(case: &GoldenCase, key: &str) -> Result<Option<f64>> {
     }
 }
 
-fn integer(case: &GoldenCase, key: &str) -> Result<Option<i32>> {
+/// An integer, or the alignment of each sequence by name.
+fn alibi_align(case: &GoldenCase) -> Result<Align> {
+    let key = "alibi_offset";
     match case.record.attributes.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(x) => as_i32(x).map(Some).ok_or_else(|| wrong(case, key, x, "a 32-bit integer")),
+        None | Some(Value::Null) => Ok(Align::Offset(0)),
+        Some(Value::String(text)) if text == "top_left" => Ok(Align::TopLeft),
+        Some(Value::String(text)) if text == "bottom_right" => Ok(Align::BottomRight),
+        Some(x) => as_i32(x)
+            .map(Align::Offset)
+            .ok_or_else(|| wrong(case, key, x, "an integer, \"top_left\" or \"bottom_right\"")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! From the arrays of a recorded case to a call with its data and what is expected of it.
 
 use crate::error::{Error, Result};
-use crate::problem::{Attention, Problem};
+use crate::problem::{Attention, Operand, Problem};
 use crate::tensor::{DType, Shape};
 use crate::verify::compare::Tolerance;
 use crate::verify::data::CaseData;
@@ -14,6 +14,9 @@ pub(super) fn load(case: &GoldenCase, precision: Precision) -> Result<Support> {
         return Ok(Support::Unsupported(reason));
     }
     let mut reader = Reader { case, arrays: Arrays::open(&case.path)?, precision };
+    if case.record.kind == "varlen" {
+        return packed(reader);
+    }
     let (q, k, v) = (reader.rows("q")?, reader.cached("k")?, reader.cached("v")?);
     let attention = Attention::new(reader.shape(&q, &k, &v)?).dtype(reader.dtype()?);
     let (mut attention, offsets) = apply(case, attention)?;
@@ -29,6 +32,50 @@ pub(super) fn load(case: &GoldenCase, precision: Precision) -> Result<Support> {
     };
     data.inputs().validate(&problem).map_err(|e| reader.about(&e))?;
     let (expected, notes) = reader.expected(&attention)?;
+    Ok(Support::Supported(Box::new(Loaded { attention, data, expected, notes })))
+}
+
+/// A case of kind `varlen`: `[total, heads, dim]` tensors of sequences one after another.
+fn packed(mut reader: Reader<'_>) -> Result<Support> {
+    let [q, k, v] = ["q", "k", "v"].map(|role| reader.threes(role));
+    let (q, k, v) = (q?, k?, v?);
+    let size = |n: u64| {
+        u32::try_from(n).map_err(|_| Error::invalid("packed tensors", n, "sizes below 2^32"))
+    };
+    let starts = |reader: &mut Reader<'_>, role: &str| -> Result<Vec<u32>> {
+        let array = reader.required(role)?;
+        reader.integers(role, &array)
+    };
+    let cu_seqlens_q = starts(&mut reader, "cu_seqlens_q")?;
+    let cu_seqlens_kv = starts(&mut reader, "cu_seqlens_k")?;
+    let longest =
+        |table: &[u32]| table.windows(2).map(|w| w[1].saturating_sub(w[0])).max().unwrap_or(0);
+    let shape = Shape {
+        batch: size(cu_seqlens_q.len().saturating_sub(1) as u64)?,
+        heads_q: size(q.shape[1])?,
+        heads_kv: size(k.shape[1])?,
+        seq_q: longest(&cu_seqlens_q),
+        seq_kv: longest(&cu_seqlens_kv),
+        dim_qk: size(q.shape[2])?,
+        dim_v: size(v.shape[2])?,
+    };
+    let attention = Attention::new(shape).dtype(reader.dtype()?);
+    let attention = attention.packed(size(q.shape[0])?, size(k.shape[0])?);
+    let (mut attention, offsets) = apply(reader.case, attention)?;
+    let tables = reader.tables(&mut attention, offsets.as_deref())?;
+    let problem = attention.validate().map_err(|e| reader.about(&e))?;
+    let residue = reader.scale_residue(&problem)?;
+    let round = |x: &f64| reader.round(*x, attention.dtype);
+    let data = CaseData {
+        q: q.values.iter().map(|x| round(&(x * residue))).collect(),
+        k: k.values.iter().map(round).collect(),
+        v: v.values.iter().map(round).collect(),
+        cu_seqlens_q,
+        cu_seqlens_kv,
+        ..tables
+    };
+    data.inputs().validate(&problem).map_err(|e| reader.about(&e))?;
+    let (expected, notes) = reader.expected_packed(&problem, &data)?;
     Ok(Support::Supported(Box::new(Loaded { attention, data, expected, notes })))
 }
 
@@ -65,6 +112,23 @@ impl Reader<'_> {
             return Ok(array);
         }
         Err(self.wrong(role, &array.shape, "[batch, heads, seq, dim]"))
+    }
+
+    /// An input that the case must have.
+    fn required(&mut self, role: &str) -> Result<Array> {
+        self.input(role)?.ok_or_else(|| {
+            let argument = format!("case {}, inputs", self.case.name);
+            Error::invalid(argument, format!("no {role}"), "one")
+        })
+    }
+
+    /// An input `[total, heads, dim]`.
+    fn threes(&mut self, role: &str) -> Result<Array> {
+        let array = self.required(role)?;
+        if array.shape.len() == 3 {
+            return Ok(array);
+        }
+        Err(self.wrong(role, &array.shape, "[total, heads, dim]"))
     }
 
     /// k or v, behind its past where there is one.
@@ -207,6 +271,39 @@ impl Reader<'_> {
             return Err(self.wrong(role, &array.shape, "four dimensions at most"));
         }
         Ok(shape)
+    }
+
+    /// The recorded results of packed sequences, spread to `[batch, heads, seq, …]` as outputs are.
+    fn expected_packed(
+        &mut self,
+        problem: &Problem,
+        data: &CaseData,
+    ) -> Result<(Vec<Expected>, Vec<String>)> {
+        let s = problem.attention().shape;
+        let total = problem.extent(Operand::O).0.max(problem.extent(Operand::O).1);
+        let mut expected = Vec::new();
+        for (name, array) in &self.case.record.expected {
+            let Some(role @ (Role::Out | Role::Lse)) = role_of(name) else { continue };
+            let array = self.arrays.get(array)?;
+            let (columns, absent) =
+                if role == Role::Out { (s.dim_v, 0.0) } else { (1, f64::NEG_INFINITY) };
+            let wanted = u64::from(total) * u64::from(s.heads_q) * u64::from(columns);
+            if array.values.len() as u64 != wanted {
+                return Err(self.wrong(name, &array.shape, "[total_q, heads_q(, dim_v)]"));
+            }
+            let columns = columns as usize;
+            let mut values = Vec::new();
+            for at in s.row_positions() {
+                let row = problem.lse_index(at, &data.operands()) as usize * columns;
+                let held = problem.stores(at[0], at[2], &data.operands());
+                match array.values.get(row..row + columns) {
+                    Some(found) if held => values.extend_from_slice(found),
+                    _ => values.resize(values.len() + columns, absent),
+                }
+            }
+            expected.push(Expected { role, values, tolerance: self.tolerance(name) });
+        }
+        Ok((expected, vec!["gradients are not computed".into()]))
     }
 
     /// The recorded results with their tolerances, and notes on the others.
