@@ -39,7 +39,7 @@ fn recorded_cases_pass_on_every_path() {
                 match run(&engine, &attention, path, &inputs, Placement::Aligned, compare).unwrap()
                 {
                     Outcome::Unsupported(why) => {
-                        failures.push(format!("{} {path}: {why}", case.name))
+                        failures.push(format!("{} {path}: {why}", case.name));
                     }
                     Outcome::Ran(ran) => match ran.failure() {
                         None => passed += 1,

@@ -40,9 +40,11 @@ fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => {
-            // clap's message is several lines; the first says what is wrong.
+            // clap's message is a paragraph and then advice; the paragraph, on one line, says what is wrong.
             let text = error.to_string();
-            eprintln!("heedful: {}", text.lines().next().unwrap_or("bad arguments"));
+            let paragraph = text.split("\n\n").next().unwrap_or_default();
+            let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+            eprintln!("heedful: {}", line.trim_start_matches("error: "));
             return ExitCode::from(2);
         }
         Err(help) => help.exit(),

@@ -1,7 +1,7 @@
 //! `heedful run`: one attention call on arrays from files.
 
-use heedful::feature::Operands;
-use heedful::reference::{Inputs, Outputs, attend};
+use heedful::reference::{Outputs, attend};
+use heedful::verify::data::CaseData;
 use heedful::verify::npy::{self, Array};
 use heedful::verify::truth::Truth;
 use heedful::{Align, Attention, Error, Layout, Policy, Problem, Shape};
@@ -10,63 +10,29 @@ use crate::args::RunArgs;
 use crate::files::Source;
 use crate::{Failure, Outcome, adapters};
 
-/// The tensors of a call as they were read, q, k and v with four axes.
-#[derive(Default)]
-struct Call {
-    q: Vec<f64>,
-    k: Vec<f64>,
-    v: Vec<f64>,
-    rank: usize,
-    mask: Vec<bool>,
-    bias: Vec<f64>,
-    alibi_slopes: Vec<f64>,
-    sinks: Vec<f64>,
-    kv_lengths: Vec<u32>,
-    q_lengths: Vec<u32>,
-    cu_seqlens_q: Vec<u32>,
-    cu_seqlens_kv: Vec<u32>,
-}
-
-impl Call {
-    fn inputs(&self) -> Inputs<'_> {
-        let operands = Operands {
-            mask: &self.mask,
-            bias: &self.bias,
-            alibi_slopes: &self.alibi_slopes,
-            sinks: &self.sinks,
-            kv_lengths: &self.kv_lengths,
-            q_lengths: &self.q_lengths,
-            offsets: &[],
-            cu_seqlens_q: &self.cu_seqlens_q,
-            cu_seqlens_kv: &self.cu_seqlens_kv,
-            table: &[],
-        };
-        Inputs { q: &self.q, k: &self.k, v: &self.v, operands }
-    }
-}
-
 /// Runs the call, checks it if asked to, and writes the outputs.
 pub(crate) fn run(args: &RunArgs) -> Outcome {
-    let (attention, call) = read(args)?;
+    let (attention, data, rank) = read(args)?;
     let problem = attention.validate()?;
-    call.inputs().validate(&problem)?;
-    let outputs = compute(args, &problem, &call)?;
-    let verdict = if args.check { check(&problem, &call, &outputs)? } else { None };
-    write(args, &problem, &call, &outputs)?;
+    data.inputs().validate(&problem)?;
+    let outputs = compute(args, &problem, &data)?;
+    let verdict = if args.check { check(&problem, &data, &outputs)? } else { None };
+    write(args, &problem, &data, rank, &outputs)?;
     match verdict {
         Some(wrong) => Err(Failure::Wrong(wrong)),
         None => Ok(()),
     }
 }
 
-fn read(args: &RunArgs) -> Result<(Attention, Call), Error> {
+fn read(args: &RunArgs) -> Result<(Attention, CaseData, usize), Error> {
     let mut source = Source::open(args.npz.as_ref(), args.safetensors.as_ref())?;
     let q = source.get("q", &args.q)?;
     if let (Some(starts_q), Some(starts_k)) = (&args.cu_seqlens_q, &args.cu_seqlens_k) {
         let starts_q = lengths("cu-seqlens-q", &source.get("cu-seqlens-q", starts_q)?)?;
         let starts_k = lengths("cu-seqlens-k", &source.get("cu-seqlens-k", starts_k)?)?;
-        let (attention, call) = read_packed(args, &mut source, q, starts_q, starts_k)?;
-        return options(args, &mut source, attention, call);
+        let (attention, data) = read_packed(args, &mut source, q, starts_q, starts_k)?;
+        let (attention, data) = options(args, &mut source, attention, data)?;
+        return Ok((attention, data, 3));
     }
     let rank = q.shape.len();
     let q = four_axes("q", q)?;
@@ -78,9 +44,10 @@ fn read(args: &RunArgs) -> Result<(Attention, Call), Error> {
     }
     let shape = shape_of(&q, &k, &v)?;
     let round = |array: Array| array.values.iter().map(|x| args.dtype.round(*x)).collect();
-    let call = Call { q: round(q), k: round(k), v: round(v), rank, ..Call::default() };
+    let data = CaseData { q: round(q), k: round(k), v: round(v), ..CaseData::default() };
     let attention = Attention::new(shape).dtype(args.dtype).layout(Layout::Bhsd);
-    options(args, &mut source, attention, call)
+    let (attention, data) = options(args, &mut source, attention, data)?;
+    Ok((attention, data, rank))
 }
 
 /// Packed sequences: q `[total_q, heads, dim]`, k and v likewise.
@@ -90,7 +57,7 @@ fn read_packed(
     q: Array,
     cu_seqlens_q: Vec<u32>,
     cu_seqlens_kv: Vec<u32>,
-) -> Result<(Attention, Call), Error> {
+) -> Result<(Attention, CaseData), Error> {
     let (k, v) = (source.get("k", &args.k)?, source.get("v", &args.v)?);
     for (name, array) in [("q", &q), ("k", &k), ("v", &v)] {
         if array.shape.len() != 3 {
@@ -123,17 +90,16 @@ fn read_packed(
         }
     }
     let round = |array: Array| array.values.iter().map(|x| args.dtype.round(*x)).collect();
-    let call = Call {
+    let data = CaseData {
         q: round(q),
         k: round(k),
         v: round(v),
-        rank: 3,
         cu_seqlens_q,
         cu_seqlens_kv,
-        ..Call::default()
+        ..CaseData::default()
     };
     let attention = Attention::new(shape).dtype(args.dtype);
-    Ok((attention.packed(whole.seq_q, whole.seq_kv), call))
+    Ok((attention.packed(whole.seq_q, whole.seq_kv), data))
 }
 
 /// Everything of the call but q, k and v.
@@ -141,8 +107,8 @@ fn options(
     args: &RunArgs,
     source: &mut Source,
     mut attention: Attention,
-    mut call: Call,
-) -> Result<(Attention, Call), Error> {
+    mut data: CaseData,
+) -> Result<(Attention, CaseData), Error> {
     attention.scale = args.scale.map(Into::into);
     attention.softcap = args.softcap.map(Into::into);
     attention.causal = args.causal;
@@ -156,30 +122,30 @@ fn options(
             return Err(Error::invalid("--mask", "floating-point numbers", "booleans or integers"));
         }
         attention.mask = Some(heedful::Broadcast(right_aligned("mask", &array.shape)?));
-        call.mask = array.values.iter().map(|x| *x != 0.0).collect();
+        data.mask = array.values.iter().map(|x| *x != 0.0).collect();
     }
     if let Some(name) = &args.bias {
         let array = source.get("bias", name)?;
         attention.bias = Some(heedful::Broadcast(right_aligned("bias", &array.shape)?));
-        call.bias = array.values.iter().map(single).collect();
+        data.bias = array.values.iter().map(single).collect();
     }
     if let Some(name) = &args.alibi {
-        call.alibi_slopes = source.get("alibi", name)?.values.iter().map(single).collect();
+        data.alibi_slopes = source.get("alibi", name)?.values.iter().map(single).collect();
         attention = attention.alibi(args.alibi_offset);
     }
     if let Some(name) = &args.sinks {
-        call.sinks = source.get("sinks", name)?.values.iter().map(single).collect();
+        data.sinks = source.get("sinks", name)?.values.iter().map(single).collect();
         attention.sinks = true;
     }
     if let Some(name) = &args.kv_lengths {
-        call.kv_lengths = lengths("kv-lengths", &source.get("kv-lengths", name)?)?;
+        data.kv_lengths = lengths("kv-lengths", &source.get("kv-lengths", name)?)?;
         attention.kv_lengths = true;
     }
     if let Some(name) = &args.q_lengths {
-        call.q_lengths = lengths("q-lengths", &source.get("q-lengths", name)?)?;
+        data.q_lengths = lengths("q-lengths", &source.get("q-lengths", name)?)?;
         attention.q_lengths = true;
     }
-    Ok((attention, call))
+    Ok((attention, data))
 }
 
 fn window(args: &RunArgs) -> Result<Option<(heedful::Window, Align)>, Error> {
@@ -274,7 +240,7 @@ fn lengths(name: &str, array: &Array) -> Result<Vec<u32>, Error> {
     array.values.iter().map(one).collect()
 }
 
-fn compute(args: &RunArgs, problem: &Problem, call: &Call) -> Outcome<Outputs> {
+fn compute(args: &RunArgs, problem: &Problem, data: &CaseData) -> Outcome<Outputs> {
     let engine = match args.path.path() {
         Some(_) => adapters::engine(args.adapter.as_deref(), args.require_adapter)?,
         None => None,
@@ -283,19 +249,19 @@ fn compute(args: &RunArgs, problem: &Problem, call: &Call) -> Outcome<Outputs> {
         if args.explain {
             println!("plan for {problem}\n  path    reference (float64, CPU)");
         }
-        return Ok(attend(problem, &call.inputs())?);
+        return Ok(attend(problem, &data.inputs())?);
     };
     let policy = Policy { path, ..Policy::default() };
     let plan = engine.plan_with(problem.attention(), &policy)?;
     if args.explain {
         println!("{plan}");
     }
-    Ok(engine.run_host(&plan, &call.inputs())?)
+    Ok(engine.run_host(&plan, &data.inputs())?)
 }
 
 /// Compares with the reference; prints a line per output, and returns what is wrong.
-fn check(problem: &Problem, call: &Call, outputs: &Outputs) -> Outcome<Option<String>> {
-    let truth = Truth::measure(problem, &call.inputs())?;
+fn check(problem: &Problem, data: &CaseData, outputs: &Outputs) -> Outcome<Option<String>> {
+    let truth = Truth::measure(problem, &data.inputs())?;
     let mut wrong = None;
     for (operand, comparison) in truth.check(problem, outputs) {
         let verdict = if comparison.pass { "ok" } else { "WRONG" };
@@ -308,21 +274,27 @@ fn check(problem: &Problem, call: &Call, outputs: &Outputs) -> Outcome<Option<St
 }
 
 /// Writes outputs with as many axes as q has.
-fn write(args: &RunArgs, problem: &Problem, call: &Call, outputs: &Outputs) -> Result<(), Error> {
+fn write(
+    args: &RunArgs,
+    problem: &Problem,
+    data: &CaseData,
+    rank: usize,
+    outputs: &Outputs,
+) -> Result<(), Error> {
     let s = problem.attention().shape;
     let shape = |last: &[u32]| -> Vec<u64> {
         let all: Vec<u64> =
             [s.batch, s.heads_q, s.seq_q].iter().chain(last).map(|n| (*n).into()).collect();
-        all[4 - call.rank..].to_vec()
+        all[4 - rank..].to_vec()
     };
     if let Some(packed) = problem.attention().packed {
         let heads = [u64::from(packed.total_q), s.heads_q.into()];
         if let Some(path) = &args.out {
-            let o = pack(problem, call, &outputs.o, s.dim_v as usize);
+            let o = pack(problem, data, &outputs.o, s.dim_v as usize);
             npy::write(path, &[heads[0], heads[1], s.dim_v.into()], &o)?;
         }
         if let Some(path) = &args.lse {
-            npy::write(path, &heads, &pack(problem, call, &outputs.lse, 1))?;
+            npy::write(path, &heads, &pack(problem, data, &outputs.lse, 1))?;
         }
         return Ok(());
     }
@@ -339,8 +311,8 @@ fn write(args: &RunArgs, problem: &Problem, call: &Call, outputs: &Outputs) -> R
 }
 
 /// Rows of `[batch, heads, seq, …]` outputs, one sequence after another: `[total, heads, …]`.
-fn pack(problem: &Problem, call: &Call, values: &[f64], columns: usize) -> Vec<f64> {
-    let operands = call.inputs().operands;
+fn pack(problem: &Problem, data: &CaseData, values: &[f64], columns: usize) -> Vec<f64> {
+    let operands = data.inputs().operands;
     let total = problem.attention().packed.map_or(0, |packed| packed.total_q) as usize;
     let heads = problem.attention().shape.heads_q as usize;
     let mut packed = vec![0.0; total * heads * columns];

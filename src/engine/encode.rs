@@ -9,21 +9,14 @@ use std::sync::Arc;
 
 use crate::device::{self, Pipeline};
 use crate::engine::bound::Dispatch;
+use crate::engine::range::{BoundRange, bind_range, touched};
 use crate::engine::tensors::element_bytes;
-use crate::engine::{BufferView, Engine, Tensors};
+use crate::engine::{Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::align::{Align, MAX_OFFSET};
 use crate::kernel::{Access, Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
 use crate::plan::{Block, BlockSize, Plan, Schedule, operand_of};
 use crate::problem::{Operand, Problem};
-
-/// A bound range: what a bind group entry needs.
-#[derive(Clone)]
-struct BoundRange {
-    buffer: wgpu::Buffer,
-    offset: u64,
-    size: u64,
-}
 
 /// A dispatch before its parameter block has a place in the uniform buffer.
 struct Draft {
@@ -250,74 +243,6 @@ fn bind_group(device: &wgpu::Device, draft: &Draft, params: &BoundRange) -> wgpu
         layout: &draft.pipeline.layout,
         entries: &entries,
     })
-}
-
-/// Binds elements `touched` of a view: the aligned byte range, and the base that makes absolute
-/// element indices, taken modulo 2³², land in it.
-fn bind_range(
-    view: BufferView<'_>,
-    touched: Range<u64>,
-    element_bytes: u64,
-    alignment: u64,
-) -> Result<(BoundRange, u32)> {
-    let first = view.offset + touched.start * element_bytes;
-    let offset = first / alignment * alignment;
-    let end = (view.offset + touched.end * element_bytes).next_multiple_of(4);
-    let base = ((first - offset) / element_bytes).wrapping_sub(touched.start) as u32;
-    if end > view.buffer.size() {
-        return Err(Error::internal("binding attention", "a block reaches past its tensor"));
-    }
-    Ok((BoundRange { buffer: view.buffer.clone(), offset, size: end - offset }, base))
-}
-
-/// The elements of an operand, first to past the last, that a block touches.
-fn touched(problem: &Problem, operand: Operand, block: &Block, keys: &Range<u32>) -> Range<u64> {
-    let a = problem.attention();
-    let s = a.shape;
-    let group = s.group();
-    let kv_heads = block.heads.start / group..(block.heads.end - 1) / group + 1;
-    let strided = |heads: &Range<u32>, rows: &Range<u32>, dim: u32| {
-        // Where packed sequences lie is known on the GPU only: all rows are bound.
-        let all = 0..problem.extent(operand).1;
-        let (batch, rows) = match a.packed {
-            Some(_) => (0..1, &all),
-            None => (block.batch.clone(), rows),
-        };
-        if rows.is_empty() {
-            return 0..0;
-        }
-        let strides = problem.strides(operand);
-        let index =
-            |[batch, head, row]: [u32; 3]| strides.index(batch.into(), head.into(), row.into());
-        let first = index([batch.start, heads.start, rows.start]);
-        let last = index([batch.end - 1, heads.end - 1, rows.end - 1]);
-        first..last + u64::from(dim)
-    };
-    let all_keys = 0..s.seq_kv;
-    let dense = |strides: [u64; 4], keys: &Range<u32>| {
-        if keys.is_empty() {
-            return 0..0;
-        }
-        let axes = [&block.batch, &block.heads, &block.rows, keys];
-        let sum = |pick: fn(&Range<u32>) -> u32| -> u64 {
-            strides.iter().zip(axes).map(|(stride, axis)| stride * u64::from(pick(axis))).sum()
-        };
-        sum(|axis| axis.start)..sum(|axis| axis.end - 1) + 1
-    };
-    let (heads, seq_q, seq_kv) = (u64::from(s.heads_q), u64::from(s.seq_q), u64::from(s.seq_kv));
-    let by_row = |row: u64, key: u64| [heads * seq_q * row, seq_q * row, row, key];
-    match operand {
-        Operand::Q => strided(&block.heads, &block.rows, s.dim_qk),
-        Operand::K => strided(&kv_heads, keys, s.dim_qk),
-        Operand::V => strided(&kv_heads, keys, s.dim_v),
-        Operand::O => strided(&block.heads, &block.rows, s.dim_v),
-        Operand::Lse if a.packed.is_some() => 0..u64::from(problem.extent(Operand::O).1) * heads,
-        Operand::Lse => dense(by_row(1, 0), &(0..1)),
-        Operand::Weights => dense(by_row(seq_kv, 1), &all_keys),
-        Operand::Mask => a.mask.map_or(0..0, |mask| dense(mask.strides(), &all_keys)),
-        Operand::Bias => a.bias.map_or(0..0, |bias| dense(bias.strides(), &all_keys)),
-        _ => 0..0,
-    }
 }
 
 fn base_of(params: &mut Params, operand: Operand) -> &mut u32 {

@@ -5,6 +5,7 @@ mod encode;
 mod engine;
 mod host;
 mod matmul;
+mod range;
 mod self_test;
 mod tensors;
 

@@ -8,8 +8,9 @@
 use std::fmt::Write;
 
 use super::bindings::{Access, Binding};
+use super::element::{Element, Width};
 use super::registers::registers;
-use super::spec::{Capture, Element, Kernel, KernelSpec, Width};
+use super::spec::{Capture, Kernel, KernelSpec};
 use crate::feature::Slot;
 use crate::feature::score::Stage;
 use crate::problem::WeightsAt;

@@ -3,6 +3,7 @@
 
 mod bindings;
 mod compose;
+mod element;
 mod params;
 mod registers;
 mod resources;
@@ -10,6 +11,7 @@ mod spec;
 
 pub use bindings::{Access, Binding, BindingKind};
 pub use compose::{Composed, LineMap, compose};
+pub use element::{Element, RowTile, Width};
 pub use params::Params;
 pub use resources::Resources;
-pub use spec::{Capture, Element, Kernel, KernelSpec, RowTile, TILE, Width};
+pub use spec::{Capture, Kernel, KernelSpec, TILE};

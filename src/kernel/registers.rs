@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use super::spec::RowTile;
+use super::element::RowTile;
 
 const ACCUMULATE: &str = "fn registers_accumulate(at: u32, slice: u32, old: RowVec, p: RowVec)";
 const ACCUMULATE_SHOWN: &str =

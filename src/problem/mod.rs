@@ -2,7 +2,10 @@
 
 mod attention;
 pub mod cost;
+mod operand;
 mod problem;
+mod validate;
 
 pub use attention::{Attention, Packed, WeightsAt};
-pub use problem::{Operand, Problem};
+pub use operand::Operand;
+pub use problem::Problem;

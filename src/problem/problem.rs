@@ -1,83 +1,16 @@
 //! `Problem`: a validated [`Attention`] with everything resolved.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::feature::align::{Align, MAX_OFFSET};
+use crate::feature::align::Align;
 use crate::feature::mask::{Causal, Dense, Mask};
 use crate::feature::score::{Bias, Scale, Score, Softcap};
-use crate::feature::{Operands, Position, Slot};
-use crate::problem::{Attention, WeightsAt};
-use crate::tensor::{Layout, MAX_SEQ, Scalar, Strides};
-
-/// Every tensor of a call, by its name in messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Operand {
-    /// Queries.
-    Q,
-    /// Keys.
-    K,
-    /// Values.
-    V,
-    /// Output.
-    O,
-    /// Log-sum-exp output.
-    Lse,
-    /// Scores or weights output.
-    Weights,
-    /// Boolean mask.
-    Mask,
-    /// Additive bias.
-    Bias,
-    /// ALiBi slopes.
-    AlibiSlopes,
-    /// Sinks.
-    Sinks,
-    /// Key lengths.
-    KvLengths,
-    /// Query lengths.
-    QLengths,
-    /// Alignment offsets per sequence.
-    Offsets,
-    /// First query row of each packed sequence, and their total.
-    CuSeqlensQ,
-    /// First key of each packed sequence, and their total.
-    CuSeqlensKv,
-    /// Words for the caller's own functions.
-    Table,
-}
-
-impl Operand {
-    /// The name used in messages and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Q => "q",
-            Self::K => "k",
-            Self::V => "v",
-            Self::O => "o",
-            Self::Lse => "lse",
-            Self::Weights => "weights",
-            Self::Mask => "mask",
-            Self::Bias => "bias",
-            Self::AlibiSlopes => "alibi_slopes",
-            Self::Sinks => "sinks",
-            Self::KvLengths => "kv_lengths",
-            Self::QLengths => "q_lengths",
-            Self::Offsets => "offsets",
-            Self::CuSeqlensQ => "cu_seqlens_q",
-            Self::CuSeqlensKv => "cu_seqlens_kv",
-            Self::Table => "table",
-        }
-    }
-}
-
-impl fmt::Display for Operand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
+use crate::feature::{Operands, Position};
+use crate::problem::validate::{check_packed, distinct, resolve_align, resolve_strides};
+use crate::problem::{Attention, Operand, WeightsAt};
+use crate::tensor::{Scalar, Strides};
 
 /// A validated attention call: every default resolved, every conflict refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -369,90 +302,4 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.attention.shape, self.feature_text())
     }
-}
-
-/// Two functions of one name would be one function.
-fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<()> {
-    let mut names = HashSet::new();
-    for slot in slots {
-        if !names.insert(slot.name.clone()) {
-            let found = format!("{:?} twice", slot.name);
-            return Err(Error::invalid(format!("custom {kind} name"), found, "distinct names"));
-        }
-    }
-    Ok(())
-}
-
-/// Packed sequences bring their own lengths, have no layout by batch, and return no weights.
-fn check_packed(a: &Attention) -> Result<()> {
-    let Some(packed) = a.packed else { return Ok(()) };
-    let refuse =
-        |argument: &str, wanted: &str| Err(Error::invalid(argument, "packed sequences", wanted));
-    if a.kv_lengths || a.q_lengths {
-        return refuse("lengths", "no length tables: cu_seqlens give the lengths");
-    }
-    if a.weights.is_some() {
-        return refuse("weights", "no weights, or sequences that are not packed");
-    }
-    if [a.layout_q, a.layout_k, a.layout_v, a.layout_o].contains(&Layout::Bhsd) {
-        return refuse("layout", "Layout::Bshd or strides, of which batch is not used");
-    }
-    for (name, total) in [("total_q", packed.total_q), ("total_kv", packed.total_kv)] {
-        if total > MAX_SEQ {
-            return Err(Error::invalid(name, total, format!("0..={MAX_SEQ}")));
-        }
-    }
-    Ok(())
-}
-
-fn resolve_align(a: &Attention) -> Result<Option<Align>> {
-    let window = a.window.map(|(_, align)| align);
-    if let (Some(causal), Some(window)) = (a.causal, window)
-        && causal != window
-    {
-        let wanted = format!("the alignment of causal, {causal:?}");
-        return Err(Error::invalid("window alignment", format!("{window:?}"), wanted));
-    }
-    for align in [a.causal, window, a.alibi.map(|x| x.align)].into_iter().flatten() {
-        if let Align::Offset(n) = align
-            && n.unsigned_abs() > MAX_OFFSET.unsigned_abs()
-        {
-            return Err(Error::invalid("alignment offset", n, format!("±{MAX_OFFSET} at most")));
-        }
-    }
-    Ok(a.causal.or(window))
-}
-
-fn resolve_strides(a: &Attention) -> Result<[Strides; 4]> {
-    let s = a.shape;
-    let (batch, rows_q, rows_kv) = match a.packed {
-        Some(packed) => (1, packed.total_q, packed.total_kv),
-        None => (s.batch, s.seq_q, s.seq_kv),
-    };
-    let tensors = [
-        ("q", a.layout_q, s.heads_q, rows_q, s.dim_qk),
-        ("k", a.layout_k, s.heads_kv, rows_kv, s.dim_qk),
-        ("v", a.layout_v, s.heads_kv, rows_kv, s.dim_v),
-        ("o", a.layout_o, s.heads_q, rows_q, s.dim_v),
-    ];
-    let mut resolved = [Strides { batch: 0, head: 0, row: 0 }; 4];
-    for ((name, layout, heads, seq, dim), slot) in tensors.into_iter().zip(&mut resolved) {
-        let strides = layout.strides(heads, seq, dim);
-        let sizes = [batch, heads, seq, dim];
-        let empty = sizes.contains(&0);
-        let span = strides.span(sizes[0].into(), sizes[1].into(), sizes[2].into(), sizes[3].into());
-        // 2^46 elements: beyond any device, and leaves room for byte arithmetic in u64.
-        if !empty && span.is_none_or(|n| n > 1 << 46) {
-            let found = format!("strides {strides:?} over {sizes:?}");
-            return Err(Error::invalid(name, found, "a tensor of at most 2^46 elements"));
-        }
-        if name == "o" && !empty {
-            strides.check_disjoint("o strides", sizes)?;
-        }
-        *slot = strides;
-    }
-    if s.rows().checked_mul(s.seq_kv.into()).is_none_or(|n| n > 1 << 60) {
-        return Err(Error::invalid("shape", s, "at most 2^60 scores"));
-    }
-    Ok(resolved)
 }

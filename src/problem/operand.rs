@@ -1,0 +1,70 @@
+//! The tensors of a call, by name.
+
+use std::fmt;
+
+/// Every tensor of a call, by its name in messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operand {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// Output.
+    O,
+    /// Log-sum-exp output.
+    Lse,
+    /// Scores or weights output.
+    Weights,
+    /// Boolean mask.
+    Mask,
+    /// Additive bias.
+    Bias,
+    /// ALiBi slopes.
+    AlibiSlopes,
+    /// Sinks.
+    Sinks,
+    /// Key lengths.
+    KvLengths,
+    /// Query lengths.
+    QLengths,
+    /// Alignment offsets per sequence.
+    Offsets,
+    /// First query row of each packed sequence, and their total.
+    CuSeqlensQ,
+    /// First key of each packed sequence, and their total.
+    CuSeqlensKv,
+    /// Words for the caller's own functions.
+    Table,
+}
+
+impl Operand {
+    /// The name used in messages and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q => "q",
+            Self::K => "k",
+            Self::V => "v",
+            Self::O => "o",
+            Self::Lse => "lse",
+            Self::Weights => "weights",
+            Self::Mask => "mask",
+            Self::Bias => "bias",
+            Self::AlibiSlopes => "alibi_slopes",
+            Self::Sinks => "sinks",
+            Self::KvLengths => "kv_lengths",
+            Self::QLengths => "q_lengths",
+            Self::Offsets => "offsets",
+            Self::CuSeqlensQ => "cu_seqlens_q",
+            Self::CuSeqlensKv => "cu_seqlens_kv",
+            Self::Table => "table",
+        }
+    }
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
