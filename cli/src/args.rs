@@ -48,6 +48,7 @@ pub(crate) struct BenchArgs {
 pub(crate) enum SuiteName {
     #[default]
     Quick,
+    Long,
     Standard,
 }
 

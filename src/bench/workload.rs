@@ -18,18 +18,20 @@ pub struct Workload {
 pub enum Suite {
     /// Small shapes, seconds on a software adapter.
     Quick,
-    /// Those, and shapes of common models that want a GPU.
+    /// Lengths at which skipped work shows: causal, windows and padding against all pairs.
+    Long,
+    /// The quick ones, and shapes of common models that want a GPU.
     Standard,
 }
 
 impl Suite {
     /// The suite's workloads.
     pub fn workloads(self) -> Vec<Workload> {
-        let mut list = quick();
-        if self == Self::Standard {
-            list.extend(standard());
+        match self {
+            Self::Quick => quick(),
+            Self::Long => long(),
+            Self::Standard => quick().into_iter().chain(standard()).collect(),
         }
-        list
     }
 }
 
@@ -50,6 +52,19 @@ fn quick() -> Vec<Workload> {
         ("padding", square(2, 8, 256, 64).mask([2, 1, 1, 256])),
         ("half", square(1, 8, 512, 64).dtype(DType::F16)),
         ("one-row", shape(1, [8, 8], [1, 1024], 64)),
+    ]
+    .into_iter()
+    .map(|(name, attention)| Workload { name, attention })
+    .collect()
+}
+
+fn long() -> Vec<Workload> {
+    let full = |seq| Attention::new(Shape::self_attention(1, 8, seq, 64));
+    [
+        ("full-2048", full(2048)),
+        ("causal-2048", full(2048).causal(Align::TopLeft)),
+        ("full-4096", full(4096)),
+        ("window-256-4096", full(4096).window(Some(255), Some(0), Align::TopLeft)),
     ]
     .into_iter()
     .map(|(name, attention)| Workload { name, attention })
