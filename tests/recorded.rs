@@ -59,8 +59,14 @@ fn what_is_not_computed_is_refused_with_a_reason() -> Outcome {
         let folder = folder(key, |case| case["attributes"][key] = value.clone())?;
         assert_eq!(message(&folder), reason);
     }
-    let folder = folder("kind", |case| case["kind"] = json!("varlen"))?;
-    assert_eq!(message(&folder), "kind varlen: not an attention call");
+    for (kind, reason) in [
+        ("gat", "kind gat: not an attention call"),
+        ("paged", "kind paged: there is no paged cache here"),
+        ("varlen", "layout bhsd: only thd is read"),
+    ] {
+        let folder = folder("kind", |case| case["kind"] = json!(kind))?;
+        assert_eq!(message(&folder), reason);
+    }
     Ok(())
 }
 

@@ -332,7 +332,12 @@ fn check_resources(spec: &KernelSpec, caps: &Capabilities) -> Result<(), Rejecti
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BlockSize { batch, heads, rows, keys } = self.block();
-        let blocks = self.block().blocks(&self.problem).count();
+        let s = self.problem.attention().shape;
+        // Not by counting: a small limit and a large batch make more blocks than can be visited.
+        let blocks: u64 = [(s.batch, batch), (s.heads_q, heads), (s.seq_q, rows)]
+            .map(|(all, step)| u64::from(all.div_ceil(step.max(1))))
+            .iter()
+            .product();
         writeln!(f, "plan for {}", self.problem)?;
         for rejection in &self.rejections {
             writeln!(f, "  refused {}: {}", rejection.candidate, rejection.reason)?;

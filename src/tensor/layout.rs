@@ -118,6 +118,12 @@ impl Broadcast {
                 return Err(Error::invalid(argument, found, format!("1 or {full}")));
             }
         }
+        // As for tensors; a shape without rows may still announce a mask beyond 2^64 elements.
+        let elements = self.0.iter().try_fold(1_u64, |n, &axis| n.checked_mul(axis.into()));
+        if elements.is_none_or(|n| n > 1 << 46) {
+            let found = format!("{:?}", self.0);
+            return Err(Error::invalid(format!("{name} shape"), found, "at most 2^46 elements"));
+        }
         Ok(())
     }
 }
