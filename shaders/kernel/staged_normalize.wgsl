@@ -35,7 +35,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let row = params.row0 + local_row;
   let alive = local_row < params.row_n;
   // The visible keys of the 64-row tile this row belongs to: what stages 1 and 3 work on.
-  let first = params.row0 + (workgroup.x * ROWS & ~63u);
+  let first = params.row0 + ((workgroup.x * ROWS) & ~63u);
   let rows = rows_of(batch, head, first, min(first + 64u, params.row0 + params.row_n) - 1u);
   let visible = key_range(rows);
   // Stage 3 reads whole steps of 16 keys.
