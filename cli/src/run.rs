@@ -15,6 +15,7 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     let (attention, data, rank) = read(args)?;
     let problem = attention.validate()?;
     data.inputs().validate(&problem)?;
+    check_destinations(args)?;
     let outputs = compute(args, &problem, &data)?;
     let verdict = if args.check { check(&problem, &data, &outputs)? } else { None };
     write(args, &problem, &data, rank, &outputs)?;
@@ -22,6 +23,22 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         Some(wrong) => Err(Failure::Wrong(wrong)),
         None => Ok(()),
     }
+}
+
+/// Refuses outputs that could not be written before anything is computed, so that no run ends with
+/// some of them.
+fn check_destinations(args: &RunArgs) -> Result<(), Error> {
+    for path in [&args.out, &args.lse, &args.weights].into_iter().flatten() {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let wanted = "a file to write in a folder that exists";
+        let found = match folder {
+            _ if path.is_dir() => "a folder",
+            Some(folder) if !folder.is_dir() => "no such folder",
+            _ => continue,
+        };
+        return Err(Error::invalid(path.display().to_string(), found, wanted));
+    }
+    Ok(())
 }
 
 fn read(args: &RunArgs) -> Result<(Attention, CaseData, usize), Error> {

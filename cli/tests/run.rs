@@ -1,202 +1,375 @@
-//! `heedful run`: every option on arrays as numpy writes them, and every kind of bad input.
+//! `heedful run`: every option gives checked outputs of the right shape, and every bad request one line.
 
 mod common;
 
-use common::{Bench, stderr, stdout, wave};
+use common::{Order, Workplace, adapter, npy, numbers};
+use heedful::verify::npy as reader;
 
-/// The arrays of one grouped call: 2 sequences, 4 and 2 heads, 5 queries, 7 keys, dimensions 8 and 6.
-fn arrays(name: &str) -> Bench {
-    let bench = Bench::new(name);
-    bench.f32s("q.npy", &[2, 4, 5, 8], 1);
-    bench.f32s("k.npy", &[2, 2, 7, 8], 2);
-    bench.f32s("v.npy", &[2, 2, 7, 6], 3);
-    bench.f32s("past_k.npy", &[2, 2, 3, 8], 4);
-    bench.f32s("past_v.npy", &[2, 2, 3, 6], 5);
-    bench.f32s("bias.npy", &[4, 5, 7], 6);
-    bench.f32s("four.npy", &[4], 7);
-    bench.bools("mask.npy", &[2, 1, 1, 7]);
-    bench.bools("square.npy", &[5, 7]);
-    bench.integers("kv_lengths.npy", &[3, 7]);
-    bench.integers("q_lengths.npy", &[5, 2]);
-    bench
+/// q `[2, 4, 9, 8]`, k `[2, 2, 13, 8]`, v `[2, 2, 13, 6]` and everything that goes with them.
+fn workplace() -> Workplace {
+    let place = Workplace::new();
+    let array = |name: &str, dtype: &str, shape: &[usize], values: Vec<f64>| {
+        place.write(name, npy(dtype, Order::C, shape, &values));
+    };
+    let random = |name: &str, shape: &[usize], seed: usize| {
+        array(name, "<f4", shape, numbers(shape.iter().product(), seed));
+    };
+    random("q.npy", &[2, 4, 9, 8], 1);
+    random("k.npy", &[2, 2, 13, 8], 2);
+    random("v.npy", &[2, 2, 13, 6], 3);
+    random("bias.npy", &[4, 9, 13], 4);
+    random("sinks.npy", &[4], 5);
+    random("past_k.npy", &[2, 2, 5, 8], 6);
+    random("past_v.npy", &[2, 2, 5, 6], 7);
+    array("slopes.npy", "<f8", &[4], vec![0.5, 0.25, 0.125, 0.0625]);
+    array("kv_lengths.npy", "<i8", &[2], vec![7.0, 13.0]);
+    array("q_lengths.npy", "<i8", &[2], vec![9.0, 3.0]);
+    let keep = |i: usize| f64::from(u8::from(i % 5 != 3));
+    array("mask.npy", "|b1", &[2, 1, 9, 13], (0..234).map(keep).collect());
+    array("key_mask.npy", "|b1", &[2, 1, 1, 13], (0..26).map(keep).collect());
+    place
 }
 
-const CALL: [&str; 8] = ["run", "--q", "q.npy", "--k", "k.npy", "--v", "v.npy", "--check"];
+const QKV: &str = "run --q q.npy --k k.npy --v v.npy";
 
-fn runs(bench: &Bench, options: &str) -> String {
-    let mut args = CALL.to_vec();
-    args.extend(options.split_whitespace());
-    let output = bench.heedful(&args);
-    let (out, err) = (stdout(&output), stderr(&output));
-    assert_eq!(output.status.code(), Some(0), "{options}: {out}{err}");
-    assert!(out.contains("ok: largest error"), "{options}: {out}");
-    out
+/// Runs with `--check` and reads the output back.
+fn checked(place: &Workplace, options: &str, shape: &[u64]) {
+    let done = place.heedful(&format!("{QKV} --out o.npy --check {options}")).succeeded();
+    let said = done.stdout();
+    assert!(said.contains("o        ok"), "{options}: {said}");
+    assert!(!said.contains("WRONG"), "{options}: {said}");
+    let o = reader::read(&place.path("o.npy")).expect("the output");
+    assert_eq!(o.shape, shape, "{options}");
+    assert!(o.is_float && o.values.iter().all(|x| x.is_finite()), "{options}");
+    std::fs::remove_file(place.path("o.npy")).expect("the output");
 }
 
 #[test]
-fn every_option_gives_a_checked_result() {
-    let bench = arrays("every_option");
+fn run_every_feature_matches_the_reference() {
+    if !adapter("run_every_feature") {
+        return;
+    }
+    let place = workplace();
     for options in [
-        "--out o.npy",
-        "--path auto",
-        "--path fused",
-        "--path staged",
-        "--path reference",
-        "--dtype f16",
-        "--dtype bf16",
+        "",
         "--mask mask.npy",
-        "--mask square.npy",
+        "--mask key_mask.npy",
         "--bias bias.npy",
-        "--sinks four.npy",
-        "--alibi four.npy",
-        "--alibi four.npy --alibi-offset -2",
-        "--alibi four.npy --alibi-offset bottom-right",
+        "--sinks sinks.npy",
+        "--alibi slopes.npy",
+        "--alibi slopes.npy --alibi-offset bottom-right",
+        "--alibi slopes.npy --alibi-offset -3",
         "--kv-lengths kv_lengths.npy",
-        "--q-lengths q_lengths.npy --lse lse.npy",
-        "--past-k past_k.npy --past-v past_v.npy --causal 3",
+        "--q-lengths q_lengths.npy",
+        "--past-k past_k.npy --past-v past_v.npy --causal bottom-right",
         "--causal top-left",
         "--causal bottom-right",
-        "--causal -1",
-        "--window 1,2 --window-align top-left",
-        "--window -,2 --window-align bottom-right",
-        "--window 3,- --causal top-left",
-        "--softcap 2.5",
-        "--scale -0.3",
-        "--mask mask.npy --bias bias.npy --sinks four.npy --causal bottom-right --softcap 4",
+        "--causal 4",
+        "--causal -2",
+        "--window 3,2 --window-align top-left",
+        "--window 3,- --causal bottom-right",
+        "--window -,1 --window-align 2",
+        "--window -,- --window-align -1",
+        "--softcap 1.5",
+        "--scale 0.2",
+        "--scale -1",
+        "--scale 0",
+        "--mask mask.npy --bias bias.npy --sinks sinks.npy --alibi slopes.npy --softcap 2 \
+         --kv-lengths kv_lengths.npy --q-lengths q_lengths.npy --causal bottom-right --window 6,-",
     ] {
-        // Without an adapter the reference serves, and must be right too.
-        runs(&bench, options);
-    }
-    assert_eq!(bench.shape("o.npy"), [2, 4, 5, 6]);
-    assert_eq!(bench.shape("lse.npy"), [2, 4, 5]);
-    assert!(runs(&bench, "--explain").contains("plan for 2x4/2x5/7x8/6"));
-}
-
-#[test]
-fn weights_are_written_from_every_point() {
-    let bench = arrays("weights");
-    for at in ["raw-scores", "after-softcap", "after-bias", "probabilities"] {
-        let options = format!("--weights w.npy --weights-at {at} --softcap 3 --mask square.npy");
-        runs(&bench, &options);
-        assert_eq!(bench.shape("w.npy"), [2, 4, 5, 7]);
+        checked(&place, options, &[2, 4, 9, 6]);
     }
 }
 
 #[test]
-fn other_types_orders_and_containers_are_read() {
-    let bench = arrays("containers");
-    let values = wave(2 * 4 * 5 * 8, 1);
-    let doubles: Vec<u8> = values.iter().flat_map(|x| f64::from(*x).to_le_bytes()).collect();
-    bench.npy("q.npy", "<f8", false, &[2, 4, 5, 8], &doubles);
-    runs(&bench, "--out c.npy");
-    let halves: Vec<u8> =
-        values.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect();
-    bench.npy("q.npy", "<f2", false, &[2, 4, 5, 8], &halves);
-    runs(&bench, "");
-    // Column-major: the first axis is fastest.
-    let mut columns = Vec::new();
-    for d in 0..8 {
-        for t in 0..5 {
-            for h in 0..4 {
-                for b in 0..2 {
-                    columns.extend(values[((b * 4 + h) * 5 + t) * 8 + d].to_le_bytes());
+fn run_every_path_and_dtype_matches_the_reference() {
+    if !adapter("run_every_path_and_dtype") {
+        return;
+    }
+    let place = workplace();
+    for path in ["auto", "fused", "staged", "reference"] {
+        for dtype in ["f32", "f16", "bf16"] {
+            let options = format!("--path {path} --dtype {dtype} --causal top-left");
+            checked(&place, &options, &[2, 4, 9, 6]);
+        }
+    }
+}
+
+#[test]
+fn run_writes_lse_and_weights_from_every_point() {
+    if !adapter("run_writes_lse_and_weights") {
+        return;
+    }
+    let place = workplace();
+    for point in ["raw-scores", "after-softcap", "after-bias", "probabilities"] {
+        for path in ["auto", "staged", "reference"] {
+            let options = format!(
+                "--softcap 2 --bias bias.npy --lse lse.npy --weights w.npy --weights-at {point} --path {path}"
+            );
+            checked(&place, &options, &[2, 4, 9, 6]);
+            let lse = reader::read(&place.path("lse.npy")).expect("the log-sum-exp");
+            assert_eq!(lse.shape, [2, 4, 9]);
+            let weights = reader::read(&place.path("w.npy")).expect("the weights");
+            assert_eq!(weights.shape, [2, 4, 9, 13]);
+            if point == "probabilities" {
+                for row in weights.values.chunks(13) {
+                    assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{path}: {row:?}");
                 }
             }
         }
     }
-    bench.npy("q.npy", "<f4", true, &[2, 4, 5, 8], &columns);
-    runs(&bench, "--out f.npy");
-    let read = |name: &str| std::fs::read(bench.path(name)).expect("an output");
-    assert_eq!(read("c.npy"), read("f.npy"));
-
-    let tensor = |shape: &[usize], seed| -> Vec<u8> {
-        wave(shape.iter().product(), seed).iter().flat_map(|x| x.to_le_bytes()).collect()
-    };
-    let (q, k, v) = (tensor(&[3, 5, 8], 1), tensor(&[3, 7, 8], 2), tensor(&[3, 7, 8], 3));
-    let view = |shape: Vec<usize>, data| {
-        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, data)
-            .expect("a tensor")
-    };
-    let tensors = [
-        ("layer.q", view(vec![3, 5, 8], &q)),
-        ("k", view(vec![3, 7, 8], &k)),
-        ("v", view(vec![3, 7, 8], &v)),
-    ];
-    let bytes = safetensors::serialize(tensors, None).expect("a file");
-    std::fs::write(bench.path("all.safetensors"), bytes).expect("written");
-    let args = "run --safetensors all.safetensors --q layer.q --check --out three.npy";
-    let output = bench.heedful(&args.split(' ').collect::<Vec<_>>());
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(bench.shape("three.npy"), [3, 5, 8]);
 }
 
 #[test]
-fn packed_sequences_are_read_and_written_packed() {
-    let bench = Bench::new("packed");
-    bench.f32s("q.npy", &[10, 4, 8], 1);
-    bench.f32s("k.npy", &[14, 2, 8], 2);
-    bench.f32s("v.npy", &[14, 2, 6], 3);
-    bench.integers("cu_q.npy", &[0, 4, 4, 10]);
-    bench.integers("cu_k.npy", &[0, 9, 10, 14]);
-    runs(
-        &bench,
-        "--cu-seqlens-q cu_q.npy --cu-seqlens-k cu_k.npy --causal bottom-right --out o.npy --lse l.npy",
-    );
-    assert_eq!(bench.shape("o.npy"), [10, 4, 6]);
-    assert_eq!(bench.shape("l.npy"), [10, 4]);
-}
-
-#[test]
-fn bad_input_is_one_line_and_status_two() {
-    let bench = arrays("bad_input");
-    bench.f32s("line.npy", &[3], 1);
-    bench.f32s("three_heads.npy", &[2, 3, 5, 8], 1);
-    bench.bools("odd_mask.npy", &[3, 5]);
-    let whole = std::fs::read(bench.path("q.npy")).expect("an array");
-    std::fs::write(bench.path("cut.npy"), &whole[..200]).expect("written");
-    std::fs::write(bench.path("text.npy"), "hello").expect("written");
-    for (options, named) in [
-        ("--q missing.npy", "missing.npy"),
-        ("--q cut.npy", "cut.npy"),
-        ("--q text.npy", "text.npy"),
-        ("--q line.npy", "--q"),
-        ("--k v.npy", "--k, axis dim"),
-        ("--q three_heads.npy", "heads_q"),
-        ("--mask bias.npy", "--mask"),
-        ("--mask odd_mask.npy", "mask shape"),
-        ("--scale nan", "scale"),
-        ("--softcap 0", "softcap"),
-        ("--window 1,1", "--window"),
-        ("--window 1", "--window"),
-        ("--causal sideways", "--causal"),
-        ("--adapter nonsense", "--adapter"),
-        ("--no-such-option", "--no-such-option"),
-        ("--dtype f8", "--dtype"),
-        ("--past-k past_k.npy", "--past-v"),
-        ("--kv-lengths four.npy", "--kv-lengths"),
-        ("--sinks kv_lengths.npy", "sinks"),
-        ("--out nowhere/o.npy", "nowhere/o.npy"),
-    ] {
-        let mut args = usual_but(options);
-        args.extend(options.split_whitespace().map(str::to_owned));
-        let output = bench.heedful(&args.iter().map(String::as_str).collect::<Vec<_>>());
-        let text = stderr(&output);
-        let lost = options == "--adapter nonsense" && !common::has_adapter("unknown adapter");
-        assert!(lost || output.status.code() == Some(2), "{options}: {text}");
-        assert_eq!(text.lines().count(), 1, "{options}: {text}");
-        assert!(text.starts_with("heedful: ") && text.contains(named), "{options}: {text}");
-        assert!(!bench.path("o.npy").exists(), "{options} left an output");
+fn run_explain_prints_the_plan() {
+    if !adapter("run_explain") {
+        return;
     }
+    let place = workplace();
+    let said = place.heedful(&format!("{QKV} --explain")).succeeded().stdout();
+    for word in ["plan for 2x4/2x9/13x8/6", "path", "kernel", "blocks", "scratch"] {
+        assert!(said.contains(word), "{said}");
+    }
+    let said = place.heedful(&format!("{QKV} --explain --path reference")).succeeded().stdout();
+    assert!(said.contains("reference"), "{said}");
 }
 
-/// The usual arguments without the option that `options` gives anew.
-fn usual_but(options: &str) -> Vec<String> {
-    let usual = [("--q", "q.npy"), ("--k", "k.npy"), ("--v", "v.npy"), ("--out", "o.npy")];
-    let mut args = vec!["run".to_owned()];
-    for (option, value) in usual {
-        if !options.starts_with(&format!("{option} ")) {
-            args.extend([option.to_owned(), value.to_owned()]);
+#[test]
+fn run_reads_every_dtype_and_order_alike() {
+    // On the reference: what is read is the same on any machine.
+    let place = workplace();
+    let shape = [2, 4, 9, 8];
+    let values = numbers(shape.iter().product(), 1);
+    let run = |q: &str| {
+        let arguments = format!("run --q {q} --k k.npy --v v.npy --out o.npy --path reference");
+        place.heedful(&arguments).succeeded();
+        reader::read(&place.path("o.npy")).expect("the output").values
+    };
+    let expected = run("q.npy");
+    for dtype in ["<f4", "<f8", "<f2"] {
+        for order in [Order::C, Order::Fortran] {
+            place.write("other.npy", npy(dtype, order, &shape, &values));
+            assert_eq!(run("other.npy"), expected, "{dtype} {order:?}");
         }
     }
-    args
+}
+
+#[test]
+fn run_outputs_have_as_many_axes_as_q() {
+    let place = Workplace::new();
+    for (axes, o_shape) in
+        [(&[][..], &[5_u64, 3][..]), (&[2], &[2, 5, 3]), (&[1, 2], &[1, 2, 5, 3])]
+    {
+        let array = |name: &str, last: [usize; 2], seed| {
+            let shape = [axes, &last[..]].concat();
+            let values = numbers(shape.iter().product(), seed);
+            place.write(name, npy("<f4", Order::C, &shape, &values));
+        };
+        array("q.npy", [5, 4], 1);
+        array("k.npy", [7, 4], 2);
+        array("v.npy", [7, 3], 3);
+        let outputs = "--out o.npy --lse lse.npy --weights w.npy --path reference";
+        place.heedful(&format!("{QKV} {outputs}")).succeeded();
+        let read = |name: &str| reader::read(&place.path(name)).expect("an output").shape;
+        assert_eq!(read("o.npy"), o_shape);
+        assert_eq!(read("lse.npy"), o_shape[..o_shape.len() - 1]);
+        assert_eq!(read("w.npy"), [&o_shape[..o_shape.len() - 1], &[7]].concat());
+    }
+}
+
+/// The bytes of a safetensors file of f32 tensors.
+fn safetensors(tensors: &[(&str, &[usize], Vec<f64>)]) -> Vec<u8> {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape, values) in tensors {
+        let start = data.len();
+        data.extend(values.iter().flat_map(|x| (*x as f32).to_le_bytes()));
+        let entry = serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+        header.insert((*name).to_owned(), entry);
+    }
+    let mut header = serde_json::Value::Object(header).to_string();
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data[..]].concat()
+}
+
+#[test]
+fn run_reads_safetensors_by_name() {
+    let place = Workplace::new();
+    let tensor = |shape: &[usize], seed| numbers(shape.iter().product(), seed);
+    let (q, kv) = ([1, 2, 5, 4], [1, 2, 7, 4]);
+    let bytes = safetensors(&[
+        ("q", &q, tensor(&q, 1)),
+        ("k", &kv, tensor(&kv, 2)),
+        ("values", &kv, tensor(&kv, 3)),
+    ]);
+    place.write("all.safetensors", &bytes);
+    place
+        .heedful("run --safetensors all.safetensors --v values --check --path reference")
+        .succeeded();
+    let missing = place.heedful("run --safetensors all.safetensors --path reference");
+    missing.refused(2, &["--v", "all.safetensors", "\"v\""]);
+    place.write("cut.safetensors", &bytes[..bytes.len() - 5]);
+    place.heedful("run --safetensors cut.safetensors --v values").refused(2, &["cut.safetensors"]);
+}
+
+#[test]
+fn run_agrees_with_numpy() {
+    let place = Workplace::new();
+    place.write("write.py", include_str!("numpy_write.py"));
+    place.write("read.py", include_str!("numpy_read.py"));
+    let python = |script: &str| {
+        let mut command = std::process::Command::new("python3");
+        command.arg(script).current_dir(place.folder.path()).output()
+    };
+    match python("write.py") {
+        Err(error) => return println!("SKIPPED run_agrees_with_numpy: python3: {error}"),
+        Ok(output) if output.status.code() == Some(3) => {
+            return println!("SKIPPED run_agrees_with_numpy: python3 has no numpy");
+        }
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    let options = "--mask mask --causal bottom-right --kv-lengths lengths --path reference";
+    let outputs = "--out o.npy --lse lse.npy --weights w.npy";
+    place.heedful(&format!("run --npz all.npz {options} {outputs}")).succeeded();
+    place.heedful("run --npz all.npz --q nothing").refused(2, &["all.npz", "nothing"]);
+    let output = python("read.py").expect("python3 once more");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn run_bad_files_are_named() {
+    let place = workplace();
+    let whole = std::fs::read(place.path("q.npy")).expect("q");
+    place.write("cut.npy", &whole[..whole.len() - 3]);
+    place.write("header.npy", &whole[..40]);
+    place.write("empty.npy", []);
+    place.write("text.npy", "not an array");
+    place.write("vector.npy", npy("<f4", Order::C, &[8], &numbers(8, 1)));
+    place.write("five.npy", npy("<f4", Order::C, &[1, 1, 1, 2, 4], &numbers(8, 1)));
+    for (name, words) in [
+        ("missing.npy", &["missing.npy"][..]),
+        (".", &[]),
+        ("cut.npy", &["cut.npy"]),
+        ("header.npy", &["header.npy", "cut short"]),
+        ("empty.npy", &["empty.npy", "signature"]),
+        ("text.npy", &["text.npy", "signature"]),
+        ("vector.npy", &["--q", "[8]", "2, 3 or 4 axes"]),
+        ("five.npy", &["--q", "2, 3 or 4 axes"]),
+    ] {
+        let arguments = format!("run --q {name} --k k.npy --v v.npy");
+        place.heedful(&arguments).refused(2, words);
+    }
+    place.heedful("run --npz text.npy").refused(2, &["text.npy"]);
+    place.heedful("run --npz missing.npz").refused(2, &["missing.npz"]);
+    place.heedful("run --safetensors missing.st").refused(2, &["missing.st"]);
+    place.heedful("run --safetensors text.npy").refused(2, &["text.npy"]);
+}
+
+#[test]
+fn run_bad_requests_are_one_line() {
+    let place = workplace();
+    let array = |name: &str, dtype: &str, shape: &[usize]| {
+        let values = numbers(shape.iter().product(), 9);
+        place.write(name, npy(dtype, Order::C, shape, &values));
+    };
+    array("wide.npy", "<f4", &[2, 2, 13, 10]);
+    array("three.npy", "<f4", &[2, 3, 13, 8]);
+    array("three_v.npy", "<f4", &[2, 3, 13, 6]);
+    array("short_v.npy", "<f4", &[2, 2, 12, 6]);
+    array("odd_mask.npy", "|b1", &[2, 1, 9, 12]);
+    array("float_mask.npy", "<f4", &[2, 1, 9, 13]);
+    array("five.npy", "<f4", &[1, 2, 1, 9, 13]);
+    array("three_sinks.npy", "<f4", &[3]);
+    array("fractions.npy", "<f4", &[2]);
+    for (options, words) in [
+        ("--k wide.npy", &["--k, axis dim", "10", "8"][..]),
+        ("--k three.npy --v three_v.npy", &["heads_q", "4", "3"]),
+        ("--v short_v.npy", &["--v, axis seq", "12", "13"]),
+        ("--v three_v.npy", &["--v, axis heads"]),
+        ("--mask odd_mask.npy", &["mask shape, axis seq_kv", "12", "1 or 13"]),
+        ("--mask float_mask.npy", &["--mask", "floating-point", "booleans"]),
+        ("--bias five.npy", &["--bias", "at most 4 axes"]),
+        ("--sinks three_sinks.npy", &["sinks", "3", "4"]),
+        ("--alibi three_sinks.npy", &["alibi", "3", "4"]),
+        ("--kv-lengths fractions.npy", &["--kv-lengths", "a length"]),
+        ("--kv-lengths slopes.npy", &["kv-lengths"]),
+        ("--q-lengths sinks.npy", &["--q-lengths"]),
+        ("--past-k past_k.npy", &["--past-v"]),
+        ("--past-k past_v.npy --past-v past_v.npy", &["--past-k"]),
+        ("--scale nan", &["scale", "NaN"]),
+        ("--scale inf", &["scale", "inf"]),
+        ("--scale much", &["--scale", "much"]),
+        ("--softcap 0", &["softcap", "> 0"]),
+        ("--softcap -1", &["softcap", "> 0"]),
+        ("--window 3,2", &["--window", "no alignment", "--window-align"]),
+        ("--window 3 --causal 0", &["--window", "LEFT,RIGHT"]),
+        ("--window -4,2 --causal 0", &["--window", "LEFT,RIGHT"]),
+        ("--window 3,2 --causal 0 --window-align 1", &["window alignment"]),
+        ("--causal left", &["--causal", "top-left, bottom-right or an integer"]),
+        ("--causal 2000000000", &["alignment offset"]),
+        ("--dtype f8", &["--dtype", "f8"]),
+        ("--path quick", &["--path", "quick"]),
+        ("--no-such-option", &["--no-such-option"]),
+        ("--npz a.npz --safetensors b", &["--npz", "--safetensors"]),
+    ] {
+        // An option that is there twice is refused for that reason.
+        let given = ["--q q.npy", "--k k.npy", "--v v.npy", "--path reference"];
+        let given = given.iter().filter(|x| !options.contains(&x[..x.find(' ').unwrap_or(0) + 1]));
+        let arguments = given.fold(format!("run {options}"), |all, x| format!("{all} {x}"));
+        place.heedful(&arguments).refused(2, words);
+    }
+    place.heedful("no-such-command").refused(2, &["no-such-command"]);
+}
+
+#[test]
+fn run_requests_the_device_cannot_serve_are_one_line() {
+    if !adapter("run_requests_the_device_cannot_serve") {
+        return;
+    }
+    let place = workplace();
+    let fused = format!("{QKV} --path fused --weights w.npy");
+    place.heedful(&fused).refused(2, &["fused_forward", "staged path only"]);
+    let nowhere = format!("{QKV} --adapter no-such-adapter");
+    place.heedful(&nowhere).refused(2, &["--adapter", "no-such-adapter", "part of one of"]);
+    assert!(!place.files().contains(&"w.npy".to_owned()));
+}
+
+#[test]
+fn run_leaves_nothing_half_written() {
+    let place = workplace();
+    let before = place.files();
+    for options in [
+        "--out nowhere/o.npy",
+        "--lse nowhere/lse.npy",
+        "--weights nowhere/w.npy",
+        "--out o.npy --lse nowhere/lse.npy",
+        "--out o.npy --weights .",
+    ] {
+        place.heedful(&format!("{QKV} --path reference {options}")).refused(2, &[]);
+        assert_eq!(place.files(), before, "{options}");
+    }
+}
+
+#[test]
+fn run_packed_sequences_stay_packed() {
+    if !adapter("run_packed_sequences") {
+        return;
+    }
+    let place = Workplace::new();
+    for (name, shape) in [("q.npy", [10, 4, 8]), ("k.npy", [14, 2, 8]), ("v.npy", [14, 2, 6])] {
+        let values = numbers(shape.iter().product(), shape[0]);
+        place.write(name, npy("<f4", Order::C, &shape, &values));
+    }
+    place.write("starts_q.npy", npy("<i8", Order::C, &[4], &[0.0, 4.0, 4.0, 10.0]));
+    place.write("starts_k.npy", npy("<i8", Order::C, &[4], &[0.0, 9.0, 10.0, 14.0]));
+    let packed = "--cu-seqlens-q starts_q.npy --cu-seqlens-k starts_k.npy";
+    for path in ["fused", "staged", "reference"] {
+        let options = format!("{packed} --path {path} --causal bottom-right --lse lse.npy");
+        checked(&place, &options, &[10, 4, 6]);
+        let lse = reader::read(&place.path("lse.npy")).expect("the log-sum-exp");
+        assert_eq!(lse.shape, [10, 4]);
+    }
+    place.write("starts_k.npy", npy("<i8", Order::C, &[4], &[0.0, 9.0, 10.0, 13.0]));
+    place.heedful(&format!("{QKV} {packed}")).refused(2, &["--cu-seqlens-k", "14"]);
 }

@@ -1,95 +1,197 @@
-//! `heedful verify`, `bench` and `info`: what they print, what they exit with.
+//! `heedful verify`, `bench` and `info`: reports that machines read, and the exit status of each end.
 
 mod common;
 
-use common::{Bench, golden, has_adapter, stderr, stdout};
+use common::{Workplace, adapter, heedful, repository};
 use serde_json::Value;
 
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+fn has(object: &Value, fields: &[&str]) {
+    for field in fields {
+        assert!(object.get(field).is_some(), "no {field} in {object}");
+    }
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 #[test]
-fn recorded_cases_pass_and_the_report_is_complete() {
-    if !has_adapter("recorded_cases") {
+fn verify_recorded_cases_of_a_real_model_pass() {
+    if !adapter("verify_recorded_cases") {
         return;
     }
-    let bench = Bench::new("report");
-    let real = golden("real");
-    let output = bench.heedful(&["verify", "--cases", &real, "--report", "r.json"]);
-    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
-    let text = std::fs::read_to_string(bench.path("r.json")).expect("a report");
-    let report = json(&text);
-    for key in ["heedful", "revision", "date", "host", "adapters", "cases", "totals"] {
-        assert!(!report[key].is_null(), "{key} in {text}");
+    let place = Workplace::new();
+    let report = place.path("report.json");
+    let arguments = format!("verify --cases tests/golden/real --report {}", report.display());
+    let done = heedful(&repository(), &arguments).succeeded();
+    assert!(done.stdout().contains("worst ratio"), "{}", done.stdout());
+    let text = std::fs::read_to_string(report).expect("the report");
+    let report: Value = serde_json::from_str(&text).expect("the report is JSON");
+
+    has(&report, &["heedful", "revision", "date", "host", "adapters", "cases", "totals"]);
+    has(&report["host"], &["os", "cpu"]);
+    let adapters = report["adapters"].as_array().expect("a list");
+    assert_eq!(adapters.len(), 1);
+    let fields =
+        ["name", "backend", "driver", "driver_info", "type", "limits", "features", "subgroup"];
+    has(&adapters[0], &fields);
+    let cases = report["cases"].as_array().expect("a list");
+    // Two recorded layers, fused and staged.
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        has(
+            case,
+            &["name", "suite", "adapter", "kernel", "status", "reason", "max_abs", "max_rel"],
+        );
+        has(case, &["worst_row", "tolerance_ratio", "seed", "ms"]);
+        assert_eq!(case["status"], "pass", "{case}");
+        assert_eq!(case["adapter"], 0, "{case}");
+        assert!(number(&case["tolerance_ratio"]) <= 1.0, "{case}");
+        assert!(number(&case["ms"]) > 0.0, "{case}");
     }
-    let case = &report["cases"][0];
-    for key in ["name", "suite", "adapter", "kernel", "status", "reason", "max_abs", "ms"] {
-        assert!(!case[key].is_null(), "{key} in {case}");
+    for (total, wanted) in
+        [("total", 4), ("pass", 4), ("fail", 0), ("expected_fail", 0), ("unsupported", 0)]
+    {
+        assert_eq!(report["totals"][total], wanted, "{total}");
     }
-    assert_eq!(report["totals"]["fail"], 0);
-    assert_eq!(report["totals"]["pass"], 4);
-    let subgroup = report["adapters"][0]["subgroup"].as_array().map(Vec::len);
-    assert_eq!(subgroup, Some(2));
 }
 
 #[test]
-fn generated_cases_are_replayed_by_name_and_seed() {
-    if !has_adapter("generated_cases") {
+fn verify_report_on_standard_output_is_json_alone() {
+    if !adapter("verify_report_on_standard_output") {
         return;
     }
-    let bench = Bench::new("replay");
-    let args = ["verify", "--grid", "quick", "--filter", "softcap", "--seed", "5", "--report", "-"];
-    let first = json(&stdout(&bench.heedful(&args)));
-    let second = json(&stdout(&bench.heedful(&args)));
-    let errors = |report: &Value| -> Vec<Value> {
-        let cases = report["cases"].as_array().expect("cases").iter();
-        cases.map(|case| case["max_abs"].clone()).collect()
-    };
-    assert!(!errors(&first).is_empty());
-    assert_eq!(errors(&first), errors(&second));
-    assert_eq!(first["cases"][0]["seed"], 5);
+    let arguments = "verify --grid quick --filter causal --seed 3 --report -";
+    let report = heedful(&repository(), arguments).succeeded().json();
+    let cases = report["cases"].as_array().expect("a list");
+    assert!(!cases.is_empty());
+    for case in cases {
+        assert!(case["name"].as_str().is_some_and(|name| name.contains("causal")), "{case}");
+        assert_eq!(case["seed"], 3, "{case}");
+        assert_eq!(case["suite"], "quick", "{case}");
+        let reason = case["reason"].as_str().expect("text");
+        assert_eq!(case["status"] == "unsupported", !reason.is_empty(), "{case}");
+    }
 }
 
 #[test]
-fn nothing_run_is_no_success() {
-    if !has_adapter("nothing_run") {
+fn verify_without_an_executed_case_fails() {
+    if !adapter("verify_without_an_executed_case") {
         return;
     }
-    let bench = Bench::new("nothing");
-    let output = bench.heedful(&["verify", "--filter", "no case is called this"]);
-    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
-    assert!(stderr(&output).contains("no case was run"));
-}
-
-#[test]
-fn bad_case_folders_are_named() {
-    let bench = Bench::new("folders");
-    let output = bench.heedful(&["verify", "--cases", "."]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("cases.json"), "{}", stderr(&output));
-    std::fs::write(bench.path("cases.json"), "[{\"name\": \"cut").expect("written");
-    let output = bench.heedful(&["verify", "--cases", "."]);
-    assert_eq!(output.status.code(), Some(2));
-    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
-}
-
-#[test]
-fn bench_and_info_speak_json() {
-    let bench = Bench::new("json");
-    let output = bench.heedful(&["bench", "--filter", "odd-sizes", "--json", "-"]);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let record = json(&stdout(&output));
-    let row = &record["rows"][0];
-    assert!(row["gflops"].as_f64().is_some_and(|rate| rate > 0.0), "{row}");
-    assert!(row["error"].is_null(), "{row}");
-    if has_adapter("bench_and_info") {
-        assert!(record["matmul"]["gflops"].as_f64().is_some_and(|rate| rate > 0.0));
+    for arguments in [
+        "verify --filter nothing-matches",
+        "verify --cases tests/golden/real --filter nothing-matches",
+    ] {
+        heedful(&repository(), arguments).refused(1, &["no case was run"]);
     }
-    let output = bench.heedful(&["info", "--json", "-"]);
-    assert!(json(&stdout(&output)).is_array());
-    let help = stdout(&bench.heedful(&["--help"]));
-    for command in ["bench", "info", "run", "verify"] {
-        assert!(help.contains(command), "{help}");
+}
+
+#[test]
+fn verify_bad_case_folders_are_one_line() {
+    let place = Workplace::new();
+    place.heedful("verify --cases .").refused(2, &["cases.json"]);
+    place.heedful("verify --cases nowhere").refused(2, &["nowhere"]);
+    let real = repository().join("tests/golden/real/cases.json");
+    let whole = std::fs::read(real).expect("the recorded cases");
+    for cut in [0, 1, 40, whole.len() / 2, whole.len() - 3] {
+        place.write("cases.json", &whole[..cut]);
+        place.heedful("verify --cases .").refused(2, &["cases.json"]);
+    }
+    for text in ["{}", "[1]", "[{}]", "null", "\u{feff}[]"] {
+        place.write("cases.json", text);
+        place.heedful("verify --cases .").refused(2, &["cases.json"]);
+    }
+}
+
+#[test]
+fn verify_missing_or_damaged_arrays_are_one_line() {
+    if !adapter("verify_missing_or_damaged_arrays") {
+        return;
+    }
+    let place = Workplace::new();
+    let real = repository().join("tests/golden/real");
+    let read = |name: &str| std::fs::read(real.join(name)).expect("a recorded file");
+    place.write("cases.json", read("cases.json"));
+    place.heedful("verify --cases .").refused(2, &["minilm_layer0.npz"]);
+    let arrays = read("minilm_layer0.npz");
+    for cut in [0, 100, arrays.len() / 2, arrays.len() - 1] {
+        place.write("minilm_layer0.npz", &arrays[..cut]);
+        place.heedful("verify --cases .").refused(2, &["minilm_layer0.npz"]);
+    }
+}
+
+#[test]
+fn verify_reports_into_a_missing_folder_are_refused() {
+    if !adapter("verify_reports_into_a_missing_folder") {
+        return;
+    }
+    let arguments = "verify --cases tests/golden/real --report tests/nowhere/report.json";
+    heedful(&repository(), arguments).refused(2, &["report.json"]);
+}
+
+#[test]
+fn bench_prints_json() {
+    if !adapter("bench_prints_json") {
+        return;
+    }
+    let record = heedful(&repository(), "bench --filter odd --json -").succeeded().json();
+    has(&record, &["heedful", "adapter", "driver", "backend", "suite", "matmul", "rows"]);
+    assert!(number(&record["matmul"]["gflops"]) > 0.0);
+    let rows = record["rows"].as_array().expect("a list");
+    assert_eq!(rows.len(), 2, "fused and staged");
+    for row in rows {
+        assert_eq!(row["name"], "odd-sizes");
+        assert!(row["error"].is_null(), "{row}");
+        assert!(number(&row["gflops"]) > 0.0, "{row}");
+        assert!(number(&row["time"]["median_ms"]) > 0.0, "{row}");
+        assert!(number(&row["tolerance_ratio"]) <= 1.0, "{row}");
+    }
+}
+
+#[test]
+fn bench_without_a_workload_is_refused() {
+    heedful(&repository(), "bench --suite huge").refused(2, &["--suite", "huge"]);
+    if adapter("bench_without_a_workload") {
+        let arguments = "bench --filter nothing-matches";
+        heedful(&repository(), arguments).refused(2, &["--filter", "no workload"]);
+    }
+}
+
+#[test]
+fn info_is_json() {
+    // A list on every machine; on one without adapters, an empty one.
+    let all = heedful(&repository(), "info --json -").succeeded().json();
+    for adapter in all.as_array().expect("a list") {
+        has(adapter, &["capabilities", "features", "matrix", "kernels"]);
+        has(&adapter["capabilities"], &["name", "backend", "driver", "device_type", "shader_f16"]);
+        let kernels = adapter["kernels"].as_array().expect("a list");
+        assert!(!kernels.is_empty());
+        for kernel in kernels {
+            let runs = kernel["kernels"].as_array().is_some_and(|list| !list.is_empty());
+            let refused = kernel["refused"].as_array().is_some_and(|list| !list.is_empty());
+            assert!(runs || refused, "{kernel}");
+        }
+    }
+}
+
+#[test]
+fn info_of_an_unknown_adapter_is_refused() {
+    heedful(&repository(), "info --adapter no-such-adapter").refused(2, &["--adapter"]);
+    heedful(&repository(), "verify --adapter no-such-adapter").refused(2, &["--adapter"]);
+    heedful(&repository(), "bench --adapter no-such-adapter").refused(2, &["--adapter"]);
+    let both = "verify --adapter a --all-adapters";
+    heedful(&repository(), both).refused(2, &["--adapter", "--all-adapters"]);
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for (arguments, word) in [
+        ("--help", "verify"),
+        ("run --help", "--weights-at"),
+        ("--version", env!("CARGO_PKG_VERSION")),
+    ] {
+        let said = heedful(&repository(), arguments).succeeded().stdout();
+        assert!(said.contains(word), "{arguments}: {said}");
     }
 }

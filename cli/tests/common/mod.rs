@@ -1,102 +1,174 @@
-//! Runs the built binary, and writes arrays as numpy writes them.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
-#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+//! Running the binary, and arrays in the exact bytes that numpy writes.
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A folder of its own for a test, with everything the test writes.
-pub struct Bench {
-    pub folder: PathBuf,
+use tempfile::TempDir;
+
+/// A folder of arrays that the binary runs in.
+pub(crate) struct Workplace {
+    pub(crate) folder: TempDir,
 }
 
-impl Bench {
-    pub fn new(name: &str) -> Self {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).unwrap();
-        }
-        std::fs::create_dir_all(&folder).unwrap();
-        Self { folder }
+impl Workplace {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
-    /// Runs `heedful` in the folder.
-    pub fn heedful(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_heedful"))
-            .args(args)
-            .current_dir(&self.folder)
-            // Mesa complains on stderr where there is none.
-            .env("XDG_RUNTIME_DIR", &self.folder)
-            .output()
-            .unwrap()
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), bytes).expect("a writable temporary folder");
     }
 
-    /// Writes an array: `dtype` as numpy names it, raw little-endian data.
-    pub fn npy(&self, name: &str, dtype: &str, fortran: bool, shape: &[usize], data: &[u8]) {
-        let axes: String = shape.iter().map(|n| format!("{n}, ")).collect();
-        let order = if fortran { "True" } else { "False" };
-        let header =
-            format!("{{'descr': '{dtype}', 'fortran_order': {order}, 'shape': ({axes}), }}");
-        let size = (10 + header.len() + 1).next_multiple_of(64) - 10;
-        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-        bytes.extend((size as u16).to_le_bytes());
-        bytes.extend(format!("{header:<width$}\n", width = size - 1).bytes());
-        bytes.extend(data);
-        std::fs::write(self.path(name), bytes).unwrap();
+    /// Names of the files there are, sorted.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.path()).expect("the temporary folder");
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
     }
 
-    pub fn f32s(&self, name: &str, shape: &[usize], seed: u32) {
-        let n: usize = shape.iter().product();
-        let data: Vec<u8> = wave(n, seed).iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.npy(name, "<f4", false, shape, &data);
-    }
-
-    pub fn bools(&self, name: &str, shape: &[usize]) {
-        let n: usize = shape.iter().product();
-        let data: Vec<u8> = (0..n).map(|i| u8::from(i % 5 != 3)).collect();
-        self.npy(name, "|b1", false, shape, &data);
-    }
-
-    pub fn integers(&self, name: &str, values: &[i64]) {
-        let data: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.npy(name, "<i8", false, &[values.len()], &data);
-    }
-
-    /// The shape of a written array.
-    pub fn shape(&self, name: &str) -> Vec<u64> {
-        heedful::verify::npy::read(&self.path(name)).unwrap().shape
+    /// Runs `heedful` with arguments that are separated by blanks, in this folder.
+    pub(crate) fn heedful(&self, arguments: &str) -> Finished {
+        heedful(self.folder.path(), arguments)
     }
 }
 
-pub fn wave(n: usize, seed: u32) -> Vec<f32> {
-    (0..n).map(|i| ((i as f32 + 1.0) * (0.7 + seed as f32 * 0.31)).sin()).collect()
+/// Runs `heedful` in a folder.
+pub(crate) fn heedful(folder: &Path, arguments: &str) -> Finished {
+    // Some drivers complain on stderr about a missing runtime folder; any folder will do.
+    let runtime = tempfile::tempdir().expect("a temporary folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_heedful"))
+        .args(arguments.split_whitespace())
+        .current_dir(folder)
+        .env("XDG_RUNTIME_DIR", runtime.path())
+        .env("NO_COLOR", "1")
+        .output()
+        .expect("the binary starts");
+    Finished { arguments: arguments.to_owned(), output }
 }
 
-pub fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+/// The folder of the whole repository.
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder above").to_owned()
 }
 
-pub fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Whether there is an adapter; without one the reference serves, and `REQUIRE_GPU=1` makes that a
-/// failure.
-pub fn has_adapter(test: &str) -> bool {
-    let found = !pollster::block_on(heedful::device::adapters()).is_empty();
+/// Whether there is an adapter. Without one the test prints why it is skipped, and fails when
+/// `REQUIRE_GPU=1`.
+pub(crate) fn adapter(test: &str) -> bool {
+    let found = heedful(&repository(), "info --json -");
+    if found.json().as_array().is_some_and(|all| !all.is_empty()) {
+        return true;
+    }
     let required = std::env::var("REQUIRE_GPU").is_ok_and(|value| value == "1");
-    assert!(found || !required, "{test}: REQUIRE_GPU=1 and there is no adapter");
-    if !found {
-        println!("SKIPPED {test}: no adapter");
-    }
-    found
+    assert!(!required, "{test}: REQUIRE_GPU=1 and no adapter");
+    println!("SKIPPED {test}: no adapter");
+    false
 }
 
-pub fn golden(suite: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(suite);
-    root.to_string_lossy().into_owned()
+/// What a run of the binary left.
+pub(crate) struct Finished {
+    arguments: String,
+    output: Output,
+}
+
+impl Finished {
+    pub(crate) fn status(&self) -> Option<i32> {
+        self.output.status.code()
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    /// Standard output as JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let text = self.stdout();
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}: {text}", self.arguments))
+    }
+
+    /// Done and right: status 0 and nothing on stderr.
+    pub(crate) fn succeeded(self) -> Self {
+        let why = format!("{}\n{}{}", self.arguments, self.stdout(), self.stderr());
+        assert_eq!(self.status(), Some(0), "{why}");
+        assert_eq!(self.stderr(), "", "{why}");
+        self
+    }
+
+    /// Refused: the given status, nothing on stdout, and one line that says every one of `words`.
+    pub(crate) fn refused(self, status: i32, words: &[&str]) -> Self {
+        let (arguments, stderr) = (&self.arguments, self.stderr());
+        assert_eq!(self.status(), Some(status), "{arguments}: {stderr}");
+        assert!(stderr.starts_with("heedful: "), "{arguments}: {stderr}");
+        assert_eq!(stderr.matches('\n').count(), 1, "{arguments}: {stderr}");
+        assert!(stderr.ends_with('\n'), "{arguments}: {stderr}");
+        for word in words {
+            assert!(stderr.contains(word), "{arguments}: {stderr:?} does not say {word:?}");
+        }
+        self
+    }
+}
+
+/// How an array lies in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    C,
+    Fortran,
+}
+
+/// A `.npy` file as numpy writes it: version 1.0, header padded with blanks to 64 bytes.
+pub(crate) fn npy(dtype: &str, order: Order, shape: &[usize], values: &[f64]) -> Vec<u8> {
+    let axes = match shape {
+        [n] => format!("({n},)"),
+        _ => {
+            let axes: Vec<String> = shape.iter().map(ToString::to_string).collect();
+            format!("({})", axes.join(", "))
+        }
+    };
+    let fortran = if order == Order::Fortran { "True" } else { "False" };
+    let header = format!("{{'descr': '{dtype}', 'fortran_order': {fortran}, 'shape': {axes}, }}");
+    let size = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((size as u16).to_le_bytes());
+    bytes.extend(format!("{header:<width$}\n", width = size - 1).as_bytes());
+    assert_eq!(values.len(), shape.iter().product::<usize>(), "{shape:?}");
+    for i in 0..values.len() {
+        let x = values[if order == Order::Fortran { c_index(i, shape) } else { i }];
+        match dtype {
+            "<f4" => bytes.extend((x as f32).to_le_bytes()),
+            "<f8" => bytes.extend(x.to_le_bytes()),
+            "<f2" => bytes.extend(half::f16::from_f64(x).to_le_bytes()),
+            "<i8" => bytes.extend((x as i64).to_le_bytes()),
+            "|b1" => bytes.push(u8::from(x != 0.0)),
+            other => panic!("no dtype {other}"),
+        }
+    }
+    bytes
+}
+
+/// Index in C order of the i-th element in Fortran order.
+fn c_index(mut i: usize, shape: &[usize]) -> usize {
+    let (mut index, mut step) = (0, shape.iter().product::<usize>());
+    for n in shape {
+        step /= n;
+        index += i % n * step;
+        i /= n;
+    }
+    index
+}
+
+/// Numbers between −1 and 1 that repeat late and look like no pattern of a kernel.
+pub(crate) fn numbers(n: usize, seed: usize) -> Vec<f64> {
+    let value = |i: usize| ((i * 7919 + seed * 104_729) % 2003) as f64 / 1001.0 - 1.0;
+    // f16 values, so that every dtype stores the same numbers.
+    (0..n).map(|i| half::f16::from_f64(value(i)).to_f64()).collect()
 }
