@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{Order, Workplace, adapter, npy, numbers};
+use common::{Order, Place, adapter, npy, numbers};
 use heedful::verify::npy as reader;
 
 /// q `[2, 4, 9, 8]`, k `[2, 2, 13, 8]`, v `[2, 2, 13, 6]` and everything that goes with them.
-fn workplace() -> Workplace {
-    let place = Workplace::new();
+fn arrays() -> Place {
+    let place = Place::new();
     let array = |name: &str, dtype: &str, shape: &[usize], values: Vec<f64>| {
         place.write(name, npy(dtype, Order::C, shape, &values));
     };
@@ -33,7 +33,7 @@ fn workplace() -> Workplace {
 const QKV: &str = "run --q q.npy --k k.npy --v v.npy";
 
 /// Runs with `--check` and reads the output back.
-fn checked(place: &Workplace, options: &str, shape: &[u64]) {
+fn checked(place: &Place, options: &str, shape: &[u64]) {
     let done = place.heedful(&format!("{QKV} --out o.npy --check {options}")).succeeded();
     let said = done.stdout();
     assert!(said.contains("o        ok"), "{options}: {said}");
@@ -49,7 +49,7 @@ fn run_every_feature_matches_the_reference() {
     if !adapter("run_every_feature") {
         return;
     }
-    let place = workplace();
+    let place = arrays();
     for options in [
         "",
         "--mask mask.npy",
@@ -86,7 +86,7 @@ fn run_every_path_and_dtype_matches_the_reference() {
     if !adapter("run_every_path_and_dtype") {
         return;
     }
-    let place = workplace();
+    let place = arrays();
     for path in ["auto", "fused", "staged", "reference"] {
         for dtype in ["f32", "f16", "bf16"] {
             let options = format!("--path {path} --dtype {dtype} --causal top-left");
@@ -100,7 +100,7 @@ fn run_writes_lse_and_weights_from_every_point() {
     if !adapter("run_writes_lse_and_weights") {
         return;
     }
-    let place = workplace();
+    let place = arrays();
     for point in ["raw-scores", "after-softcap", "after-bias", "probabilities"] {
         for path in ["auto", "staged", "reference"] {
             let options = format!(
@@ -125,7 +125,7 @@ fn run_explain_prints_the_plan() {
     if !adapter("run_explain") {
         return;
     }
-    let place = workplace();
+    let place = arrays();
     let said = place.heedful(&format!("{QKV} --explain")).succeeded().stdout();
     for word in ["plan for 2x4/2x9/13x8/6", "path", "kernel", "blocks", "scratch"] {
         assert!(said.contains(word), "{said}");
@@ -137,7 +137,7 @@ fn run_explain_prints_the_plan() {
 #[test]
 fn run_reads_every_dtype_and_order_alike() {
     // On the reference: what is read is the same on any machine.
-    let place = workplace();
+    let place = arrays();
     let shape = [2, 4, 9, 8];
     let values = numbers(shape.iter().product(), 1);
     let run = |q: &str| {
@@ -156,7 +156,7 @@ fn run_reads_every_dtype_and_order_alike() {
 
 #[test]
 fn run_outputs_have_as_many_axes_as_q() {
-    let place = Workplace::new();
+    let place = Place::new();
     for (axes, o_shape) in
         [(&[][..], &[5_u64, 3][..]), (&[2], &[2, 5, 3]), (&[1, 2], &[1, 2, 5, 3])]
     {
@@ -193,7 +193,7 @@ fn safetensors(tensors: &[(&str, &[usize], Vec<f64>)]) -> Vec<u8> {
 
 #[test]
 fn run_reads_safetensors_by_name() {
-    let place = Workplace::new();
+    let place = Place::new();
     let tensor = |shape: &[usize], seed| numbers(shape.iter().product(), seed);
     let (q, kv) = ([1, 2, 5, 4], [1, 2, 7, 4]);
     let bytes = safetensors(&[
@@ -213,7 +213,7 @@ fn run_reads_safetensors_by_name() {
 
 #[test]
 fn run_agrees_with_numpy() {
-    let place = Workplace::new();
+    let place = Place::new();
     place.write("write.py", include_str!("numpy_write.py"));
     place.write("read.py", include_str!("numpy_read.py"));
     let python = |script: &str| {
@@ -239,7 +239,7 @@ fn run_agrees_with_numpy() {
 
 #[test]
 fn run_bad_files_are_named() {
-    let place = workplace();
+    let place = arrays();
     let whole = std::fs::read(place.path("q.npy")).expect("q");
     place.write("cut.npy", &whole[..whole.len() - 3]);
     place.write("header.npy", &whole[..40]);
@@ -268,7 +268,7 @@ fn run_bad_files_are_named() {
 
 #[test]
 fn run_bad_requests_are_one_line() {
-    let place = workplace();
+    let place = arrays();
     let array = |name: &str, dtype: &str, shape: &[usize]| {
         let values = numbers(shape.iter().product(), 9);
         place.write(name, npy(dtype, Order::C, shape, &values));
@@ -327,7 +327,7 @@ fn run_requests_the_device_cannot_serve_are_one_line() {
     if !adapter("run_requests_the_device_cannot_serve") {
         return;
     }
-    let place = workplace();
+    let place = arrays();
     let fused = format!("{QKV} --path fused --weights w.npy");
     place.heedful(&fused).refused(2, &["fused_forward", "staged path only"]);
     let nowhere = format!("{QKV} --adapter no-such-adapter");
@@ -337,7 +337,7 @@ fn run_requests_the_device_cannot_serve_are_one_line() {
 
 #[test]
 fn run_leaves_nothing_half_written() {
-    let place = workplace();
+    let place = arrays();
     let before = place.files();
     for options in [
         "--out nowhere/o.npy",
@@ -356,7 +356,7 @@ fn run_packed_sequences_stay_packed() {
     if !adapter("run_packed_sequences") {
         return;
     }
-    let place = Workplace::new();
+    let place = Place::new();
     for (name, shape) in [("q.npy", [10, 4, 8]), ("k.npy", [14, 2, 8]), ("v.npy", [14, 2, 6])] {
         let values = numbers(shape.iter().product(), shape[0]);
         place.write(name, npy("<f4", Order::C, &shape, &values));

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Workplace, adapter, heedful, repository};
+use common::{Place, adapter, heedful, repository};
 use serde_json::Value;
 
 fn has(object: &Value, fields: &[&str]) {
@@ -20,7 +20,7 @@ fn verify_recorded_cases_of_a_real_model_pass() {
     if !adapter("verify_recorded_cases") {
         return;
     }
-    let place = Workplace::new();
+    let place = Place::new();
     let report = place.path("report.json");
     let arguments = format!("verify --cases tests/golden/real --report {}", report.display());
     let done = heedful(&repository(), &arguments).succeeded();
@@ -89,7 +89,7 @@ fn verify_without_an_executed_case_fails() {
 
 #[test]
 fn verify_bad_case_folders_are_one_line() {
-    let place = Workplace::new();
+    let place = Place::new();
     place.heedful("verify --cases .").refused(2, &["cases.json"]);
     place.heedful("verify --cases nowhere").refused(2, &["nowhere"]);
     let real = repository().join("tests/golden/real/cases.json");
@@ -109,7 +109,7 @@ fn verify_missing_or_damaged_arrays_are_one_line() {
     if !adapter("verify_missing_or_damaged_arrays") {
         return;
     }
-    let place = Workplace::new();
+    let place = Place::new();
     let real = repository().join("tests/golden/real");
     let read = |name: &str| std::fs::read(real.join(name)).expect("a recorded file");
     place.write("cases.json", read("cases.json"));

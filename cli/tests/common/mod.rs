@@ -7,11 +7,11 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// A folder of arrays that the binary runs in.
-pub(crate) struct Workplace {
+pub(crate) struct Place {
     pub(crate) folder: TempDir,
 }
 
-impl Workplace {
+impl Place {
     pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a temporary folder") }
     }
