@@ -13,11 +13,13 @@ mod wild;
 use std::cell::Cell;
 
 use heedful::problem::Operand;
-use heedful::verify::data::CaseData;
-use heedful::verify::execute::Execution;
+use heedful::verify::data::{CaseData, DataOptions};
+use heedful::verify::execute::{Execution, Placement};
 use heedful::verify::run::{Outcome, run};
 use heedful::verify::truth::Truth;
-use heedful::{Attention, Engine, Layout, Path, Plan, Policy, Shape, Strides};
+use heedful::{
+    Align, Attention, Engine, Layout, Path, Plan, Policy, Shape, Strides, WeightsAt, wgpu,
+};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{RngSeed, TestCaseResult, TestRunner};
@@ -152,4 +154,63 @@ fn small_descriptors_run_on_every_path_and_agree() {
     });
     println!("{} runs", ran.get());
     assert!(ran.get() > 60, "only {} runs", ran.get());
+}
+
+/// An engine of the best adapter's device without any optional feature: no subgroups.
+fn plain_engine() -> Engine {
+    let adapters = pollster::block_on(heedful::device::adapters());
+    let descriptor = wgpu::DeviceDescriptor::default();
+    let (device, queue) =
+        pollster::block_on(adapters[0].request_device(&descriptor)).expect("a device");
+    Engine::from_wgpu(device, queue)
+}
+
+/// A visible NaN or infinity shows in every row that sees it, as it does in the reference: a broken
+/// input is not turned into a plausible 0.
+#[test]
+fn special_values_that_are_visible_reach_the_outputs() {
+    let Some(engine) = common::gpu::engine("special_values") else { return };
+    let shape = Shape { heads_kv: 1, ..Shape::self_attention(1, 2, 70, 12) };
+    let plain = Attention::new(shape).with_lse();
+    let causal = plain.clone().causal(Align::TopLeft).sinks();
+    let weights = plain.clone().with_weights(WeightsAt::Probabilities);
+    for engine in [engine, plain_engine()] {
+        for (attention, path) in [
+            (&plain, Path::Fused),
+            (&causal, Path::Fused),
+            (&plain, Path::Staged),
+            (&causal, Path::Staged),
+            (&weights, Path::Staged),
+        ] {
+            let problem = attention.validate().expect("a valid call");
+            for (value, where_to) in [f64::NAN, f64::INFINITY]
+                .into_iter()
+                .flat_map(|x| ["q", "k", "v", "qv"].map(|w| (x, w)))
+            {
+                let mut data = CaseData::generate(&problem, 1, &DataOptions::default());
+                let row = 40 * 12;
+                if where_to.contains('q') {
+                    data.q[row + 3] = value;
+                }
+                if where_to.contains('k') {
+                    data.k[row + 3] = value;
+                }
+                if where_to.contains('v') {
+                    // Every value, so that nothing else can bring the NaN of q to o.
+                    data.v.fill(value);
+                }
+                let inputs = data.inputs();
+                let truth = Truth::measure(&problem, &inputs).expect("the reference serves all");
+                let check = |x: &Execution| truth.check(&problem, &x.outputs);
+                let outcome = run(&engine, attention, path, &inputs, Placement::Aligned, check);
+                match outcome.expect("a run") {
+                    Outcome::Ran(ran) => {
+                        let what = format!("{value} in {where_to}, {}", ran.kernel);
+                        assert_eq!(ran.failure(), None, "{what}");
+                    }
+                    Outcome::Unsupported(reason) => panic!("{reason}"),
+                }
+            }
+        }
+    }
 }

@@ -26,7 +26,8 @@ fn finish_row(rows: Rows, row: u32, seen: Normalizer) -> f32 {
   }
   // A sink may have raised the maximum that o is relative to.
   let scale = normalize_exp(seen.m, total.m) * normalize_reciprocal(total);
-  return select(0.0, scale, alive && seen.l != 0.0);
+  // Not `!=`, which is false for NaN in some translations: a NaN among the scores must show in o.
+  return select(scale, 0.0, !alive || seen.l == 0.0);
 }
 
 // A visible score that overflowed to -inf must not read as masked; only a bias of -inf masks.
