@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Order, Place, adapter, npy, numbers};
+use common::{NO_ADAPTER, Order, Place, adapter, heedful_with, npy, numbers};
 use heedful::verify::npy as reader;
 
 /// q `[2, 4, 9, 8]`, k `[2, 2, 13, 8]`, v `[2, 2, 13, 6]` and everything that goes with them.
@@ -333,6 +333,21 @@ fn run_requests_the_device_cannot_serve_are_one_line() {
     let nowhere = format!("{QKV} --adapter no-such-adapter");
     place.heedful(&nowhere).refused(2, &["--adapter", "no-such-adapter", "part of one of"]);
     assert!(!place.files().contains(&"w.npy".to_owned()));
+}
+
+#[test]
+fn run_without_an_adapter_says_so_and_uses_the_reference() {
+    let place = arrays();
+    let run = |options: &str| {
+        let arguments = format!("{QKV} --out o.npy {options}");
+        heedful_with(place.folder.path(), &arguments, &[NO_ADAPTER])
+    };
+    run("--require-adapter").refused(3, &["no GPU adapter"]);
+    assert!(!place.files().contains(&"o.npy".to_owned()));
+    // Not a failure, but never silent.
+    run("--check").refused(0, &["no GPU adapter", "float64 reference"]);
+    let o = reader::read(&place.path("o.npy")).expect("the output");
+    assert_eq!(o.shape, [2, 4, 9, 6]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Place, adapter, heedful, repository};
+use common::{NO_ADAPTER, Place, adapter, heedful, heedful_with, repository};
 use serde_json::Value;
 
 fn has(object: &Value, fields: &[&str]) {
@@ -194,4 +194,13 @@ fn help_and_version_are_no_errors() {
         let said = heedful(&repository(), arguments).succeeded().stdout();
         assert!(said.contains(word), "{arguments}: {said}");
     }
+}
+
+#[test]
+fn without_an_adapter_a_required_one_is_status_3() {
+    let run = |arguments: &str| heedful_with(&repository(), arguments, &[NO_ADAPTER]);
+    assert_eq!(run("info --json -").succeeded().json(), Value::Array(Vec::new()));
+    run("verify").refused(3, &["no GPU adapter", "mesa-vulkan-drivers"]);
+    run("bench --require-adapter").refused(3, &["no GPU adapter"]);
+    run("bench --adapter any").refused(2, &["--adapter"]);
 }

@@ -12,10 +12,10 @@
 var<workgroup> sh_special: atomic<u32>;
 
 fn tile_row_selected(acc: ptr<function, array<vec4<f32>, 16>>, i: u32, a: f32, b0: vec4<f32>, b1: vec4<f32>) {
-  if (a != 0.0) {
-    (*acc)[i] = fma(vec4<f32>(a), b0, (*acc)[i]);
-    (*acc)[i + 1u] = fma(vec4<f32>(a), b1, (*acc)[i + 1u]);
-  }
+  // Not `a != 0.0`, which is false for NaN in some translations.
+  if (a == 0.0) { return; }
+  (*acc)[i] = fma(vec4<f32>(a), b0, (*acc)[i]);
+  (*acc)[i + 1u] = fma(vec4<f32>(a), b1, (*acc)[i + 1u]);
 }
 
 // tile_multiply without the products whose weight is 0. Rare, so its accumulator may live in memory.

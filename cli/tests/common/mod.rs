@@ -41,6 +41,14 @@ impl Place {
 
 /// Runs `heedful` in a folder.
 pub(crate) fn heedful(folder: &Path, arguments: &str) -> Finished {
+    heedful_with(folder, arguments, &[])
+}
+
+/// The variable that leaves a run without adapters on any machine.
+pub(crate) const NO_ADAPTER: (&str, &str) = ("WGPU_BACKEND", "noop");
+
+/// Runs `heedful` in a folder with variables of its own.
+pub(crate) fn heedful_with(folder: &Path, arguments: &str, given: &[(&str, &str)]) -> Finished {
     // Some drivers complain on stderr about a missing runtime folder; any folder will do.
     let runtime = tempfile::tempdir().expect("a temporary folder");
     let output = Command::new(env!("CARGO_BIN_EXE_heedful"))
@@ -48,6 +56,7 @@ pub(crate) fn heedful(folder: &Path, arguments: &str) -> Finished {
         .current_dir(folder)
         .env("XDG_RUNTIME_DIR", runtime.path())
         .env("NO_COLOR", "1")
+        .envs(given.iter().copied())
         .output()
         .expect("the binary starts");
     Finished { arguments: arguments.to_owned(), output }
@@ -104,7 +113,7 @@ impl Finished {
         self
     }
 
-    /// Refused: the given status, nothing on stdout, and one line that says every one of `words`.
+    /// The given status, and one line on stderr that says every one of `words`.
     pub(crate) fn refused(self, status: i32, words: &[&str]) -> Self {
         let (arguments, stderr) = (&self.arguments, self.stderr());
         assert_eq!(self.status(), Some(status), "{arguments}: {stderr}");
