@@ -77,12 +77,12 @@ pub mod tensor;
 #[cfg(feature = "verify")]
 pub mod verify;
 
-pub use engine::{Bound, BufferView, Engine, Table, Tensors};
+pub use engine::{BlockBuilder, Bound, BufferView, Engine, Table, Tensors};
 pub use error::{Error, Rejection, Result};
 pub use feature::Position;
 pub use feature::align::Align;
 pub use feature::custom::{CustomMask, CustomScore};
-pub use feature::mask::Window;
+pub use feature::mask::{Blocks, Window};
 pub use feature::score::standard_slopes;
 pub use plan::{Capabilities, Path, Plan, Policy, SelfTest};
 pub use problem::{Attention, Operand, Packed, Problem, WeightsAt};

@@ -96,6 +96,10 @@ pub(crate) fn bench(args: &BenchArgs) -> Outcome {
     Ok(())
 }
 
+fn options(workload: &Workload) -> DataOptions {
+    DataOptions { density: workload.density, ..DataOptions::default() }
+}
+
 fn on_gpu(args: &BenchArgs, engine: &Engine, workloads: &[Workload]) -> Outcome<Record> {
     let caps = engine.capabilities();
     let matmul = matmul(engine)?;
@@ -103,7 +107,7 @@ fn on_gpu(args: &BenchArgs, engine: &Engine, workloads: &[Workload]) -> Outcome<
     let bar = progress(workloads.len() * 2, "bench");
     for workload in workloads {
         let problem = workload.attention.validate()?;
-        let data = CaseData::generate(&problem, 1, &DataOptions::default());
+        let data = CaseData::generate(&problem, 1, &options(workload));
         let checked = Checked::new(&workload.attention, &data)?;
         for path in [Path::Fused, Path::Staged] {
             step(&bar);
@@ -262,6 +266,7 @@ fn time(engine: &Engine, plan: &Plan, data: &CaseData) -> Outcome<Measurement> {
     tensors.mask = mask.as_ref().map(Into::into);
     tensors.bias = bias.as_ref().map(Into::into);
     tensors.kv_lengths = a.kv_lengths.then_some(Table::U32(&data.kv_lengths));
+    tensors.blocks = a.blocks.map(|_| Table::U32(&data.blocks));
     let bound = engine.bind(plan, &tensors)?;
     Ok(measure(engine, &bound, BUDGET)?)
 }
@@ -293,7 +298,7 @@ fn on_reference(args: &BenchArgs, workloads: &[Workload]) -> Outcome<Record> {
     let mut rows = Vec::new();
     for workload in workloads {
         let problem = workload.attention.validate()?;
-        let data = CaseData::generate(&problem, 1, &DataOptions::default());
+        let data = CaseData::generate(&problem, 1, &options(workload));
         let start = Instant::now();
         attend(&problem, &data.inputs())?;
         let ms = start.elapsed().as_secs_f64() * 1e3;

@@ -10,7 +10,8 @@
 // block at addresses that are the same for all its invocations, and feed ROWS fused multiply-adds per element. The
 // straight-line code over registers (`registers_*`) is generated from ROWS and the head dimensions.
 //
-// Keys outside `key_range` are not visited; keys inside `whole_range` are seen by every row, need no test. A hidden
+// Keys outside `key_range`, and those in blocks that a block table rules out, are not visited; keys inside `whole_range` (and
+// in a block without a hidden pair, where there is a table) are seen by every row and need no test. A hidden
 // key's weight is 0 and its v is selected away, so NaN there cannot leak.
 
 // Ends a row: joins its sink, writes its lse, and returns what o is to be multiplied with; 0 in rows that see nothing and in
@@ -56,32 +57,36 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
 
   var m = RowVec(LOWEST);
   var l = RowVec(0.0);
-  // Keys in ascending order, whatever block a row is in: tested ones, whole ones, tested ones. So a row's sums do not depend
-  // on its neighbours, since a hidden key changes nothing. Loops rather than an `if`: drivers that run shaders on the CPU
-  // execute both sides of one.
-  for (var part = 0u; part < select(1u, 2u, MASKED); part += 1u) {
-    let tested = select(vec2<u32>(visible.x, whole.x), vec2<u32>(whole.y, visible.y), part == 1u);
-    for (var key = tested.x; MASKED && key < tested.y; key += 1u) {
-      let s = registers_modify(registers_product(k_at + key * params.k_stride_row, slice), rows, row, key);
-      let hidden = registers_hidden(s, rows, row, key);
-      if (!nobody(registers_all(hidden))) {
-        let peak = max(m, select(s, RowVec(LOWEST), hidden));
+  // Keys in ascending order, whatever block a row is in: in each span tested ones, whole ones, tested ones. So a row's sums
+  // do not depend on its neighbours, since a hidden key changes nothing. Loops rather than an `if`: drivers that run
+  // shaders on the CPU execute both sides of one.
+  for (var start = visible.x; start < visible.y;) {
+    let span = next_span(rows, start, visible, whole);
+    start = span.w;
+    for (var part = 0u; part < select(1u, 2u, MASKED); part += 1u) {
+      let tested = select(span.xy, span.zw, part == 1u);
+      for (var key = tested.x; MASKED && key < tested.y; key += 1u) {
+        let s = registers_modify(registers_product(k_at + key * params.k_stride_row, slice), rows, row, key);
+        let hidden = registers_hidden(s, rows, row, key);
+        if (!nobody(registers_all(hidden))) {
+          let peak = max(m, select(s, RowVec(LOWEST), hidden));
+          let old = exp2((m - peak) * LOG2_E);
+          let p = select(registers_weight(s - peak), RowVec(0.0), hidden);
+          l = fma(l, old, p);
+          m = peak;
+          registers_accumulate_shown(v_at + key * params.v_stride_row, slice, old, p, hidden);
+        }
+      }
+      let untested = select(span.yz, span.zz, part == 1u);
+      for (var key = untested.x; key < untested.y; key += 1u) {
+        let s = registers_modify(registers_product(k_at + key * params.k_stride_row, slice), rows, row, key);
+        let peak = max(m, s);
         let old = exp2((m - peak) * LOG2_E);
-        let p = select(exp2((s - peak) * LOG2_E), RowVec(0.0), hidden);
+        let p = registers_weight(s - peak);
         l = fma(l, old, p);
         m = peak;
-        registers_accumulate_shown(v_at + key * params.v_stride_row, slice, old, p, hidden);
+        registers_accumulate(v_at + key * params.v_stride_row, slice, old, p);
       }
-    }
-    let untested = select(whole, whole.yy, part == 1u);
-    for (var key = untested.x; key < untested.y; key += 1u) {
-      let s = registers_modify(registers_product(k_at + key * params.k_stride_row, slice), rows, row, key);
-      let peak = max(m, s);
-      let old = exp2((m - peak) * LOG2_E);
-      let p = exp2((s - peak) * LOG2_E);
-      l = fma(l, old, p);
-      m = peak;
-      registers_accumulate(v_at + key * params.v_stride_row, slice, old, p);
     }
   }
   registers_finish(rows, row, row_end, o_at, m, l);

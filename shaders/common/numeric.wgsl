@@ -19,6 +19,11 @@ fn is_nan(s: f32) -> bool {
   return (bitcast<u32>(s) & 0x7fffffffu) > 0x7f800000u;
 }
 
+// e^x, which keeps NaN: some drivers' exp2 gives a number for it.
+fn exp_kept(x: f32) -> f32 {
+  return select(exp2(x * LOG2_E), x, is_nan(x));
+}
+
 // Whether any of four values is NaN or infinite.
 fn any_special(v: vec4<f32>) -> bool {
   let exponent = vec4<u32>(0x7f800000u);

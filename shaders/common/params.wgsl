@@ -57,6 +57,16 @@ struct Params {
   aux_table: u32,
   aux_cu_seqlens_q: u32,
   aux_cu_seqlens_kv: u32,
+  aux_segments_q: u32,
+  aux_segments_kv: u32,
+  aux_blocks: u32,
+  // Extent of the blocks of the block table, rows that building it looks at per block, and its strides in words.
+  block_rows: u32,
+  block_keys: u32,
+  block_scan: u32,
+  blocks_stride_batch: u32,
+  blocks_stride_head: u32,
+  blocks_stride_row: u32,
   // Rows of packed tensors.
   total_q: u32,
   total_kv: u32,

@@ -58,7 +58,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let x = lane & 7u;
   let y = lane >> 3u;
   var acc: array<vec4<f32>, 16>;
-  for (var c = 0u; c < params.dim_qk; c += DEPTH) {
+  // Where the block table rules out the tile nothing is multiplied, but its masked scores are written.
+  let depth = select(0u, params.dim_qk, CAPTURE != CAPTURE_NONE || tile_visited(rows, vec2<u32>(key0, min(key0 + TILE, params.seq_kv))));
+  for (var c = 0u; c < depth; c += DEPTH) {
     let column = c + d * 4u;
     let n = min(max(params.dim_qk, column) - column, 4u);
     tile_put_a(r, d, mat4x4<f32>(

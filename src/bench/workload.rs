@@ -1,6 +1,7 @@
 //! Workloads: what is timed, as data.
 
 use crate::feature::align::Align;
+use crate::feature::mask::Blocks;
 use crate::problem::Attention;
 use crate::tensor::{DType, Shape};
 
@@ -11,6 +12,8 @@ pub struct Workload {
     pub name: &'static str,
     /// The call.
     pub attention: Attention,
+    /// Share of the blocks that a block table visits.
+    pub density: f64,
 }
 
 /// How many workloads.
@@ -18,7 +21,7 @@ pub struct Workload {
 pub enum Suite {
     /// Small shapes, seconds on a software adapter.
     Quick,
-    /// Lengths at which skipped work shows: causal, windows and padding against all pairs.
+    /// Lengths at which skipped work shows: causal, windows and blocks against all pairs.
     Long,
     /// The quick ones, and shapes of common models that want a GPU.
     Standard,
@@ -54,21 +57,34 @@ fn quick() -> Vec<Workload> {
         ("one-row", shape(1, [8, 8], [1, 1024], 64)),
     ]
     .into_iter()
-    .map(|(name, attention)| Workload { name, attention })
+    .map(dense)
     .collect()
+}
+
+fn dense((name, attention): (&'static str, Attention)) -> Workload {
+    Workload { name, attention, density: 1.0 }
 }
 
 fn long() -> Vec<Workload> {
     let full = |seq| Attention::new(Shape::self_attention(1, 8, seq, 64));
-    [
+    let blocks = |density| Workload {
+        name: if density < 0.5 { "blocks-10%-1024" } else { "blocks-all-1024" },
+        attention: full(1024).blocks(Blocks::new(64, 64)),
+        density,
+    };
+    let mut workloads: Vec<Workload> = [
+        ("full-1024", full(1024)),
+        ("mask-1024", full(1024).mask([1, 1, 1024, 1024])),
         ("full-2048", full(2048)),
         ("causal-2048", full(2048).causal(Align::TopLeft)),
         ("full-4096", full(4096)),
         ("window-256-4096", full(4096).window(Some(255), Some(0), Align::TopLeft)),
     ]
     .into_iter()
-    .map(|(name, attention)| Workload { name, attention })
-    .collect()
+    .map(dense)
+    .collect();
+    workloads.extend([blocks(1.0), blocks(0.1)]);
+    workloads
 }
 
 fn standard() -> Vec<Workload> {
@@ -86,6 +102,6 @@ fn standard() -> Vec<Workload> {
         ("wide", f16(1, 8, 4096, 256)),
     ]
     .into_iter()
-    .map(|(name, attention)| Workload { name, attention })
+    .map(dense)
     .collect()
 }

@@ -28,36 +28,66 @@ struct TableCopy {
     bytes: u64,
 }
 
+/// Dispatches with the tables they read, ready to be recorded.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    dispatches: Vec<Dispatch>,
+    copies: Vec<TableCopy>,
+    pub(crate) aux: wgpu::Buffer,
+    /// Where in `aux` the block table is that the dispatches fill, bytes.
+    pub(crate) block_offset: u64,
+}
+
+impl Recorded {
+    pub(crate) fn new(engine: &Engine, plan: &Plan, tensors: &Tensors<'_>) -> Result<Self> {
+        let problem = plan.problem();
+        tensors.validate(problem, plan.workspace_bytes())?;
+        let tables = Tables::new(problem, tensors, plan.block_words());
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_DST
+            | wgpu::BufferUsages::COPY_SRC;
+        let aux = device::upload(&engine.device, "attention tables", &tables.bytes, usage)?;
+        let dispatches = Encoding::new(engine, plan, tensors, &tables.base, &aux)?.dispatches()?;
+        let block_offset = 4 * u64::from(tables.base.aux_blocks);
+        Ok(Self { dispatches, copies: tables.copies, aux, block_offset })
+    }
+
+    pub(crate) fn encode(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
+    ) {
+        for copy in &self.copies {
+            let (source, start) = (&copy.source, copy.source_offset);
+            encoder.copy_buffer_to_buffer(source, start, &self.aux, copy.offset, copy.bytes);
+        }
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: Some("attention"),
+            timestamp_writes,
+        });
+        for Dispatch { pipeline, group, grid: [x, y, z] } in &self.dispatches {
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, group, &[]);
+            pass.dispatch_workgroups(*x, *y, *z);
+        }
+    }
+}
+
 /// A plan tied to the caller's tensors.
 ///
 /// It holds handles to the buffers, so they stay alive; their contents may change between runs.
 /// Recording it allocates nothing.
 #[derive(Debug)]
-pub struct Bound {
-    dispatches: Vec<Dispatch>,
-    copies: Vec<TableCopy>,
-    aux: wgpu::Buffer,
-}
+pub struct Bound(Recorded);
 
 impl Bound {
     pub(crate) fn new(engine: &Engine, plan: &Plan, tensors: &Tensors<'_>) -> Result<Self> {
-        let problem = plan.problem();
-        tensors.validate(problem, plan.workspace_bytes())?;
-        let tables = Tables::new(problem, tensors);
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let aux = device::upload(&engine.device, "attention tables", &tables.bytes, usage)?;
-        let dispatches = Encoding::new(engine, plan, tensors, &tables.base, &aux)?.dispatches()?;
-        Ok(Self { dispatches, copies: tables.copies, aux })
+        Ok(Self(Recorded::new(engine, plan, tensors)?))
     }
 
     /// Records the call into the caller's encoder: one compute pass, no submit, no wait.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.copy_tables(encoder);
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: Some("attention"),
-            timestamp_writes: None,
-        });
-        self.dispatch(&mut pass);
+        self.0.encode(encoder, None);
     }
 
     /// Records the call as a compute pass that writes timestamps at its ends.
@@ -66,38 +96,12 @@ impl Bound {
         encoder: &mut wgpu::CommandEncoder,
         timestamps: wgpu::ComputePassTimestampWrites<'_>,
     ) {
-        self.copy_tables(encoder);
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: Some("attention"),
-            timestamp_writes: Some(timestamps),
-        });
-        self.dispatch(&mut pass);
+        self.0.encode(encoder, Some(timestamps));
     }
 
     /// Dispatches of one run.
     pub fn dispatch_count(&self) -> usize {
-        self.dispatches.len()
-    }
-
-    fn copy_tables(&self, encoder: &mut wgpu::CommandEncoder) {
-        for copy in &self.copies {
-            let bytes = copy.bytes;
-            encoder.copy_buffer_to_buffer(
-                &copy.source,
-                copy.source_offset,
-                &self.aux,
-                copy.offset,
-                bytes,
-            );
-        }
-    }
-
-    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for Dispatch { pipeline, group, grid: [x, y, z] } in &self.dispatches {
-            pass.set_pipeline(&pipeline.pipeline);
-            pass.set_bind_group(0, group, &[]);
-            pass.dispatch_workgroups(*x, *y, *z);
-        }
+        self.0.dispatches.len()
     }
 }
 
@@ -109,13 +113,18 @@ struct Tables {
 }
 
 impl Tables {
-    fn new(problem: &Problem, tensors: &Tensors<'_>) -> Self {
+    fn new(problem: &Problem, tensors: &Tensors<'_>, block_words: u64) -> Self {
         let mut tables = Self { bytes: Vec::new(), copies: Vec::new(), base: Params::default() };
         let operands = problem.operands();
         for operand in ALL_TABLES {
             let Some(table) = tensors.table(operand) else { continue };
             let n = operands.iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n);
             tables.push(operand, table, n);
+        }
+        // A table that a dispatch of the call fills comes last.
+        if block_words > 0 {
+            tables.base.aux_blocks = (tables.bytes.len() / 4) as u32;
+            tables.bytes.resize(tables.bytes.len() + 4 * block_words as usize, 0);
         }
         tables
     }
@@ -131,6 +140,9 @@ impl Tables {
             Operand::Offsets => self.base.aux_offsets = word,
             Operand::CuSeqlensQ => self.base.aux_cu_seqlens_q = word,
             Operand::CuSeqlensKv => self.base.aux_cu_seqlens_kv = word,
+            Operand::SegmentsQ => self.base.aux_segments_q = word,
+            Operand::SegmentsKv => self.base.aux_segments_kv = word,
+            Operand::Blocks => self.base.aux_blocks = word,
             _ => self.base.aux_table = word,
         }
         match table {

@@ -14,6 +14,7 @@ use crate::engine::tensors::element_bytes;
 use crate::engine::{Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::align::{Align, MAX_OFFSET};
+use crate::feature::mask::Blocks;
 use crate::kernel::{Access, Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
 use crate::plan::{Block, BlockSize, Plan, Schedule, operand_of};
 use crate::problem::{Operand, Problem};
@@ -75,7 +76,13 @@ impl<'a> Encoding<'a> {
         for block in size.blocks(plan.problem()) {
             match plan.schedule() {
                 Schedule::Fused(fused) => {
+                    if fused.classify.is_some() {
+                        self.draft(Kernel::Classify, &block, all_keys.clone(), [false; 2])?;
+                    }
                     self.draft(fused.kernel.kernel, &block, all_keys.clone(), [false; 2])?;
+                }
+                Schedule::Blocks(_) => {
+                    self.draft(Kernel::Classify, &block, all_keys.clone(), [false; 2])?;
                 }
                 Schedule::Staged(_) => self.draft_staged(&size, &block)?,
             }
@@ -118,6 +125,7 @@ impl<'a> Encoding<'a> {
             }
             Kernel::StagedScore => [tiles(keys.len()), tiles(rows), pairs],
             Kernel::StagedNormalize => [(rows as u32).div_ceil(4), pairs, 1],
+            Kernel::Classify => self.classify_grid(block),
             _ => [s.dim_v.div_ceil(TILE), tiles(rows), pairs],
         };
         if grid.contains(&0) {
@@ -126,7 +134,11 @@ impl<'a> Encoding<'a> {
         let mut params = Params {
             batch0: block.batch.start,
             head0: block.heads.start,
-            head_n: block.heads.len() as u32,
+            head_n: if kernel == Kernel::Classify {
+                self.tables_of(block)[1]
+            } else {
+                block.heads.len() as u32
+            },
             row0: block.rows.start,
             row_n: rows as u32,
             key0: keys.start,
@@ -153,6 +165,23 @@ impl<'a> Encoding<'a> {
         let pipeline = self.engine.pipelines.get(&self.engine.device, &spec)?;
         self.drafts.push(Draft { pipeline, params, ranges, grid });
         Ok(())
+    }
+
+    /// Block tables that a block of the call touches, along batch and heads.
+    fn tables_of(&self, block: &Block) -> [u32; 2] {
+        let own = |n: u32, range: &Range<u32>| if n == 1 { 1 } else { range.len() as u32 };
+        self.plan.blocks().map_or([0; 2], |(blocks, _)| {
+            [own(blocks.batch, &block.batch), own(blocks.heads, &block.heads)]
+        })
+    }
+
+    fn classify_grid(&self, block: &Block) -> [u32; 3] {
+        let s = self.plan.problem().attention().shape;
+        let [batch, heads] = self.tables_of(block);
+        self.plan.blocks().map_or([0; 3], |(blocks, _)| {
+            let words = s.seq_kv.div_ceil(blocks.keys).div_ceil(16);
+            [words, (block.rows.len() as u32).div_ceil(blocks.rows), batch * heads]
+        })
     }
 
     /// Scratch and tables: the same range for every block. The parameter block has none yet.
@@ -294,6 +323,8 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
     let mask = broadcast(a.mask);
     let bias = broadcast(a.bias);
     let given = |align: Align| if let Align::Offset(n) = align { n } else { 0 };
+    let (blocks, block_scan) = plan.blocks().unwrap_or((Blocks::new(1, 1), 1));
+    let block_strides = blocks.strides(&s).map(|stride| stride as u32);
     let window = a.window.map(|(window, _)| window);
     let side = |n: Option<u32>| {
         n.map_or(2 * MAX_OFFSET, |n| i32::try_from(n).unwrap_or(i32::MAX).min(2 * MAX_OFFSET))
@@ -326,6 +357,12 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
         bias_stride_head: bias[1],
         bias_stride_row: bias[2],
         bias_stride_key: bias[3],
+        block_rows: blocks.rows,
+        block_keys: blocks.keys,
+        block_scan,
+        blocks_stride_batch: block_strides[0],
+        blocks_stride_head: block_strides[1],
+        blocks_stride_row: block_strides[2],
         total_q: a.packed.map_or(0, |packed| packed.total_q),
         total_kv: a.packed.map_or(0, |packed| packed.total_kv),
         scale: problem.scale(),

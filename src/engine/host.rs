@@ -96,6 +96,9 @@ impl Engine {
         tensors.q_lengths = a.q_lengths.then_some(Table::U32(given.q_lengths));
         tensors.cu_seqlens_q = a.packed.map(|_| Table::U32(given.cu_seqlens_q));
         tensors.cu_seqlens_kv = a.packed.map(|_| Table::U32(given.cu_seqlens_kv));
+        tensors.segments_q = a.segments.then_some(Table::U32(given.segments_q));
+        tensors.segments_kv = a.segments.then_some(Table::U32(given.segments_kv));
+        tensors.blocks = a.blocks.map(|_| Table::U32(given.blocks));
         tensors.table = a.table.map(|_| Table::U32(given.table));
         tensors.offsets = problem.needs_offsets().then_some(Table::I32(given.offsets));
 

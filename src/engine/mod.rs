@@ -1,5 +1,6 @@
 //! Where attention runs: a wgpu device with its pipelines and scratch.
 
+mod blocks;
 mod bound;
 mod encode;
 mod engine;
@@ -9,6 +10,7 @@ mod range;
 mod self_test;
 mod tensors;
 
+pub use blocks::BlockBuilder;
 pub use bound::Bound;
 pub use engine::Engine;
 pub use matmul::Matmul;

@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::engine::Engine;
 use crate::error::{Rejection, Result};
 use crate::feature::Operands;
+use crate::feature::mask::Blocks;
 use crate::kernel::KernelSpec;
 use crate::plan::Plan;
 use crate::problem::{Attention, Operand, Packed, Problem};
@@ -102,10 +103,16 @@ fn shrink(attention: &Attention) -> Attention {
         fitted.iter_mut().zip(axes).for_each(|(to, n)| *to = n);
         Broadcast(fitted)
     };
+    let blocks = attention.blocks.map(|given| Blocks {
+        batch: if given.batch == 1 { 1 } else { shape.batch },
+        heads: if given.heads == 1 { 1 } else { shape.heads_q },
+        ..given
+    });
     let layout = if packed.is_some() { Layout::Bshd } else { Layout::Bhsd };
     Attention {
         shape,
         packed,
+        blocks,
         mask: attention.mask.map(fit),
         bias: attention.bias.map(fit),
         ..attention.clone().layout(layout)
@@ -123,6 +130,8 @@ struct Known {
     q_lengths: Vec<u32>,
     offsets: Vec<i32>,
     cu_seqlens: [Vec<u32>; 2],
+    segments: [Vec<u32>; 2],
+    blocks: Vec<u32>,
 }
 
 impl Known {
@@ -160,9 +169,27 @@ impl Known {
             sinks: values(Operand::Sinks, 7, single),
             kv_lengths: lengths(Operand::KvLengths, KEYS),
             q_lengths: lengths(Operand::QLengths, ROWS),
+            segments: [Operand::SegmentsQ, Operand::SegmentsKv]
+                .map(|x| (0..count(x)).map(|i| (i as u32 + 5) / 19 % 3).collect()),
+            blocks: Self::blocks(a),
             cu_seqlens: [starts(Operand::CuSeqlensQ, ROWS), starts(Operand::CuSeqlensKv, KEYS)],
             offsets: (0..count(Operand::Offsets)).map(|i| 5 - 9 * i as i32).collect(),
         }
+    }
+
+    /// Blocks that are left out, visited and, where no mask but causality and windows is there, whole.
+    fn blocks(a: &Attention) -> Vec<u32> {
+        let Some(blocks) = a.blocks else { return Vec::new() };
+        let whole =
+            a.mask.is_none() && a.bias.is_none() && !a.segments && a.custom_masks.is_empty();
+        let mut table = blocks.table(&a.shape, |batch, head, row, key| {
+            let [row, key] = [row / blocks.rows, key / blocks.keys];
+            !(batch + head + row + 2 * key).is_multiple_of(3)
+        });
+        if !whole {
+            table.iter_mut().for_each(|word| *word &= 0x5555_5555);
+        }
+        table
     }
 
     fn inputs(&self) -> Inputs<'_> {
@@ -177,6 +204,9 @@ impl Known {
             offsets: &self.offsets,
             cu_seqlens_q: &self.cu_seqlens[0],
             cu_seqlens_kv: &self.cu_seqlens[1],
+            segments_q: &self.segments[0],
+            segments_kv: &self.segments[1],
+            blocks: &self.blocks,
             table: &[],
         };
         Inputs { q, k, v, operands }

@@ -69,6 +69,12 @@ pub struct Tensors<'a> {
     pub cu_seqlens_q: Option<Table<'a>>,
     /// First key of each packed sequence and their total, `[batch + 1]`, u32.
     pub cu_seqlens_kv: Option<Table<'a>>,
+    /// Segment ids of query rows `[batch, seq_q]`, u32.
+    pub segments_q: Option<Table<'a>>,
+    /// Segment ids of keys `[batch, seq_kv]`, u32.
+    pub segments_kv: Option<Table<'a>>,
+    /// Block table, [`Blocks::words`](crate::Blocks::words) words.
+    pub blocks: Option<Table<'a>>,
     /// Words for the caller's own functions.
     pub table: Option<Table<'a>>,
     /// Scratch of at least `plan.workspace_bytes()` bytes (usage `STORAGE`); `None` uses the
@@ -100,6 +106,9 @@ impl<'a> Tensors<'a> {
             offsets: None,
             cu_seqlens_q: None,
             cu_seqlens_kv: None,
+            segments_q: None,
+            segments_kv: None,
+            blocks: None,
             table: None,
             workspace: None,
         }
@@ -128,6 +137,9 @@ impl<'a> Tensors<'a> {
             Operand::Offsets => self.offsets,
             Operand::CuSeqlensQ => self.cu_seqlens_q,
             Operand::CuSeqlensKv => self.cu_seqlens_kv,
+            Operand::SegmentsQ => self.segments_q,
+            Operand::SegmentsKv => self.segments_kv,
+            Operand::Blocks => self.blocks,
             Operand::Table => self.table,
             _ => None,
         }
@@ -197,7 +209,7 @@ const ALL_VIEWS: [Operand; 8] = [
     Operand::Bias,
 ];
 
-pub(crate) const ALL_TABLES: [Operand; 8] = [
+pub(crate) const ALL_TABLES: [Operand; 11] = [
     Operand::AlibiSlopes,
     Operand::Sinks,
     Operand::KvLengths,
@@ -205,6 +217,9 @@ pub(crate) const ALL_TABLES: [Operand; 8] = [
     Operand::Offsets,
     Operand::CuSeqlensQ,
     Operand::CuSeqlensKv,
+    Operand::SegmentsQ,
+    Operand::SegmentsKv,
+    Operand::Blocks,
     Operand::Table,
 ];
 

@@ -82,6 +82,8 @@ pub const REGISTRY: &[Slot] = &[
     mask::causal::SLOT,
     mask::window::SLOT,
     mask::dense::SLOT,
+    mask::segments::SLOT,
+    mask::blocks::SLOT,
     normalize::softmax::SLOT,
     normalize::sink::SLOT,
 ];
@@ -128,6 +130,12 @@ pub struct Operands<'a> {
     pub cu_seqlens_q: &'a [u32],
     /// First key of each packed sequence, and their total.
     pub cu_seqlens_kv: &'a [u32],
+    /// Segment id of each query row, `[batch, seq_q]`.
+    pub segments_q: &'a [u32],
+    /// Segment id of each key, `[batch, seq_kv]`.
+    pub segments_kv: &'a [u32],
+    /// The block table; [`Blocks`](mask::Blocks) says what is in it.
+    pub blocks: &'a [u32],
     /// Words for the caller's own functions; closures have their own copy.
     pub table: &'a [u32],
 }

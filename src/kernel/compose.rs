@@ -10,7 +10,7 @@ use std::fmt::Write;
 use super::bindings::{Access, Binding};
 use super::element::{Element, Width};
 use super::registers::registers;
-use super::spec::{Capture, Kernel, KernelSpec};
+use super::spec::{BlockTable, Capture, Kernel, KernelSpec, by_position};
 use crate::feature::Slot;
 use crate::feature::score::Stage;
 use crate::problem::WeightsAt;
@@ -75,10 +75,13 @@ pub fn compose(spec: &KernelSpec) -> Composed {
     if spec.kernel != Kernel::Matmul {
         commons.push(common!("position"));
     }
-    if spec.kernel.is_fused() {
-        commons.push(common!("fused_rows"));
-    } else if spec.kernel != Kernel::StagedNormalize {
-        commons.push(common!("tile"));
+    if spec.blocks.is_some() {
+        commons.push(common!("blocks"));
+    }
+    match spec.kernel {
+        Kernel::FusedForward | Kernel::FusedForwardSubgroup => commons.push(common!("fused_rows")),
+        Kernel::StagedScore | Kernel::StagedValue | Kernel::Matmul => commons.push(common!("tile")),
+        Kernel::StagedNormalize | Kernel::Classify => {}
     }
     for (path, text) in commons {
         w.part(path, text);
@@ -146,9 +149,14 @@ fn glue(spec: &KernelSpec) -> String {
         return out;
     }
     position_glue(&mut out, spec);
+    if spec.kernel == Kernel::Classify {
+        data_glue(&mut out, spec);
+        return out;
+    }
     if spec.kernel == Kernel::StagedScore || spec.kernel.is_fused() {
         score_glue(&mut out, spec);
         keep_glue(&mut out, spec);
+        blocks_glue(&mut out, spec);
     }
     if spec.kernel.is_fused() {
         whole_glue(&mut out, spec);
@@ -246,7 +254,7 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
     let alibi = align(&spec.alibi, "alibi_offset");
     function(out, &format!("alibi_offset{signature}"), &alibi);
     let mut body = "var range = keys;".to_owned();
-    for mask in spec.masks.iter().filter(|mask| !mask.custom) {
+    for mask in spec.masks.iter().filter(|mask| by_position(mask)) {
         body += &format!(" range = {}_range(rows, range);", mask.function());
     }
     let signature = "narrow(rows: Rows, keys: vec2<i32>) -> vec2<i32>";
@@ -303,14 +311,45 @@ fn keep_glue(out: &mut String, spec: &KernelSpec) {
 /// is needed; empty at the end of the visible ones where there are none.
 fn whole_glue(out: &mut String, spec: &KernelSpec) {
     let mut body = "var range = vec2<i32>(visible);".to_owned();
-    for mask in spec.masks.iter().filter(|mask| !mask.custom) {
+    for mask in spec.masks.iter().filter(|mask| by_position(mask)) {
         body += &format!(" range = {}_whole(rows, range);", mask.function());
     }
-    if spec.bias_may_mask() || spec.masks.iter().any(|mask| mask.custom) {
+    // What a block table knows of each block need not be feared in all of them.
+    let feared = match spec.blocks {
+        Some(BlockTable::Given) => false,
+        Some(BlockTable::Classified) => spec.masks.iter().any(|mask| mask.custom),
+        None => spec.bias_may_mask() || spec.masks.iter().any(|mask| !by_position(mask)),
+    };
+    if feared {
         body += " range = vec2<i32>(0);";
     }
     body += " if (range.x >= range.y) { return visible.yy; } return vec2<u32>(range);";
     function(out, "whole_range(rows: Rows, visible: vec2<u32>) -> vec2<u32>", &body);
+}
+
+/// How kernels use the block table: which keys come next, and whether a tile is visited at all.
+fn blocks_glue(out: &mut String, spec: &KernelSpec) {
+    let table = spec.blocks.is_some();
+    let span = if table {
+        "return blocks_span(rows, start, visible, whole);"
+    } else {
+        "return vec4<u32>(visible.x, whole, visible.y);"
+    };
+    let arguments = "rows: Rows, start: u32, visible: vec2<u32>, whole: vec2<u32>";
+    function(out, &format!("next_span({arguments}) -> vec4<u32>"), span);
+    let visited = if table { "return blocks_visit(rows, keys);" } else { "return true;" };
+    function(out, "tile_visited(rows: Rows, keys: vec2<u32>) -> bool", visited);
+}
+
+/// `keep_data(p)`: what the masks that a block table is built from say.
+fn data_glue(out: &mut String, spec: &KernelSpec) {
+    let mut terms: Vec<String> =
+        spec.masks.iter().map(|mask| format!("{}(p)", mask.function())).collect();
+    terms.extend(
+        spec.scores.iter().map(|(_, slot)| format!("!is_masked({}(0.0, p))", slot.function())),
+    );
+    terms.extend(terms.is_empty().then(|| "true".to_owned()));
+    function(out, "keep_data(p: Position) -> bool", &format!("return {};", terms.join(" && ")));
 }
 
 /// Optional outputs: the constants that switch them, and stores that are empty when they are off.

@@ -123,6 +123,24 @@ params! {
     aux_cu_seqlens_q: u32,
     /// First word of the packed sequences' key starts in `aux`.
     aux_cu_seqlens_kv: u32,
+    /// First word of the query rows' segments in `aux`.
+    aux_segments_q: u32,
+    /// First word of the keys' segments in `aux`.
+    aux_segments_kv: u32,
+    /// First word of the block table in `aux`.
+    aux_blocks: u32,
+    /// Query rows of a block of the table.
+    block_rows: u32,
+    /// Keys of a block of the table.
+    block_keys: u32,
+    /// Rows of a block that building the table looks at.
+    block_scan: u32,
+    /// Stride of the block table, words.
+    blocks_stride_batch: u32,
+    /// Stride of the block table, words.
+    blocks_stride_head: u32,
+    /// Stride of the block table, words.
+    blocks_stride_row: u32,
     /// Query rows of packed tensors.
     total_q: u32,
     /// Keys of packed tensors.

@@ -47,17 +47,21 @@ fn component(tile: &RowTile, name: &str, r: u32) -> String {
 }
 
 fn types(tile: &RowTile, masked: bool) -> String {
-    let [float, boolean] = match tile.rows {
-        1 => ["f32", "bool"],
-        2 => ["vec2<f32>", "vec2<bool>"],
-        _ => ["vec4<f32>", "vec4<bool>"],
+    let [float, boolean, bits] = match tile.rows {
+        1 => ["f32", "bool", "u32"],
+        2 => ["vec2<f32>", "vec2<bool>", "vec2<u32>"],
+        _ => ["vec4<f32>", "vec4<bool>", "vec4<u32>"],
     };
     let all = if tile.rows == 1 { "hidden" } else { "all(hidden)" };
     format!(
         "alias RowVec = {float};\nalias RowMask = {boolean};\n\
          const ROWS: u32 = {}u;\nconst LANES: u32 = {}u;\nconst FETCH: u32 = {}u;\n\
          const MASKED: bool = {masked};\n\
-         fn registers_all(hidden: RowMask) -> bool {{ return {all}; }}\n",
+         fn registers_all(hidden: RowMask) -> bool {{ return {all}; }}\n\
+         // e^x for x <= 0, NaN kept by its bits.\n\
+         fn registers_weight(x: RowVec) -> RowVec {{\n\
+         \x20 let magnitude = bitcast<{bits}>(x) & {bits}(0x7fffffffu);\n\
+         \x20 return select(exp2(x * LOG2_E), x, magnitude > {bits}(0x7f800000u));\n}}\n",
         tile.rows, tile.lanes, tile.fetch
     )
 }

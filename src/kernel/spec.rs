@@ -10,7 +10,7 @@ use super::bindings::{Access, Binding, BindingKind};
 use super::element::{Element, RowTile};
 use crate::feature::Slot;
 use crate::feature::align::Align;
-use crate::feature::mask::dense;
+use crate::feature::mask::{causal, dense, segments, window};
 use crate::feature::normalize;
 use crate::feature::score::{Stage, bias};
 use crate::problem::{Problem, WeightsAt};
@@ -31,6 +31,8 @@ pub enum Kernel {
     FusedForward,
     /// The same with k and v fetched by subgroups.
     FusedForwardSubgroup,
+    /// Builds a block table from masks given as data.
+    Classify,
     /// Plain matrix product on the staged tile.
     Matmul,
 }
@@ -44,6 +46,7 @@ impl Kernel {
             Self::StagedValue => "staged_value",
             Self::FusedForward => "fused_forward",
             Self::FusedForwardSubgroup => "fused_forward_subgroup",
+            Self::Classify => "classify",
             Self::Matmul => "matmul",
         }
     }
@@ -62,6 +65,7 @@ impl Kernel {
             Self::FusedForwardSubgroup => {
                 include_str!("../../shaders/kernel/fused_forward_subgroup.wgsl")
             }
+            Self::Classify => include_str!("../../shaders/kernel/classify.wgsl"),
             Self::Matmul => include_str!("../../shaders/kernel/matmul.wgsl"),
         }
     }
@@ -74,6 +78,16 @@ pub enum Capture {
     Nothing,
     /// The given point.
     At(WeightsAt),
+}
+
+/// Where the block table of a kernel comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BlockTable {
+    /// From the caller: a mask of its own that also says where no test is needed.
+    Given,
+    /// From the masks given as data, by a `classify` dispatch: where to look, and where no test is
+    /// needed.
+    Classified,
 }
 
 /// Everything that changes a kernel's code: the key of the pipeline cache.
@@ -107,6 +121,8 @@ pub struct KernelSpec {
     pub capture: Capture,
     /// Whether partial sums of o are carried between dispatches.
     pub carry: bool,
+    /// Where the block table comes from, if there is one.
+    pub blocks: Option<BlockTable>,
     /// Shape of the fused row kernels.
     pub rows: Option<RowTile>,
 }
@@ -128,6 +144,7 @@ impl KernelSpec {
             lse: false,
             capture: Capture::Nothing,
             carry: false,
+            blocks: None,
             rows: None,
         }
     }
@@ -154,6 +171,7 @@ impl KernelSpec {
             elements: vec![(Binding::Q, q), (Binding::K, k)],
             scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
             alibi: a.alibi.map(|alibi| alibi.align.slot()),
+            blocks: a.blocks.map(|_| BlockTable::Given),
             capture: match a.weights {
                 Some(at) if at != WeightsAt::Probabilities => Capture::At(at),
                 _ => Capture::Nothing,
@@ -185,8 +203,31 @@ impl KernelSpec {
         }
     }
 
+    /// A block table from the masks that are data, and from the caller's own where `functions` says so.
+    pub fn classify(problem: &Problem, functions: bool) -> Self {
+        let ranged = Self::ranged(Kernel::Classify, problem);
+        let mut masks = ranged.masks.clone();
+        masks.retain(|slot| {
+            *slot == dense::SLOT || *slot == segments::SLOT || (functions && slot.custom)
+        });
+        let scores = problem.scores();
+        let bias = scores.iter().map(|s| (s.stage(), s.slot())).filter(|(_, s)| *s == bias::SLOT);
+        Self {
+            masks,
+            scores: bias.collect(),
+            blocks: Some(BlockTable::Classified),
+            table: ranged.table && functions,
+            ..Self::empty(Kernel::Classify)
+        }
+    }
+
     /// One pass: scores, softmax and weighted sums of a block of rows.
-    pub fn fused(problem: &Problem, elements: [Element; 4], rows: RowTile) -> Self {
+    pub fn fused(
+        problem: &Problem,
+        elements: [Element; 4],
+        rows: RowTile,
+        blocks: Option<BlockTable>,
+    ) -> Self {
         let a = problem.attention();
         let kernel =
             if rows.fetch > 1 { Kernel::FusedForwardSubgroup } else { Kernel::FusedForward };
@@ -197,6 +238,7 @@ impl KernelSpec {
             alibi: a.alibi.map(|alibi| alibi.align.slot()),
             sink: a.sinks,
             lse: a.lse,
+            blocks,
             rows: Some(rows),
             ..Self::ranged(kernel, problem)
         }
@@ -212,7 +254,7 @@ impl KernelSpec {
 
     /// Masks given as data narrow no range; stages 2 and 3 see their effect in the scores.
     fn without_data_masks(mut self) -> Self {
-        self.masks.retain(|slot| *slot != dense::SLOT && !slot.custom);
+        self.masks.retain(by_position);
         self.table = false;
         self
     }
@@ -225,6 +267,8 @@ impl KernelSpec {
             || self.sink
             || self.table
             || self.packed
+            || self.blocks.is_some()
+            || self.masks.contains(&segments::SLOT)
             || self.alibi.is_some()
             || self.diagonal == per_batch
     }
@@ -258,7 +302,8 @@ impl KernelSpec {
         list.extend(weights.then_some((Binding::Weights, ReadWrite)));
         list.extend(self.masks.contains(&dense::SLOT).then_some((Binding::Mask, Read)));
         list.extend(self.bias_may_mask().then_some((Binding::Bias, Read)));
-        list.extend(self.needs_aux().then_some((Binding::Aux, Read)));
+        let aux = if self.kernel == Kernel::Classify { ReadWrite } else { Read };
+        list.extend(self.needs_aux().then_some((Binding::Aux, aux)));
         match self.kernel {
             Kernel::StagedScore => list.push((Binding::Scores, ReadWrite)),
             Kernel::StagedNormalize => {
@@ -271,7 +316,10 @@ impl KernelSpec {
                 list.push((Binding::Scores, ReadWrite));
                 list.push((Binding::InverseSums, ReadWrite));
             }
-            Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::Matmul => {}
+            Kernel::FusedForward
+            | Kernel::FusedForwardSubgroup
+            | Kernel::Classify
+            | Kernel::Matmul => {}
         }
         list.extend(self.carry.then_some((Binding::Carry, ReadWrite)));
         list.sort_unstable_by_key(|(binding, _)| *binding);
@@ -297,6 +345,11 @@ impl KernelSpec {
         slots.retain(|slot| seen.insert(slot.clone()));
         slots
     }
+}
+
+/// Whether a mask is decided by positions alone, so that it narrows key ranges.
+pub(super) fn by_position(mask: &Slot) -> bool {
+    *mask == causal::SLOT || *mask == window::SLOT
 }
 
 impl fmt::Display for KernelSpec {
@@ -330,6 +383,7 @@ impl fmt::Display for KernelSpec {
             self.lse.then_some("lse"),
             capture,
             self.carry.then_some("carry"),
+            (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
         ];
         for flag in flags.into_iter().flatten() {
             write!(f, "/{flag}")?;

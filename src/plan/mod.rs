@@ -4,12 +4,14 @@
 
 mod block;
 mod capabilities;
+mod classify;
 mod plan;
 mod policy;
 pub mod tuning;
 
 pub use block::{Block, BlockSize};
 pub use capabilities::Capabilities;
+pub use classify::Classify;
 pub(crate) use plan::operand_of;
-pub use plan::{FusedPlan, Plan, Schedule, Scratch, StagedPlan};
+pub use plan::{BlocksPlan, FusedPlan, Plan, Schedule, Scratch, StagedPlan};
 pub use policy::{Path, Policy, SelfTest};

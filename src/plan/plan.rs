@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
-use crate::kernel::{Binding, Element, KernelSpec, Resources, RowTile, Width};
-use crate::plan::{BlockSize, Capabilities, Path, Policy, tuning};
+use crate::feature::mask::Blocks;
+use crate::kernel::{Binding, BlockTable, Element, KernelSpec, Resources, RowTile, Width};
+use crate::plan::{BlockSize, Capabilities, Classify, Path, Policy, tuning};
 use crate::problem::{Attention, Operand, Problem};
 use crate::tensor::{DType, Strides};
 
@@ -34,11 +35,24 @@ pub enum Schedule {
     Fused(Box<FusedPlan>),
     /// Three kernels with scratch between them.
     Staged(Box<StagedPlan>),
+    /// No attention, only the block table for it.
+    Blocks(Box<BlocksPlan>),
+}
+
+/// Building a block table: one kernel over blocks of rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BlocksPlan {
+    /// The kernel and the table's blocks.
+    pub classify: Classify,
+    /// Size of a block of the call.
+    pub block: BlockSize,
 }
 
 /// The fused path: one kernel over blocks of rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FusedPlan {
+    /// What builds the block table first, where masks are data and large.
+    pub classify: Option<Classify>,
     /// The kernel.
     pub kernel: KernelSpec,
     /// Rows of a workgroup.
@@ -108,6 +122,34 @@ impl Plan {
         Err(Error::unsupported(problem.to_string(), rejections))
     }
 
+    /// Plans the building of a block table from every mask of a problem that is data or a function.
+    ///
+    /// # Errors
+    /// Unsupported where the masks cannot be bound in parts that are whole rows of blocks.
+    pub(crate) fn for_blocks(
+        problem: &Problem,
+        caps: &Capabilities,
+        blocks: Blocks,
+    ) -> Result<Self> {
+        let refuse = |rejection| Error::unsupported(problem.to_string(), vec![rejection]);
+        let block =
+            BlockSize::choose(problem, caps, &Policy::default(), Path::Fused).map_err(refuse)?;
+        let rows = problem.attention().shape.seq_q;
+        if block.rows < rows && !block.rows.is_multiple_of(blocks.rows) {
+            let candidate = "classify".to_owned();
+            let reason = format!(
+                "{} rows are bound at a time, not a multiple of the blocks' {}",
+                block.rows, blocks.rows
+            );
+            return Err(refuse(Rejection { candidate, reason }));
+        }
+        let kernel = KernelSpec::classify(problem, true);
+        check_resources(&kernel, caps).map_err(refuse)?;
+        let classify = Classify { kernel, blocks, scan: blocks.rows };
+        let schedule = Schedule::Blocks(Box::new(BlocksPlan { classify, block }));
+        Ok(Self { problem: problem.clone(), schedule, rejections: Vec::new() })
+    }
+
     /// The problem that is planned.
     pub fn problem(&self) -> &Problem {
         &self.problem
@@ -116,7 +158,8 @@ impl Plan {
     /// The chosen path.
     pub fn path(&self) -> Path {
         match self.schedule {
-            Schedule::Fused(_) => Path::Fused,
+            // A block table is there for the fused path.
+            Schedule::Fused(_) | Schedule::Blocks(_) => Path::Fused,
             Schedule::Staged(_) => Path::Staged,
         }
     }
@@ -130,6 +173,7 @@ impl Plan {
     pub fn block(&self) -> BlockSize {
         match &self.schedule {
             Schedule::Fused(fused) => fused.block,
+            Schedule::Blocks(plan) => plan.block,
             Schedule::Staged(staged) => staged.block,
         }
     }
@@ -137,9 +181,25 @@ impl Plan {
     /// Scratch memory one call uses, bytes; a caller's own workspace must be at least this large.
     pub fn workspace_bytes(&self) -> u64 {
         match &self.schedule {
-            Schedule::Fused(_) => 0,
+            Schedule::Fused(_) | Schedule::Blocks(_) => 0,
             Schedule::Staged(staged) => staged.scratch.bytes,
         }
+    }
+
+    /// The blocks of the call's block table, given or built by the plan, and the rows of a block that
+    /// building it looks at.
+    pub(crate) fn blocks(&self) -> Option<(Blocks, u32)> {
+        self.schedule.classify().map(|x| (x.blocks, x.scan)).or(self
+            .problem
+            .attention()
+            .blocks
+            .map(|blocks| (blocks, blocks.rows)))
+    }
+
+    /// Words of the block table that the plan builds for itself.
+    pub(crate) fn block_words(&self) -> u64 {
+        let shape = self.problem.attention().shape;
+        self.schedule.classify().map_or(0, |x| x.blocks.words(&shape))
     }
 
     /// Candidates that were considered before the chosen one, and why they were refused.
@@ -160,7 +220,16 @@ impl Plan {
         let block = BlockSize::choose(&problem, caps, &policy, self.path()).map_err(refuse)?;
         let mut schedule = self.schedule.clone();
         match &mut schedule {
-            Schedule::Fused(fused) => fused.block = block,
+            Schedule::Fused(fused) => {
+                fused.block = block;
+                if let Some(classify) = &mut fused.classify {
+                    // The small call is large enough to have one as well.
+                    if let Some(small) = Classify::new(&problem, &fused.rows, &block) {
+                        *classify = small;
+                    }
+                }
+            }
+            Schedule::Blocks(plan) => plan.block = block,
             Schedule::Staged(staged) => {
                 staged.block = block;
                 staged.scratch = Scratch::new(&problem, &block, caps);
@@ -171,10 +240,22 @@ impl Plan {
 }
 
 impl Schedule {
+    /// What builds a block table in the course of the call.
+    fn classify(&self) -> Option<&Classify> {
+        match self {
+            Self::Fused(fused) => fused.classify.as_ref(),
+            Self::Blocks(plan) => Some(&plan.classify),
+            Self::Staged(_) => None,
+        }
+    }
+
     fn kernels(&self) -> Vec<&KernelSpec> {
         match self {
-            Self::Fused(fused) => vec![&fused.kernel],
+            Self::Fused(fused) => {
+                fused.classify.iter().map(|x| &x.kernel).chain([&fused.kernel]).collect()
+            }
             Self::Staged(staged) => vec![&staged.score, &staged.normalize, &staged.value],
+            Self::Blocks(plan) => vec![&plan.classify.kernel],
         }
     }
 }
@@ -245,9 +326,14 @@ impl FusedPlan {
         let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
         let operands = [Operand::Q, Operand::K, Operand::V, Operand::O];
         let elements = operands.map(|operand| element_of(problem, operand, caps));
-        let kernel = KernelSpec::fused(problem, elements, rows);
-        check_resources(&kernel, caps)?;
-        Ok(Self { kernel, rows, block })
+        let classify = Classify::new(problem, &rows, &block);
+        let given = problem.attention().blocks.map(|_| BlockTable::Given);
+        let table = classify.as_ref().map(|_| BlockTable::Classified).or(given);
+        let kernel = KernelSpec::fused(problem, elements, rows, table);
+        for spec in classify.iter().map(|x| &x.kernel).chain([&kernel]) {
+            check_resources(spec, caps)?;
+        }
+        Ok(Self { classify, kernel, rows, block })
     }
 }
 

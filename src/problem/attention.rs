@@ -5,7 +5,7 @@ use crate::feature::align::Align;
 #[cfg(feature = "serde")]
 use crate::feature::custom::refuse;
 use crate::feature::custom::{CustomMask, CustomScore};
-use crate::feature::mask::Window;
+use crate::feature::mask::{Blocks, Window};
 use crate::feature::score::Alibi;
 use crate::problem::Problem;
 use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape};
@@ -77,6 +77,11 @@ pub struct Attention {
     pub q_lengths: bool,
     /// Sequences of different lengths packed one after another; see [`packed`](Self::packed).
     pub packed: Option<Packed>,
+    /// Whether segment ids `[batch, seq_q]` and `[batch, seq_kv]` come with the tensors; a row sees the keys
+    /// of its own segment.
+    pub segments: bool,
+    /// Blocks of a block table that comes with the tensors; blocks it leaves out are masked.
+    pub blocks: Option<Blocks>,
     /// Score modifiers of the caller's own, after the built-in ones, in order.
     #[cfg_attr(feature = "serde", serde(serialize_with = "refuse", skip_deserializing))]
     pub custom_scores: Vec<CustomScore>,
@@ -116,6 +121,8 @@ impl Attention {
             kv_lengths: false,
             q_lengths: false,
             packed: None,
+            segments: false,
+            blocks: None,
             custom_scores: Vec::new(),
             custom_masks: Vec::new(),
             table: None,
@@ -201,6 +208,20 @@ impl Attention {
     /// read nor written. Layouts become [`Layout::Bshd`].
     pub fn packed(self, total_q: u32, total_kv: u32) -> Self {
         Self { packed: Some(Packed { total_q, total_kv }), ..self.layout(Layout::Bshd) }
+    }
+
+    /// Announces segment ids: documents that share a sequence do not see each other. Ids are any numbers,
+    /// in any order.
+    pub fn segments(mut self) -> Self {
+        self.segments = true;
+        self
+    }
+
+    /// Announces a block table, so that blocks without a visible pair cost nothing; see [`Blocks::table`]
+    /// and [`Engine::bind_blocks`](crate::Engine::bind_blocks).
+    pub fn blocks(mut self, blocks: Blocks) -> Self {
+        self.blocks = Some(blocks);
+        self
     }
 
     /// Adds a score modifier of the caller's own, fused into every kernel.

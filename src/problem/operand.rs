@@ -35,6 +35,12 @@ pub enum Operand {
     CuSeqlensQ,
     /// First key of each packed sequence, and their total.
     CuSeqlensKv,
+    /// Segment ids of query rows.
+    SegmentsQ,
+    /// Segment ids of keys.
+    SegmentsKv,
+    /// Block table.
+    Blocks,
     /// Words for the caller's own functions.
     Table,
 }
@@ -58,6 +64,9 @@ impl Operand {
             Self::Offsets => "offsets",
             Self::CuSeqlensQ => "cu_seqlens_q",
             Self::CuSeqlensKv => "cu_seqlens_kv",
+            Self::SegmentsQ => "segments_q",
+            Self::SegmentsKv => "segments_kv",
+            Self::Blocks => "blocks",
             Self::Table => "table",
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::feature::align::Align;
-use crate::feature::mask::{Causal, Dense, Mask};
+use crate::feature::mask::{BlockSparse, Causal, Dense, Mask, Segments};
 use crate::feature::score::{Bias, Scale, Score, Softcap};
 use crate::feature::{Operands, Position};
 use crate::problem::validate::{check_packed, distinct, resolve_align, resolve_strides};
@@ -41,6 +41,9 @@ impl Problem {
         }
         if let Some(bias) = a.bias {
             bias.validate("bias", full)?;
+        }
+        if let Some(blocks) = a.blocks {
+            blocks.validate(&shape)?;
         }
         a.custom_scores.iter().try_for_each(|score| score.validate("score"))?;
         a.custom_masks.iter().try_for_each(|mask| mask.validate("mask"))?;
@@ -119,6 +122,9 @@ impl Problem {
             (Operand::Offsets, self.needs_offsets().then_some(batch)),
             (Operand::CuSeqlensQ, a.packed.map(|_| batch + 1)),
             (Operand::CuSeqlensKv, a.packed.map(|_| batch + 1)),
+            (Operand::SegmentsQ, a.segments.then_some(batch * u64::from(s.seq_q))),
+            (Operand::SegmentsKv, a.segments.then_some(batch * u64::from(s.seq_kv))),
+            (Operand::Blocks, a.blocks.map(|blocks| blocks.words(&s))),
             (Operand::Table, a.table.map(u64::from)),
         ];
         list.extend(optional.into_iter().filter_map(|(o, n)| n.map(|n| (o, n))));
@@ -156,6 +162,12 @@ impl Problem {
         }
         if let Some(shape) = a.mask {
             masks.push(Box::new(Dense(shape)));
+        }
+        if a.segments {
+            masks.push(Box::new(Segments(a.shape)));
+        }
+        if let Some(blocks) = a.blocks {
+            masks.push(Box::new(BlockSparse(blocks, a.shape)));
         }
         for mask in &a.custom_masks {
             masks.push(Box::new(mask.clone()));
@@ -281,6 +293,10 @@ impl Problem {
         words.extend(a.alibi.map(|x| format!("alibi({})", align(x.align))));
         let flags = [(a.sinks, "sinks"), (a.kv_lengths, "kv-lengths"), (a.q_lengths, "q-lengths")];
         words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).into()));
+        words.extend(a.segments.then(|| "segments".into()));
+        words.extend(
+            a.blocks.map(|b| format!("blocks({}x{},{},{})", b.rows, b.keys, b.batch, b.heads)),
+        );
         words.extend(a.packed.map(|p| format!("packed({},{})", p.total_q, p.total_kv)));
         words.extend(a.custom_scores.iter().map(|score| format!("score({})", score.slot().name)));
         words.extend(a.custom_masks.iter().map(|mask| format!("mask({})", mask.slot().name)));

@@ -28,6 +28,12 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
     if a.kv_lengths || a.q_lengths {
         return refuse("lengths", "no length tables: cu_seqlens give the lengths");
     }
+    if a.segments {
+        return refuse("segments", "no segments: packed sequences do not see each other");
+    }
+    if a.blocks.is_some() {
+        return refuse("blocks", "no block table, or sequences that are not packed");
+    }
     if a.weights.is_some() {
         return refuse("weights", "no weights, or sequences that are not packed");
     }

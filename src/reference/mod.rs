@@ -69,6 +69,9 @@ impl Inputs<'_> {
                 Operand::Offsets => (x.offsets.len(), true),
                 Operand::CuSeqlensQ => (x.cu_seqlens_q.len(), true),
                 Operand::CuSeqlensKv => (x.cu_seqlens_kv.len(), true),
+                Operand::SegmentsQ => (x.segments_q.len(), true),
+                Operand::SegmentsKv => (x.segments_kv.len(), true),
+                Operand::Blocks => (x.blocks.len(), true),
                 Operand::Table => (x.table.len(), true),
                 Operand::O | Operand::Lse | Operand::Weights => continue,
             };

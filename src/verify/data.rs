@@ -9,8 +9,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::feature::Operands;
+use crate::feature::mask::Blocks;
 use crate::feature::score::standard_slopes;
-use crate::problem::{Operand, Problem};
+use crate::problem::{Attention, Operand, Problem};
 use crate::reference::{Inputs, sees};
 use crate::tensor::{DType, Strides};
 
@@ -43,6 +44,8 @@ pub struct DataOptions {
     pub poison: bool,
     /// Blocks of −∞ in the bias.
     pub bias_blocks: bool,
+    /// Share of the blocks that a block table visits.
+    pub density: f64,
 }
 
 impl Default for DataOptions {
@@ -54,6 +57,7 @@ impl Default for DataOptions {
             lengths: Lengths::Mixed,
             poison: false,
             bias_blocks: true,
+            density: 0.5,
         }
     }
 }
@@ -85,6 +89,12 @@ pub struct CaseData {
     pub cu_seqlens_q: Vec<u32>,
     /// First key of each packed sequence, and their total.
     pub cu_seqlens_kv: Vec<u32>,
+    /// Segment id of each query row, `[batch, seq_q]`.
+    pub segments_q: Vec<u32>,
+    /// Segment id of each key, `[batch, seq_kv]`.
+    pub segments_kv: Vec<u32>,
+    /// Block table.
+    pub blocks: Vec<u32>,
     /// Words for the caller's own functions; generated data leaves it empty.
     pub table: Vec<u32>,
 }
@@ -134,6 +144,9 @@ impl CaseData {
             offsets: &self.offsets,
             cu_seqlens_q: &self.cu_seqlens_q,
             cu_seqlens_kv: &self.cu_seqlens_kv,
+            segments_q: &self.segments_q,
+            segments_kv: &self.segments_kv,
+            blocks: &self.blocks,
             table: &self.table,
         }
     }
@@ -168,6 +181,13 @@ impl CaseData {
         }
         if let Some(shape) = a.bias {
             data.bias = draw.bias(shape.0, options.bias_blocks);
+        }
+        if a.segments {
+            data.segments_q = draw.segments(s.batch, s.seq_q);
+            data.segments_kv = draw.segments(s.batch, s.seq_kv);
+        }
+        if let Some(blocks) = a.blocks {
+            data.blocks = draw.blocks(&blocks, a, options.density);
         }
         data
     }
@@ -299,12 +319,62 @@ impl Draw {
         }
     }
 
-    /// A fifth of the entries false, and every seventh row entirely.
+    /// A fifth of the entries false, and every seventh row entirely. From 64 keys on by turns 40 rows and
+    /// 40 keys that are so, that are hidden, and that are kept, so that there are tiles of each kind.
     fn mask(&mut self, shape: [u32; 4]) -> Vec<bool> {
         let keys = shape[3].max(1) as usize;
+        let rows = shape[2].max(1) as usize;
         let n = shape.iter().map(|&n| n as usize).product();
-        let empty = |i: usize| (i / keys) % 7 == 5;
-        (0..n).map(|i| self.unit() >= 0.2 && !empty(i)).collect()
+        let mut entry = |i: usize| {
+            let (row, key) = (i / keys % rows, i % keys);
+            let mixed = self.unit() >= 0.2 && (i / keys) % 7 != 5;
+            match (keys >= 64, (row / 40 + key / 40) % 3) {
+                (true, 1) => false,
+                (true, 2) => true,
+                _ => mixed,
+            }
+        };
+        (0..n).map(&mut entry).collect()
+    }
+
+    /// Ids in runs of uneven length, some of them again later, and one sequence in two backwards.
+    fn segments(&mut self, batch: u32, seq: u32) -> Vec<u32> {
+        let mut ids = Vec::new();
+        for b in 0..batch {
+            let mut run: Vec<u32> = Vec::with_capacity(seq as usize);
+            let mut id = 0;
+            for _ in 0..seq {
+                id += u32::from(self.unit() < 0.06);
+                run.push(id % 5);
+            }
+            if b % 2 == 1 {
+                run.reverse();
+            }
+            ids.extend(run);
+        }
+        ids
+    }
+
+    /// That share of the blocks, marked whole where no mask that is data hides a pair of them.
+    fn blocks(&mut self, blocks: &Blocks, a: &Attention, density: f64) -> Vec<u32> {
+        let s = a.shape;
+        let mut drawn = std::collections::HashMap::new();
+        let wide = s.seq_q.div_ceil(blocks.rows) * s.seq_kv.div_ceil(blocks.keys);
+        for i in 0..u64::from(wide) * u64::from(blocks.batch) * u64::from(blocks.heads) {
+            drawn.insert(i, self.unit() < density);
+        }
+        let across = u64::from(s.seq_kv.div_ceil(blocks.keys));
+        let visited = |batch: u32, head: u32, row: u32, key: u32| {
+            let table = u64::from(batch) * u64::from(blocks.heads) + u64::from(head);
+            let block = u64::from(row / blocks.rows) * across + u64::from(key / blocks.keys);
+            drawn[&(table * u64::from(wide) + block)]
+        };
+        let mut table = blocks.table(&s, visited);
+        let plain = a.mask.is_none() && a.bias.is_none() && !a.segments;
+        if !(plain && a.custom_masks.is_empty()) {
+            table.iter_mut().for_each(|word| *word &= 0x5555_5555);
+        }
+        table
     }
 
     /// Normal entries, and −∞ in runs of nine every forty.

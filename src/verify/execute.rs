@@ -183,6 +183,9 @@ impl Held {
             offsets: problem.needs_offsets().then_some(Table::I32(operands.offsets)),
             cu_seqlens_q: a.packed.map(|_| Table::U32(operands.cu_seqlens_q)),
             cu_seqlens_kv: a.packed.map(|_| Table::U32(operands.cu_seqlens_kv)),
+            segments_q: a.segments.then_some(Table::U32(operands.segments_q)),
+            segments_kv: a.segments.then_some(Table::U32(operands.segments_kv)),
+            blocks: a.blocks.map(|_| Table::U32(operands.blocks)),
             table: a.table.map(|_| Table::U32(operands.table)),
             workspace: Some((&self.workspace).into()),
         }

@@ -11,7 +11,7 @@ fn normalize_empty() -> Normalizer {
 
 // exp(s - m); callers select masked scores away.
 fn normalize_exp(s: f32, m: f32) -> f32 {
-  return exp2((s - m) * LOG2_E);
+  return exp_kept(s - m);
 }
 
 fn normalize_merge(a: Normalizer, b: Normalizer) -> Normalizer {
@@ -22,7 +22,7 @@ fn normalize_merge(a: Normalizer, b: Normalizer) -> Normalizer {
 // Natural log-sum-exp; -inf where nothing was visible.
 fn normalize_lse(n: Normalizer) -> f32 {
   if (n.l == 0.0) { return masked(); }
-  return n.m + log(n.l);
+  return select(n.m + log(n.l), n.l, is_nan(n.l));
 }
 
 fn normalize_reciprocal(n: Normalizer) -> f32 {

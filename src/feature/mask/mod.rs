@@ -3,12 +3,16 @@
 //! Lengths are not a mask of their own: every kernel knows `kv_len` and `q_len` of a sequence and
 //! never looks past them.
 
+pub mod blocks;
 pub mod causal;
 pub mod dense;
+pub mod segments;
 pub mod window;
 
+pub use blocks::{BlockSparse, Blocks};
 pub use causal::Causal;
 pub use dense::Dense;
+pub use segments::Segments;
 pub use window::Window;
 
 use std::ops::Range;

@@ -1,6 +1,7 @@
 //! The quick grid: each feature, each edge, small tensors.
 
 use crate::feature::align::Align::{self, BottomRight, Offset, PerBatch, TopLeft};
+use crate::feature::mask::Blocks;
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout, Shape};
 use crate::verify::cases::{Case, packed_qkv, padded};
@@ -16,7 +17,8 @@ pub(super) const POINTS: [WeightsAt; 4] =
 
 pub(super) fn cases() -> Vec<Case> {
     let groups = [shapes(), diagonals(), broadcasts(), scores(), lengths(), layouts(), shown()];
-    groups.into_iter().flatten().chain(extremes()).chain(combined()).collect()
+    let more = [extremes(), combined(), sparse()];
+    groups.into_iter().chain(more).flatten().collect()
 }
 
 /// `[batch, heads_q / heads_kv, seq_q / seq_kv, dim_qk / dim_v]`.
@@ -173,6 +175,33 @@ fn extremes() -> Vec<Case> {
     cases.push(Case::new(base(DType::F16), DataOptions { logits: 3e4, ..large }));
     cases.push(Case::new(base(DType::F32), DataOptions { values: 1e30, ..large }));
     cases.push(Case::new(base(DType::F32), DataOptions { logits: 0.0, ..DataOptions::default() }));
+    cases
+}
+
+/// Block tables, given and built from masks, and segments.
+fn sparse() -> Vec<Case> {
+    let base = || call(2, [4, 2], [130, 200], [32, 16]).with_lse();
+    let poison = DataOptions { poison: true, ..DataOptions::default() };
+    let mut cases = Vec::new();
+    for (rows, keys) in [(64, 64), (32, 32), (128, 16), (16, 48), (5, 7), (1, 1), (1000, 1000)] {
+        cases.push(Case::new(base().blocks(Blocks::new(rows, keys)), poison));
+    }
+    let own = Blocks { batch: 2, heads: 4, ..Blocks::new(48, 24) };
+    cases.push(Case::new(base().blocks(own).causal(BottomRight), poison));
+    cases.push(Case::new(base().blocks(Blocks { heads: 1, ..own }).segments().sinks(), poison));
+    cases.push(usual(base().blocks(own).mask([1, 4, 130, 200]).dtype(DType::F16)));
+    cases.push(usual(base().blocks(own).bias([2, 1, 130, 200]).window(Some(90), None, TopLeft)));
+    let shown = base().blocks(own).with_weights(WeightsAt::AfterBias);
+    cases.push(usual(shown.softcap(3.0)));
+    cases.push(Case::new(base().segments(), poison));
+    cases.push(Case::new(base().segments().causal(TopLeft).kv_lengths().q_lengths(), poison));
+    cases.push(usual(call(3, [2, 1], [9, 11], [8, 8]).segments().with_lse()));
+    for bits in [0b1000, 0b1100, 0b1101, 0b1110, 0b1111, 0b0100] {
+        let shape = broadcast(base().shape, bits);
+        cases.push(Case::new(base().mask(shape).causal(Offset(20)), poison));
+    }
+    cases.push(usual(base().bias([1, 1, 130, 200])));
+    cases.push(usual(base().bias([1, 4, 1, 200]).mask([2, 1, 130, 1]).kv_lengths().sinks()));
     cases
 }
 

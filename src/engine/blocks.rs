@@ -1,0 +1,55 @@
+//! Block tables built on the GPU.
+
+use crate::engine::bound::Recorded;
+use crate::engine::{BufferView, Engine, Table, Tensors};
+use crate::error::Result;
+use crate::feature::mask::Blocks;
+use crate::plan::Plan;
+use crate::problem::Attention;
+
+/// Builds the block table of a call from masks that live on the GPU.
+///
+/// The table stays on the GPU, in a buffer of its own; build it once and hand it to any number of
+/// calls with the same masks.
+#[derive(Debug)]
+pub struct BlockBuilder {
+    recorded: Recorded,
+}
+
+impl BlockBuilder {
+    /// Records the build into the caller's encoder: one compute pass, no submit, no wait.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.recorded.encode(encoder, None);
+    }
+
+    /// The table, for [`Tensors::blocks`] of calls that are recorded after the build.
+    pub fn table(&self) -> Table<'_> {
+        let offset = self.recorded.block_offset;
+        Table::Buffer(BufferView { buffer: &self.recorded.aux, offset })
+    }
+}
+
+impl Engine {
+    /// Prepares to build a block table for `attention` from its boolean mask, its bias (where −∞ masks),
+    /// its segments and its own mask functions, as far as it has them. Lengths, causality and windows
+    /// are left out, since kernels skip what they rule out anyway. One table serves all sequences, or
+    /// all heads, where `blocks` says so; it is then built from the masks of the first.
+    ///
+    /// `tensors` are those of the call; its table of blocks, if any, is not looked at.
+    ///
+    /// # Errors
+    /// Invalid argument naming the tensor or the blocks, unsupported where the masks must be bound in
+    /// parts that no multiple of the blocks' rows fits, out of memory, internal.
+    pub fn bind_blocks(
+        &self,
+        attention: &Attention,
+        blocks: Blocks,
+        tensors: &Tensors<'_>,
+    ) -> Result<BlockBuilder> {
+        let problem = Attention { blocks: None, ..attention.clone() }.validate()?;
+        blocks.validate(&attention.shape)?;
+        let plan = Plan::for_blocks(&problem, &self.capabilities, blocks)?;
+        let tensors = Tensors { blocks: None, ..*tensors };
+        Ok(BlockBuilder { recorded: Recorded::new(self, &plan, &tensors)? })
+    }
+}

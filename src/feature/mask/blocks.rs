@@ -1,0 +1,159 @@
+//! Block-sparse attention: a table says which blocks of query rows by keys are visited at all.
+//!
+//! Two bits per block, 16 blocks to a word. Bit 0: some pair of the block is visible. Bit 1: no mask
+//! given as data or as a function hides any pair of it, so that kernels need not test them. A table
+//! is built by [`Blocks::table`] from a predicate, or on the GPU by
+//! [`Engine::bind_blocks`](crate::Engine::bind_blocks) from masks that live there.
+
+use std::ops::Range;
+
+use super::Mask;
+use crate::error::{Error, Result};
+use crate::feature::{Operands, Position, Slot, slot};
+use crate::tensor::Shape;
+
+pub(crate) const SLOT: Slot = slot!("mask", "blocks");
+
+/// Most words of a table: 64 MiB.
+const MAX_WORDS: u64 = 1 << 24;
+
+/// The blocks of a block-sparse call, and whether sequences and heads have tables of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Blocks {
+    /// Query rows of a block; fastest where it is a multiple of 32.
+    pub rows: u32,
+    /// Keys of a block; fastest from 32 on.
+    pub keys: u32,
+    /// 1, or the batch size: a table per sequence.
+    pub batch: u32,
+    /// 1, or the query heads: a table per head.
+    pub heads: u32,
+}
+
+impl Blocks {
+    /// Blocks of `rows` query rows by `keys` keys, one table for all sequences and heads.
+    pub fn new(rows: u32, keys: u32) -> Self {
+        Self { rows, keys, batch: 1, heads: 1 }
+    }
+
+    /// Strides of the table in words: sequence, head, row of blocks; 0 where one serves all.
+    pub fn strides(&self, shape: &Shape) -> [u64; 3] {
+        let words = u64::from(shape.seq_kv.div_ceil(self.keys).div_ceil(16));
+        let head = words * u64::from(shape.seq_q.div_ceil(self.rows));
+        let batch = head.saturating_mul(u64::from(self.heads));
+        let own = |n: u32, stride: u64| if n == 1 { 0 } else { stride };
+        [own(self.batch, batch), own(self.heads, head), words]
+    }
+
+    /// Words of the table.
+    pub fn words(&self, shape: &Shape) -> u64 {
+        let words = u64::from(shape.seq_kv.div_ceil(self.keys).div_ceil(16));
+        let head = words * u64::from(shape.seq_q.div_ceil(self.rows));
+        head.saturating_mul(u64::from(self.heads)).saturating_mul(u64::from(self.batch))
+    }
+
+    /// Builds the table of a mask given as a predicate of (sequence, head, row, key); the predicate is
+    /// asked about every pair once for each sequence and head that has a table.
+    ///
+    /// Where it keeps part of a block only, the call needs the mask itself as well
+    /// ([`keep`](crate::Attention::keep), [`mask`](crate::Attention::mask)): the table says which
+    /// blocks are visited, not which pairs.
+    ///
+    /// ```
+    /// use heedful::{Attention, Blocks, Shape};
+    /// let shape = Shape::self_attention(1, 8, 256, 64);
+    /// let blocks = Blocks::new(64, 64);
+    /// // Each row sees its own block of 64 and the first one.
+    /// let table = blocks.table(&shape, |_, _, row, key| row / 64 == key / 64 || key < 64);
+    /// let attention = Attention::new(shape).blocks(blocks);
+    /// assert_eq!(table.len() as u64, blocks.words(&shape));
+    /// assert_eq!(blocks.density(&shape, &table), 7.0 / 16.0);
+    /// # attention.validate()?;
+    /// # Ok::<(), heedful::Error>(())
+    /// ```
+    pub fn table(&self, shape: &Shape, keep: impl Fn(u32, u32, u32, u32) -> bool) -> Vec<u32> {
+        let mut table = vec![0_u32; self.words(shape) as usize];
+        let [_, _, stride] = self.strides(shape);
+        let rows = shape.seq_q.div_ceil(self.rows);
+        let tables = (0..self.batch).flat_map(|b| (0..self.heads).map(move |h| (b, h)));
+        for (i, (batch, head)) in tables.enumerate() {
+            for block_row in 0..rows {
+                let row0 = block_row * self.rows;
+                let row_end = shape.seq_q.min(row0.saturating_add(self.rows));
+                for block_key in 0..shape.seq_kv.div_ceil(self.keys) {
+                    let key0 = block_key * self.keys;
+                    let key_end = shape.seq_kv.min(key0.saturating_add(self.keys));
+                    let mut pairs = (row0..row_end)
+                        .flat_map(|row| (key0..key_end).map(move |key| (row, key)))
+                        .map(|(row, key)| keep(batch, head, row, key));
+                    let first = pairs.next().unwrap_or(false);
+                    let mixed = pairs.any(|kept| kept != first);
+                    let bits = if mixed { 1 } else { 3 * u32::from(first) };
+                    let line = i as u64 * u64::from(rows) + u64::from(block_row);
+                    let word = line * stride + u64::from(block_key / 16);
+                    table[word as usize] |= bits << (block_key % 16 * 2);
+                }
+            }
+        }
+        table
+    }
+
+    /// The share of all blocks that a table visits.
+    pub fn density(&self, shape: &Shape, table: &[u32]) -> f64 {
+        let visited: u32 = table.iter().map(|word| (word & 0x5555_5555).count_ones()).sum();
+        let per_table = u64::from(shape.seq_q.div_ceil(self.rows))
+            * u64::from(shape.seq_kv.div_ceil(self.keys));
+        let all = per_table * u64::from(self.batch) * u64::from(self.heads);
+        f64::from(visited) / (all.max(1) as f64)
+    }
+
+    pub(crate) fn validate(&self, shape: &Shape) -> Result<()> {
+        for (name, found) in [("blocks rows", self.rows), ("blocks keys", self.keys)] {
+            if found == 0 || found > 1 << 20 {
+                return Err(Error::invalid(name, found, "1..=2^20"));
+            }
+        }
+        let axes = [("batch", self.batch, shape.batch), ("heads", self.heads, shape.heads_q)];
+        for (axis, found, full) in axes {
+            if found != 1 && found != full {
+                return Err(Error::invalid(
+                    format!("blocks {axis}"),
+                    found,
+                    format!("1 or {full}"),
+                ));
+            }
+        }
+        let words = self.words(shape);
+        if words > MAX_WORDS {
+            let wanted = "blocks so large that the table has at most 2^24 words";
+            return Err(Error::invalid("blocks", format!("{words} words"), wanted));
+        }
+        Ok(())
+    }
+}
+
+/// The blocks of a call of the given shape, as a mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockSparse(pub Blocks, pub Shape);
+
+impl Mask for BlockSparse {
+    fn slot(&self) -> Slot {
+        SLOT
+    }
+
+    fn keeps(&self, at: &Position, operands: &Operands<'_>) -> bool {
+        let Self(blocks, shape) = self;
+        let [batch, head, row] = blocks.strides(shape);
+        let block = at.key / blocks.keys;
+        let word = u64::from(at.batch) * batch
+            + u64::from(at.head) * head
+            + u64::from(at.row / blocks.rows) * row
+            + u64::from(block / 16);
+        operands.blocks[word as usize] >> (block % 16 * 2) & 1 == 1
+    }
+
+    fn narrow(&self, _: u32, _: i64, keys: Range<i64>) -> Range<i64> {
+        keys
+    }
+}
