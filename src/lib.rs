@@ -84,7 +84,7 @@ pub use feature::align::Align;
 pub use feature::custom::{CustomMask, CustomScore};
 pub use feature::mask::{Blocks, Window};
 pub use feature::score::standard_slopes;
-pub use plan::{Capabilities, Path, Plan, Policy, SelfTest};
+pub use plan::{Capabilities, Checks, Path, Plan, Policy, SelfTest};
 pub use problem::{Attention, Operand, Packed, Problem, WeightsAt};
 pub use tensor::{Broadcast, DType, Layout, Scalar, Shape, Strides};
 pub use wgpu;

@@ -42,6 +42,9 @@ pub(crate) struct BenchArgs {
     /// Fail with status 3 rather than fall back to the reference.
     #[arg(long)]
     pub(crate) require_adapter: bool,
+    /// Also time kernels compiled without run-time checks, as rows of their own.
+    #[arg(long)]
+    pub(crate) unchecked: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

@@ -10,7 +10,7 @@ use heedful::verify::compare::Comparison;
 use heedful::verify::data::{CaseData, DataOptions};
 use heedful::verify::golden::{GoldenSuite, Loaded, Precision, Support};
 use heedful::verify::truth::Truth;
-use heedful::{Attention, DType, Engine, Path, Plan, Policy, Table, Tensors, wgpu};
+use heedful::{Attention, Checks, DType, Engine, Path, Plan, Policy, Table, Tensors, wgpu};
 use serde::Serialize;
 
 use crate::args::{BenchArgs, SuiteName};
@@ -96,6 +96,17 @@ pub(crate) fn bench(args: &BenchArgs) -> Outcome {
     Ok(())
 }
 
+/// The policies that every workload is timed under.
+fn policies(args: &BenchArgs) -> Vec<Policy> {
+    #[allow(unsafe_code, reason = "the bench's tables and functions are its own")]
+    // SAFETY: every table is generated within its tensors, and workloads have no functions of their own.
+    let off = unsafe { Checks::off() };
+    let checks = if args.unchecked { vec![Checks::ON, off] } else { vec![Checks::ON] };
+    let with =
+        |path| checks.iter().map(move |&checks| Policy { path, checks, ..Policy::default() });
+    [Path::Fused, Path::Staged].into_iter().flat_map(with).collect()
+}
+
 fn options(workload: &Workload) -> DataOptions {
     DataOptions { density: workload.density, ..DataOptions::default() }
 }
@@ -104,16 +115,17 @@ fn on_gpu(args: &BenchArgs, engine: &Engine, workloads: &[Workload]) -> Outcome<
     let caps = engine.capabilities();
     let matmul = matmul(engine)?;
     let mut rows = Vec::new();
-    let bar = progress(workloads.len() * 2, "bench");
+    let bar = progress(workloads.len() * policies(args).len(), "bench");
     for workload in workloads {
         let problem = workload.attention.validate()?;
         let data = CaseData::generate(&problem, 1, &options(workload));
         let checked = Checked::new(&workload.attention, &data)?;
-        for path in [Path::Fused, Path::Staged] {
+        for policy in policies(args) {
             step(&bar);
             let name = workload.name;
             let judge = |o: &[f64]| checked.judge(o);
-            let row = row(engine, name, &workload.attention, path, &data, &judge, matmul.gflops)?;
+            let row =
+                row(engine, name, &workload.attention, &policy, &data, &judge, matmul.gflops)?;
             rows.push(row);
         }
     }
@@ -146,7 +158,16 @@ fn real(engine: &Engine, matmul_gflops: f64) -> Outcome<Vec<Row>> {
             let attention = Attention { weights: None, lse: false, ..loaded.attention.clone() };
             let judge = |o: &[f64]| recorded(&loaded, o);
             let name = format!("sentence-model {}", case.name);
-            rows.push(row(engine, &name, &attention, path, &loaded.data, &judge, matmul_gflops)?);
+            let policy = Policy { path, ..Policy::default() };
+            rows.push(row(
+                engine,
+                &name,
+                &attention,
+                &policy,
+                &loaded.data,
+                &judge,
+                matmul_gflops,
+            )?);
         }
     }
     Ok(rows)
@@ -213,15 +234,14 @@ fn row(
     engine: &Engine,
     name: &str,
     attention: &Attention,
-    path: Path,
+    policy: &Policy,
     data: &CaseData,
     judge: &dyn Fn(&[f64]) -> Comparison,
     matmul_gflops: f64,
 ) -> Outcome<Row> {
-    let policy = Policy { path, ..Policy::default() };
     let compiled = engine.compiled_kernels();
     let start = Instant::now();
-    let plan = engine.plan_with(attention, &policy)?;
+    let plan = engine.plan_with(attention, policy)?;
     engine.prepare(&plan)?;
     let first_use = start.elapsed().as_secs_f64() * 1e3;
     let kernels: Vec<String> = plan.kernels().iter().map(ToString::to_string).collect();
@@ -230,7 +250,7 @@ fn row(
     let mut row = Row {
         name: name.into(),
         shape: format!("{} {}", attention.shape, plan.problem().feature_text()),
-        path: path.to_string(),
+        path: format!("{}{}", policy.path, if policy.checks.are_off() { " unchecked" } else { "" }),
         kernel: kernels.join(" "),
         first_use_ms: (engine.compiled_kernels() > compiled).then_some(first_use),
         time: None,

@@ -58,7 +58,7 @@ impl PipelineCache {
 
 fn compile(device: &wgpu::Device, spec: &KernelSpec, composed: &Composed) -> Result<Pipeline> {
     let label = spec.to_string();
-    let module = shader(device, &label, composed)?;
+    let module = shader(device, &label, composed, spec.unchecked)?;
     let entries: Vec<_> = spec
         .bindings()
         .iter()
@@ -106,16 +106,40 @@ fn compile(device: &wgpu::Device, spec: &KernelSpec, composed: &Composed) -> Res
     scoped(device, &format!("compiling {label}"), 0, build)
 }
 
+#[allow(
+    unsafe_code,
+    reason = "a spec without checks comes from Checks::off, whose caller took responsibility"
+)]
+fn trusted(
+    device: &wgpu::Device,
+    descriptor: wgpu::ShaderModuleDescriptor<'_>,
+) -> wgpu::ShaderModule {
+    let checks = wgpu::ShaderRuntimeChecks::unchecked();
+    // SAFETY: the kernels index within what `bind` checked; for tables and functions of the caller's own
+    // the caller of `Checks::off` vouched.
+    unsafe { device.create_shader_module_trusted(descriptor, checks) }
+}
+
 /// Compiles the text. An error names the shader file and line that a person edits; in a function of
 /// the caller's own, it is the caller's argument that is invalid.
-fn shader(device: &wgpu::Device, label: &str, composed: &Composed) -> Result<wgpu::ShaderModule> {
+fn shader(
+    device: &wgpu::Device,
+    label: &str,
+    composed: &Composed,
+    unchecked: bool,
+) -> Result<wgpu::ShaderModule> {
     let during = format!("compiling {label}");
     let mut module = None;
     let result = scoped(device, &during, 0, || {
-        module = Some(device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(label),
             source: wgpu::ShaderSource::Wgsl(composed.text.as_str().into()),
-        }));
+        };
+        module = Some(if unchecked {
+            trusted(device, descriptor)
+        } else {
+            device.create_shader_module(descriptor)
+        });
     });
     let Some(module) = module else { return Err(Error::internal(during, "no module")) };
     let Err(error) = result else { return Ok(module) };

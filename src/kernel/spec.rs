@@ -123,6 +123,8 @@ pub struct KernelSpec {
     pub carry: bool,
     /// Where the block table comes from, if there is one.
     pub blocks: Option<BlockTable>,
+    /// Whether it is compiled without run-time checks.
+    pub unchecked: bool,
     /// Shape of the fused row kernels.
     pub rows: Option<RowTile>,
 }
@@ -145,6 +147,7 @@ impl KernelSpec {
             capture: Capture::Nothing,
             carry: false,
             blocks: None,
+            unchecked: false,
             rows: None,
         }
     }
@@ -384,6 +387,7 @@ impl fmt::Display for KernelSpec {
             capture,
             self.carry.then_some("carry"),
             (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
+            self.unchecked.then_some("unchecked"),
         ];
         for flag in flags.into_iter().flatten() {
             write!(f, "/{flag}")?;

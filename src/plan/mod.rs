@@ -14,4 +14,4 @@ pub use capabilities::Capabilities;
 pub use classify::Classify;
 pub(crate) use plan::operand_of;
 pub use plan::{BlocksPlan, FusedPlan, Plan, Schedule, Scratch, StagedPlan};
-pub use policy::{Path, Policy, SelfTest};
+pub use policy::{Checks, Path, Policy, SelfTest};

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::error::{Error, Rejection, Result};
 use crate::feature::mask::Blocks;
 use crate::kernel::{Binding, BlockTable, Element, KernelSpec, Resources, RowTile, Width};
-use crate::plan::{BlockSize, Capabilities, Classify, Path, Policy, tuning};
+use crate::plan::{BlockSize, Capabilities, Checks, Classify, Path, Policy, tuning};
 use crate::problem::{Attention, Operand, Problem};
 use crate::tensor::{DType, Strides};
 
@@ -111,7 +111,8 @@ impl Plan {
             if policy.path != Path::Auto && policy.path != candidate.path() {
                 continue;
             }
-            match candidate.schedule(problem, caps, policy) {
+            let schedule = candidate.schedule(problem, caps, policy);
+            match schedule.map(|schedule| schedule.compiled(policy.checks)) {
                 Ok(schedule) => match schedule.kernels().into_iter().find_map(refused) {
                     Some(rejection) => rejections.push(rejection),
                     None => return Ok(Self { problem: problem.clone(), schedule, rejections }),
@@ -225,7 +226,7 @@ impl Plan {
                 if let Some(classify) = &mut fused.classify {
                     // The small call is large enough to have one as well.
                     if let Some(small) = Classify::new(&problem, &fused.rows, &block) {
-                        *classify = small;
+                        *classify = Classify { kernel: classify.kernel.clone(), ..small };
                     }
                 }
             }
@@ -247,6 +248,22 @@ impl Schedule {
             Self::Blocks(plan) => Some(&plan.classify),
             Self::Staged(_) => None,
         }
+    }
+
+    /// The same with every kernel compiled with or without checks.
+    fn compiled(mut self, checks: Checks) -> Self {
+        let kernels: Vec<&mut KernelSpec> = match &mut self {
+            Self::Fused(fused) => {
+                let classify = fused.classify.iter_mut().map(|x| &mut x.kernel);
+                classify.chain([&mut fused.kernel]).collect()
+            }
+            Self::Staged(x) => vec![&mut x.score, &mut x.normalize, &mut x.value],
+            Self::Blocks(plan) => vec![&mut plan.classify.kernel],
+        };
+        for kernel in kernels {
+            kernel.unchecked = checks.are_off();
+        }
+        self
     }
 
     fn kernels(&self) -> Vec<&KernelSpec> {

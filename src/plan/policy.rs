@@ -34,6 +34,38 @@ pub enum SelfTest {
     Off,
 }
 
+/// Whether kernels are compiled with wgpu's own run-time checks: indices clamped to their buffers, and
+/// loops counted so that none runs for ever.
+///
+/// The kernels index only what [`bind`](crate::Engine::bind) has checked, so the checks find nothing
+/// there; they guard against tables on the GPU that are out of range, and against the caller's own
+/// functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Checks {
+    off: bool,
+}
+
+impl Checks {
+    /// With checks.
+    pub const ON: Self = Self { off: false };
+
+    /// Without checks.
+    ///
+    /// # Safety
+    /// Nothing stands between a wrong index and the device's memory: the caller's own functions must
+    /// stay within their table and end, and tables that live on the GPU (`cu_seqlens`, lengths, block
+    /// tables) must hold what their documentation says.
+    #[allow(unsafe_code, reason = "this is where the caller takes responsibility")]
+    pub const unsafe fn off() -> Self {
+        Self { off: true }
+    }
+
+    /// Whether checks are off.
+    pub fn are_off(self) -> bool {
+        self.off
+    }
+}
+
 /// How to plan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Policy {
@@ -41,13 +73,20 @@ pub struct Policy {
     pub path: Path,
     /// Whether kernels prove themselves before they serve.
     pub self_test: SelfTest,
+    /// Whether kernels are compiled with run-time checks.
+    pub checks: Checks,
     /// Most scratch memory a plan may use, bytes. Less scratch means more, smaller dispatches.
     pub max_workspace_bytes: u64,
 }
 
 impl Default for Policy {
-    /// Any path, self-tested, at most 256 MiB of scratch.
+    /// Any path, self-tested, with checks, at most 256 MiB of scratch.
     fn default() -> Self {
-        Self { path: Path::Auto, self_test: SelfTest::OnFirstUse, max_workspace_bytes: 256 << 20 }
+        Self {
+            path: Path::Auto,
+            self_test: SelfTest::OnFirstUse,
+            checks: Checks::ON,
+            max_workspace_bytes: 256 << 20,
+        }
     }
 }
