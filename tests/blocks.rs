@@ -6,7 +6,8 @@ mod common;
 use heedful::device::Readback;
 use heedful::verify::data::{CaseData, DataOptions};
 use heedful::{
-    Align, Attention, Blocks, BufferView, CustomMask, Path, Policy, Shape, Table, Tensors, wgpu,
+    Align, Attention, Blocks, BufferView, Checks, CustomMask, Path, Policy, Shape, Table, Tensors,
+    wgpu,
 };
 
 /// Rows see their own 64 keys, the first 16, and whole stripes.
@@ -137,4 +138,26 @@ fn blocks_that_cannot_be_are_refused_by_name() {
     let long = Attention::new(Shape::self_attention(1, 1, 1 << 20, 8));
     let error = long.blocks(Blocks::new(1, 1)).validate().unwrap_err();
     assert_eq!(error.argument(), Some("blocks"), "{error}");
+}
+
+/// Leaving run-time checks out changes no bit either.
+#[test]
+fn unchecked_kernels_give_the_same_bits() {
+    let Some(engine) = common::gpu::engine("unchecked") else { return };
+    let attention = Attention::new(shape()).segments().causal(Align::TopLeft).with_lse();
+    let data = CaseData::generate(&attention.validate().unwrap(), 3, &DataOptions::default());
+    #[allow(unsafe_code, reason = "the tables are in range and no function is the caller's")]
+    // SAFETY: as the reason says.
+    let off = unsafe { Checks::off() };
+    for path in [Path::Fused, Path::Staged] {
+        let run = |checks| {
+            let policy = Policy { path, checks, ..Policy::default() };
+            let plan = engine.plan_with(&attention, &policy).unwrap();
+            let unchecked = plan.kernels().iter().all(|spec| spec.unchecked);
+            assert_eq!(unchecked, checks.are_off());
+            engine.run_host(&plan, &data.inputs()).unwrap()
+        };
+        let (with, without) = (run(Checks::ON), run(off));
+        assert_eq!((with.o, with.lse), (without.o, without.lse), "{path}");
+    }
 }

@@ -152,6 +152,20 @@ fn compiler_errors_are_located_in_the_file_a_person_edits() {
     assert_eq!(composed.lines.locate(1).0, "generated/prelude");
 }
 
+/// Writes every variant, as a browser's compiler is to read it, for `tests/tint.sh`.
+#[test]
+#[ignore = "writes files for tests/tint.sh"]
+fn write_variants() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("variants");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder for the variants");
+    for (i, spec) in variants().values().enumerate() {
+        let composed = heedful::kernel::compose_for(spec, heedful::kernel::Compiler::Browser);
+        std::fs::write(folder.join(format!("{i:04}.wgsl")), composed.text).expect("a written file");
+    }
+    println!("{}", folder.display());
+}
+
 #[test]
 fn composing_is_deterministic() {
     for spec in variants().values().take(50) {

@@ -6,7 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::scope::now;
 use super::scoped;
 use crate::error::{Error, Result};
-use crate::kernel::{Access, Binding, Composed, Kernel, KernelSpec, compose};
+use crate::kernel::{Access, Binding, Compiler, Composed, Kernel, KernelSpec, compose_for};
+
+/// Native wgpu compiles with naga; in a browser the text goes to the browser.
+const COMPILER: Compiler =
+    if cfg!(target_arch = "wasm32") { Compiler::Browser } else { Compiler::Naga };
 
 /// A compiled kernel variant and the layout its bind groups need.
 #[derive(Debug)]
@@ -34,7 +38,7 @@ impl PipelineCache {
         if let Some(pipeline) = find() {
             return Ok(pipeline);
         }
-        let mut composed = compose(spec);
+        let mut composed = compose_for(spec, COMPILER);
         let planted = self.planted.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(edit) = planted.get(&spec.kernel) {
             composed.text = edit(&composed.text);

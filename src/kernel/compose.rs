@@ -67,10 +67,25 @@ macro_rules! common {
     };
 }
 
-/// Composes the WGSL of a kernel. Deterministic: the same spec gives the same text.
+/// The compiler that is to read the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compiler {
+    /// naga, as wgpu has it: subgroup operations need no `enable`, and uniformity is not analysed.
+    Naga,
+    /// A browser's (Tint): subgroup operations must be enabled, and an analysis that does not know that
+    /// what `subgroupAll` returns is uniform over the subgroup must be told so.
+    Browser,
+}
+
+/// Composes the WGSL of a kernel for naga. Deterministic: the same spec gives the same text.
 pub fn compose(spec: &KernelSpec) -> Composed {
+    compose_for(spec, Compiler::Naga)
+}
+
+/// Composes the WGSL of a kernel for a compiler.
+pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     let mut w = Writer::default();
-    w.part("generated/prelude", &prelude(spec));
+    w.part("generated/prelude", &prelude(spec, compiler));
     let mut commons = vec![common!("params"), common!("numeric")];
     if spec.kernel != Kernel::Matmul {
         commons.push(common!("position"));
@@ -97,10 +112,13 @@ pub fn compose(spec: &KernelSpec) -> Composed {
     Composed { text: w.text, lines: w.lines }
 }
 
-fn prelude(spec: &KernelSpec) -> String {
+fn prelude(spec: &KernelSpec, compiler: Compiler) -> String {
     let mut out = format!("// {spec}\n");
     if spec.needs_f16() {
         out.push_str("enable f16;\n");
+    }
+    if spec.kernel == Kernel::FusedForwardSubgroup && compiler == Compiler::Browser {
+        out.push_str("enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n");
     }
     for bound in spec.bindings() {
         let space = match (bound.binding, bound.access) {

@@ -10,7 +10,7 @@ mod resources;
 mod spec;
 
 pub use bindings::{Access, Binding, BindingKind};
-pub use compose::{Composed, LineMap, compose};
+pub use compose::{Compiler, Composed, LineMap, compose, compose_for};
 pub use element::{Element, RowTile, Width};
 pub use params::Params;
 pub use resources::Resources;

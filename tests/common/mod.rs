@@ -6,7 +6,9 @@ pub mod gpu;
 use std::collections::BTreeMap;
 
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
-use heedful::{Align, Attention, Capabilities, DType, Path, Plan, Policy, Shape, WeightsAt};
+use heedful::{
+    Align, Attention, Blocks, Capabilities, DType, Path, Plan, Policy, Shape, WeightsAt,
+};
 use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
 
 /// Every kernel variant that the planner makes of a systematic set of descriptors, by key.
@@ -53,6 +55,8 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         a.sinks = on(8);
         a.lse = on(9);
         a.weights = captures[i % 5];
+        a.segments = i % 7 < 2;
+        a.blocks = (i % 8 > 5).then(|| Blocks::new(32, 16));
         let caps = Capabilities { shader_f16: i % 11 < 5, ..Default::default() };
         // A small binding limit splits keys, which gives the variants that carry sums.
         let limit = if i % 13 == 0 { 48 << 10 } else { caps.max_binding_bytes };
@@ -65,8 +69,14 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         };
         add(&a, &caps, Path::Staged);
         if i % 19 == 0 {
-            let packed =
-                Attention { weights: None, kv_lengths: false, q_lengths: false, ..a.clone() };
+            let packed = Attention {
+                weights: None,
+                kv_lengths: false,
+                q_lengths: false,
+                segments: false,
+                blocks: None,
+                ..a.clone()
+            };
             let wide =
                 Capabilities { subgroups: true, subgroup_size: [8, 8], ..Default::default() };
             add(&packed.clone().packed(100, 150), &wide, Path::Staged);

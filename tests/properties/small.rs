@@ -4,7 +4,7 @@ use heedful::feature::score::Alibi;
 use heedful::verify::data::{DataOptions, Lengths};
 use heedful::verify::execute::Placement;
 use heedful::{
-    Align, Attention, Broadcast, DType, Layout, Scalar, Shape, Strides, WeightsAt, Window,
+    Align, Attention, Blocks, Broadcast, DType, Layout, Scalar, Shape, Strides, WeightsAt, Window,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -75,6 +75,7 @@ fn options() -> impl Strategy<Value = DataOptions> {
             lengths,
             poison,
             bias_blocks,
+            ..DataOptions::default()
         },
     )
 }
@@ -108,7 +109,14 @@ pub(crate) fn small() -> impl Strategy<Value = Small> {
         );
         let data = (broadcast(), broadcast(), any::<[bool; 4]>());
         let placement = select(vec![Placement::Aligned, Placement::Odd]);
-        let extra = (weights_at(), options(), placement, any::<u64>());
+        let blocks =
+            (1_u32..70, 1_u32..70, any::<bool>(), any::<bool>()).prop_map(move |x| Blocks {
+                batch: if x.2 { s.batch } else { 1 },
+                heads: if x.3 { s.heads_q } else { 1 },
+                ..Blocks::new(x.0, x.1)
+            });
+        let sparse = (proptest::option::weighted(0.2, blocks), proptest::bool::weighted(0.2));
+        let extra = (sparse, weights_at(), options(), placement, any::<u64>());
         (select(DType::ALL.to_vec()), scalars, diagonal, layouts, data, extra).prop_map(
             move |(
                 dtype,
@@ -119,7 +127,7 @@ pub(crate) fn small() -> impl Strategy<Value = Small> {
                 extra,
             )| {
                 let (mask, bias, [sinks, kv_lengths, q_lengths, lse]) = data;
-                let (weights, mut options, placement, seed) = extra;
+                let ((blocks, segments), weights, mut options, placement, seed) = extra;
                 let attention = Attention {
                     dtype,
                     scale: scale.map(Scalar),
@@ -132,6 +140,8 @@ pub(crate) fn small() -> impl Strategy<Value = Small> {
                     sinks,
                     kv_lengths,
                     q_lengths,
+                    segments,
+                    blocks,
                     layout_q: layouts.0,
                     layout_k: layouts.1,
                     layout_v: layouts.2,

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Has Tint, the compiler of Chromium and Dawn, read every kernel variant: tests/tint.sh
+#
+# Needs node and npm, no GPU: the npm package `webgpu` is Dawn, whose null backend compiles and runs nothing. Exits 1 when a
+# variant is refused.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+place=target/tint
+mkdir -p "$place"
+[ -d "$place/node_modules/webgpu" ] || npm install --silent --no-audit --no-fund --prefix "$place" webgpu@0.6.2
+cargo test --quiet --test compose -- --ignored --nocapture write_variants
+cp tests/tint.mjs "$place/check.mjs"
+node "$place/check.mjs" target/tmp/variants
