@@ -1,9 +1,11 @@
-// One pass over the keys with an online softmax; scores are never written to memory.
+// One pass over the keys with an online normaliser; scores are never written to memory. For softmax:
 //
 //   for each visible key j:                          s = modifiers(scale * q k_j)
 //     m' = max(m, s);  a = exp(m - m');  p = exp(s - m')
 //     l = a l + p;     o = a o + p v_j;  m = m'
 //   o / l, m + ln l
+//
+// The others (slot/normalize) fill the same places: m', a, p, and what o is scaled with in the end.
 //
 // An invocation owns ROWS query rows, `LANES` apart, with their q and o in registers; a workgroup owns LANES * ROWS rows of
 // one head. No workgroup memory and no barriers. Keys are taken one at a time: k and v are read once per workgroup row
@@ -25,8 +27,7 @@ fn finish_row(rows: Rows, row: u32, seen: Normalizer) -> f32 {
   if (LSE) {
     lse_store(lse_index(rows, row), normalize_lse(total));
   }
-  // A sink may have raised the maximum that o is relative to.
-  let scale = normalize_exp(seen.m, total.m) * normalize_reciprocal(total);
+  let scale = normalize_scale(seen, total);
   // Not `!=`, which is false for NaN in some translations: a NaN among the scores must show in o.
   return select(scale, 0.0, !alive || seen.l == 0.0);
 }
@@ -34,7 +35,7 @@ fn finish_row(rows: Rows, row: u32, seen: Normalizer) -> f32 {
 // A visible score that overflowed to -inf must not read as masked; only a bias of -inf masks.
 fn modify(product: f32, p: Position) -> f32 {
   let capped = score_capped(score_scaled(product, p), p);
-  return score_biased(select(capped, LOWEST, is_masked(capped)), p);
+  return score_drawn(score_biased(select(capped, LOWEST, is_masked(capped)), p), p);
 }
 
 // `slice` is this invocation's place among those that fetch k and v together.
@@ -55,7 +56,7 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
   let v_at = params.v_base + v_origin(batch) + head_kv * params.v_stride_head;
   registers_load_q(q_at, row, row_end);
 
-  var m = RowVec(LOWEST);
+  var m = RowVec(normalize_empty().m);
   var l = RowVec(0.0);
   // Keys in ascending order, whatever block a row is in: in each span tested ones, whole ones, tested ones. So a row's sums
   // do not depend on its neighbours, since a hidden key changes nothing. Loops rather than an `if`: drivers that run
@@ -69,10 +70,10 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
         let s = registers_modify(registers_product(k_at + key * params.k_stride_row, slice), rows, row, key);
         let hidden = registers_hidden(s, rows, row, key);
         if (!nobody(registers_all(hidden))) {
-          let peak = max(m, select(s, RowVec(LOWEST), hidden));
-          let old = exp2((m - peak) * LOG2_E);
-          let p = select(registers_weight(s - peak), RowVec(0.0), hidden);
-          l = fma(l, old, p);
+          let peak = select(normalize_peak(m, s), m, hidden);
+          let old = normalize_rescale(m, peak);
+          let p = select(normalize_weight(s, m, peak), RowVec(0.0), hidden);
+          l = fma(l, old, select(normalize_share(p), RowVec(0.0), hidden));
           m = peak;
           registers_accumulate_shown(v_at + key * params.v_stride_row, slice, old, p, hidden);
         }
@@ -80,10 +81,10 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
       let untested = select(span.yz, span.zz, part == 1u);
       for (var key = untested.x; key < untested.y; key += 1u) {
         let s = registers_modify(registers_product(k_at + key * params.k_stride_row, slice), rows, row, key);
-        let peak = max(m, s);
-        let old = exp2((m - peak) * LOG2_E);
-        let p = registers_weight(s - peak);
-        l = fma(l, old, p);
+        let peak = normalize_peak(m, s);
+        let old = normalize_rescale(m, peak);
+        let p = normalize_weight(s, m, peak);
+        l = fma(l, old, normalize_share(p));
         m = peak;
         registers_accumulate(v_at + key * params.v_stride_row, slice, old, p);
       }

@@ -24,6 +24,10 @@ fn exp_kept(x: f32) -> f32 {
   return select(exp2(x * LOG2_E), x, is_nan(x));
 }
 
+fn masked4(s: vec4<f32>) -> vec4<bool> {
+  return bitcast<vec4<u32>>(s) == vec4<u32>(0xff800000u);
+}
+
 // Whether any of four values is NaN or infinite.
 fn any_special(v: vec4<f32>) -> bool {
   let exponent = vec4<u32>(0x7f800000u);

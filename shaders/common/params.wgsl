@@ -67,6 +67,15 @@ struct Params {
   blocks_stride_batch: u32,
   blocks_stride_head: u32,
   blocks_stride_row: u32,
+  aux_score_v: u32,
+  // Factor inside the tanh of the additive score.
+  inner_scale: f32,
+  // relu: 1 / divisor and power; sigmoid: bias; sample: seed.
+  weight_factor: f32,
+  relu_power: u32,
+  sigmoid_bias: f32,
+  seed_low: u32,
+  seed_high: u32,
   // Rows of packed tensors.
   total_q: u32,
   total_kv: u32,

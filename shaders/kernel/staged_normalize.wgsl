@@ -1,4 +1,5 @@
-// Stage 2 of 3: per row, e[i, j] = exp(s[i, j] - max_i) in place, the row's lse, and 1 / sum_i for stage 3.
+// Stage 2 of 3: per row, weights in place up to a factor (for softmax e[i, j] = exp(s[i, j] - max_i)), the row's lse, and the
+// factor for stage 3 (for softmax 1 / sum_i).
 //
 //   scores [block of rows, score_stride] -> the same buffer; inverse_sums [block of rows];
 //   lse [batch, heads_q, seq_q]; weights [batch, heads_q, seq_q, seq_kv] when probabilities are asked for
@@ -12,19 +13,6 @@ var<workgroup> sh_l: array<f32, 64>;
 
 const LANES: u32 = 16u;
 const ROWS: u32 = 4u;
-
-// Folds four scores into the state, rescaling it once.
-fn push4(state: Normalizer, s: vec4<f32>) -> Normalizer {
-  let hidden = vec4<bool>(is_masked(s.x), is_masked(s.y), is_masked(s.z), is_masked(s.w));
-  let shown = select(s, vec4<f32>(LOWEST), hidden);
-  let m = max(max(max(shown.x, shown.y), max(shown.z, shown.w)), state.m);
-  let e = select(normalize_exp4(s, m), vec4<f32>(0.0), hidden);
-  return Normalizer(m, state.l * normalize_exp(state.m, m) + ((e.x + e.y) + (e.z + e.w)));
-}
-
-fn normalize_exp4(s: vec4<f32>, m: f32) -> vec4<f32> {
-  return vec4<f32>(normalize_exp(s.x, m), normalize_exp(s.y, m), normalize_exp(s.z, m), normalize_exp(s.w, m));
-}
 
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -48,7 +36,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
   var state = normalize_empty();
   for (var i = first_own; i < end; i += LANES) {
-    state = push4(state, scores[base + i]);
+    state = push4(state, scores[base + i], i * 4u);
   }
   sh_m[lane] = state.m;
   sh_l[lane] = state.l;
@@ -67,12 +55,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (row < rows.q_len) {
     total = normalize_merge(total, normalize_start(head));
   }
-  let inverse = normalize_reciprocal(total);
+  let inverse = normalize_scale(total, total);
 
   for (var i = first_own; i < end; i += LANES) {
-    let s = scores[base + i];
-    let hidden = vec4<bool>(is_masked(s.x), is_masked(s.y), is_masked(s.z), is_masked(s.w));
-    scores[base + i] = select(normalize_exp4(s, total.m), vec4<f32>(0.0), hidden);
+    scores[base + i] = weights4(scores[base + i], total, i * 4u);
   }
   let all_row = (batch * params.heads_q + head) * params.seq_q + row;
   if (slice == 0u) {

@@ -1,4 +1,5 @@
-// Stage 1 of 3: s[i, j] = modifiers(scale * sum_c q[i, c] k[j, c]), -inf where a mask hides the key.
+// Stage 1 of 3: s[i, j] = modifiers(scale * inner(q[i], k[j])), -inf where a mask hides the key; the inner loop is a slot, a
+// product unless the score is additive.
 //
 //   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk] -> scores [block of rows, score_stride], f32
 //
@@ -20,7 +21,7 @@ fn finish4(rows: Rows, row: u32, key: u32, product: vec4<f32>) -> vec4<f32> {
     // A visible score that overflowed to -inf must not read as masked; only a bias of -inf masks.
     let biased = score_biased(select(capped, LOWEST, is_masked(capped)), p);
     let final_score = select(masked(), biased, keep(p));
-    result[c] = final_score;
+    result[c] = score_drawn(final_score, p);
     if (CAPTURE != CAPTURE_NONE) {
       let s = select(select(final_score, capped, CAPTURE == CAPTURE_CAPPED), scaled, CAPTURE == CAPTURE_SCALED);
       weights_store(row_of(rows, row) * params.seq_kv + p.key, s);
@@ -74,7 +75,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       k_load4(k_at + 2u * params.k_stride_row + column, select(0u, n, k_row + 2u < key_end)),
       k_load4(k_at + 3u * params.k_stride_row + column, select(0u, n, k_row + 3u < key_end))));
     workgroupBarrier();
-    tile_multiply(&acc, x, y);
+    inner_tile(&acc, c, x, y);
     workgroupBarrier();
   }
 

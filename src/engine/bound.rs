@@ -140,6 +140,7 @@ impl Tables {
             Operand::Offsets => self.base.aux_offsets = word,
             Operand::CuSeqlensQ => self.base.aux_cu_seqlens_q = word,
             Operand::CuSeqlensKv => self.base.aux_cu_seqlens_kv = word,
+            Operand::ScoreV => self.base.aux_score_v = word,
             Operand::SegmentsQ => self.base.aux_segments_q = word,
             Operand::SegmentsKv => self.base.aux_segments_kv = word,
             Operand::Blocks => self.base.aux_blocks = word,

@@ -14,7 +14,9 @@ use crate::engine::tensors::element_bytes;
 use crate::engine::{Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::align::{Align, MAX_OFFSET};
+use crate::feature::inner::Inner;
 use crate::feature::mask::Blocks;
+use crate::feature::normalize::Normalizer;
 use crate::kernel::{Access, Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
 use crate::plan::{Block, BlockSize, Plan, Schedule, operand_of};
 use crate::problem::{Operand, Problem};
@@ -84,18 +86,20 @@ impl<'a> Encoding<'a> {
                 Schedule::Blocks(_) => {
                     self.draft(Kernel::Classify, &block, all_keys.clone(), [false; 2])?;
                 }
-                Schedule::Staged(_) => self.draft_staged(&size, &block)?,
+                Schedule::Staged(staged) => {
+                    self.draft_staged(&size, &block, staged.normalize.kernel)?;
+                }
             }
         }
         self.finish()
     }
 
-    fn draft_staged(&mut self, size: &BlockSize, block: &Block) -> Result<()> {
+    fn draft_staged(&mut self, size: &BlockSize, block: &Block, normalize: Kernel) -> Result<()> {
         let steps = size.key_steps(self.plan.problem());
         for keys in &steps {
             self.draft(Kernel::StagedScore, block, keys.clone(), [false; 2])?;
         }
-        self.draft(Kernel::StagedNormalize, block, 0..0, [false; 2])?;
+        self.draft(normalize, block, 0..0, [false; 2])?;
         for (i, keys) in steps.iter().enumerate() {
             let carry = [i > 0, i + 1 < steps.len()];
             self.draft(Kernel::StagedValue, block, keys.clone(), carry)?;
@@ -124,7 +128,9 @@ impl<'a> Encoding<'a> {
                 [(rows as u32).div_ceil(rows_per_group), pairs, 1]
             }
             Kernel::StagedScore => [tiles(keys.len()), tiles(rows), pairs],
-            Kernel::StagedNormalize => [(rows as u32).div_ceil(4), pairs, 1],
+            Kernel::StagedNormalize | Kernel::StagedThreshold => {
+                [(rows as u32).div_ceil(4), pairs, 1]
+            }
             Kernel::Classify => self.classify_grid(block),
             _ => [s.dim_v.div_ceil(TILE), tiles(rows), pairs],
         };
@@ -325,6 +331,7 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
     let given = |align: Align| if let Align::Offset(n) = align { n } else { 0 };
     let (blocks, block_scan) = plan.blocks().unwrap_or((Blocks::new(1, 1), 1));
     let block_strides = blocks.strides(&s).map(|stride| stride as u32);
+    let seed = if let Normalizer::Sample { seed } = a.normalizer { seed } else { 0 };
     let window = a.window.map(|(window, _)| window);
     let side = |n: Option<u32>| {
         n.map_or(2 * MAX_OFFSET, |n| i32::try_from(n).unwrap_or(i32::MAX).min(2 * MAX_OFFSET))
@@ -357,6 +364,24 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
         bias_stride_head: bias[1],
         bias_stride_row: bias[2],
         bias_stride_key: bias[3],
+        inner_scale: if let Inner::TanhSum { inner_scale } = a.inner {
+            inner_scale.get()
+        } else {
+            1.0
+        },
+        weight_factor: if let Normalizer::Relu { divisor, .. } = a.normalizer {
+            1.0 / divisor.get()
+        } else {
+            1.0
+        },
+        relu_power: if let Normalizer::Relu { power, .. } = a.normalizer { power } else { 1 },
+        sigmoid_bias: if let Normalizer::Sigmoid { bias } = a.normalizer {
+            bias.get()
+        } else {
+            0.0
+        },
+        seed_low: seed as u32,
+        seed_high: (seed >> 32) as u32,
         block_rows: blocks.rows,
         block_keys: blocks.keys,
         block_scan,

@@ -4,6 +4,7 @@ use crate::device::{self, Readback};
 use crate::engine::{Engine, Table, Tensors};
 use crate::error::Result;
 use crate::feature::Operands;
+use crate::feature::inner::Inner;
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
 use crate::reference::{Inputs, Outputs};
@@ -84,6 +85,7 @@ impl Engine {
         let bias_bytes = DType::F32.encode(given.bias.iter().copied());
         let bias = a.bias.map(|_| input("bias", &bias_bytes)).transpose()?;
         let (slopes, sinks) = (f32s(given.alibi_slopes), f32s(given.sinks));
+        let score_v = f32s(given.score_v);
 
         let mut tensors = Tensors::new(&q, &k, &v, &o);
         tensors.lse = lse.as_ref().map(Into::into);
@@ -96,6 +98,7 @@ impl Engine {
         tensors.q_lengths = a.q_lengths.then_some(Table::U32(given.q_lengths));
         tensors.cu_seqlens_q = a.packed.map(|_| Table::U32(given.cu_seqlens_q));
         tensors.cu_seqlens_kv = a.packed.map(|_| Table::U32(given.cu_seqlens_kv));
+        tensors.score_v = matches!(a.inner, Inner::TanhSum { .. }).then_some(Table::F32(&score_v));
         tensors.segments_q = a.segments.then_some(Table::U32(given.segments_q));
         tensors.segments_kv = a.segments.then_some(Table::U32(given.segments_kv));
         tensors.blocks = a.blocks.map(|_| Table::U32(given.blocks));

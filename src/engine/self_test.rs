@@ -130,6 +130,7 @@ struct Known {
     q_lengths: Vec<u32>,
     offsets: Vec<i32>,
     cu_seqlens: [Vec<u32>; 2],
+    score_v: Vec<f64>,
     segments: [Vec<u32>; 2],
     blocks: Vec<u32>,
 }
@@ -169,6 +170,7 @@ impl Known {
             sinks: values(Operand::Sinks, 7, single),
             kv_lengths: lengths(Operand::KvLengths, KEYS),
             q_lengths: lengths(Operand::QLengths, ROWS),
+            score_v: values(Operand::ScoreV, 8, single),
             segments: [Operand::SegmentsQ, Operand::SegmentsKv]
                 .map(|x| (0..count(x)).map(|i| (i as u32 + 5) / 19 % 3).collect()),
             blocks: Self::blocks(a),
@@ -204,6 +206,7 @@ impl Known {
             offsets: &self.offsets,
             cu_seqlens_q: &self.cu_seqlens[0],
             cu_seqlens_kv: &self.cu_seqlens[1],
+            score_v: &self.score_v,
             segments_q: &self.segments[0],
             segments_kv: &self.segments[1],
             blocks: &self.blocks,

@@ -69,6 +69,8 @@ pub struct Tensors<'a> {
     pub cu_seqlens_q: Option<Table<'a>>,
     /// First key of each packed sequence and their total, `[batch + 1]`, u32.
     pub cu_seqlens_kv: Option<Table<'a>>,
+    /// Weights of the additive score `[dim_qk]`, f32.
+    pub score_v: Option<Table<'a>>,
     /// Segment ids of query rows `[batch, seq_q]`, u32.
     pub segments_q: Option<Table<'a>>,
     /// Segment ids of keys `[batch, seq_kv]`, u32.
@@ -106,6 +108,7 @@ impl<'a> Tensors<'a> {
             offsets: None,
             cu_seqlens_q: None,
             cu_seqlens_kv: None,
+            score_v: None,
             segments_q: None,
             segments_kv: None,
             blocks: None,
@@ -137,6 +140,7 @@ impl<'a> Tensors<'a> {
             Operand::Offsets => self.offsets,
             Operand::CuSeqlensQ => self.cu_seqlens_q,
             Operand::CuSeqlensKv => self.cu_seqlens_kv,
+            Operand::ScoreV => self.score_v,
             Operand::SegmentsQ => self.segments_q,
             Operand::SegmentsKv => self.segments_kv,
             Operand::Blocks => self.blocks,
@@ -209,7 +213,7 @@ const ALL_VIEWS: [Operand; 8] = [
     Operand::Bias,
 ];
 
-pub(crate) const ALL_TABLES: [Operand; 11] = [
+pub(crate) const ALL_TABLES: [Operand; 12] = [
     Operand::AlibiSlopes,
     Operand::Sinks,
     Operand::KvLengths,
@@ -217,6 +221,7 @@ pub(crate) const ALL_TABLES: [Operand; 11] = [
     Operand::Offsets,
     Operand::CuSeqlensQ,
     Operand::CuSeqlensKv,
+    Operand::ScoreV,
     Operand::SegmentsQ,
     Operand::SegmentsKv,
     Operand::Blocks,
@@ -278,7 +283,7 @@ fn check_room(name: &str, view: BufferView<'_>, bytes: u64) -> Result<()> {
 fn check_table(operand: Operand, table: Table<'_>, n: u64) -> Result<()> {
     let name = operand.name();
     let wanted = match operand {
-        Operand::AlibiSlopes | Operand::Sinks => "f32",
+        Operand::AlibiSlopes | Operand::Sinks | Operand::ScoreV => "f32",
         Operand::Offsets => "i32",
         _ => "u32",
     };

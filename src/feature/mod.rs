@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 pub mod align;
 pub mod custom;
+pub mod inner;
 pub mod load;
 pub mod mask;
 pub mod normalize;
@@ -75,10 +76,13 @@ pub const REGISTRY: &[Slot] = &[
     align::bottom_right::SLOT,
     align::offset::SLOT,
     align::per_batch::SLOT,
+    inner::product::SLOT,
+    inner::tanh_sum::SLOT,
     score::scale::SLOT,
     score::softcap::SLOT,
     score::bias::SLOT,
     score::alibi::SLOT,
+    score::gumbel::SLOT,
     mask::causal::SLOT,
     mask::window::SLOT,
     mask::dense::SLOT,
@@ -86,6 +90,12 @@ pub const REGISTRY: &[Slot] = &[
     mask::blocks::SLOT,
     normalize::softmax::SLOT,
     normalize::sink::SLOT,
+    normalize::relu::SLOT,
+    normalize::sigmoid::SLOT,
+    normalize::hard::SLOT,
+    normalize::sparsemax::SLOT,
+    normalize::entmax15::SLOT,
+    normalize::raw::SLOT,
 ];
 
 /// One (query row, key) pair and what masks and score modifiers may know of it.
@@ -130,6 +140,8 @@ pub struct Operands<'a> {
     pub cu_seqlens_q: &'a [u32],
     /// First key of each packed sequence, and their total.
     pub cu_seqlens_kv: &'a [u32],
+    /// Weights of the additive score, `[dim_qk]`.
+    pub score_v: &'a [f64],
     /// Segment id of each query row, `[batch, seq_q]`.
     pub segments_q: &'a [u32],
     /// Segment id of each key, `[batch, seq_kv]`.

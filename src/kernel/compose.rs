@@ -9,10 +9,10 @@ use std::fmt::Write;
 
 use super::bindings::{Access, Binding};
 use super::element::{Element, Width};
-use super::registers::registers;
+use super::registers::{registers, row_types};
 use super::spec::{BlockTable, Capture, Kernel, KernelSpec, by_position};
 use crate::feature::Slot;
-use crate::feature::score::Stage;
+use crate::feature::score::{Stage, softcap};
 use crate::problem::WeightsAt;
 
 /// A composed module: its text and where each line came from.
@@ -93,10 +93,24 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     if spec.blocks.is_some() {
         commons.push(common!("blocks"));
     }
+    let capped = spec.scores.iter().any(|(_, slot)| *slot == softcap::SLOT);
+    if capped || spec.is_additive() {
+        commons.push(common!("tanh"));
+    }
     match spec.kernel {
-        Kernel::FusedForward | Kernel::FusedForwardSubgroup => commons.push(common!("fused_rows")),
-        Kernel::StagedScore | Kernel::StagedValue | Kernel::Matmul => commons.push(common!("tile")),
-        Kernel::StagedNormalize | Kernel::Classify => {}
+        Kernel::FusedForward | Kernel::FusedForwardSubgroup => {
+            commons.extend([common!("normalizer"), common!("fused_rows")]);
+        }
+        Kernel::StagedScore | Kernel::StagedValue | Kernel::Matmul => {
+            commons.push(common!("tile"));
+            commons.extend(spec.is_additive().then_some(common!("tile_tanh_sum")));
+        }
+        Kernel::StagedNormalize => {
+            commons.push(common!("normalizer"));
+            // Hard attention has its own, which remember the key.
+            commons.extend((!spec.is_hard()).then_some(common!("normalize_staged")));
+        }
+        Kernel::StagedThreshold | Kernel::Classify => {}
     }
     for (path, text) in commons {
         w.part(path, text);
@@ -106,7 +120,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     }
     w.part("generated/glue", &glue(spec));
     if let Some(rows) = &spec.rows {
-        w.part("generated/registers", &registers(rows, spec.is_masked()));
+        w.part("generated/registers", &registers(rows, spec));
     }
     w.part(&format!("kernel/{}.wgsl", spec.kernel.name()), spec.kernel.source());
     Composed { text: w.text, lines: w.lines }
@@ -178,6 +192,17 @@ fn glue(spec: &KernelSpec) -> String {
     }
     if spec.kernel.is_fused() {
         whole_glue(&mut out, spec);
+    }
+    if spec.kernel == Kernel::StagedScore {
+        let signature =
+            "inner_tile(acc: ptr<function, array<vec4<f32>, 16>>, depth: u32, x: u32, y: u32)";
+        let additive = spec.is_additive();
+        let tile =
+            if additive { "tile_tanh_sum(acc, depth, x, y);" } else { "tile_multiply(acc, x, y);" };
+        function(&mut out, signature, tile);
+    }
+    if spec.kernel == Kernel::StagedNormalize {
+        out += &row_types(4);
     }
     if spec.kernel == Kernel::StagedNormalize || spec.kernel.is_fused() {
         let start = if spec.sink { "normalize_sink(head)" } else { "normalize_empty()" };
@@ -308,7 +333,12 @@ fn origin_glue(out: &mut String, spec: &KernelSpec) {
 }
 
 fn score_glue(out: &mut String, spec: &KernelSpec) {
-    let stages = [(Stage::Scaled, "scaled"), (Stage::Capped, "capped"), (Stage::Biased, "biased")];
+    let stages = [
+        (Stage::Scaled, "scaled"),
+        (Stage::Capped, "capped"),
+        (Stage::Biased, "biased"),
+        (Stage::Drawn, "drawn"),
+    ];
     for (stage, name) in stages {
         let mut body = "var x = s;".to_owned();
         for (_, slot) in spec.scores.iter().filter(|(of, _)| *of == stage) {

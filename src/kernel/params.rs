@@ -141,6 +141,20 @@ params! {
     blocks_stride_head: u32,
     /// Stride of the block table, words.
     blocks_stride_row: u32,
+    /// First word of the additive score's weights in `aux`.
+    aux_score_v: u32,
+    /// Factor inside the tanh of the additive score.
+    inner_scale: f32,
+    /// 1 / divisor of relu.
+    weight_factor: f32,
+    /// Power of relu.
+    relu_power: u32,
+    /// Bias of sigmoid.
+    sigmoid_bias: f32,
+    /// Seed of sampling, low word.
+    seed_low: u32,
+    /// Seed of sampling, high word.
+    seed_high: u32,
     /// Query rows of packed tensors.
     total_q: u32,
     /// Keys of packed tensors.

@@ -7,6 +7,7 @@
 use std::fmt::Write;
 
 use super::element::RowTile;
+use super::spec::KernelSpec;
 
 const ACCUMULATE: &str = "fn registers_accumulate(at: u32, slice: u32, old: RowVec, p: RowVec)";
 const ACCUMULATE_SHOWN: &str =
@@ -20,15 +21,17 @@ enum Rows {
 }
 
 /// The definitions that `common/fused_rows.wgsl` calls.
-pub(super) fn registers(tile: &RowTile, masked: bool) -> String {
+pub(super) fn registers(tile: &RowTile, spec: &KernelSpec) -> String {
+    let masked = spec.is_masked();
     let mut out = types(tile, masked);
-    declare(&mut out, tile);
-    load_q(&mut out, tile);
-    product(&mut out, tile);
+    declare(&mut out, tile, spec.is_additive());
+    load_q(&mut out, tile, spec.is_additive());
+    product(&mut out, tile, spec.is_additive());
     per_row(&mut out, tile);
-    accumulate(&mut out, tile, Rows::All);
+    let hard = spec.is_hard();
+    accumulate(&mut out, tile, Rows::All, hard);
     if masked {
-        accumulate(&mut out, tile, Rows::Shown);
+        accumulate(&mut out, tile, Rows::Shown, hard);
     } else {
         // Never called, but named.
         let _ = writeln!(out, "{ACCUMULATE_SHOWN} {{}}");
@@ -46,27 +49,33 @@ fn component(tile: &RowTile, name: &str, r: u32) -> String {
     if tile.rows == 1 { name.to_owned() } else { format!("{name}[{r}u]") }
 }
 
-fn types(tile: &RowTile, masked: bool) -> String {
-    let [float, boolean, bits] = match tile.rows {
-        1 => ["f32", "bool", "u32"],
-        2 => ["vec2<f32>", "vec2<bool>", "vec2<u32>"],
-        _ => ["vec4<f32>", "vec4<bool>", "vec4<u32>"],
-    };
-    let all = if tile.rows == 1 { "hidden" } else { "all(hidden)" };
+/// Types with one component per row (in the staged normaliser, per score of a row), and a test on them.
+pub(super) fn row_types(n: u32) -> String {
+    let of = |scalar: &str| if n == 1 { scalar.to_owned() } else { format!("vec{n}<{scalar}>") };
+    let (float, boolean, bits) = (of("f32"), of("bool"), of("u32"));
     format!(
         "alias RowVec = {float};\nalias RowMask = {boolean};\n\
-         const ROWS: u32 = {}u;\nconst LANES: u32 = {}u;\nconst FETCH: u32 = {}u;\n\
+         // By bits: comparisons with NaN may be assumed away.\n\
+         fn nan_rows(x: RowVec) -> RowMask {{ \
+         return (bitcast<{bits}>(x) & {bits}(0x7fffffffu)) > {bits}(0x7f800000u); }}\n"
+    )
+}
+
+fn types(tile: &RowTile, masked: bool) -> String {
+    let all = if tile.rows == 1 { "hidden" } else { "all(hidden)" };
+    let types = row_types(tile.rows);
+    format!(
+        "{types}const ROWS: u32 = {}u;\nconst LANES: u32 = {}u;\nconst FETCH: u32 = {}u;\n\
          const MASKED: bool = {masked};\n\
-         fn registers_all(hidden: RowMask) -> bool {{ return {all}; }}\n\
-         // e^x for x <= 0, NaN kept by its bits.\n\
-         fn registers_weight(x: RowVec) -> RowVec {{\n\
-         \x20 let magnitude = bitcast<{bits}>(x) & {bits}(0x7fffffffu);\n\
-         \x20 return select(exp2(x * LOG2_E), x, magnitude > {bits}(0x7f800000u));\n}}\n",
+         fn registers_all(hidden: RowMask) -> bool {{ return {all}; }}\n",
         tile.rows, tile.lanes, tile.fetch
     )
 }
 
-fn declare(out: &mut String, tile: &RowTile) {
+fn declare(out: &mut String, tile: &RowTile, additive: bool) {
+    for d in 0..if additive { tile.dim_qk.div_ceil(4) } else { 0 } {
+        let _ = writeln!(out, "var<private> w_{d}: vec4<f32>;");
+    }
     for r in rows(tile) {
         for d in 0..tile.dim_qk.div_ceil(4) {
             let _ = writeln!(out, "var<private> q{r}_{d}: vec4<f32>;");
@@ -77,8 +86,11 @@ fn declare(out: &mut String, tile: &RowTile) {
     }
 }
 
-fn load_q(out: &mut String, tile: &RowTile) {
+fn load_q(out: &mut String, tile: &RowTile, additive: bool) {
     *out += "fn registers_load_q(q_at: u32, row: u32, row_end: u32) {\n";
+    for d in 0..if additive { tile.dim_qk.div_ceil(4) } else { 0 } {
+        let _ = writeln!(out, "  w_{d} = inner_weights({}u);", 4 * d);
+    }
     for r in rows(tile) {
         let _ = writeln!(out, "  let row{r} = row + {r}u * LANES;");
         let _ = writeln!(out, "  let at{r} = q_at + row{r} * params.q_stride_row;");
@@ -120,7 +132,7 @@ fn fetch(out: &mut String, tile: &RowTile, operand: char, dim: u32, d: u32) {
     let _ = writeln!(out, "  let x{d} = subgroupBroadcast(y{group}, {member}u);");
 }
 
-fn product(out: &mut String, tile: &RowTile) {
+fn product(out: &mut String, tile: &RowTile, additive: bool) {
     *out += "fn registers_product(at: u32, slice: u32) -> RowVec {\n";
     for r in rows(tile) {
         let _ = writeln!(out, "  var s{r} = vec4<f32>(0.0);");
@@ -128,7 +140,12 @@ fn product(out: &mut String, tile: &RowTile) {
     for d in 0..tile.dim_qk.div_ceil(4) {
         fetch(out, tile, 'k', tile.dim_qk, d);
         for r in rows(tile) {
-            let _ = writeln!(out, "  s{r} = fma(q{r}_{d}, x{d}, s{r});");
+            let term = if additive {
+                format!("inner_tanh_sum_4(q{r}_{d}, x{d}, w_{d}, s{r})")
+            } else {
+                format!("inner_product_4(q{r}_{d}, x{d}, s{r})")
+            };
+            let _ = writeln!(out, "  s{r} = {term};");
         }
     }
     let sums: Vec<String> =
@@ -157,7 +174,7 @@ fn per_row(out: &mut String, tile: &RowTile) {
 }
 
 /// o = old · o + p · v; the `shown` form leaves hidden rows' v out, whatever it holds.
-fn accumulate(out: &mut String, tile: &RowTile, which: Rows) {
+fn accumulate(out: &mut String, tile: &RowTile, which: Rows, hard: bool) {
     let signature = match which {
         Rows::All => ACCUMULATE,
         Rows::Shown => ACCUMULATE_SHOWN,
@@ -172,7 +189,13 @@ fn accumulate(out: &mut String, tile: &RowTile, which: Rows) {
                 Rows::All => format!("x{d}"),
                 Rows::Shown => format!("select(x{d}, vec4<f32>(0.0), {hidden})"),
             };
-            let _ = writeln!(out, "  o{r}_{d} = fma(vec4<f32>({p}), {x}, o{r}_{d} * {old});");
+            // One key takes all weight: o is replaced, not summed, so that no infinity meets a 0.
+            let sum = if hard {
+                format!("select(o{r}_{d}, x{d}, vec4<bool>({p} > 0.0))")
+            } else {
+                format!("fma(vec4<f32>({p}), {x}, o{r}_{d} * {old})")
+            };
+            let _ = writeln!(out, "  o{r}_{d} = {sum};");
         }
     }
     *out += "}\n";

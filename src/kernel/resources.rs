@@ -28,6 +28,8 @@ impl Resources {
             Kernel::StagedValue => tile + 4,
             // sh_m and sh_l, one f32 per invocation each
             Kernel::StagedNormalize => 2 * 64 * 4,
+            // and sh_going
+            Kernel::StagedThreshold => 2 * 64 * 4 + 4,
             // sh_some and sh_hidden
             Kernel::Classify => 8,
             // Rows live in registers.

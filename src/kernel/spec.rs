@@ -10,6 +10,7 @@ use super::bindings::{Access, Binding, BindingKind};
 use super::element::{Element, RowTile};
 use crate::feature::Slot;
 use crate::feature::align::Align;
+use crate::feature::inner::{product, tanh_sum};
 use crate::feature::mask::{causal, dense, segments, window};
 use crate::feature::normalize;
 use crate::feature::score::{Stage, bias};
@@ -25,6 +26,8 @@ pub enum Kernel {
     StagedScore,
     /// Row normaliser.
     StagedNormalize,
+    /// Row normaliser by a threshold.
+    StagedThreshold,
     /// Tiled weighted sum of v.
     StagedValue,
     /// One pass with an online softmax, rows in registers; no device feature.
@@ -43,6 +46,7 @@ impl Kernel {
         match self {
             Self::StagedScore => "staged_score",
             Self::StagedNormalize => "staged_normalize",
+            Self::StagedThreshold => "staged_threshold",
             Self::StagedValue => "staged_value",
             Self::FusedForward => "fused_forward",
             Self::FusedForwardSubgroup => "fused_forward_subgroup",
@@ -60,6 +64,7 @@ impl Kernel {
         match self {
             Self::StagedScore => include_str!("../../shaders/kernel/staged_score.wgsl"),
             Self::StagedNormalize => include_str!("../../shaders/kernel/staged_normalize.wgsl"),
+            Self::StagedThreshold => include_str!("../../shaders/kernel/staged_threshold.wgsl"),
             Self::StagedValue => include_str!("../../shaders/kernel/staged_value.wgsl"),
             Self::FusedForward => include_str!("../../shaders/kernel/fused_forward.wgsl"),
             Self::FusedForwardSubgroup => {
@@ -97,6 +102,10 @@ pub struct KernelSpec {
     pub kernel: Kernel,
     /// Operands with an element type: q, k, v are loaded, o is stored.
     pub elements: Vec<(Binding, Element)>,
+    /// The inner loop of scores.
+    pub inner: Option<Slot>,
+    /// The normaliser.
+    pub normalize: Option<Slot>,
     /// Score modifiers in order, each with its stage.
     pub scores: Vec<(Stage, Slot)>,
     /// Masks.
@@ -134,6 +143,8 @@ impl KernelSpec {
         Self {
             kernel,
             elements: Vec::new(),
+            inner: None,
+            normalize: None,
             scores: Vec::new(),
             masks: Vec::new(),
             diagonal: None,
@@ -172,6 +183,7 @@ impl KernelSpec {
         let a = problem.attention();
         Self {
             elements: vec![(Binding::Q, q), (Binding::K, k)],
+            inner: Some(a.inner.slot()),
             scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
             alibi: a.alibi.map(|alibi| alibi.align.slot()),
             blocks: a.blocks.map(|_| BlockTable::Given),
@@ -186,14 +198,20 @@ impl KernelSpec {
     /// Stage 2: weights of a block of rows.
     pub fn staged_normalize(problem: &Problem) -> Self {
         let a = problem.attention();
+        let kernel = if a.normalizer.needs_row() {
+            Kernel::StagedThreshold
+        } else {
+            Kernel::StagedNormalize
+        };
         Self {
+            normalize: Some(a.normalizer.slot()),
             sink: a.sinks,
             lse: a.lse,
             capture: match a.weights {
                 Some(WeightsAt::Probabilities) => Capture::At(WeightsAt::Probabilities),
                 _ => Capture::Nothing,
             },
-            ..Self::ranged(Kernel::StagedNormalize, problem).without_data_masks()
+            ..Self::ranged(kernel, problem).without_data_masks()
         }
     }
 
@@ -237,6 +255,8 @@ impl KernelSpec {
         let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
         Self {
             elements: names.into_iter().zip(elements).collect(),
+            inner: Some(a.inner.slot()),
+            normalize: Some(a.normalizer.slot()),
             scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
             alibi: a.alibi.map(|alibi| alibi.align.slot()),
             sink: a.sinks,
@@ -272,6 +292,7 @@ impl KernelSpec {
             || self.packed
             || self.blocks.is_some()
             || self.masks.contains(&segments::SLOT)
+            || self.is_additive()
             || self.alibi.is_some()
             || self.diagonal == per_batch
     }
@@ -279,6 +300,16 @@ impl KernelSpec {
     /// Whether some entry of the bias may be −∞.
     pub(crate) fn bias_may_mask(&self) -> bool {
         self.scores.iter().any(|(_, slot)| *slot == bias::SLOT)
+    }
+
+    /// Whether scores are sums of tanh.
+    pub(crate) fn is_additive(&self) -> bool {
+        self.inner == Some(tanh_sum::SLOT)
+    }
+
+    /// Whether one key takes all weight.
+    pub(crate) fn is_hard(&self) -> bool {
+        self.normalize == Some(normalize::hard::SLOT)
     }
 
     /// Whether a visited key may be hidden from a row.
@@ -309,7 +340,7 @@ impl KernelSpec {
         list.extend(self.needs_aux().then_some((Binding::Aux, aux)));
         match self.kernel {
             Kernel::StagedScore => list.push((Binding::Scores, ReadWrite)),
-            Kernel::StagedNormalize => {
+            Kernel::StagedNormalize | Kernel::StagedThreshold => {
                 list.push((Binding::Scores, ReadWrite));
                 list.push((Binding::InverseSums, ReadWrite));
             }
@@ -340,10 +371,9 @@ impl KernelSpec {
         slots.extend(self.alibi.clone());
         slots.extend(self.scores.iter().map(|(_, slot)| slot.clone()));
         slots.extend(self.masks.iter().cloned());
-        if self.kernel == Kernel::StagedNormalize || self.kernel.is_fused() {
-            slots.push(normalize::softmax::SLOT);
-            slots.extend(self.sink.then_some(normalize::sink::SLOT));
-        }
+        slots.extend(self.inner.clone());
+        slots.extend(self.normalize.clone());
+        slots.extend(self.sink.then_some(normalize::sink::SLOT));
         let mut seen = std::collections::HashSet::new();
         slots.retain(|slot| seen.insert(slot.clone()));
         slots
@@ -368,6 +398,12 @@ impl fmt::Display for KernelSpec {
         masks.extend(self.packed.then(|| "packed".to_owned()));
         write!(f, "{}/{}", self.kernel.name(), join(elements, "."))?;
         write!(f, "/{}/{}", join(scores, "+"), join(masks, "+"))?;
+        for slot in [&self.inner, &self.normalize].into_iter().flatten() {
+            // The usual ones go without saying.
+            if *slot != product::SLOT && *slot != normalize::softmax::SLOT {
+                write!(f, "/{}", slot.name)?;
+            }
+        }
         if let Some(slot) = &self.diagonal {
             write!(f, "@{}", slot.name)?;
         }

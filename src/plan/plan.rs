@@ -325,6 +325,10 @@ impl FusedPlan {
         if problem.attention().weights.is_some() {
             return Err(refuse("scores and weights are written by the staged path only"));
         }
+        if problem.attention().normalizer.needs_row() {
+            let name = problem.attention().normalizer.name();
+            return Err(refuse(&format!("{name} needs the whole row of scores")));
+        }
         let shape = problem.attention().shape;
         let rows = tuning::row_tile(caps, &shape, subgroup);
         let Some(rows) = rows else {

@@ -5,7 +5,9 @@ use crate::feature::align::Align;
 #[cfg(feature = "serde")]
 use crate::feature::custom::refuse;
 use crate::feature::custom::{CustomMask, CustomScore};
+use crate::feature::inner::Inner;
 use crate::feature::mask::{Blocks, Window};
+use crate::feature::normalize::Normalizer;
 use crate::feature::score::Alibi;
 use crate::problem::Problem;
 use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape};
@@ -55,12 +57,16 @@ pub struct Attention {
     pub shape: Shape,
     /// Storage type of q, k, v and o.
     pub dtype: DType,
-    /// Factor on q·k; `None` is 1/√dim_qk.
+    /// Factor on q·k; `None` is 1/√dim_qk, and 1 for additive scores.
     pub scale: Option<Scalar>,
     /// No key after the diagonal of the given alignment.
     pub causal: Option<Align>,
     /// Keys near the diagonal of the given alignment, which must be causal's when both are given.
     pub window: Option<(Window, Align)>,
+    /// How q and k make a score.
+    pub inner: Inner,
+    /// How scores become weights.
+    pub normalizer: Normalizer,
     /// Cap on scaled scores, > 0.
     pub softcap: Option<Scalar>,
     /// Shape of a boolean mask (true = attend) that comes with the tensors.
@@ -113,6 +119,8 @@ impl Attention {
             scale: None,
             causal: None,
             window: None,
+            inner: Inner::Product,
+            normalizer: Normalizer::Softmax,
             softcap: None,
             mask: None,
             bias: None,
@@ -156,6 +164,19 @@ impl Attention {
     /// Hides keys further than `left` before or `right` after the diagonal; `None` is unbounded.
     pub fn window(mut self, left: Option<u32>, right: Option<u32>, align: Align) -> Self {
         self.window = Some((Window { left, right }, align));
+        self
+    }
+
+    /// Makes scores additive: Σ_c w_c tanh(a (q_c + k_c)), times the scale, which is then 1 unless it is
+    /// given; w `[dim_qk]` comes with the tensors as `score_v`.
+    pub fn additive(mut self, inner_scale: f32) -> Self {
+        self.inner = Inner::TanhSum { inner_scale: Scalar(inner_scale) };
+        self
+    }
+
+    /// Another normaliser than softmax.
+    pub fn normalizer(mut self, normalizer: Normalizer) -> Self {
+        self.normalizer = normalizer;
         self
     }
 

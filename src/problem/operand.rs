@@ -35,6 +35,8 @@ pub enum Operand {
     CuSeqlensQ,
     /// First key of each packed sequence, and their total.
     CuSeqlensKv,
+    /// Weights of the additive score.
+    ScoreV,
     /// Segment ids of query rows.
     SegmentsQ,
     /// Segment ids of keys.
@@ -64,6 +66,7 @@ impl Operand {
             Self::Offsets => "offsets",
             Self::CuSeqlensQ => "cu_seqlens_q",
             Self::CuSeqlensKv => "cu_seqlens_kv",
+            Self::ScoreV => "score_v",
             Self::SegmentsQ => "segments_q",
             Self::SegmentsKv => "segments_kv",
             Self::Blocks => "blocks",

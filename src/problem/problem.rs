@@ -5,10 +5,14 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::feature::align::Align;
+use crate::feature::inner::Inner;
 use crate::feature::mask::{BlockSparse, Causal, Dense, Mask, Segments};
-use crate::feature::score::{Bias, Scale, Score, Softcap};
+use crate::feature::normalize::Normalizer;
+use crate::feature::score::{Bias, Gumbel, Scale, Score, Softcap};
 use crate::feature::{Operands, Position};
-use crate::problem::validate::{check_packed, distinct, resolve_align, resolve_strides};
+use crate::problem::validate::{
+    check_normalizer, check_packed, distinct, resolve_align, resolve_strides,
+};
 use crate::problem::{Attention, Operand, WeightsAt};
 use crate::tensor::{Scalar, Strides};
 
@@ -26,7 +30,11 @@ impl Problem {
         let a = attention;
         let shape = a.shape;
         shape.validate()?;
-        let scale = a.scale.unwrap_or(Scalar(1.0 / (shape.dim_qk as f32).sqrt()));
+        let usual = match a.inner {
+            Inner::Product => 1.0 / (shape.dim_qk as f32).sqrt(),
+            Inner::TanhSum { .. } => 1.0,
+        };
+        let scale = a.scale.unwrap_or(Scalar(usual));
         if !scale.get().is_finite() {
             return Err(Error::invalid("scale", scale.get(), "a finite number"));
         }
@@ -45,6 +53,7 @@ impl Problem {
         if let Some(blocks) = a.blocks {
             blocks.validate(&shape)?;
         }
+        check_normalizer(a)?;
         a.custom_scores.iter().try_for_each(|score| score.validate("score"))?;
         a.custom_masks.iter().try_for_each(|mask| mask.validate("mask"))?;
         distinct("score", a.custom_scores.iter().map(|score| score.slot()))?;
@@ -122,6 +131,7 @@ impl Problem {
             (Operand::Offsets, self.needs_offsets().then_some(batch)),
             (Operand::CuSeqlensQ, a.packed.map(|_| batch + 1)),
             (Operand::CuSeqlensKv, a.packed.map(|_| batch + 1)),
+            (Operand::ScoreV, matches!(a.inner, Inner::TanhSum { .. }).then_some(s.dim_qk.into())),
             (Operand::SegmentsQ, a.segments.then_some(batch * u64::from(s.seq_q))),
             (Operand::SegmentsKv, a.segments.then_some(batch * u64::from(s.seq_kv))),
             (Operand::Blocks, a.blocks.map(|blocks| blocks.words(&s))),
@@ -146,6 +156,9 @@ impl Problem {
         }
         for score in &a.custom_scores {
             chain.push(Box::new(score.clone()));
+        }
+        if let Normalizer::Sample { seed } = a.normalizer {
+            chain.push(Box::new(Gumbel { seed, heads_q: a.shape.heads_q }));
         }
         chain
     }
@@ -282,6 +295,18 @@ impl Problem {
         };
         let bound = |n: Option<u32>| n.map_or("-".into(), |n| n.to_string());
         let mut words = vec![a.dtype.to_string()];
+        if let Inner::TanhSum { inner_scale } = a.inner {
+            words.push(format!("additive({:?})", inner_scale.get()));
+        }
+        words.extend(match a.normalizer {
+            Normalizer::Softmax => None,
+            Normalizer::Relu { power, divisor } => {
+                Some(format!("relu({power},{:?})", divisor.get()))
+            }
+            Normalizer::Sigmoid { bias } => Some(format!("sigmoid({:?})", bias.get())),
+            Normalizer::Sample { seed } => Some(format!("sample({seed})")),
+            other => Some(other.name().into()),
+        });
         words.extend(a.causal.map(|x| format!("causal({})", align(x))));
         words
             .extend(a.window.map(|(w, x)| {

@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use crate::error::{Error, Result};
 use crate::feature::Slot;
 use crate::feature::align::{Align, MAX_OFFSET};
+use crate::feature::inner::Inner;
+use crate::feature::normalize::Normalizer;
 use crate::problem::Attention;
 use crate::tensor::{Layout, MAX_SEQ, Strides};
 
@@ -16,6 +18,30 @@ pub(super) fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<
             let found = format!("{:?} twice", slot.name);
             return Err(Error::invalid(format!("custom {kind} name"), found, "distinct names"));
         }
+    }
+    Ok(())
+}
+
+/// Sinks and the log-sum-exp belong to softmax.
+pub(super) fn check_normalizer(a: &Attention) -> Result<()> {
+    a.normalizer.validate()?;
+    if let Inner::TanhSum { inner_scale } = a.inner
+        && !inner_scale.get().is_finite()
+    {
+        return Err(Error::invalid("inner_scale", inner_scale.get(), "a finite number"));
+    }
+    if a.normalizer == Normalizer::Softmax {
+        return Ok(());
+    }
+    for (argument, on) in [("sinks", a.sinks), ("lse", a.lse)] {
+        if on {
+            let found = format!("normalizer {}", a.normalizer.name());
+            return Err(Error::invalid(argument, found, "softmax, to which they belong"));
+        }
+    }
+    let picks = matches!(a.normalizer, Normalizer::Hard | Normalizer::Sample { .. });
+    if picks && a.shape.seq_kv > 1 << 24 {
+        return Err(Error::invalid("seq_kv", a.shape.seq_kv, "at most 2^24 for hard attention"));
     }
     Ok(())
 }

@@ -66,6 +66,18 @@ impl<'a> Call<'a> {
         chain.fold(product, |s, score| round(score.apply(s, at, self.operands)))
     }
 
+    /// Visible scores with the noise of a draw; empty where nothing is drawn.
+    pub(super) fn drawn(&self, mut at: Position, scores: &[Option<f64>]) -> Vec<Option<f64>> {
+        let Some(noise) = self.scores.iter().find(|score| score.stage() == Stage::Drawn) else {
+            return Vec::new();
+        };
+        let draw = |(key, score): (u32, &Option<f64>)| {
+            at.key = key;
+            score.map(|s| noise.apply(s, &at, self.operands))
+        };
+        (0..).zip(scores).map(draw).collect()
+    }
+
     /// The scores that the problem asks to see, `[seq_kv]`, or `weights` when it asks for those.
     pub(super) fn shown(
         &self,

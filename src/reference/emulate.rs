@@ -14,8 +14,10 @@
 use std::f32::consts::{LN_2, LOG2_E};
 
 use crate::error::Result;
-use crate::feature::Position;
+use crate::feature::inner::Inner;
+use crate::feature::normalize::Normalizer;
 use crate::feature::score::Stage;
+use crate::feature::{Operands, Position};
 use crate::problem::Problem;
 use crate::reference::call::{Call, Row};
 use crate::reference::{Inputs, Outputs, over_rows};
@@ -55,7 +57,7 @@ type Keyed = (u32, f32);
 fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     let a = call.problem.attention();
     let q = call.q(&at);
-    let product = |at: &Position| f64::from(dot(q, call.k(at), order));
+    let product = |at: &Position| f64::from(inner(a.inner, q, call.k(at), call.operands, order));
     let round = |s: f64| f64::from(s as f32);
     let mut keys: Vec<Keyed> = Vec::new();
     for key in 0..a.shape.seq_kv {
@@ -72,6 +74,11 @@ fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     let dim_v = a.shape.dim_v as usize;
     let (o, lse) = match (keys.is_empty(), order) {
         (true, _) => (vec![0.0; dim_v], sink.unwrap_or(f32::NEG_INFINITY)),
+        _ if a.normalizer != Normalizer::Softmax => {
+            let lse = keys.iter().fold(f32::NEG_INFINITY, |m, (_, s)| m.max(*s));
+            weigh(call, at, &mut keys);
+            (sum(&keys, dim_v, v, a.normalizer.takes_one()), lse)
+        }
         (_, Order::Forward) => two_pass(&mut keys, sink, dim_v, v, false),
         (_, Order::Reversed) => two_pass(&mut keys, sink, dim_v, v, true),
         (_, Order::Blocked) => online(&mut keys, sink, dim_v, v),
@@ -83,6 +90,32 @@ fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     let weights = call.shown(at, weights, product, round);
     let o = o.into_iter().map(|x| a.dtype.round(f64::from(x))).collect();
     Row { o, lse: f64::from(lse), weights }
+}
+
+/// Scores become weights of a normaliser that is not softmax: its formula on the rounded scores, rounded.
+fn weigh(call: &Call<'_>, at: Position, keys: &mut [Keyed]) {
+    let seq_kv = call.problem.attention().shape.seq_kv as usize;
+    let mut scores = vec![None; seq_kv];
+    for (key, s) in keys.iter() {
+        scores[*key as usize] = Some(f64::from(*s));
+    }
+    let drawn = call.drawn(at, &scores);
+    let mut weights = vec![0.0; seq_kv];
+    call.problem.attention().normalizer.weights(&scores, &drawn, None, &mut weights);
+    for (key, s) in keys.iter_mut() {
+        *s = weights[*key as usize] as f32;
+    }
+}
+
+/// The weighted sum of v in the order of `keys`; without those of weight 0 where one key takes all.
+fn sum<'a>(keys: &[Keyed], dim_v: usize, v: impl Fn(u32) -> &'a [f64], one: bool) -> Vec<f32> {
+    let mut o = vec![0.0_f32; dim_v];
+    for (key, weight) in keys.iter().filter(|(_, weight)| !one || *weight != 0.0) {
+        for (sum, v) in o.iter_mut().zip(v(*key)) {
+            *sum += weight * *v as f32;
+        }
+    }
+    o
 }
 
 /// Maximum, then exponentials and their sum, then the weighted sum of v; scores become weights.
@@ -146,8 +179,20 @@ fn online<'a>(
     (o, (peak + total.log2()) * LN_2)
 }
 
-fn dot(a: &[f64], b: &[f64], order: Order) -> f32 {
-    let terms = a.iter().zip(b).map(|(a, b)| (*a as f32, *b as f32));
+/// The inner loop of a score, added in the given order.
+fn inner(inner: Inner, q: &[f64], k: &[f64], operands: &Operands<'_>, order: Order) -> f32 {
+    match inner {
+        Inner::Product => dot(q.iter().zip(k).map(|(a, b)| (*a as f32, *b as f32)), order),
+        Inner::TanhSum { inner_scale } => {
+            let tanh = |(q, k): (&f64, &f64)| (inner_scale.get() * (*q as f32 + *k as f32)).tanh();
+            let w = operands.score_v.iter().map(|w| *w as f32);
+            let terms: Vec<(f32, f32)> = w.zip(q.iter().zip(k).map(tanh)).collect();
+            dot(terms.into_iter(), order)
+        }
+    }
+}
+
+fn dot(terms: impl DoubleEndedIterator<Item = (f32, f32)>, order: Order) -> f32 {
     match order {
         Order::Forward => terms.fold(0.0, |sum, (a, b)| sum + a * b),
         Order::Reversed => terms.rev().fold(0.0, |sum, (a, b)| sum + a * b),

@@ -69,6 +69,7 @@ impl Inputs<'_> {
                 Operand::Offsets => (x.offsets.len(), true),
                 Operand::CuSeqlensQ => (x.cu_seqlens_q.len(), true),
                 Operand::CuSeqlensKv => (x.cu_seqlens_kv.len(), true),
+                Operand::ScoreV => (x.score_v.len(), true),
                 Operand::SegmentsQ => (x.segments_q.len(), true),
                 Operand::SegmentsKv => (x.segments_kv.len(), true),
                 Operand::Blocks => (x.blocks.len(), true),

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! for each (batch, head, row):
-//!     s[j]  = bias(cap(scale · q·k[j]))      for the keys j that the row sees
-//!     p     = softmax(s), the sink in the sum
+//!     s[j]  = bias(cap(scale · inner(q, k[j])))   for the keys j that the row sees
+//!     p     = normaliser(s), the sink in the sum
 //!     o     = Σ p[j] · v[j]                  over the same keys
 //!     lse   = max s + ln Σ exp(s − max s)
 //! ```
@@ -13,7 +13,6 @@
 
 use crate::error::Result;
 use crate::feature::Position;
-use crate::feature::normalize::softmax::softmax;
 use crate::feature::score::Stage;
 use crate::problem::Problem;
 use crate::reference::call::{Call, Row};
@@ -41,29 +40,30 @@ pub fn attend(problem: &Problem, inputs: &Inputs<'_>) -> Result<Outputs> {
 
 fn attend_row(call: &Call<'_>, mut at: Position) -> Row {
     let shape = call.problem.attention().shape;
+    let a = call.problem.attention();
     let q = call.q(&at);
+    let inner = |at: &Position| a.inner.score(q, call.k(at), call.operands);
     let mut score = |key| {
         at.key = key;
-        call.sees(&at).then(|| call.score(dot(q, call.k(&at)), &at, Stage::Biased, |s| s))
+        call.sees(&at).then(|| call.score(inner(&at), &at, Stage::Biased, |s| s))
     };
     let scores: Vec<Option<f64>> = (0..shape.seq_kv).map(&mut score).collect();
+    let drawn = call.drawn(at, &scores);
 
     let mut weights = vec![0.0; scores.len()];
-    let lse = softmax(&scores, call.sink(&at), &mut weights);
+    let lse = a.normalizer.weights(&scores, &drawn, call.sink(&at), &mut weights);
+    let taken = a.normalizer.takes_one();
 
     let mut o = vec![0.0; shape.dim_v as usize];
     for (key, weight) in (0..shape.seq_kv).zip(&weights) {
-        if scores[key as usize].is_some() {
+        // What is not taken at all is not read: an infinity there is no part of the sum.
+        if scores[key as usize].is_some() && (!taken || *weight != 0.0) {
             at.key = key;
             for (sum, v) in o.iter_mut().zip(call.v(&at)) {
                 *sum += weight * v;
             }
         }
     }
-    let weights = call.shown(at, weights, |at| dot(q, call.k(at)), |s| s);
+    let weights = call.shown(at, weights, inner, |s| s);
     Row { o, lse, weights }
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

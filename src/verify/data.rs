@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::feature::Operands;
+use crate::feature::inner::Inner;
 use crate::feature::mask::Blocks;
 use crate::feature::score::standard_slopes;
 use crate::problem::{Attention, Operand, Problem};
@@ -89,6 +90,8 @@ pub struct CaseData {
     pub cu_seqlens_q: Vec<u32>,
     /// First key of each packed sequence, and their total.
     pub cu_seqlens_kv: Vec<u32>,
+    /// Weights of the additive score, `[dim_qk]`, f32 values.
+    pub score_v: Vec<f64>,
     /// Segment id of each query row, `[batch, seq_q]`.
     pub segments_q: Vec<u32>,
     /// Segment id of each key, `[batch, seq_kv]`.
@@ -109,7 +112,8 @@ impl CaseData {
 
         // q·k of standard normals has deviation √dim_qk; the rest is shared between q and k.
         let spread = f64::from(problem.scale()).abs() * f64::from(s.dim_qk).sqrt();
-        let factor = if spread > 0.0 { (options.logits / spread).sqrt() } else { 1.0 };
+        let product = a.inner == Inner::Product && spread > 0.0;
+        let factor = if product { (options.logits / spread).sqrt() } else { 1.0 };
         let mut fill = |operand, heads, seq, dim, next: &dyn Fn(&mut Draw) -> f64| {
             let (batch, seq) =
                 if a.packed.is_some() { problem.extent(operand) } else { (s.batch, seq) };
@@ -144,6 +148,7 @@ impl CaseData {
             offsets: &self.offsets,
             cu_seqlens_q: &self.cu_seqlens_q,
             cu_seqlens_kv: &self.cu_seqlens_kv,
+            score_v: &self.score_v,
             segments_q: &self.segments_q,
             segments_kv: &self.segments_kv,
             blocks: &self.blocks,
@@ -181,6 +186,10 @@ impl CaseData {
         }
         if let Some(shape) = a.bias {
             data.bias = draw.bias(shape.0, options.bias_blocks);
+        }
+        if matches!(a.inner, Inner::TanhSum { .. }) {
+            let weight = |_| DType::F32.round(draw.signed());
+            data.score_v = (0..s.dim_qk).map(weight).collect();
         }
         if a.segments {
             data.segments_q = draw.segments(s.batch, s.seq_q);

@@ -12,6 +12,7 @@ use crate::device::Readback;
 use crate::engine::{BufferView, Engine, Table, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::Operands;
+use crate::feature::inner::Inner;
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
 use crate::reference::{Inputs, Outputs};
@@ -65,7 +66,8 @@ pub fn execute(
     inputs.validate(problem)?;
     let held = Held::new(engine, plan, inputs, placement)?;
     let f32s = |values: &[f64]| -> Vec<f32> { values.iter().map(|&x| x as f32).collect() };
-    let tables = [f32s(inputs.operands.alibi_slopes), f32s(inputs.operands.sinks)];
+    let x = &inputs.operands;
+    let tables = [x.alibi_slopes, x.sinks, x.score_v].map(f32s);
     let tensors = held.tensors(problem, &inputs.operands, &tables);
     let bound = engine.bind(plan, &tensors)?;
     let run = || -> Result<Vec<Vec<u8>>> {
@@ -154,7 +156,7 @@ impl Held {
         &'a self,
         problem: &Problem,
         operands: &Operands<'a>,
-        tables: &'a [Vec<f32>; 2],
+        tables: &'a [Vec<f32>; 3],
     ) -> Tensors<'a> {
         let a = problem.attention();
         let input = |operand: Operand| {
@@ -183,6 +185,7 @@ impl Held {
             offsets: problem.needs_offsets().then_some(Table::I32(operands.offsets)),
             cu_seqlens_q: a.packed.map(|_| Table::U32(operands.cu_seqlens_q)),
             cu_seqlens_kv: a.packed.map(|_| Table::U32(operands.cu_seqlens_kv)),
+            score_v: matches!(a.inner, Inner::TanhSum { .. }).then_some(Table::F32(&tables[2])),
             segments_q: a.segments.then_some(Table::U32(operands.segments_q)),
             segments_kv: a.segments.then_some(Table::U32(operands.segments_kv)),
             blocks: a.blocks.map(|_| Table::U32(operands.blocks)),

@@ -1,22 +1,31 @@
-// Online softmax state of a row: m is the largest score seen, l the sum of exp(s - m) over the scores seen.
-// Nothing seen: l = 0, and m is the lowest finite f32 (never -inf, so that no inf - inf can arise).
-struct Normalizer {
-  m: f32,
-  l: f32,
-}
-
+// Online softmax: m is the largest score seen, l the sum of exp(s - m) over the scores seen. Nothing seen: m is the lowest
+// finite f32 (never -inf, so that no inf - inf can arise).
 fn normalize_empty() -> Normalizer {
   return Normalizer(LOWEST, 0.0);
 }
 
-// exp(s - m); callers select masked scores away.
-fn normalize_exp(s: f32, m: f32) -> f32 {
-  return exp_kept(s - m);
+// What weights are relative to when s has been seen as well.
+fn normalize_peak(m: RowVec, s: RowVec) -> RowVec {
+  return max(m, s);
+}
+
+// What sums relative to m are multiplied with to be relative to `peak`.
+fn normalize_rescale(m: RowVec, peak: RowVec) -> RowVec {
+  return exp2((m - peak) * LOG2_E);
+}
+
+fn normalize_weight(s: RowVec, m: RowVec, peak: RowVec) -> RowVec {
+  return exp_rows(s - peak);
+}
+
+// What a key with weight p adds to l.
+fn normalize_share(p: RowVec) -> RowVec {
+  return p;
 }
 
 fn normalize_merge(a: Normalizer, b: Normalizer) -> Normalizer {
   let m = max(a.m, b.m);
-  return Normalizer(m, a.l * normalize_exp(a.m, m) + b.l * normalize_exp(b.m, m));
+  return Normalizer(m, a.l * exp_kept(a.m - m) + b.l * exp_kept(b.m - m));
 }
 
 // Natural log-sum-exp; -inf where nothing was visible.
@@ -25,6 +34,7 @@ fn normalize_lse(n: Normalizer) -> f32 {
   return select(n.m + log(n.l), n.l, is_nan(n.l));
 }
 
-fn normalize_reciprocal(n: Normalizer) -> f32 {
-  return select(1.0 / n.l, 0.0, n.l == 0.0);
+// What sums relative to `seen` are multiplied with in the end; `total` is `seen` and the row's sink.
+fn normalize_scale(seen: Normalizer, total: Normalizer) -> f32 {
+  return select(exp_kept(seen.m - total.m) / total.l, 0.0, total.l == 0.0);
 }

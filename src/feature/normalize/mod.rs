@@ -1,4 +1,155 @@
 //! Normalisers: from a row of scores to a row of weights.
+//!
+//! A masked key has weight 0 whatever the normaliser, and a row that sees nothing has weights 0.
 
+pub mod entmax15;
+pub mod hard;
+pub mod raw;
+pub mod relu;
+pub mod sigmoid;
 pub mod sink;
 pub mod softmax;
+pub mod sparsemax;
+
+use super::Slot;
+use crate::error::{Error, Result};
+use crate::tensor::Scalar;
+
+/// How scores become weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Normalizer {
+    /// exp(s_j − lse).
+    #[default]
+    Softmax,
+    /// relu(s_j)^power / divisor (Wortsman et al., 2023, with the number of keys as divisor; squared:
+    /// Hua et al., 2022).
+    Relu {
+        /// 1 or 2.
+        power: u32,
+        /// Usually the number of keys.
+        divisor: Scalar,
+    },
+    /// 1 / (1 + exp(−(s_j + bias))) (Ramapuram et al., 2024).
+    Sigmoid {
+        /// Usually −ln of the number of keys.
+        bias: Scalar,
+    },
+    /// 1 for the largest score, the first of equals; 0 for the others.
+    Hard,
+    /// 1 for one key drawn from softmax(s), 0 for the others: Gumbel-max with noise that depends on seed
+    /// and position only.
+    Sample {
+        /// Equal seeds draw equal keys, on every device.
+        seed: u64,
+    },
+    /// The projection onto the simplex (Martins and Astudillo, 2016).
+    Sparsemax,
+    /// 1.5-entmax (Peters et al., 2019).
+    Entmax15,
+    /// The scores themselves: a weighted sum that is not normalised.
+    Raw,
+}
+
+impl Normalizer {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Softmax => "softmax",
+            Self::Relu { .. } => "relu",
+            Self::Sigmoid { .. } => "sigmoid",
+            Self::Hard => "hard",
+            Self::Sample { .. } => "sample",
+            Self::Sparsemax => "sparsemax",
+            Self::Entmax15 => "entmax15",
+            Self::Raw => "raw",
+        }
+    }
+
+    /// The WGSL file.
+    pub fn slot(self) -> Slot {
+        match self {
+            Self::Softmax => softmax::SLOT,
+            Self::Relu { .. } => relu::SLOT,
+            Self::Sigmoid { .. } => sigmoid::SLOT,
+            Self::Hard | Self::Sample { .. } => hard::SLOT,
+            Self::Sparsemax => sparsemax::SLOT,
+            Self::Entmax15 => entmax15::SLOT,
+            Self::Raw => raw::SLOT,
+        }
+    }
+
+    /// Whether the whole row of scores must be there before any weight is known.
+    pub fn needs_row(self) -> bool {
+        matches!(self, Self::Sparsemax | Self::Entmax15)
+    }
+
+    /// Whether one key takes all weight.
+    pub fn takes_one(self) -> bool {
+        matches!(self, Self::Hard | Self::Sample { .. })
+    }
+
+    /// Turns the visible scores of a row (`None` = masked) into weights, in float64. Returns the
+    /// log-sum-exp of softmax, and for the others the largest visible score; −∞ where there is none.
+    ///
+    /// `drawn` are the scores with the noise of [`Normalizer::Sample`]; others do not look at them.
+    pub fn weights(
+        self,
+        scores: &[Option<f64>],
+        drawn: &[Option<f64>],
+        sink: Option<f64>,
+        weights: &mut [f64],
+    ) -> f64 {
+        match self {
+            Self::Softmax => return softmax::softmax(scores, sink, weights),
+            Self::Relu { power, divisor } => relu::weights(scores, power, divisor, weights),
+            Self::Sigmoid { bias } => sigmoid::weights(scores, bias, weights),
+            Self::Hard => hard::weights(scores, weights),
+            Self::Sample { .. } => hard::weights(drawn, weights),
+            Self::Sparsemax => sparsemax::weights(scores, weights),
+            Self::Entmax15 => entmax15::weights(scores, weights),
+            Self::Raw => raw::weights(scores, weights),
+        }
+        scores.iter().flatten().fold(f64::NEG_INFINITY, |a, b| a.max(*b))
+    }
+
+    pub(crate) fn validate(self) -> Result<()> {
+        match self {
+            Self::Relu { power, .. } if power != 1 && power != 2 => {
+                Err(Error::invalid("normalizer power", power, "1 or 2"))
+            }
+            Self::Relu { divisor, .. } if !(divisor.get() > 0.0 && divisor.get().is_finite()) => {
+                Err(Error::invalid("normalizer divisor", divisor.get(), "a finite number > 0"))
+            }
+            Self::Sigmoid { bias } if !bias.get().is_finite() => {
+                Err(Error::invalid("normalizer bias", bias.get(), "a finite number"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Applies a function to every visible score; masked keys get 0.
+fn each(scores: &[Option<f64>], weights: &mut [f64], weight: impl Fn(f64) -> f64) {
+    for (to, score) in weights.iter_mut().zip(scores) {
+        *to = score.map_or(0.0, &weight);
+    }
+}
+
+/// The threshold at which Σ weight(z_j − τ) is 1, by bisection to the last bit: the sum falls with τ, is
+/// at least 1 one below the maximum and 0 at it.
+fn threshold(visible: &[f64], weight: impl Fn(f64) -> f64) -> f64 {
+    let peak = visible.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (mut low, mut high) = (peak - 1.0, peak);
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        let sum: f64 = visible.iter().map(|z| weight(z - middle)).sum();
+        if sum > 1.0 {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    0.5 * (low + high)
+}

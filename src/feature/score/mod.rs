@@ -2,11 +2,13 @@
 
 pub mod alibi;
 pub mod bias;
+pub mod gumbel;
 pub mod scale;
 pub mod softcap;
 
 pub use alibi::{Alibi, standard_slopes};
 pub use bias::Bias;
+pub use gumbel::Gumbel;
 pub use scale::Scale;
 pub use softcap::Softcap;
 
@@ -21,6 +23,8 @@ pub enum Stage {
     Capped,
     /// After bias and ALiBi.
     Biased,
+    /// After the noise of a draw; never shown.
+    Drawn,
 }
 
 /// A score modifier: its place in the chain, its WGSL and its meaning.

@@ -2,8 +2,9 @@
 
 use crate::feature::align::Align::{self, BottomRight, Offset, PerBatch, TopLeft};
 use crate::feature::mask::Blocks;
+use crate::feature::normalize::Normalizer;
 use crate::problem::{Attention, WeightsAt};
-use crate::tensor::{DType, Layout, Shape};
+use crate::tensor::{DType, Layout, Scalar, Shape};
 use crate::verify::cases::{Case, packed_qkv, padded};
 use crate::verify::data::{DataOptions, Lengths};
 
@@ -17,7 +18,7 @@ pub(super) const POINTS: [WeightsAt; 4] =
 
 pub(super) fn cases() -> Vec<Case> {
     let groups = [shapes(), diagonals(), broadcasts(), scores(), lengths(), layouts(), shown()];
-    let more = [extremes(), combined(), sparse()];
+    let more = [extremes(), combined(), sparse(), forms()];
     groups.into_iter().chain(more).flatten().collect()
 }
 
@@ -202,6 +203,46 @@ fn sparse() -> Vec<Case> {
     }
     cases.push(usual(base().bias([1, 1, 130, 200])));
     cases.push(usual(base().bias([1, 4, 1, 200]).mask([2, 1, 130, 1]).kv_lengths().sinks()));
+    cases
+}
+
+/// Normalisers and inner loops other than softmax of a product.
+fn forms() -> Vec<Case> {
+    let base = || call(2, [4, 2], [67, 90], [24, 40]);
+    let normalizers = [
+        Normalizer::Relu { power: 1, divisor: Scalar(90.0) },
+        Normalizer::Relu { power: 2, divisor: Scalar(7.0) },
+        Normalizer::Sigmoid { bias: Scalar(-4.5) },
+        Normalizer::Hard,
+        Normalizer::Sample { seed: 0x1234_5678_9abc_def0 },
+        Normalizer::Sparsemax,
+        Normalizer::Entmax15,
+        Normalizer::Raw,
+    ];
+    let poison = DataOptions { poison: true, ..DataOptions::default() };
+    let hot = DataOptions { logits: 30.0, ..DataOptions::default() };
+    let mut cases = Vec::new();
+    for (i, normalizer) in normalizers.into_iter().enumerate() {
+        let plain = || base().normalizer(normalizer);
+        let mask = broadcast(plain().shape, 0b1101);
+        let shown = plain().mask(mask).with_weights(WeightsAt::Probabilities);
+        cases.push(usual(plain().dtype(DType::ALL[i % 3])));
+        cases.push(Case::new(shown.causal(Offset(9)), poison));
+        cases.push(Case::new(plain().bias([1, 4, 67, 90]).kv_lengths().q_lengths(), poison));
+        cases.push(Case::new(plain().softcap(20.0).window(Some(11), Some(3), TopLeft), hot));
+        cases.push(usual(call(1, [2, 1], [5, 300], [64, 64]).normalizer(normalizer)));
+    }
+    let shown = || base().with_weights(WeightsAt::AfterBias);
+    cases.push(usual(shown().normalizer(Normalizer::Sample { seed: 3 }).alibi(TopLeft)));
+    for dim in [1, 3, 8, 33, 64, 130] {
+        let additive = call(2, [4, 2], [35, 70], [dim, 16]).additive(0.7).with_lse();
+        cases.push(usual(additive.clone().dtype(DType::ALL[dim as usize % 3])));
+        cases.push(Case::new(additive.causal(BottomRight).sinks(), poison));
+    }
+    let additive = base().additive(1.0).scale(2.0);
+    cases.push(usual(additive.clone().normalizer(Normalizer::Sparsemax)));
+    cases.push(usual(additive.clone().mask([1, 1, 67, 90]).with_lse()));
+    cases.push(usual(additive.with_weights(WeightsAt::RawScores)));
     cases
 }
 

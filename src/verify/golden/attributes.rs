@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::feature::align::Align;
+use crate::feature::normalize::Normalizer;
 use crate::problem::{Attention, WeightsAt};
+use crate::tensor::Scalar;
 use crate::verify::golden::GoldenCase;
 
 /// Why the case cannot be run, if it cannot.
@@ -19,12 +21,14 @@ pub(super) fn unsupported(case: &GoldenCase) -> Option<String> {
     if record.layout != layout {
         return Some(format!("layout {}: only {layout} is read", record.layout));
     }
-    let text = |key: &str, usual: &str| {
-        let value = record.attributes.get(key)?;
-        (value != usual).then(|| format!("{key} {}", value.as_str().unwrap_or("unknown")))
+    let text = |key: &str, served: &[&str]| {
+        let value = record.attributes.get(key)?.as_str().unwrap_or("unknown");
+        (!served.contains(&value)).then(|| format!("{key} {value}: not computed"))
     };
-    if let Some(what) = text("score", "dot").or_else(|| text("normalizer", "softmax")) {
-        return Some(format!("{what}: not computed"));
+    let scores = text("score", &["dot", "additive", "concat"]);
+    let normalizers = ["softmax", "relu", "sigmoid", "sparsemax", "entmax15"];
+    if let Some(what) = scores.or_else(|| text("normalizer", &normalizers)) {
+        return Some(what);
     }
     let rotary = record.attributes.contains_key("rotary");
     rotary.then(|| "rotary: q and k are not rotated here".into())
@@ -40,6 +44,12 @@ pub(super) fn apply(
     let (causal, window_offset) = (align("causal")?, align("window_offset")?);
     if let Some(scale) = number(case, "scale")? {
         attention = attention.scale(scale as f32);
+    }
+    if let Some(normalizer) = normalizer(case)? {
+        attention = attention.normalizer(normalizer);
+    }
+    if matches!(text(case, "score"), Some("additive" | "concat")) {
+        attention = attention.additive(number(case, "inner_scale")?.unwrap_or(1.0) as f32);
     }
     if let Some(cap) = number(case, "softcap")? {
         attention = attention.softcap(cap as f32);
@@ -69,6 +79,28 @@ pub(super) fn apply(
         attention = attention.with_weights(at);
     }
     Ok((attention, offsets))
+}
+
+fn text<'a>(case: &'a GoldenCase, key: &str) -> Option<&'a str> {
+    case.record.attributes.get(key)?.as_str()
+}
+
+fn normalizer(case: &GoldenCase) -> Result<Option<Normalizer>> {
+    let scalar = |key: &str| -> Result<Scalar> {
+        let value = number(case, key)?;
+        let missing = || wrong(case, key, &Value::Null, "a number");
+        value.map(|x| Scalar(x as f32)).ok_or_else(missing)
+    };
+    Ok(match text(case, "normalizer") {
+        Some("relu") => {
+            let power = number(case, "relu_power")?.unwrap_or(1.0) as u32;
+            Some(Normalizer::Relu { power, divisor: scalar("normalizer_divisor")? })
+        }
+        Some("sigmoid") => Some(Normalizer::Sigmoid { bias: scalar("sigmoid_bias")? }),
+        Some("sparsemax") => Some(Normalizer::Sparsemax),
+        Some("entmax15") => Some(Normalizer::Entmax15),
+        _ => None,
+    })
 }
 
 /// A number of the attributes, exactly as recorded.

@@ -225,6 +225,9 @@ impl Reader<'_> {
         if let Some(slopes) = self.input("alibi_slopes")? {
             data.alibi_slopes = self.floats(&slopes);
         }
+        if let Some(weights) = self.input("score_v")? {
+            data.score_v = self.floats(&weights);
+        }
         if let Some(sinks) = self.input("sinks")? {
             attention.sinks = true;
             data.sinks = self.floats(&sinks);

@@ -1,0 +1,110 @@
+// Stage 2 of 3 for sparsemax and 1.5-entmax: w[i, j] = weight(x_ij - tau_i) in place, where x = THRESHOLD_SCALE (s - max_i) and
+// tau_i makes the row sum to 1. Buffers are those of `staged_normalize`.
+//
+// The sum is convex and falls with tau, and at tau = -1 it is at least 1; so Newton's iteration from there climbs to the
+// root and never passes it. It ends where no row's tau moves any more in f32: about 5 rounds for sparsemax, 10 for entmax,
+// one sweep over the visible part of the rows each.
+//
+// Workgroup (x, y) = (4 rows, (batch, head) pair), 16 invocations per row as in `staged_normalize`. All four rows go round
+// together, since barriers must be uniform.
+
+var<workgroup> sh_m: array<f32, 64>;
+var<workgroup> sh_l: array<f32, 64>;
+var<workgroup> sh_going: u32;
+
+const LANES: u32 = 16u;
+const ROWS: u32 = 4u;
+// Far more than is ever needed; a row with NaN must end as well.
+const MAX_ROUNDS: u32 = 100u;
+
+// Sums a pair over the 16 lanes of a row; every lane of the row gets it.
+fn row_sum(lane: u32, slice: u32, pair: vec2<f32>) -> vec2<f32> {
+  workgroupBarrier();
+  sh_m[lane] = pair.x;
+  sh_l[lane] = pair.y;
+  workgroupBarrier();
+  for (var step = LANES / 2u; step > 0u; step >>= 1u) {
+    if (slice < step) {
+      sh_m[lane] += sh_m[lane + step];
+      sh_l[lane] += sh_l[lane + step];
+    }
+    workgroupBarrier();
+  }
+  return vec2<f32>(sh_m[lane - slice], sh_l[lane - slice]);
+}
+
+// The largest over the 16 lanes of a row.
+fn row_max(lane: u32, slice: u32, value: f32) -> f32 {
+  sh_m[lane] = value;
+  workgroupBarrier();
+  for (var step = LANES / 2u; step > 0u; step >>= 1u) {
+    if (slice < step) { sh_m[lane] = max(sh_m[lane], sh_m[lane + step]); }
+    workgroupBarrier();
+  }
+  return sh_m[lane - slice];
+}
+
+@compute @workgroup_size(64, 1, 1)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let batch = params.batch0 + workgroup.y / params.head_n;
+  let head = params.head0 + workgroup.y % params.head_n;
+  let slice = lane & (LANES - 1u);
+  let local_row = workgroup.x * ROWS + lane / LANES;
+  let row = params.row0 + local_row;
+  let alive = local_row < params.row_n;
+  let first = params.row0 + ((workgroup.x * ROWS) & ~63u);
+  let rows = rows_of(batch, head, first, min(first + 64u, params.row0 + params.row_n) - 1u);
+  let visible = key_range(rows);
+  let begin = (visible.x & ~15u) >> 2u;
+  let end = select(0u, min((visible.y + 15u) & ~15u, params.score_stride) >> 2u, alive && visible.y > visible.x);
+  let first_own = begin + ((slice - begin) & (LANES - 1u));
+  let scratch_row = workgroup.y * params.row_n + local_row;
+  let base = scratch_row * (params.score_stride >> 2u);
+
+  var m = LOWEST;
+  for (var i = first_own; i < end; i += LANES) {
+    let s = scores[base + i];
+    let shown = select(s, vec4<f32>(LOWEST), masked4(s));
+    m = max(m, max(max(shown.x, shown.y), max(shown.z, shown.w)));
+  }
+  m = row_max(lane, slice, m);
+
+  var tau = -1.0;
+  for (var round = 0u; round < MAX_ROUNDS; round += 1u) {
+    var terms = vec2<f32>(0.0);
+    for (var i = first_own; i < end; i += LANES) {
+      let s = scores[base + i];
+      // A masked score is far below any tau.
+      let x = select(THRESHOLD_SCALE * (s - m) - tau, vec4<f32>(-1.0), masked4(s));
+      terms += threshold_terms(x);
+    }
+    let sums = row_sum(lane, slice, terms);
+    let next = tau + (sums.x - 1.0) / max(sums.y, 1e-30);
+    let moves = sums.x > 1.0 && next > tau;
+    if (lane == 0u) { sh_going = 0u; }
+    workgroupBarrier();
+    if (moves) { sh_going = 1u; }
+    tau = select(tau, next, moves);
+    if (workgroupUniformLoad(&sh_going) == 0u) { break; }
+  }
+  if (!alive || row >= stored_end(rows, row + 1u)) { return; }
+
+  for (var i = first_own; i < end; i += LANES) {
+    let s = scores[base + i];
+    let w = threshold_weight(THRESHOLD_SCALE * (s - m) - tau);
+    scores[base + i] = select(w, vec4<f32>(0.0), masked4(s));
+  }
+  if (slice == 0u) { inverse_sums[scratch_row] = 1.0; }
+  if (CAPTURE == CAPTURE_PROBABILITIES) {
+    let all_row = (batch * params.heads_q + head) * params.seq_q + row;
+    // The same lane wrote what it reads here, so no barrier is needed.
+    for (var i = slice; i * 4u < params.seq_kv; i += LANES) {
+      let inside = i >= begin && i < end;
+      for (var c = 0u; c < 4u && i * 4u + c < params.seq_kv; c += 1u) {
+        var p = 0.0;
+        if (inside) { p = scores[base + i][c]; }
+        weights_store(all_row * params.seq_kv + i * 4u + c, p);
+      }
+    }
+  }
+}

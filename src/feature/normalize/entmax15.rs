@@ -1,0 +1,13 @@
+//! 1.5-entmax: relu(z / 2 − τ)², which sums to 1.
+
+use super::{each, threshold};
+use crate::feature::{Slot, slot};
+
+pub(crate) const SLOT: Slot = slot!("normalize", "entmax15");
+
+pub(super) fn weights(scores: &[Option<f64>], weights: &mut [f64]) {
+    let weight = |x: f64| x.max(0.0).powi(2);
+    let visible: Vec<f64> = scores.iter().flatten().map(|s| 0.5 * s).collect();
+    let tau = threshold(&visible, weight);
+    each(scores, weights, |s| weight(0.5 * s - tau));
+}

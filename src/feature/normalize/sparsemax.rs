@@ -1,0 +1,13 @@
+//! The projection of the scores onto the simplex: relu(z − τ), which sums to 1.
+
+use super::{each, threshold};
+use crate::feature::{Slot, slot};
+
+pub(crate) const SLOT: Slot = slot!("normalize", "sparsemax");
+
+pub(super) fn weights(scores: &[Option<f64>], weights: &mut [f64]) {
+    let weight = |x: f64| x.max(0.0);
+    let visible: Vec<f64> = scores.iter().flatten().copied().collect();
+    let tau = threshold(&visible, weight);
+    each(scores, weights, |s| weight(s - tau));
+}
