@@ -82,7 +82,7 @@ pub use error::{Error, Rejection, Result};
 pub use feature::Position;
 pub use feature::align::Align;
 pub use feature::custom::{CustomMask, CustomScore};
-pub use feature::inner::Inner;
+pub use feature::inner::{Activation, Inner};
 pub use feature::mask::{Blocks, Window};
 pub use feature::normalize::Normalizer;
 pub use feature::score::standard_slopes;

@@ -68,8 +68,9 @@ struct Params {
   blocks_stride_head: u32,
   blocks_stride_row: u32,
   aux_score_v: u32,
-  // Factor inside the tanh of the additive score.
+  // Factor inside the activation of the additive score, and its slope below 0 where that is a leaky ReLU.
   inner_scale: f32,
+  leaky_slope: f32,
   // relu: 1 / divisor and power; sigmoid: bias; sample: seed.
   weight_factor: f32,
   relu_power: u32,

@@ -14,7 +14,7 @@ use crate::engine::tensors::element_bytes;
 use crate::engine::{Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::align::{Align, MAX_OFFSET};
-use crate::feature::inner::Inner;
+use crate::feature::inner::{Activation, Inner};
 use crate::feature::mask::Blocks;
 use crate::feature::normalize::Normalizer;
 use crate::kernel::{Access, Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
@@ -331,6 +331,13 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
     let given = |align: Align| if let Align::Offset(n) = align { n } else { 0 };
     let (blocks, block_scan) = plan.blocks().unwrap_or((Blocks::new(1, 1), 1));
     let block_strides = blocks.strides(&s).map(|stride| stride as u32);
+    let (inner_scale, leaky_slope) = match a.inner {
+        Inner::Product => (1.0, 0.0),
+        Inner::Sum { activation: Activation::Tanh, inner_scale } => (inner_scale.get(), 0.0),
+        Inner::Sum { activation: Activation::LeakyRelu { slope }, inner_scale } => {
+            (inner_scale.get(), slope.get())
+        }
+    };
     let seed = if let Normalizer::Sample { seed } = a.normalizer { seed } else { 0 };
     let window = a.window.map(|(window, _)| window);
     let side = |n: Option<u32>| {
@@ -364,11 +371,8 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
         bias_stride_head: bias[1],
         bias_stride_row: bias[2],
         bias_stride_key: bias[3],
-        inner_scale: if let Inner::TanhSum { inner_scale } = a.inner {
-            inner_scale.get()
-        } else {
-            1.0
-        },
+        inner_scale,
+        leaky_slope,
         weight_factor: if let Normalizer::Relu { divisor, .. } = a.normalizer {
             1.0 / divisor.get()
         } else {

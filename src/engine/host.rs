@@ -4,7 +4,6 @@ use crate::device::{self, Readback};
 use crate::engine::{Engine, Table, Tensors};
 use crate::error::Result;
 use crate::feature::Operands;
-use crate::feature::inner::Inner;
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
 use crate::reference::{Inputs, Outputs};
@@ -98,7 +97,7 @@ impl Engine {
         tensors.q_lengths = a.q_lengths.then_some(Table::U32(given.q_lengths));
         tensors.cu_seqlens_q = a.packed.map(|_| Table::U32(given.cu_seqlens_q));
         tensors.cu_seqlens_kv = a.packed.map(|_| Table::U32(given.cu_seqlens_kv));
-        tensors.score_v = matches!(a.inner, Inner::TanhSum { .. }).then_some(Table::F32(&score_v));
+        tensors.score_v = a.inner.is_sum().then_some(Table::F32(&score_v));
         tensors.segments_q = a.segments.then_some(Table::U32(given.segments_q));
         tensors.segments_kv = a.segments.then_some(Table::U32(given.segments_kv));
         tensors.blocks = a.blocks.map(|_| Table::U32(given.blocks));

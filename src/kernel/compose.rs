@@ -12,6 +12,7 @@ use super::element::{Element, Width};
 use super::registers::{registers, row_types};
 use super::spec::{BlockTable, Capture, Kernel, KernelSpec, by_position};
 use crate::feature::Slot;
+use crate::feature::inner::tanh;
 use crate::feature::score::{Stage, softcap};
 use crate::problem::WeightsAt;
 
@@ -94,7 +95,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
         commons.push(common!("blocks"));
     }
     let capped = spec.scores.iter().any(|(_, slot)| *slot == softcap::SLOT);
-    if capped || spec.is_additive() {
+    if capped || spec.inner.contains(&tanh::SLOT) {
         commons.push(common!("tanh"));
     }
     match spec.kernel {
@@ -103,7 +104,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
         }
         Kernel::StagedScore | Kernel::StagedValue | Kernel::Matmul => {
             commons.push(common!("tile"));
-            commons.extend(spec.is_additive().then_some(common!("tile_tanh_sum")));
+            commons.extend(spec.is_additive().then_some(common!("tile_sum")));
         }
         Kernel::StagedNormalize => {
             commons.push(common!("normalizer"));
@@ -198,7 +199,7 @@ fn glue(spec: &KernelSpec) -> String {
             "inner_tile(acc: ptr<function, array<vec4<f32>, 16>>, depth: u32, x: u32, y: u32)";
         let additive = spec.is_additive();
         let tile =
-            if additive { "tile_tanh_sum(acc, depth, x, y);" } else { "tile_multiply(acc, x, y);" };
+            if additive { "tile_sum(acc, depth, x, y);" } else { "tile_multiply(acc, x, y);" };
         function(&mut out, signature, tile);
     }
     if spec.kernel == Kernel::StagedNormalize {

@@ -143,8 +143,10 @@ params! {
     blocks_stride_row: u32,
     /// First word of the additive score's weights in `aux`.
     aux_score_v: u32,
-    /// Factor inside the tanh of the additive score.
+    /// Factor inside the activation of the additive score.
     inner_scale: f32,
+    /// Slope of a leaky ReLU below 0.
+    leaky_slope: f32,
     /// 1 / divisor of relu.
     weight_factor: f32,
     /// Power of relu.

@@ -141,7 +141,7 @@ fn product(out: &mut String, tile: &RowTile, additive: bool) {
         fetch(out, tile, 'k', tile.dim_qk, d);
         for r in rows(tile) {
             let term = if additive {
-                format!("inner_tanh_sum_4(q{r}_{d}, x{d}, w_{d}, s{r})")
+                format!("inner_sum_4(q{r}_{d}, x{d}, w_{d}, s{r})")
             } else {
                 format!("inner_product_4(q{r}_{d}, x{d}, s{r})")
             };

@@ -10,7 +10,7 @@ use super::bindings::{Access, Binding, BindingKind};
 use super::element::{Element, RowTile};
 use crate::feature::Slot;
 use crate::feature::align::Align;
-use crate::feature::inner::{product, tanh_sum};
+use crate::feature::inner::{product, sum};
 use crate::feature::mask::{causal, dense, segments, window};
 use crate::feature::normalize;
 use crate::feature::score::{Stage, bias};
@@ -103,7 +103,7 @@ pub struct KernelSpec {
     /// Operands with an element type: q, k, v are loaded, o is stored.
     pub elements: Vec<(Binding, Element)>,
     /// The inner loop of scores.
-    pub inner: Option<Slot>,
+    pub inner: Vec<Slot>,
     /// The normaliser.
     pub normalize: Option<Slot>,
     /// Score modifiers in order, each with its stage.
@@ -143,7 +143,7 @@ impl KernelSpec {
         Self {
             kernel,
             elements: Vec::new(),
-            inner: None,
+            inner: Vec::new(),
             normalize: None,
             scores: Vec::new(),
             masks: Vec::new(),
@@ -183,7 +183,7 @@ impl KernelSpec {
         let a = problem.attention();
         Self {
             elements: vec![(Binding::Q, q), (Binding::K, k)],
-            inner: Some(a.inner.slot()),
+            inner: a.inner.slots(),
             scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
             alibi: a.alibi.map(|alibi| alibi.align.slot()),
             blocks: a.blocks.map(|_| BlockTable::Given),
@@ -255,7 +255,7 @@ impl KernelSpec {
         let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
         Self {
             elements: names.into_iter().zip(elements).collect(),
-            inner: Some(a.inner.slot()),
+            inner: a.inner.slots(),
             normalize: Some(a.normalizer.slot()),
             scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
             alibi: a.alibi.map(|alibi| alibi.align.slot()),
@@ -302,9 +302,9 @@ impl KernelSpec {
         self.scores.iter().any(|(_, slot)| *slot == bias::SLOT)
     }
 
-    /// Whether scores are sums of tanh.
+    /// Whether scores are additive.
     pub(crate) fn is_additive(&self) -> bool {
-        self.inner == Some(tanh_sum::SLOT)
+        self.inner.contains(&sum::SLOT)
     }
 
     /// Whether one key takes all weight.
@@ -371,7 +371,7 @@ impl KernelSpec {
         slots.extend(self.alibi.clone());
         slots.extend(self.scores.iter().map(|(_, slot)| slot.clone()));
         slots.extend(self.masks.iter().cloned());
-        slots.extend(self.inner.clone());
+        slots.extend(self.inner.iter().cloned());
         slots.extend(self.normalize.clone());
         slots.extend(self.sink.then_some(normalize::sink::SLOT));
         let mut seen = std::collections::HashSet::new();
@@ -398,7 +398,7 @@ impl fmt::Display for KernelSpec {
         masks.extend(self.packed.then(|| "packed".to_owned()));
         write!(f, "{}/{}", self.kernel.name(), join(elements, "."))?;
         write!(f, "/{}/{}", join(scores, "+"), join(masks, "+"))?;
-        for slot in [&self.inner, &self.normalize].into_iter().flatten() {
+        for slot in self.inner.iter().chain(&self.normalize) {
             // The usual ones go without saying.
             if *slot != product::SLOT && *slot != normalize::softmax::SLOT {
                 write!(f, "/{}", slot.name)?;

@@ -5,7 +5,7 @@ use crate::feature::align::Align;
 #[cfg(feature = "serde")]
 use crate::feature::custom::refuse;
 use crate::feature::custom::{CustomMask, CustomScore};
-use crate::feature::inner::Inner;
+use crate::feature::inner::{Activation, Inner};
 use crate::feature::mask::{Blocks, Window};
 use crate::feature::normalize::Normalizer;
 use crate::feature::score::Alibi;
@@ -170,7 +170,16 @@ impl Attention {
     /// Makes scores additive: Σ_c w_c tanh(a (q_c + k_c)), times the scale, which is then 1 unless it is
     /// given; w `[dim_qk]` comes with the tensors as `score_v`.
     pub fn additive(mut self, inner_scale: f32) -> Self {
-        self.inner = Inner::TanhSum { inner_scale: Scalar(inner_scale) };
+        let inner_scale = Scalar(inner_scale);
+        self.inner = Inner::Sum { activation: Activation::Tanh, inner_scale };
+        self
+    }
+
+    /// Makes scores those of graph attention: Σ_c w_c leaky(q_c + k_c), times the scale, which is then 1 unless
+    /// it is given; w `[dim_qk]` comes with the tensors as `score_v`.
+    pub fn additive_leaky(mut self, slope: f32) -> Self {
+        let activation = Activation::LeakyRelu { slope: Scalar(slope) };
+        self.inner = Inner::Sum { activation, inner_scale: Scalar(1.0) };
         self
     }
 

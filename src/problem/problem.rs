@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::feature::align::Align;
-use crate::feature::inner::Inner;
+use crate::feature::inner::{Activation, Inner};
 use crate::feature::mask::{BlockSparse, Causal, Dense, Mask, Segments};
 use crate::feature::normalize::Normalizer;
 use crate::feature::score::{Bias, Gumbel, Scale, Score, Softcap};
@@ -32,7 +32,7 @@ impl Problem {
         shape.validate()?;
         let usual = match a.inner {
             Inner::Product => 1.0 / (shape.dim_qk as f32).sqrt(),
-            Inner::TanhSum { .. } => 1.0,
+            Inner::Sum { .. } => 1.0,
         };
         let scale = a.scale.unwrap_or(Scalar(usual));
         if !scale.get().is_finite() {
@@ -131,7 +131,7 @@ impl Problem {
             (Operand::Offsets, self.needs_offsets().then_some(batch)),
             (Operand::CuSeqlensQ, a.packed.map(|_| batch + 1)),
             (Operand::CuSeqlensKv, a.packed.map(|_| batch + 1)),
-            (Operand::ScoreV, matches!(a.inner, Inner::TanhSum { .. }).then_some(s.dim_qk.into())),
+            (Operand::ScoreV, a.inner.is_sum().then_some(s.dim_qk.into())),
             (Operand::SegmentsQ, a.segments.then_some(batch * u64::from(s.seq_q))),
             (Operand::SegmentsKv, a.segments.then_some(batch * u64::from(s.seq_kv))),
             (Operand::Blocks, a.blocks.map(|blocks| blocks.words(&s))),
@@ -295,8 +295,14 @@ impl Problem {
         };
         let bound = |n: Option<u32>| n.map_or("-".into(), |n| n.to_string());
         let mut words = vec![a.dtype.to_string()];
-        if let Inner::TanhSum { inner_scale } = a.inner {
-            words.push(format!("additive({:?})", inner_scale.get()));
+        match a.inner {
+            Inner::Product => {}
+            Inner::Sum { activation: Activation::Tanh, inner_scale } => {
+                words.push(format!("additive({:?})", inner_scale.get()));
+            }
+            Inner::Sum { activation: Activation::LeakyRelu { slope }, inner_scale } => {
+                words.push(format!("leaky({:?},{:?})", slope.get(), inner_scale.get()));
+            }
         }
         words.extend(match a.normalizer {
             Normalizer::Softmax => None,

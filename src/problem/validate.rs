@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::error::{Error, Result};
 use crate::feature::Slot;
 use crate::feature::align::{Align, MAX_OFFSET};
-use crate::feature::inner::Inner;
+use crate::feature::inner::{Activation, Inner};
 use crate::feature::normalize::Normalizer;
 use crate::problem::Attention;
 use crate::tensor::{Layout, MAX_SEQ, Strides};
@@ -25,10 +25,14 @@ pub(super) fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<
 /// Sinks and the log-sum-exp belong to softmax.
 pub(super) fn check_normalizer(a: &Attention) -> Result<()> {
     a.normalizer.validate()?;
-    if let Inner::TanhSum { inner_scale } = a.inner
-        && !inner_scale.get().is_finite()
-    {
-        return Err(Error::invalid("inner_scale", inner_scale.get(), "a finite number"));
+    if let Inner::Sum { activation, inner_scale } = a.inner {
+        let slope =
+            if let Activation::LeakyRelu { slope } = activation { slope.get() } else { 0.0 };
+        for (argument, found) in [("inner_scale", inner_scale.get()), ("leaky slope", slope)] {
+            if !found.is_finite() {
+                return Err(Error::invalid(argument, found, "a finite number"));
+            }
+        }
     }
     if a.normalizer == Normalizer::Softmax {
         return Ok(());

@@ -183,10 +183,13 @@ fn online<'a>(
 fn inner(inner: Inner, q: &[f64], k: &[f64], operands: &Operands<'_>, order: Order) -> f32 {
     match inner {
         Inner::Product => dot(q.iter().zip(k).map(|(a, b)| (*a as f32, *b as f32)), order),
-        Inner::TanhSum { inner_scale } => {
-            let tanh = |(q, k): (&f64, &f64)| (inner_scale.get() * (*q as f32 + *k as f32)).tanh();
+        Inner::Sum { activation, inner_scale } => {
+            let activate = |(q, k): (&f64, &f64)| {
+                let x = inner_scale.get() * (*q as f32 + *k as f32);
+                activation.apply(f64::from(x)) as f32
+            };
             let w = operands.score_v.iter().map(|w| *w as f32);
-            let terms: Vec<(f32, f32)> = w.zip(q.iter().zip(k).map(tanh)).collect();
+            let terms: Vec<(f32, f32)> = w.zip(q.iter().zip(k).map(activate)).collect();
             dot(terms.into_iter(), order)
         }
     }

@@ -187,7 +187,7 @@ impl CaseData {
         if let Some(shape) = a.bias {
             data.bias = draw.bias(shape.0, options.bias_blocks);
         }
-        if matches!(a.inner, Inner::TanhSum { .. }) {
+        if a.inner.is_sum() {
             let weight = |_| DType::F32.round(draw.signed());
             data.score_v = (0..s.dim_qk).map(weight).collect();
         }

@@ -12,7 +12,6 @@ use crate::device::Readback;
 use crate::engine::{BufferView, Engine, Table, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::Operands;
-use crate::feature::inner::Inner;
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
 use crate::reference::{Inputs, Outputs};
@@ -185,7 +184,7 @@ impl Held {
             offsets: problem.needs_offsets().then_some(Table::I32(operands.offsets)),
             cu_seqlens_q: a.packed.map(|_| Table::U32(operands.cu_seqlens_q)),
             cu_seqlens_kv: a.packed.map(|_| Table::U32(operands.cu_seqlens_kv)),
-            score_v: matches!(a.inner, Inner::TanhSum { .. }).then_some(Table::F32(&tables[2])),
+            score_v: a.inner.is_sum().then_some(Table::F32(&tables[2])),
             segments_q: a.segments.then_some(Table::U32(operands.segments_q)),
             segments_kv: a.segments.then_some(Table::U32(operands.segments_kv)),
             blocks: a.blocks.map(|_| Table::U32(operands.blocks)),

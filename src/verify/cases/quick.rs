@@ -239,6 +239,10 @@ fn forms() -> Vec<Case> {
         cases.push(usual(additive.clone().dtype(DType::ALL[dim as usize % 3])));
         cases.push(Case::new(additive.causal(BottomRight).sinks(), poison));
     }
+    for dim in [1, 24, 66] {
+        let leaky = call(2, [2, 2], [35, 70], [dim, 16]).additive_leaky(0.2).with_lse();
+        cases.push(Case::new(leaky.mask([2, 1, 35, 70]), poison));
+    }
     let additive = base().additive(1.0).scale(2.0);
     cases.push(usual(additive.clone().normalizer(Normalizer::Sparsemax)));
     cases.push(usual(additive.clone().mask([1, 1, 67, 90]).with_lse()));
