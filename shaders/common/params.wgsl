@@ -77,6 +77,25 @@ struct Params {
   sigmoid_bias: f32,
   seed_low: u32,
   seed_high: u32,
+  aux_rotary_cos: u32,
+  aux_rotary_sin: u32,
+  aux_head_scale: u32,
+  aux_score_matrix: u32,
+  aux_relative: u32,
+  aux_positions: u32,
+  // Position ids per sequence.
+  positions_row: u32,
+  // Rotary: channels, rows of its tables, first row that is turned and its position.
+  rotary_dim: u32,
+  rotary_rows: u32,
+  rotary_from: u32,
+  rotary_start: u32,
+  // Channels of a row before it is prepared, and the least norm that it is divided by.
+  dim_source: u32,
+  norm_eps: f32,
+  relative_left: i32,
+  relative_right: i32,
+  relative_offset: i32,
   // Rows of packed tensors.
   total_q: u32,
   total_kv: u32,

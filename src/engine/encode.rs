@@ -18,7 +18,7 @@ use crate::feature::inner::{Activation, Inner};
 use crate::feature::mask::Blocks;
 use crate::feature::normalize::Normalizer;
 use crate::kernel::{Access, Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
-use crate::plan::{Block, BlockSize, Plan, Schedule, operand_of};
+use crate::plan::{Block, BlockSize, Plan, Prepare, Schedule, operand_of};
 use crate::problem::{Operand, Problem};
 
 /// A dispatch before its parameter block has a place in the uniform buffer.
@@ -38,6 +38,8 @@ pub(crate) struct Encoding<'a> {
     scratch: wgpu::Buffer,
     scratch_offset: u64,
     specs: Vec<KernelSpec>,
+    /// Copies of q and k that the first dispatches write.
+    prepared: Vec<(Operand, wgpu::Buffer)>,
     drafts: Vec<Draft>,
 }
 
@@ -54,9 +56,16 @@ impl<'a> Encoding<'a> {
             (Some(view), _) => (view.buffer.clone(), view.offset),
             (None, bytes) => (engine.scratch(bytes)?, 0),
         };
-        let kernels = plan.kernels().into_iter();
+        let kernels = plan.schedule().kernels().into_iter();
         let specs = kernels.map(|spec| widths_for(spec, plan.problem(), tensors)).collect();
         let base = base_params(plan, tables);
+        let usage = wgpu::BufferUsages::STORAGE;
+        let copy = |step: &Prepare| {
+            let bytes = step.bytes.next_multiple_of(16).max(16);
+            let buffer = device::create_buffer(&engine.device, "prepared rows", bytes, usage)?;
+            Ok((step.operand, buffer))
+        };
+        let prepared = plan.prepare().iter().map(copy).collect::<Result<_>>()?;
         Ok(Self {
             engine,
             plan,
@@ -66,6 +75,7 @@ impl<'a> Encoding<'a> {
             scratch,
             scratch_offset,
             specs,
+            prepared,
             drafts: Vec::new(),
         })
     }
@@ -75,6 +85,9 @@ impl<'a> Encoding<'a> {
         let plan = self.plan;
         let size = plan.block();
         let all_keys = 0..plan.problem().attention().shape.seq_kv;
+        for step in plan.prepare() {
+            self.draft_prepare(step)?;
+        }
         for block in size.blocks(plan.problem()) {
             match plan.schedule() {
                 Schedule::Fused(fused) => {
@@ -92,6 +105,56 @@ impl<'a> Encoding<'a> {
             }
         }
         self.finish()
+    }
+
+    /// Writes the f32 copy of q or k.
+    fn draft_prepare(&mut self, step: &Prepare) -> Result<()> {
+        let problem = self.plan.problem();
+        let s = problem.attention().shape;
+        let keys = step.operand == Operand::K;
+        let (heads, rows) = if keys { (s.heads_kv, s.seq_kv) } else { (s.heads_q, s.seq_q) };
+        let grid = [rows.div_ceil(64), s.batch * heads, 1];
+        let copy = self.prepared.iter().find(|(operand, _)| *operand == step.operand);
+        let (Some((_, copy)), Some(view), false) =
+            (copy, self.tensors.view(step.operand), grid.contains(&0))
+        else {
+            return Ok(());
+        };
+        let elements =
+            problem.operands().iter().find(|(o, _)| *o == step.operand).map_or(0, |x| x.1);
+        let size = problem.attention().dtype.bytes();
+        let alignment = self.engine.capabilities.storage_alignment;
+        let (source, q_base) = bind_range(view, 0..elements, size, alignment)?;
+        let [from, to] = [problem.strides(step.operand), problem.read_strides(step.operand)];
+        let rotary = problem.attention().rotary;
+        let (rotary_from, rotary_start) = match rotary {
+            Some(rotary) if keys => (rotary.keys_from, rotary.k_start),
+            Some(rotary) => (0, rotary.q_start),
+            None => (0, 0),
+        };
+        let params = Params {
+            head_n: heads,
+            row_n: rows,
+            dim_source: problem.dim(step.operand),
+            rotary_from,
+            rotary_start,
+            q_base,
+            q_stride_batch: from.batch as u32,
+            q_stride_head: from.head as u32,
+            q_stride_row: from.row as u32,
+            o_stride_batch: to.batch as u32,
+            o_stride_head: to.head as u32,
+            o_stride_row: to.row as u32,
+            ..self.base
+        };
+        let output = BoundRange { buffer: copy.clone(), offset: 0, size: copy.size() };
+        let mut ranges = vec![(Binding::Q, source), (Binding::O, output)];
+        if step.kernel.needs_aux() {
+            ranges.extend(self.fixed_range(Binding::Aux).map(|range| (Binding::Aux, range)));
+        }
+        let pipeline = self.engine.pipelines.get(&self.engine.device, &step.kernel)?;
+        self.drafts.push(Draft { pipeline, params, ranges, grid });
+        Ok(())
     }
 
     fn draft_staged(&mut self, size: &BlockSize, block: &Block, normalize: Kernel) -> Result<()> {
@@ -218,7 +281,11 @@ impl<'a> Encoding<'a> {
         keys: &Range<u32>,
     ) -> Result<(BoundRange, u32)> {
         let elements = touched(self.plan.problem(), operand, block, keys);
-        let view = self.tensors.view(operand);
+        let copy = self.prepared.iter().find(|(of, _)| *of == operand);
+        let view = match copy {
+            Some((_, buffer)) => Some(buffer.into()),
+            None => self.tensors.view(operand),
+        };
         let (Some(view), false) = (view, elements.is_empty()) else {
             // Nothing is read or written, but something must be bound.
             let buffer = match access {
@@ -227,7 +294,10 @@ impl<'a> Encoding<'a> {
             };
             return Ok((BoundRange { buffer, offset: 0, size: 16 }, 0));
         };
-        let size = element_bytes(self.plan.problem(), operand);
+        let size = match operand {
+            Operand::Q | Operand::K => self.plan.problem().read_dtype(operand).bytes(),
+            _ => element_bytes(self.plan.problem(), operand),
+        };
         bind_range(view, elements, size, self.engine.capabilities.storage_alignment)
     }
 
@@ -300,6 +370,9 @@ fn widths_for(spec: &KernelSpec, problem: &Problem, tensors: &Tensors<'_>) -> Ke
     for (binding, element) in &mut spec.elements {
         let operand = operand_of(*binding);
         let misplaced = operand.is_some_and(|operand| {
+            if problem.prepares(operand) {
+                return false;
+            }
             let four = 4 * element_bytes(problem, operand);
             tensors.view(operand).is_some_and(|view| !view.offset.is_multiple_of(four))
         });
@@ -316,7 +389,7 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
     let a = problem.attention();
     let s = a.shape;
     let stride = |operand| {
-        let strides = problem.strides(operand);
+        let strides = problem.read_strides(operand);
         [strides.batch as u32, strides.head as u32, strides.row as u32]
     };
     let [q_stride_batch, q_stride_head, q_stride_row] = stride(Operand::Q);
@@ -386,6 +459,13 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
         },
         seed_low: seed as u32,
         seed_high: (seed >> 32) as u32,
+        positions_row: s.seq_q,
+        rotary_dim: a.rotary.map_or(0, |rotary| rotary.dim),
+        rotary_rows: a.rotary.map_or(1, |rotary| rotary.table_rows),
+        norm_eps: a.cosine.map_or(0.0, |cosine| cosine.eps.get()),
+        relative_left: a.relative.map_or(0, |relative| relative.left as i32),
+        relative_right: a.relative.map_or(0, |relative| relative.right as i32),
+        relative_offset: a.relative.map_or(0, |relative| relative.offset),
         block_rows: blocks.rows,
         block_keys: blocks.keys,
         block_scan,

@@ -1,7 +1,7 @@
 //! Attention on host slices: uploads, runs, reads back.
 
 use crate::device::{self, Readback};
-use crate::engine::{Engine, Table, Tensors};
+use crate::engine::{Engine, HostTables, Tensors};
 use crate::error::Result;
 use crate::feature::Operands;
 use crate::plan::Plan;
@@ -67,7 +67,6 @@ impl Engine {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let output =
             |name: &str, bytes: u64| device::create_buffer(&self.device, name, bytes, usage);
-        let f32s = |values: &[f64]| -> Vec<f32> { values.iter().map(|&x| x as f32).collect() };
 
         let q = tensor("q", inputs.q)?;
         let k = tensor("k", inputs.k)?;
@@ -83,26 +82,14 @@ impl Engine {
         let mask = a.mask.map(|_| input("mask", &mask_bytes)).transpose()?;
         let bias_bytes = DType::F32.encode(given.bias.iter().copied());
         let bias = a.bias.map(|_| input("bias", &bias_bytes)).transpose()?;
-        let (slopes, sinks) = (f32s(given.alibi_slopes), f32s(given.sinks));
-        let score_v = f32s(given.score_v);
+        let tables = HostTables::new(problem, given);
 
         let mut tensors = Tensors::new(&q, &k, &v, &o);
         tensors.lse = lse.as_ref().map(Into::into);
         tensors.weights = weights.as_ref().map(Into::into);
         tensors.mask = mask.as_ref().map(Into::into);
         tensors.bias = bias.as_ref().map(Into::into);
-        tensors.alibi_slopes = a.alibi.map(|_| Table::F32(&slopes));
-        tensors.sinks = a.sinks.then_some(Table::F32(&sinks));
-        tensors.kv_lengths = a.kv_lengths.then_some(Table::U32(given.kv_lengths));
-        tensors.q_lengths = a.q_lengths.then_some(Table::U32(given.q_lengths));
-        tensors.cu_seqlens_q = a.packed.map(|_| Table::U32(given.cu_seqlens_q));
-        tensors.cu_seqlens_kv = a.packed.map(|_| Table::U32(given.cu_seqlens_kv));
-        tensors.score_v = a.inner.is_sum().then_some(Table::F32(&score_v));
-        tensors.segments_q = a.segments.then_some(Table::U32(given.segments_q));
-        tensors.segments_kv = a.segments.then_some(Table::U32(given.segments_kv));
-        tensors.blocks = a.blocks.map(|_| Table::U32(given.blocks));
-        tensors.table = a.table.map(|_| Table::U32(given.table));
-        tensors.offsets = problem.needs_offsets().then_some(Table::I32(given.offsets));
+        tables.set(&mut tensors);
 
         let bound = self.bind(plan, &tensors)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());

@@ -8,10 +8,12 @@ mod host;
 mod matmul;
 mod range;
 mod self_test;
+mod tables;
 mod tensors;
 
 pub use blocks::BlockBuilder;
 pub use bound::Bound;
 pub use engine::Engine;
 pub use matmul::Matmul;
+pub(crate) use tables::HostTables;
 pub use tensors::{BufferView, Table, Tensors};

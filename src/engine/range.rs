@@ -54,7 +54,7 @@ pub(super) fn touched(
         if rows.is_empty() {
             return 0..0;
         }
-        let strides = problem.strides(operand);
+        let strides = problem.read_strides(operand);
         let index =
             |[batch, head, row]: [u32; 3]| strides.index(batch.into(), head.into(), row.into());
         let first = index([batch.start, heads.start, rows.start]);

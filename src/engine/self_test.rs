@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::error::{Rejection, Result};
 use crate::feature::Operands;
 use crate::feature::mask::Blocks;
+use crate::feature::prepare::Rotary;
 use crate::kernel::KernelSpec;
 use crate::plan::Plan;
 use crate::problem::{Attention, Operand, Packed, Problem};
@@ -108,11 +109,20 @@ fn shrink(attention: &Attention) -> Attention {
         heads: if given.heads == 1 { 1 } else { shape.heads_q },
         ..given
     });
+    // Longer tables than any position, and a key that is not turned.
+    let rotary = attention.rotary.map(|rotary| Rotary {
+        table_rows: 128,
+        q_start: 3,
+        keys_from: KEYS - ROWS,
+        k_start: 7,
+        ..rotary
+    });
     let layout = if packed.is_some() { Layout::Bshd } else { Layout::Bhsd };
     Attention {
         shape,
         packed,
         blocks,
+        rotary,
         mask: attention.mask.map(fit),
         bias: attention.bias.map(fit),
         ..attention.clone().layout(layout)
@@ -131,6 +141,12 @@ struct Known {
     offsets: Vec<i32>,
     cu_seqlens: [Vec<u32>; 2],
     score_v: Vec<f64>,
+    rotary_cos: Vec<f64>,
+    rotary_sin: Vec<f64>,
+    head_scale: Vec<f64>,
+    score_matrix: Vec<f64>,
+    relative: Vec<f64>,
+    positions: Vec<u32>,
     segments: [Vec<u32>; 2],
     blocks: Vec<u32>,
 }
@@ -171,6 +187,12 @@ impl Known {
             kv_lengths: lengths(Operand::KvLengths, KEYS),
             q_lengths: lengths(Operand::QLengths, ROWS),
             score_v: values(Operand::ScoreV, 8, single),
+            rotary_cos: values(Operand::RotaryCos, 9, single),
+            rotary_sin: values(Operand::RotarySin, 10, single),
+            head_scale: values(Operand::HeadScale, 11, single),
+            score_matrix: values(Operand::ScoreMatrix, 12, single),
+            relative: values(Operand::Relative, 13, single),
+            positions: (0..count(Operand::Positions)).map(|i| (i as u32 * 7) % 64).collect(),
             segments: [Operand::SegmentsQ, Operand::SegmentsKv]
                 .map(|x| (0..count(x)).map(|i| (i as u32 + 5) / 19 % 3).collect()),
             blocks: Self::blocks(a),
@@ -207,6 +229,12 @@ impl Known {
             cu_seqlens_q: &self.cu_seqlens[0],
             cu_seqlens_kv: &self.cu_seqlens[1],
             score_v: &self.score_v,
+            rotary_cos: &self.rotary_cos,
+            rotary_sin: &self.rotary_sin,
+            head_scale: &self.head_scale,
+            score_matrix: &self.score_matrix,
+            relative: &self.relative,
+            positions: &self.positions,
             segments_q: &self.segments[0],
             segments_kv: &self.segments[1],
             blocks: &self.blocks,

@@ -71,6 +71,18 @@ pub struct Tensors<'a> {
     pub cu_seqlens_kv: Option<Table<'a>>,
     /// Weights of the additive score `[dim_qk]`, f32.
     pub score_v: Option<Table<'a>>,
+    /// Cosines of the rotary angles, `[table_rows, dim / 2]`, f32.
+    pub rotary_cos: Option<Table<'a>>,
+    /// Sines of the rotary angles, `[table_rows, dim / 2]`, f32.
+    pub rotary_sin: Option<Table<'a>>,
+    /// Factors of the cosine score, `[heads_q]`, f32.
+    pub head_scale: Option<Table<'a>>,
+    /// Matrix of the general score, `[dim_q, dim_qk]`, f32.
+    pub score_matrix: Option<Table<'a>>,
+    /// Biases by relative position, `[heads_q, left + 1 + right]`, f32.
+    pub relative: Option<Table<'a>>,
+    /// Rotary positions `[batch, seq_q]`, u32.
+    pub positions: Option<Table<'a>>,
     /// Segment ids of query rows `[batch, seq_q]`, u32.
     pub segments_q: Option<Table<'a>>,
     /// Segment ids of keys `[batch, seq_kv]`, u32.
@@ -109,6 +121,12 @@ impl<'a> Tensors<'a> {
             cu_seqlens_q: None,
             cu_seqlens_kv: None,
             score_v: None,
+            rotary_cos: None,
+            rotary_sin: None,
+            head_scale: None,
+            score_matrix: None,
+            relative: None,
+            positions: None,
             segments_q: None,
             segments_kv: None,
             blocks: None,
@@ -132,21 +150,32 @@ impl<'a> Tensors<'a> {
     }
 
     pub(crate) fn table(&self, operand: Operand) -> Option<Table<'a>> {
-        match operand {
-            Operand::AlibiSlopes => self.alibi_slopes,
-            Operand::Sinks => self.sinks,
-            Operand::KvLengths => self.kv_lengths,
-            Operand::QLengths => self.q_lengths,
-            Operand::Offsets => self.offsets,
-            Operand::CuSeqlensQ => self.cu_seqlens_q,
-            Operand::CuSeqlensKv => self.cu_seqlens_kv,
-            Operand::ScoreV => self.score_v,
-            Operand::SegmentsQ => self.segments_q,
-            Operand::SegmentsKv => self.segments_kv,
-            Operand::Blocks => self.blocks,
-            Operand::Table => self.table,
-            _ => None,
-        }
+        let mut copy = *self;
+        copy.table_mut(operand).and_then(|table| *table)
+    }
+
+    pub(crate) fn table_mut(&mut self, operand: Operand) -> Option<&mut Option<Table<'a>>> {
+        Some(match operand {
+            Operand::AlibiSlopes => &mut self.alibi_slopes,
+            Operand::Sinks => &mut self.sinks,
+            Operand::KvLengths => &mut self.kv_lengths,
+            Operand::QLengths => &mut self.q_lengths,
+            Operand::Offsets => &mut self.offsets,
+            Operand::CuSeqlensQ => &mut self.cu_seqlens_q,
+            Operand::CuSeqlensKv => &mut self.cu_seqlens_kv,
+            Operand::ScoreV => &mut self.score_v,
+            Operand::RotaryCos => &mut self.rotary_cos,
+            Operand::RotarySin => &mut self.rotary_sin,
+            Operand::HeadScale => &mut self.head_scale,
+            Operand::ScoreMatrix => &mut self.score_matrix,
+            Operand::Relative => &mut self.relative,
+            Operand::Positions => &mut self.positions,
+            Operand::SegmentsQ => &mut self.segments_q,
+            Operand::SegmentsKv => &mut self.segments_kv,
+            Operand::Blocks => &mut self.blocks,
+            Operand::Table => &mut self.table,
+            _ => return None,
+        })
     }
 
     /// Checks every view and table against the problem: present or absent as announced, usage,
@@ -213,7 +242,7 @@ const ALL_VIEWS: [Operand; 8] = [
     Operand::Bias,
 ];
 
-pub(crate) const ALL_TABLES: [Operand; 12] = [
+pub(crate) const ALL_TABLES: [Operand; 18] = [
     Operand::AlibiSlopes,
     Operand::Sinks,
     Operand::KvLengths,
@@ -222,6 +251,12 @@ pub(crate) const ALL_TABLES: [Operand; 12] = [
     Operand::CuSeqlensQ,
     Operand::CuSeqlensKv,
     Operand::ScoreV,
+    Operand::RotaryCos,
+    Operand::RotarySin,
+    Operand::HeadScale,
+    Operand::ScoreMatrix,
+    Operand::Relative,
+    Operand::Positions,
     Operand::SegmentsQ,
     Operand::SegmentsKv,
     Operand::Blocks,
@@ -283,7 +318,14 @@ fn check_room(name: &str, view: BufferView<'_>, bytes: u64) -> Result<()> {
 fn check_table(operand: Operand, table: Table<'_>, n: u64) -> Result<()> {
     let name = operand.name();
     let wanted = match operand {
-        Operand::AlibiSlopes | Operand::Sinks | Operand::ScoreV => "f32",
+        Operand::AlibiSlopes
+        | Operand::Sinks
+        | Operand::ScoreV
+        | Operand::RotaryCos
+        | Operand::RotarySin
+        | Operand::HeadScale
+        | Operand::ScoreMatrix
+        | Operand::Relative => "f32",
         Operand::Offsets => "i32",
         _ => "u32",
     };

@@ -13,6 +13,7 @@ pub mod inner;
 pub mod load;
 pub mod mask;
 pub mod normalize;
+pub mod prepare;
 pub mod score;
 pub mod store;
 
@@ -85,6 +86,7 @@ pub const REGISTRY: &[Slot] = &[
     score::bias::SLOT,
     score::alibi::SLOT,
     score::gumbel::SLOT,
+    score::relative::SLOT,
     mask::causal::SLOT,
     mask::window::SLOT,
     mask::dense::SLOT,
@@ -144,6 +146,18 @@ pub struct Operands<'a> {
     pub cu_seqlens_kv: &'a [u32],
     /// Weights of the additive score, `[dim_qk]`.
     pub score_v: &'a [f64],
+    /// Cosines of the rotary angles, `[table_rows, dim / 2]`.
+    pub rotary_cos: &'a [f64],
+    /// Sines of the rotary angles, `[table_rows, dim / 2]`.
+    pub rotary_sin: &'a [f64],
+    /// Factors of the cosine score, `[heads_q]`.
+    pub head_scale: &'a [f64],
+    /// Matrix of the general score, `[dim_q, dim_qk]`.
+    pub score_matrix: &'a [f64],
+    /// Biases by relative position, `[heads_q, left + 1 + right]`.
+    pub relative: &'a [f64],
+    /// Rotary positions, `[batch, seq_q]`.
+    pub positions: &'a [u32],
     /// Segment id of each query row, `[batch, seq_q]`.
     pub segments_q: &'a [u32],
     /// Segment id of each key, `[batch, seq_kv]`.

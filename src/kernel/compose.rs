@@ -88,7 +88,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     let mut w = Writer::default();
     w.part("generated/prelude", &prelude(spec, compiler));
     let mut commons = vec![common!("params"), common!("numeric")];
-    if spec.kernel != Kernel::Matmul {
+    if !matches!(spec.kernel, Kernel::Matmul | Kernel::Prepare) {
         commons.push(common!("position"));
     }
     if spec.blocks.is_some() {
@@ -111,7 +111,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
             // Hard attention has its own, which remember the key.
             commons.extend((!spec.is_hard()).then_some(common!("normalize_staged")));
         }
-        Kernel::StagedThreshold | Kernel::Classify => {}
+        Kernel::StagedThreshold | Kernel::Classify | Kernel::Prepare => {}
     }
     for (path, text) in commons {
         w.part(path, text);
@@ -179,6 +179,24 @@ fn glue(spec: &KernelSpec) -> String {
         }
     }
     if spec.kernel == Kernel::Matmul {
+        return out;
+    }
+    if let Some(x) = spec.preparation {
+        let [interleaved, ids] = x.rotary.unwrap_or_default();
+        for (name, on) in [
+            ("ROTARY", x.rotary.is_some()),
+            ("INTERLEAVED", interleaved),
+            ("POSITION_IDS", ids),
+            ("NORMALIZED", x.normalized),
+            ("HEAD_SCALE", x.head_scale),
+            ("PROJECTED", x.projected),
+        ] {
+            let _ = writeln!(out, "const {name}: bool = {on};");
+        }
+        if !spec.needs_aux() {
+            // Named in branches that are not taken.
+            out += "const aux = array<u32, 1>(0u);\n";
+        }
         return out;
     }
     position_glue(&mut out, spec);

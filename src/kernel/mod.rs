@@ -14,4 +14,4 @@ pub use compose::{Compiler, Composed, LineMap, compose, compose_for};
 pub use element::{Element, RowTile, Width};
 pub use params::Params;
 pub use resources::Resources;
-pub use spec::{BlockTable, Capture, Kernel, KernelSpec, TILE};
+pub use spec::{BlockTable, Capture, Kernel, KernelSpec, Preparation, TILE};

@@ -157,6 +157,38 @@ params! {
     seed_low: u32,
     /// Seed of sampling, high word.
     seed_high: u32,
+    /// First word of the rotary cosines in `aux`.
+    aux_rotary_cos: u32,
+    /// First word of the rotary sines in `aux`.
+    aux_rotary_sin: u32,
+    /// First word of the cosine score's factors in `aux`.
+    aux_head_scale: u32,
+    /// First word of the general score's matrix in `aux`.
+    aux_score_matrix: u32,
+    /// First word of the relative biases in `aux`.
+    aux_relative: u32,
+    /// First word of the rotary positions in `aux`.
+    aux_positions: u32,
+    /// Position ids per sequence.
+    positions_row: u32,
+    /// Channels that are rotated.
+    rotary_dim: u32,
+    /// Rows of the rotary tables.
+    rotary_rows: u32,
+    /// First row that is rotated.
+    rotary_from: u32,
+    /// Its position.
+    rotary_start: u32,
+    /// Channels of a row before it is prepared.
+    dim_source: u32,
+    /// Least norm of the cosine score.
+    norm_eps: f32,
+    /// Relative biases before distance 0.
+    relative_left: i32,
+    /// Relative biases after distance 0.
+    relative_right: i32,
+    /// The key at distance 0 from row 0.
+    relative_offset: i32,
     /// Query rows of packed tensors.
     total_q: u32,
     /// Keys of packed tensors.

@@ -32,6 +32,7 @@ impl Resources {
             Kernel::StagedThreshold => 2 * 64 * 4 + 4,
             // sh_some and sh_hidden
             Kernel::Classify => 8,
+            Kernel::Prepare => 0,
             // Rows live in registers.
             Kernel::FusedForward | Kernel::FusedForwardSubgroup => 0,
         };

@@ -13,8 +13,8 @@ use crate::feature::align::Align;
 use crate::feature::inner::{product, sum};
 use crate::feature::mask::{causal, dense, segments, window};
 use crate::feature::normalize;
-use crate::feature::score::{Stage, bias};
-use crate::problem::{Problem, WeightsAt};
+use crate::feature::score::{Stage, bias, relative};
+use crate::problem::{Operand, Problem, WeightsAt};
 
 /// Rows and columns of the register-blocked tile (`shaders/common/tile.wgsl`).
 pub const TILE: u32 = 64;
@@ -34,6 +34,8 @@ pub enum Kernel {
     FusedForward,
     /// The same with k and v fetched by subgroups.
     FusedForwardSubgroup,
+    /// Rotates, projects or normalises rows of q or k.
+    Prepare,
     /// Builds a block table from masks given as data.
     Classify,
     /// Plain matrix product on the staged tile.
@@ -50,6 +52,7 @@ impl Kernel {
             Self::StagedValue => "staged_value",
             Self::FusedForward => "fused_forward",
             Self::FusedForwardSubgroup => "fused_forward_subgroup",
+            Self::Prepare => "prepare",
             Self::Classify => "classify",
             Self::Matmul => "matmul",
         }
@@ -70,6 +73,7 @@ impl Kernel {
             Self::FusedForwardSubgroup => {
                 include_str!("../../shaders/kernel/fused_forward_subgroup.wgsl")
             }
+            Self::Prepare => include_str!("../../shaders/kernel/prepare.wgsl"),
             Self::Classify => include_str!("../../shaders/kernel/classify.wgsl"),
             Self::Matmul => include_str!("../../shaders/kernel/matmul.wgsl"),
         }
@@ -93,6 +97,21 @@ pub enum BlockTable {
     /// From the masks given as data, by a `classify` dispatch: where to look, and where no test is
     /// needed.
     Classified,
+}
+
+/// What a `prepare` kernel does to each row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Preparation {
+    /// Whether the rows are keys.
+    pub keys: bool,
+    /// Rotation: whether pairs are interleaved, and whether positions come from a table.
+    pub rotary: Option<[bool; 2]>,
+    /// Brought to length 1.
+    pub normalized: bool,
+    /// And multiplied with a factor per head.
+    pub head_scale: bool,
+    /// Multiplied with a matrix.
+    pub projected: bool,
 }
 
 /// Everything that changes a kernel's code: the key of the pipeline cache.
@@ -132,6 +151,8 @@ pub struct KernelSpec {
     pub carry: bool,
     /// Where the block table comes from, if there is one.
     pub blocks: Option<BlockTable>,
+    /// What is done to rows of q or k.
+    pub preparation: Option<Preparation>,
     /// Whether it is compiled without run-time checks.
     pub unchecked: bool,
     /// Shape of the fused row kernels.
@@ -158,6 +179,7 @@ impl KernelSpec {
             capture: Capture::Nothing,
             carry: false,
             blocks: None,
+            preparation: None,
             unchecked: false,
             rows: None,
         }
@@ -221,6 +243,24 @@ impl KernelSpec {
             elements: vec![(Binding::V, v), (Binding::O, o)],
             carry,
             ..Self::ranged(Kernel::StagedValue, problem).without_data_masks()
+        }
+    }
+
+    /// An f32 copy of q or k, rotated, projected or normalised.
+    pub fn prepare(problem: &Problem, operand: Operand, read: Element, write: Element) -> Self {
+        let a = problem.attention();
+        let keys = operand == Operand::K;
+        let preparation = Preparation {
+            keys,
+            rotary: a.rotary.map(|rotary| [rotary.interleaved, rotary.ids]),
+            normalized: a.cosine.is_some(),
+            head_scale: !keys && a.cosine.is_some_and(|cosine| cosine.head_scale),
+            projected: !keys && a.general.is_some(),
+        };
+        Self {
+            elements: vec![(Binding::Q, read), (Binding::O, write)],
+            preparation: Some(preparation),
+            ..Self::empty(Kernel::Prepare)
         }
     }
 
@@ -290,6 +330,8 @@ impl KernelSpec {
             || self.sink
             || self.table
             || self.packed
+            || self.preparation.is_some_and(|x| x.rotary.is_some() || x.head_scale || x.projected)
+            || self.scores.iter().any(|(_, slot)| *slot == relative::SLOT)
             || self.blocks.is_some()
             || self.masks.contains(&segments::SLOT)
             || self.is_additive()
@@ -353,6 +395,7 @@ impl KernelSpec {
             Kernel::FusedForward
             | Kernel::FusedForwardSubgroup
             | Kernel::Classify
+            | Kernel::Prepare
             | Kernel::Matmul => {}
         }
         list.extend(self.carry.then_some((Binding::Carry, ReadWrite)));
@@ -417,6 +460,21 @@ impl fmt::Display for KernelSpec {
             Capture::At(WeightsAt::AfterBias) => Some("biased"),
             Capture::At(WeightsAt::Probabilities) => Some("weights"),
         };
+        if let Some(x) = self.preparation {
+            let [interleaved, ids] = x.rotary.unwrap_or_default();
+            let words = [
+                (x.keys, "k"),
+                (!x.keys, "q"),
+                (x.rotary.is_some(), if interleaved { "interleaved" } else { "halves" }),
+                (ids, "ids"),
+                (x.normalized, "cosine"),
+                (x.head_scale, "head_scale"),
+                (x.projected, "general"),
+            ];
+            for (_, word) in words.iter().filter(|(on, _)| *on) {
+                write!(f, "/{word}")?;
+            }
+        }
         let flags = [
             self.sink.then_some("sink"),
             self.lse.then_some("lse"),

@@ -161,7 +161,7 @@ impl BlockSize {
         let span = |what: &'static str, operand, heads: u32, seq: u32, dim: u32, by_keys| Bound {
             what,
             bytes: problem
-                .strides(operand)
+                .read_strides(operand)
                 // Where packed sequences lie is known on the GPU only: all rows are bound.
                 .span(
                     if a.packed.is_some() { 1 } else { self.batch.into() },
@@ -169,7 +169,7 @@ impl BlockSize {
                     u64::from(a.packed.map_or(seq, |_| problem.extent(operand).1).max(1)),
                     dim.into(),
                 )
-                .and_then(|n| n.checked_mul(a.dtype.bytes())),
+                .and_then(|n| n.checked_mul(problem.read_dtype(operand).bytes())),
             limit,
             by_keys,
         };

@@ -7,6 +7,7 @@ mod capabilities;
 mod classify;
 mod plan;
 mod policy;
+mod prepare;
 pub mod tuning;
 
 pub use block::{Block, BlockSize};
@@ -15,3 +16,4 @@ pub use classify::Classify;
 pub(crate) use plan::operand_of;
 pub use plan::{BlocksPlan, FusedPlan, Plan, Schedule, Scratch, StagedPlan};
 pub use policy::{Checks, Path, Policy, SelfTest};
+pub use prepare::Prepare;

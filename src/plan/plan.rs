@@ -5,7 +5,7 @@ use std::fmt;
 use crate::error::{Error, Rejection, Result};
 use crate::feature::mask::Blocks;
 use crate::kernel::{Binding, BlockTable, Element, KernelSpec, Resources, RowTile, Width};
-use crate::plan::{BlockSize, Capabilities, Checks, Classify, Path, Policy, tuning};
+use crate::plan::{BlockSize, Capabilities, Checks, Classify, Path, Policy, Prepare, tuning};
 use crate::problem::{Attention, Operand, Problem};
 use crate::tensor::{DType, Strides};
 
@@ -24,6 +24,7 @@ use crate::tensor::{DType, Strides};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     problem: Problem,
+    prepare: Vec<Prepare>,
     schedule: Schedule,
     rejections: Vec<Rejection>,
 }
@@ -107,6 +108,14 @@ impl Plan {
         refused: &dyn Fn(&KernelSpec) -> Option<Rejection>,
     ) -> Result<Self> {
         let mut rejections = Vec::new();
+        let unsupported = |rejections| Error::unsupported(problem.to_string(), rejections);
+        let mut prepare = Prepare::all(problem, caps).map_err(|x| unsupported(vec![x]))?;
+        for step in &mut prepare {
+            step.kernel.unchecked = policy.checks.are_off();
+        }
+        if let Some(rejection) = prepare.iter().find_map(|step| refused(&step.kernel)) {
+            return Err(unsupported(vec![rejection]));
+        }
         for candidate in Candidate::ALL {
             if policy.path != Path::Auto && policy.path != candidate.path() {
                 continue;
@@ -115,12 +124,19 @@ impl Plan {
             match schedule.map(|schedule| schedule.compiled(policy.checks)) {
                 Ok(schedule) => match schedule.kernels().into_iter().find_map(refused) {
                     Some(rejection) => rejections.push(rejection),
-                    None => return Ok(Self { problem: problem.clone(), schedule, rejections }),
+                    None => {
+                        return Ok(Self {
+                            problem: problem.clone(),
+                            prepare,
+                            schedule,
+                            rejections,
+                        });
+                    }
                 },
                 Err(rejection) => rejections.push(rejection),
             }
         }
-        Err(Error::unsupported(problem.to_string(), rejections))
+        Err(unsupported(rejections))
     }
 
     /// Plans the building of a block table from every mask of a problem that is data or a function.
@@ -148,7 +164,8 @@ impl Plan {
         check_resources(&kernel, caps).map_err(refuse)?;
         let classify = Classify { kernel, blocks, scan: blocks.rows };
         let schedule = Schedule::Blocks(Box::new(BlocksPlan { classify, block }));
-        Ok(Self { problem: problem.clone(), schedule, rejections: Vec::new() })
+        let problem = problem.clone();
+        Ok(Self { problem, prepare: Vec::new(), schedule, rejections: Vec::new() })
     }
 
     /// The problem that is planned.
@@ -210,7 +227,18 @@ impl Plan {
 
     /// The kernel variants that will run, in order.
     pub fn kernels(&self) -> Vec<&KernelSpec> {
-        self.schedule.kernels()
+        let prepare = self.prepare.iter().map(|step| &step.kernel);
+        prepare.chain(self.schedule.kernels()).collect()
+    }
+
+    /// What is done to q and k first.
+    pub fn prepare(&self) -> &[Prepare] {
+        &self.prepare
+    }
+
+    /// Bytes of the f32 copies of q and k that a bound plan holds.
+    pub fn prepared_bytes(&self) -> u64 {
+        self.prepare.iter().map(|step| step.bytes).sum()
     }
 
     /// The same kernels for a smaller call of the same features: what the self-test runs.
@@ -236,7 +264,11 @@ impl Plan {
                 staged.scratch = Scratch::new(&problem, &block, caps);
             }
         }
-        Ok(Self { problem, schedule, rejections: Vec::new() })
+        let mut prepare = Prepare::all(&problem, caps).map_err(refuse)?;
+        for (small, step) in prepare.iter_mut().zip(&self.prepare) {
+            small.kernel = step.kernel.clone();
+        }
+        Ok(Self { problem, prepare, schedule, rejections: Vec::new() })
     }
 }
 
@@ -266,7 +298,7 @@ impl Schedule {
         self
     }
 
-    fn kernels(&self) -> Vec<&KernelSpec> {
+    pub(crate) fn kernels(&self) -> Vec<&KernelSpec> {
         match self {
             Self::Fused(fused) => {
                 fused.classify.iter().map(|x| &x.kernel).chain([&fused.kernel]).collect()
@@ -407,17 +439,18 @@ impl Scratch {
 fn element_of(problem: &Problem, operand: Operand, caps: &Capabilities) -> Element {
     let a = problem.attention();
     let s = a.shape;
+    let dtype = problem.read_dtype(operand);
     let (heads, seq, dim) = match operand {
         Operand::Q => (s.heads_q, s.seq_q, s.dim_qk),
         Operand::K => (s.heads_kv, s.seq_kv, s.dim_qk),
         Operand::V => (s.heads_kv, s.seq_kv, s.dim_v),
         _ => (s.heads_q, s.seq_q, s.dim_v),
     };
-    let Strides { batch, head, row } = problem.strides(operand);
+    let Strides { batch, head, row } = problem.read_strides(operand);
     let steps = [(batch, s.batch), (head, heads), (row, seq)];
     let aligned = steps.iter().all(|&(stride, n)| n <= 1 || stride % 4 == 0);
     let width = if aligned && dim % 4 == 0 { Width::Vec4 } else { Width::Single };
-    Element { dtype: a.dtype, native_f16: a.dtype == DType::F16 && caps.shader_f16, width }
+    Element { dtype, native_f16: dtype == DType::F16 && caps.shader_f16, width }
 }
 
 fn check_resources(spec: &KernelSpec, caps: &Capabilities) -> Result<(), Rejection> {
@@ -462,6 +495,9 @@ impl fmt::Display for Plan {
             f,
             "  blocks  {blocks} of at most {batch} sequences x {heads} heads x {rows} rows, {keys} keys at a time"
         )?;
+        if !self.prepare.is_empty() {
+            writeln!(f, "  copies  {} B of q and k in f32", self.prepared_bytes())?;
+        }
         write!(f, "  scratch {} B", self.workspace_bytes())
     }
 }

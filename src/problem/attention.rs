@@ -8,7 +8,8 @@ use crate::feature::custom::{CustomMask, CustomScore};
 use crate::feature::inner::{Activation, Inner};
 use crate::feature::mask::{Blocks, Window};
 use crate::feature::normalize::Normalizer;
-use crate::feature::score::Alibi;
+use crate::feature::prepare::{Cosine, Rotary};
+use crate::feature::score::{Alibi, Relative};
 use crate::problem::Problem;
 use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape};
 
@@ -57,7 +58,7 @@ pub struct Attention {
     pub shape: Shape,
     /// Storage type of q, k, v and o.
     pub dtype: DType,
-    /// Factor on q·k; `None` is 1/√dim_qk, and 1 for additive scores.
+    /// Factor on q·k; `None` is 1/√dim_qk for dot products and 1 for other scores.
     pub scale: Option<Scalar>,
     /// No key after the diagonal of the given alignment.
     pub causal: Option<Align>,
@@ -65,6 +66,15 @@ pub struct Attention {
     pub window: Option<(Window, Align)>,
     /// How q and k make a score.
     pub inner: Inner,
+    /// Rotation of q and k by position, before anything else.
+    pub rotary: Option<Rotary>,
+    /// Cosine similarity in place of the dot product.
+    pub cosine: Option<Cosine>,
+    /// The general score qᵀ W k: channels of q, where W `[dim_q, dim_qk]` comes with the tensors as
+    /// `score_matrix`. q is then `[batch, heads_q, seq_q, dim_q]`.
+    pub general: Option<u32>,
+    /// A bias by relative position; its table comes with the tensors as `relative`.
+    pub relative: Option<Relative>,
     /// How scores become weights.
     pub normalizer: Normalizer,
     /// Cap on scaled scores, > 0.
@@ -120,6 +130,10 @@ impl Attention {
             causal: None,
             window: None,
             inner: Inner::Product,
+            rotary: None,
+            cosine: None,
+            general: None,
+            relative: None,
             normalizer: Normalizer::Softmax,
             softcap: None,
             mask: None,
@@ -180,6 +194,32 @@ impl Attention {
     pub fn additive_leaky(mut self, slope: f32) -> Self {
         let activation = Activation::LeakyRelu { slope: Scalar(slope) };
         self.inner = Inner::Sum { activation, inner_scale: Scalar(1.0) };
+        self
+    }
+
+    /// Rotates q and k by position; tables of angles come with the tensors.
+    pub fn rotary(mut self, rotary: Rotary) -> Self {
+        self.rotary = Some(rotary);
+        self
+    }
+
+    /// Scores by cosine similarity: both rows are brought to length 1 (or divided by `eps` where they are
+    /// shorter) first. The scale is then 1 unless it is given.
+    pub fn cosine(mut self, eps: f32, head_scale: bool) -> Self {
+        self.cosine = Some(Cosine { eps: Scalar(eps), head_scale });
+        self
+    }
+
+    /// Scores by qᵀ W k (Luong et al., 2015); q has `dim_q` channels, W `[dim_q, dim_qk]` comes with the
+    /// tensors. The scale is then 1 unless it is given.
+    pub fn general(mut self, dim_q: u32) -> Self {
+        self.general = Some(dim_q);
+        self
+    }
+
+    /// Adds a bias by relative position from a table `[heads_q, left + 1 + right]`.
+    pub fn relative(mut self, relative: Relative) -> Self {
+        self.relative = Some(relative);
         self
     }
 

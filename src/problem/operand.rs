@@ -37,6 +37,18 @@ pub enum Operand {
     CuSeqlensKv,
     /// Weights of the additive score.
     ScoreV,
+    /// Cosines of the rotary angles.
+    RotaryCos,
+    /// Sines of the rotary angles.
+    RotarySin,
+    /// Factors of the cosine score.
+    HeadScale,
+    /// Matrix of the general score.
+    ScoreMatrix,
+    /// Biases by relative position.
+    Relative,
+    /// Rotary positions.
+    Positions,
     /// Segment ids of query rows.
     SegmentsQ,
     /// Segment ids of keys.
@@ -67,6 +79,12 @@ impl Operand {
             Self::CuSeqlensQ => "cu_seqlens_q",
             Self::CuSeqlensKv => "cu_seqlens_kv",
             Self::ScoreV => "score_v",
+            Self::RotaryCos => "rotary_cos",
+            Self::RotarySin => "rotary_sin",
+            Self::HeadScale => "head_scale",
+            Self::ScoreMatrix => "score_matrix",
+            Self::Relative => "relative",
+            Self::Positions => "positions",
             Self::SegmentsQ => "segments_q",
             Self::SegmentsKv => "segments_kv",
             Self::Blocks => "blocks",

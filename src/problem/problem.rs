@@ -11,10 +11,10 @@ use crate::feature::normalize::Normalizer;
 use crate::feature::score::{Bias, Gumbel, Scale, Score, Softcap};
 use crate::feature::{Operands, Position};
 use crate::problem::validate::{
-    check_normalizer, check_packed, distinct, resolve_align, resolve_strides,
+    check_normalizer, check_packed, check_prepare, distinct, resolve_align, resolve_strides,
 };
 use crate::problem::{Attention, Operand, WeightsAt};
-use crate::tensor::{Scalar, Strides};
+use crate::tensor::{DType, Layout, Scalar, Strides};
 
 /// A validated attention call: every default resolved, every conflict refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,8 +31,10 @@ impl Problem {
         let shape = a.shape;
         shape.validate()?;
         let usual = match a.inner {
-            Inner::Product => 1.0 / (shape.dim_qk as f32).sqrt(),
-            Inner::Sum { .. } => 1.0,
+            Inner::Product if a.cosine.is_none() && a.general.is_none() => {
+                1.0 / (shape.dim_qk as f32).sqrt()
+            }
+            _ => 1.0,
         };
         let scale = a.scale.unwrap_or(Scalar(usual));
         if !scale.get().is_finite() {
@@ -54,6 +56,7 @@ impl Problem {
             blocks.validate(&shape)?;
         }
         check_normalizer(a)?;
+        check_prepare(a)?;
         a.custom_scores.iter().try_for_each(|score| score.validate("score"))?;
         a.custom_masks.iter().try_for_each(|mask| mask.validate("mask"))?;
         distinct("score", a.custom_scores.iter().map(|score| score.slot()))?;
@@ -91,6 +94,45 @@ impl Problem {
         }
     }
 
+    /// Channels of a row of q, k, v or o as the caller has it.
+    pub fn dim(&self, operand: Operand) -> u32 {
+        let a = &self.attention;
+        match operand {
+            Operand::Q => a.general.unwrap_or(a.shape.dim_qk),
+            Operand::K => a.shape.dim_qk,
+            _ => a.shape.dim_v,
+        }
+    }
+
+    /// Whether an operand is rotated, projected or normalised before it meets the other: kernels then
+    /// read an f32 copy without gaps.
+    pub fn prepares(&self, operand: Operand) -> bool {
+        let a = &self.attention;
+        match operand {
+            Operand::Q => a.rotary.is_some() || a.cosine.is_some() || a.general.is_some(),
+            Operand::K => a.rotary.is_some() || a.cosine.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Strides of an operand as kernels that make scores read it.
+    pub(crate) fn read_strides(&self, operand: Operand) -> Strides {
+        let s = self.attention.shape;
+        let (heads, seq) = match operand {
+            Operand::Q => (s.heads_q, s.seq_q),
+            _ => (s.heads_kv, s.seq_kv),
+        };
+        if self.prepares(operand) {
+            return Layout::Bhsd.strides(heads, seq, s.dim_qk);
+        }
+        self.strides(operand)
+    }
+
+    /// Storage type of an operand as kernels that make scores read it.
+    pub(crate) fn read_dtype(&self, operand: Operand) -> DType {
+        if self.prepares(operand) { DType::F32 } else { self.attention.dtype }
+    }
+
     /// Alignment of the diagonal of causal mask and window.
     pub fn align(&self) -> Align {
         self.align.unwrap_or(Align::TopLeft)
@@ -114,7 +156,7 @@ impl Problem {
         };
         let (batch, heads) = (u64::from(s.batch), u64::from(s.heads_q));
         let mut list = vec![
-            span(Operand::Q, s.heads_q, s.dim_qk),
+            span(Operand::Q, s.heads_q, self.dim(Operand::Q)),
             span(Operand::K, s.heads_kv, s.dim_qk),
             span(Operand::V, s.heads_kv, s.dim_v),
             span(Operand::O, s.heads_q, s.dim_v),
@@ -132,6 +174,12 @@ impl Problem {
             (Operand::CuSeqlensQ, a.packed.map(|_| batch + 1)),
             (Operand::CuSeqlensKv, a.packed.map(|_| batch + 1)),
             (Operand::ScoreV, a.inner.is_sum().then_some(s.dim_qk.into())),
+            (Operand::RotaryCos, a.rotary.map(|x| u64::from(x.table_rows) * u64::from(x.dim / 2))),
+            (Operand::RotarySin, a.rotary.map(|x| u64::from(x.table_rows) * u64::from(x.dim / 2))),
+            (Operand::HeadScale, a.cosine.filter(|x| x.head_scale).map(|_| heads)),
+            (Operand::ScoreMatrix, a.general.map(|d| u64::from(d) * u64::from(s.dim_qk))),
+            (Operand::Relative, a.relative.map(|x| heads * x.width())),
+            (Operand::Positions, a.rotary.filter(|x| x.ids).map(|_| batch * u64::from(s.seq_q))),
             (Operand::SegmentsQ, a.segments.then_some(batch * u64::from(s.seq_q))),
             (Operand::SegmentsKv, a.segments.then_some(batch * u64::from(s.seq_kv))),
             (Operand::Blocks, a.blocks.map(|blocks| blocks.words(&s))),
@@ -150,6 +198,9 @@ impl Problem {
         }
         if let Some(shape) = a.bias {
             chain.push(Box::new(Bias(shape)));
+        }
+        if let Some(relative) = a.relative {
+            chain.push(Box::new(relative));
         }
         if let Some(alibi) = a.alibi {
             chain.push(Box::new(alibi));
@@ -304,6 +355,13 @@ impl Problem {
                 words.push(format!("leaky({:?},{:?})", slope.get(), inner_scale.get()));
             }
         }
+        words.extend(a.rotary.map(|r| {
+            let kind = if r.interleaved { "interleaved" } else { "halves" };
+            format!("rotary({},{kind}{})", r.dim, if r.ids { ",ids" } else { "" })
+        }));
+        words.extend(a.cosine.map(|c| format!("cosine({:e})", c.eps.get())));
+        words.extend(a.general.map(|d| format!("general({d})")));
+        words.extend(a.relative.map(|r| format!("relative({},{},{})", r.left, r.right, r.offset)));
         words.extend(match a.normalizer {
             Normalizer::Softmax => None,
             Normalizer::Relu { power, divisor } => {

@@ -8,7 +8,7 @@ use crate::feature::align::{Align, MAX_OFFSET};
 use crate::feature::inner::{Activation, Inner};
 use crate::feature::normalize::Normalizer;
 use crate::problem::Attention;
-use crate::tensor::{Layout, MAX_SEQ, Strides};
+use crate::tensor::{Layout, MAX_DIM, MAX_SEQ, Strides};
 
 /// Two functions of one name would be one function.
 pub(super) fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<()> {
@@ -50,6 +50,53 @@ pub(super) fn check_normalizer(a: &Attention) -> Result<()> {
     Ok(())
 }
 
+/// What happens to q and k first, and biases by relative position.
+pub(super) fn check_prepare(a: &Attention) -> Result<()> {
+    let s = a.shape;
+    if let Some(dim_q) = a.general {
+        if dim_q == 0 || dim_q > MAX_DIM {
+            return Err(Error::invalid("general dim_q", dim_q, format!("1..={MAX_DIM}")));
+        }
+        if a.cosine.is_some() {
+            return Err(Error::invalid("cosine", "a general score", "one score function"));
+        }
+    }
+    if let Some(rotary) = a.rotary {
+        rotary.validate(a.general.unwrap_or(s.dim_qk), s.dim_qk)?;
+        let new = s.seq_kv.saturating_sub(rotary.keys_from);
+        if rotary.ids && new > s.seq_q {
+            let found = format!("{new} keys from keys_from on");
+            return Err(Error::invalid("rotary ids", found, format!("at most seq_q, {}", s.seq_q)));
+        }
+        let last = |start: u32, n: u32| u64::from(start) + u64::from(n);
+        let reach = last(rotary.q_start, s.seq_q).max(last(rotary.k_start, new));
+        if !rotary.ids && reach > u64::from(rotary.table_rows) {
+            let wanted = format!("at least {reach}, the last position and 1");
+            return Err(Error::invalid("rotary table_rows", rotary.table_rows, wanted));
+        }
+        if rotary.table_rows == 0 {
+            return Err(Error::invalid("rotary table_rows", 0, "at least 1"));
+        }
+    }
+    if let Some(cosine) = a.cosine {
+        let eps = cosine.eps.get();
+        if !(eps >= 0.0 && eps.is_finite()) {
+            return Err(Error::invalid("cosine eps", eps, "a finite number >= 0"));
+        }
+        if a.inner.is_sum() {
+            return Err(Error::invalid("cosine", "an additive score", "one score function"));
+        }
+    }
+    if let Some(relative) = a.relative {
+        let most = u64::from(s.heads_q).saturating_mul(relative.width());
+        if most > 1 << 24 || relative.offset.unsigned_abs() > MAX_OFFSET.unsigned_abs() {
+            let found = format!("{relative:?}");
+            return Err(Error::invalid("relative", found, "at most 2^24 entries, offset 2^28"));
+        }
+    }
+    Ok(())
+}
+
 /// Packed sequences bring their own lengths, have no layout by batch, and return no weights.
 pub(super) fn check_packed(a: &Attention) -> Result<()> {
     let Some(packed) = a.packed else { return Ok(()) };
@@ -57,6 +104,9 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
         |argument: &str, wanted: &str| Err(Error::invalid(argument, "packed sequences", wanted));
     if a.kv_lengths || a.q_lengths {
         return refuse("lengths", "no length tables: cu_seqlens give the lengths");
+    }
+    if a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() {
+        return refuse("rotary, cosine or general", "none of them: q and k as they meet");
     }
     if a.segments {
         return refuse("segments", "no segments: packed sequences do not see each other");
@@ -103,7 +153,7 @@ pub(super) fn resolve_strides(a: &Attention) -> Result<[Strides; 4]> {
         None => (s.batch, s.seq_q, s.seq_kv),
     };
     let tensors = [
-        ("q", a.layout_q, s.heads_q, rows_q, s.dim_qk),
+        ("q", a.layout_q, s.heads_q, rows_q, a.general.unwrap_or(s.dim_qk)),
         ("k", a.layout_k, s.heads_kv, rows_kv, s.dim_qk),
         ("v", a.layout_v, s.heads_kv, rows_kv, s.dim_v),
         ("o", a.layout_o, s.heads_q, rows_q, s.dim_v),

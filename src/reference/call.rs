@@ -18,24 +18,36 @@ pub(super) struct Call<'a> {
     pub(super) problem: &'a Problem,
     pub(super) operands: &'a Operands<'a>,
     inputs: &'a Inputs<'a>,
+    prepared: &'a [Option<Vec<f64>>; 2],
     scores: Vec<Box<dyn Score>>,
     masks: Vec<Box<dyn Mask>>,
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(problem: &'a Problem, inputs: &'a Inputs<'a>) -> Self {
+    pub(super) fn new(
+        problem: &'a Problem,
+        inputs: &'a Inputs<'a>,
+        prepared: &'a [Option<Vec<f64>>; 2],
+    ) -> Self {
         let (scores, masks) = (problem.scores(), problem.masks());
-        Self { problem, operands: &inputs.operands, inputs, scores, masks }
+        Self { problem, operands: &inputs.operands, inputs, prepared, scores, masks }
     }
 
     /// The row of q at a position, `[dim_qk]`.
     pub(super) fn q(&self, at: &Position) -> &'a [f64] {
-        self.row(Operand::Q, self.inputs.q, at, [at.head, at.row], self.dims().0)
+        match &self.prepared[0] {
+            Some(values) => self.prepared_row(values, Operand::Q, at, [at.head, at.row]),
+            None => self.row(Operand::Q, self.inputs.q, at, [at.head, at.row], self.dims().0),
+        }
     }
 
     /// The row of k at a position's key, `[dim_qk]`.
     pub(super) fn k(&self, at: &Position) -> &'a [f64] {
-        self.row(Operand::K, self.inputs.k, at, [self.head_kv(at), at.key], self.dims().0)
+        let place = [self.head_kv(at), at.key];
+        match &self.prepared[1] {
+            Some(values) => self.prepared_row(values, Operand::K, at, place),
+            None => self.row(Operand::K, self.inputs.k, at, place, self.dims().0),
+        }
     }
 
     /// The row of v at a position's key, `[dim_v]`.
@@ -101,6 +113,19 @@ impl<'a> Call<'a> {
             self.score(product(&at), &at, stage, &round)
         };
         (0..self.problem.attention().shape.seq_kv).map(&mut score).collect()
+    }
+
+    /// A row of a prepared copy.
+    fn prepared_row(
+        &self,
+        values: &'a [f64],
+        operand: Operand,
+        at: &Position,
+        [head, row]: [u32; 2],
+    ) -> &'a [f64] {
+        let strides = self.problem.read_strides(operand);
+        let start = strides.index(at.batch.into(), head.into(), row.into()) as usize;
+        &values[start..start + self.dims().0 as usize]
     }
 
     /// A row of `values`; empty where a packed tensor does not hold it.

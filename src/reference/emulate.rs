@@ -46,7 +46,8 @@ const TILE: usize = 32;
 /// # Errors
 /// An invalid-argument error that names the tensor whose length does not fit the problem.
 pub fn emulate(problem: &Problem, inputs: &Inputs<'_>, order: Order) -> Result<Outputs> {
-    over_rows(problem, inputs, |call, batch, head, row| {
+    let round = |x: f64| f64::from(x as f32);
+    over_rows(problem, inputs, round, |call, batch, head, row| {
         emulate_row(call, problem.position(batch, head, row, call.operands), order)
     })
 }

@@ -8,10 +8,12 @@
 mod call;
 mod emulate;
 mod oracle;
+mod prepare;
 
 pub use call::sees;
 pub use emulate::{Order, emulate};
 pub use oracle::attend;
+pub use prepare::prepare;
 
 use crate::error::{Error, Result};
 use crate::feature::Operands;
@@ -70,6 +72,12 @@ impl Inputs<'_> {
                 Operand::CuSeqlensQ => (x.cu_seqlens_q.len(), true),
                 Operand::CuSeqlensKv => (x.cu_seqlens_kv.len(), true),
                 Operand::ScoreV => (x.score_v.len(), true),
+                Operand::RotaryCos => (x.rotary_cos.len(), true),
+                Operand::RotarySin => (x.rotary_sin.len(), true),
+                Operand::HeadScale => (x.head_scale.len(), true),
+                Operand::ScoreMatrix => (x.score_matrix.len(), true),
+                Operand::Relative => (x.relative.len(), true),
+                Operand::Positions => (x.positions.len(), true),
                 Operand::SegmentsQ => (x.segments_q.len(), true),
                 Operand::SegmentsKv => (x.segments_kv.len(), true),
                 Operand::Blocks => (x.blocks.len(), true),
@@ -93,11 +101,17 @@ fn length(n: u64) -> String {
 }
 
 /// Computes every row with `row`, in parallel, into gapless outputs.
-fn over_rows<F>(problem: &Problem, inputs: &Inputs<'_>, row: F) -> Result<Outputs>
+fn over_rows<F>(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    round: impl Fn(f64) -> f64,
+    row: F,
+) -> Result<Outputs>
 where
     F: Fn(&Call<'_>, u32, u32, u32) -> Row + Sync,
 {
     inputs.validate(problem)?;
+    let prepared = [Operand::Q, Operand::K].map(|x| prepare(problem, inputs, x, &round));
     let s = problem.attention().shape;
     let rows = s.rows();
     let mut o = reserve("o", rows * u64::from(s.dim_v))?;
@@ -113,7 +127,7 @@ where
         let done: Vec<Row> = slice
             .into_par_iter()
             .map_init(
-                || Call::new(problem, inputs),
+                || Call::new(problem, inputs, &prepared),
                 |call, r| {
                     let (batch, head) = (r / (heads * seq_q), r / seq_q % heads);
                     row(call, batch as u32, head as u32, (r % seq_q) as u32)

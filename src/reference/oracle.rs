@@ -33,9 +33,14 @@ use crate::reference::{Inputs, Outputs, over_rows};
 /// # Errors
 /// An invalid-argument error that names the tensor whose length does not fit the problem.
 pub fn attend(problem: &Problem, inputs: &Inputs<'_>) -> Result<Outputs> {
-    over_rows(problem, inputs, |call, batch, head, row| {
-        attend_row(call, problem.position(batch, head, row, call.operands))
-    })
+    over_rows(
+        problem,
+        inputs,
+        |x| x,
+        |call, batch, head, row| {
+            attend_row(call, problem.position(batch, head, row, call.operands))
+        },
+    )
 }
 
 fn attend_row(call: &Call<'_>, mut at: Position) -> Row {

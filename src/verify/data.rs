@@ -11,6 +11,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::feature::Operands;
 use crate::feature::inner::Inner;
 use crate::feature::mask::Blocks;
+use crate::feature::prepare::{RotaryScaling, rotary_tables};
 use crate::feature::score::standard_slopes;
 use crate::problem::{Attention, Operand, Problem};
 use crate::reference::{Inputs, sees};
@@ -92,6 +93,18 @@ pub struct CaseData {
     pub cu_seqlens_kv: Vec<u32>,
     /// Weights of the additive score, `[dim_qk]`, f32 values.
     pub score_v: Vec<f64>,
+    /// Cosines of the rotary angles, `[table_rows, dim / 2]`, f32 values.
+    pub rotary_cos: Vec<f64>,
+    /// Sines of the rotary angles, `[table_rows, dim / 2]`, f32 values.
+    pub rotary_sin: Vec<f64>,
+    /// Factors of the cosine score, `[heads_q]`, f32 values.
+    pub head_scale: Vec<f64>,
+    /// Matrix of the general score, `[dim_q, dim_qk]`, f32 values.
+    pub score_matrix: Vec<f64>,
+    /// Biases by relative position, `[heads_q, left + 1 + right]`, f32 values.
+    pub relative: Vec<f64>,
+    /// Rotary positions, `[batch, seq_q]`.
+    pub positions: Vec<u32>,
     /// Segment id of each query row, `[batch, seq_q]`.
     pub segments_q: Vec<u32>,
     /// Segment id of each key, `[batch, seq_kv]`.
@@ -122,7 +135,8 @@ impl CaseData {
             let values: Vec<f64> = rows.map(|x| a.dtype.round(x)).collect();
             scatter(&values, problem.strides(operand), sizes)
         };
-        data.q = fill(Operand::Q, s.heads_q, s.seq_q, s.dim_qk, &|d| factor * d.normal());
+        data.q =
+            fill(Operand::Q, s.heads_q, s.seq_q, problem.dim(Operand::Q), &|d| factor * d.normal());
         data.k = fill(Operand::K, s.heads_kv, s.seq_kv, s.dim_qk, &|d| factor * d.normal());
         data.v = fill(Operand::V, s.heads_kv, s.seq_kv, s.dim_v, &|d| options.values * d.signed());
         if options.poison && a.packed.is_none() {
@@ -149,6 +163,12 @@ impl CaseData {
             cu_seqlens_q: &self.cu_seqlens_q,
             cu_seqlens_kv: &self.cu_seqlens_kv,
             score_v: &self.score_v,
+            rotary_cos: &self.rotary_cos,
+            rotary_sin: &self.rotary_sin,
+            head_scale: &self.head_scale,
+            score_matrix: &self.score_matrix,
+            relative: &self.relative,
+            positions: &self.positions,
             segments_q: &self.segments_q,
             segments_kv: &self.segments_kv,
             blocks: &self.blocks,
@@ -191,6 +211,27 @@ impl CaseData {
             let weight = |_| DType::F32.round(draw.signed());
             data.score_v = (0..s.dim_qk).map(weight).collect();
         }
+        if let Some(rotary) = a.rotary {
+            let (cos, sin) = rotary_tables(rotary.dim, 1e4, RotaryScaling::None, rotary.table_rows);
+            data.rotary_cos = cos.into_iter().map(f64::from).collect();
+            data.rotary_sin = sin.into_iter().map(f64::from).collect();
+            if rotary.ids {
+                let id = |_| (draw.unit() * f64::from(rotary.table_rows)) as u32;
+                data.positions = (0..s.batch * s.seq_q).map(id).collect();
+            }
+        }
+        if a.cosine.is_some_and(|cosine| cosine.head_scale) {
+            data.head_scale = (0..s.heads_q).map(|_| DType::F32.round(8.0 * draw.unit())).collect();
+        }
+        if let Some(dim_q) = a.general {
+            let n = dim_q * s.dim_qk;
+            let size = 1.0 / f64::from(s.dim_qk).sqrt();
+            data.score_matrix = (0..n).map(|_| DType::F32.round(size * draw.normal())).collect();
+        }
+        if let Some(relative) = a.relative {
+            let n = u64::from(s.heads_q) * relative.width();
+            data.relative = (0..n).map(|_| DType::F32.round(draw.normal())).collect();
+        }
         if a.segments {
             data.segments_q = draw.segments(s.batch, s.seq_q);
             data.segments_kv = draw.segments(s.batch, s.seq_kv);
@@ -216,7 +257,7 @@ impl CaseData {
         for b in 0..s.batch {
             let (q_len, _) = problem.lengths(b, &self.operands());
             for (h, row) in (0..s.heads_q).flat_map(|h| (q_len..s.seq_q).map(move |r| (h, r))) {
-                spoil(&mut self.q[place(q, b, h, row, s.dim_qk)], row);
+                spoil(&mut self.q[place(q, b, h, row, problem.dim(Operand::Q))], row);
             }
             for (h, key) in (0..s.heads_kv).flat_map(|h| (0..s.seq_kv).map(move |j| (h, j))) {
                 let index = (u64::from(b * s.heads_kv + h) * u64::from(s.seq_kv)) + u64::from(key);

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::device::Readback;
-use crate::engine::{BufferView, Engine, Table, Tensors};
+use crate::engine::{BufferView, Engine, HostTables, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::Operands;
 use crate::plan::Plan;
@@ -64,10 +64,9 @@ pub fn execute(
     let problem = plan.problem();
     inputs.validate(problem)?;
     let held = Held::new(engine, plan, inputs, placement)?;
-    let f32s = |values: &[f64]| -> Vec<f32> { values.iter().map(|&x| x as f32).collect() };
-    let x = &inputs.operands;
-    let tables = [x.alibi_slopes, x.sinks, x.score_v].map(f32s);
-    let tensors = held.tensors(problem, &inputs.operands, &tables);
+    let tables = HostTables::new(problem, &inputs.operands);
+    let mut tensors = held.tensors();
+    tables.set(&mut tensors);
     let bound = engine.bind(plan, &tensors)?;
     let run = || -> Result<Vec<Vec<u8>>> {
         let mut encoder = engine.device().create_command_encoder(&Default::default());
@@ -151,13 +150,8 @@ impl Held {
         encoder.copy_buffer_to_buffer(&self.poison, 0, buffer, 0, buffer.size());
     }
 
-    fn tensors<'a>(
-        &'a self,
-        problem: &Problem,
-        operands: &Operands<'a>,
-        tables: &'a [Vec<f32>; 3],
-    ) -> Tensors<'a> {
-        let a = problem.attention();
+    /// Every view; tables are still to be named.
+    fn tensors(&self) -> Tensors<'_> {
         let input = |operand: Operand| {
             let found = self.inputs.iter().find(|(o, _, _)| *o == operand);
             found.map(|(_, buffer, offset)| BufferView { buffer, offset: *offset })
@@ -167,30 +161,16 @@ impl Held {
             found.map(|x| BufferView { buffer: &x.buffer, offset: x.offset })
         };
         // Every problem has these four; the poison stands in for what cannot be missing.
-        let view = |found: Option<BufferView<'a>>| found.unwrap_or((&self.poison).into());
-        Tensors {
-            q: view(input(Operand::Q)),
-            k: view(input(Operand::K)),
-            v: view(input(Operand::V)),
-            o: view(output(Operand::O)),
-            lse: output(Operand::Lse),
-            weights: output(Operand::Weights),
-            mask: input(Operand::Mask),
-            bias: input(Operand::Bias),
-            alibi_slopes: a.alibi.map(|_| Table::F32(&tables[0])),
-            sinks: a.sinks.then_some(Table::F32(&tables[1])),
-            kv_lengths: a.kv_lengths.then_some(Table::U32(operands.kv_lengths)),
-            q_lengths: a.q_lengths.then_some(Table::U32(operands.q_lengths)),
-            offsets: problem.needs_offsets().then_some(Table::I32(operands.offsets)),
-            cu_seqlens_q: a.packed.map(|_| Table::U32(operands.cu_seqlens_q)),
-            cu_seqlens_kv: a.packed.map(|_| Table::U32(operands.cu_seqlens_kv)),
-            score_v: a.inner.is_sum().then_some(Table::F32(&tables[2])),
-            segments_q: a.segments.then_some(Table::U32(operands.segments_q)),
-            segments_kv: a.segments.then_some(Table::U32(operands.segments_kv)),
-            blocks: a.blocks.map(|_| Table::U32(operands.blocks)),
-            table: a.table.map(|_| Table::U32(operands.table)),
-            workspace: Some((&self.workspace).into()),
-        }
+        let [q, k, v] = [Operand::Q, Operand::K, Operand::V].map(input);
+        let or_poison = |found: Option<_>| found.unwrap_or_else(|| (&self.poison).into());
+        let mut tensors =
+            Tensors::new(or_poison(q), or_poison(k), or_poison(v), or_poison(output(Operand::O)));
+        tensors.lse = output(Operand::Lse);
+        tensors.weights = output(Operand::Weights);
+        tensors.mask = input(Operand::Mask);
+        tensors.bias = input(Operand::Bias);
+        tensors.workspace = Some((&self.workspace).into());
+        tensors
     }
 
     /// Decodes outputs and finds the first byte written outside them.

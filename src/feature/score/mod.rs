@@ -3,12 +3,14 @@
 pub mod alibi;
 pub mod bias;
 pub mod gumbel;
+pub mod relative;
 pub mod scale;
 pub mod softcap;
 
 pub use alibi::{Alibi, standard_slopes};
 pub use bias::Bias;
 pub use gumbel::Gumbel;
+pub use relative::{Relative, t5_bucket, t5_table};
 pub use scale::Scale;
 pub use softcap::Softcap;
 

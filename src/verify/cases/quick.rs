@@ -3,6 +3,8 @@
 use crate::feature::align::Align::{self, BottomRight, Offset, PerBatch, TopLeft};
 use crate::feature::mask::Blocks;
 use crate::feature::normalize::Normalizer;
+use crate::feature::prepare::Rotary;
+use crate::feature::score::Relative;
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout, Scalar, Shape};
 use crate::verify::cases::{Case, packed_qkv, padded};
@@ -18,7 +20,7 @@ pub(super) const POINTS: [WeightsAt; 4] =
 
 pub(super) fn cases() -> Vec<Case> {
     let groups = [shapes(), diagonals(), broadcasts(), scores(), lengths(), layouts(), shown()];
-    let more = [extremes(), combined(), sparse(), forms()];
+    let more = [extremes(), combined(), sparse(), forms(), prepared()];
     groups.into_iter().chain(more).flatten().collect()
 }
 
@@ -247,6 +249,42 @@ fn forms() -> Vec<Case> {
     cases.push(usual(additive.clone().normalizer(Normalizer::Sparsemax)));
     cases.push(usual(additive.clone().mask([1, 1, 67, 90]).with_lse()));
     cases.push(usual(additive.with_weights(WeightsAt::RawScores)));
+    cases
+}
+
+/// q and k that are rotated, projected or normalised first, and biases by relative position.
+fn prepared() -> Vec<Case> {
+    let base = || call(2, [4, 2], [35, 70], [24, 16]).with_lse();
+    let cached = Rotary { q_start: 35, keys_from: 35, k_start: 35, ..Rotary::new(24, 70) };
+    let ids = Rotary { ids: true, ..Rotary { keys_from: 40, ..Rotary::new(10, 50) } };
+    let hot = DataOptions { logits: 20.0, ..DataOptions::default() };
+    let poison = DataOptions { poison: true, ..DataOptions::default() };
+    let mut cases = Vec::new();
+    for (i, rotary) in
+        [Rotary::new(24, 70), Rotary::new(6, 99), cached, ids].into_iter().enumerate()
+    {
+        let dtype = DType::ALL[i % 3];
+        cases.push(usual(base().rotary(rotary).dtype(dtype)));
+        let interleaved = Rotary { interleaved: true, ..rotary };
+        cases.push(Case::new(base().rotary(interleaved).causal(Offset(35)).kv_lengths(), poison));
+        cases.push(usual(base().rotary(interleaved).layout(Layout::Bshd)));
+    }
+    for dim in [1, 3, 24, 65] {
+        let cosine = call(2, [4, 2], [35, 70], [dim, 16]).cosine(1e-6, dim > 3).with_lse();
+        cases.push(Case::new(cosine.clone().scale(10.0), hot));
+        cases.push(usual(padded(cosine.bias([1, 4, 35, 70]).dtype(DType::F16), 1)));
+        for dim_q in [5, 64] {
+            let general = call(2, [4, 2], [35, 70], [dim, 16]).general(dim_q).with_lse();
+            cases.push(usual(general.mask([2, 1, 1, 70]).dtype(DType::ALL[dim as usize % 3])));
+        }
+    }
+    let rotated = Rotary::new(12, 70);
+    cases.push(usual(base().general(13).rotary(rotated).with_weights(WeightsAt::RawScores)));
+    cases.push(usual(base().cosine(0.0, true).rotary(rotated).sinks()));
+    for (left, right, offset) in [(0, 0, 0), (34, 69, 0), (5, 3, 35), (100, 2, -7)] {
+        let relative = Relative { left, right, offset };
+        cases.push(usual(base().relative(relative).softcap(9.0).causal(Offset(35))));
+    }
     cases
 }
 

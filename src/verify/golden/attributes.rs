@@ -13,7 +13,7 @@ use crate::verify::golden::GoldenCase;
 pub(super) fn unsupported(case: &GoldenCase) -> Option<String> {
     let record = &case.record;
     let layout = match record.kind.as_str() {
-        "attention" => "bhsd",
+        "attention" | "attention_relative_bias" => "bhsd",
         "varlen" => "thd",
         "paged" => return Some("kind paged: there is no paged cache here".into()),
         kind => return Some(format!("kind {kind}: not an attention call")),
@@ -25,13 +25,12 @@ pub(super) fn unsupported(case: &GoldenCase) -> Option<String> {
         let value = record.attributes.get(key)?.as_str().unwrap_or("unknown");
         (!served.contains(&value)).then(|| format!("{key} {value}: not computed"))
     };
-    let scores = text("score", &["dot", "additive", "concat"]);
+    let scores = text("score", &["dot", "additive", "concat", "general", "cosine"]);
     let normalizers = ["softmax", "relu", "sigmoid", "sparsemax", "entmax15"];
     if let Some(what) = scores.or_else(|| text("normalizer", &normalizers)) {
         return Some(what);
     }
-    let rotary = record.attributes.contains_key("rotary");
-    rotary.then(|| "rotary: q and k are not rotated here".into())
+    None
 }
 
 /// Applies every attribute to a call; also the name of the array of offsets per sequence, if any.
@@ -50,6 +49,11 @@ pub(super) fn apply(
     }
     if matches!(text(case, "score"), Some("additive" | "concat")) {
         attention = attention.additive(number(case, "inner_scale")?.unwrap_or(1.0) as f32);
+    }
+    if text(case, "score") == Some("cosine") {
+        let head_scale = case.record.inputs.contains_key("head_scale");
+        let eps = number(case, "norm_eps")?.unwrap_or(0.0);
+        attention = attention.cosine(eps as f32, head_scale);
     }
     if let Some(cap) = number(case, "softcap")? {
         attention = attention.softcap(cap as f32);

@@ -1,6 +1,8 @@
 //! From the arrays of a recorded case to a call with its data and what is expected of it.
 
 use crate::error::{Error, Result};
+use crate::feature::prepare::Rotary;
+use crate::feature::score::{Relative, t5_table};
 use crate::problem::{Attention, Operand, Problem};
 use crate::tensor::{DType, Shape};
 use crate::verify::compare::Tolerance;
@@ -18,11 +20,22 @@ pub(super) fn load(case: &GoldenCase, precision: Precision) -> Result<Support> {
         return packed(reader);
     }
     let (q, k, v) = (reader.rows("q")?, reader.cached("k")?, reader.cached("v")?);
-    let attention = Attention::new(reader.shape(&q, &k, &v)?).dtype(reader.dtype()?);
+    let shape = reader.shape(&q, &k, &v)?;
+    let mut attention = Attention::new(shape).dtype(reader.dtype()?);
+    if case.record.inputs.contains_key("w_score") {
+        attention = attention.general(q.shape[3] as u32);
+    }
     let (mut attention, offsets) = apply(case, attention)?;
-    let tables = reader.tables(&mut attention, offsets.as_deref())?;
+    let mut tables = reader.tables(&mut attention, offsets.as_deref())?;
+    reader.rotary(&mut attention, &mut tables)?;
+    reader.relative(&mut attention, &mut tables)?;
     let problem = attention.validate().map_err(|e| reader.about(&e))?;
     let residue = reader.scale_residue(&problem)?;
+    // Where it is not q that scores are linear in, what the scale loses goes elsewhere.
+    let linear = !attention.inner.is_sum() && attention.cosine.is_none();
+    let (residue, elsewhere) = if linear { (residue, 1.0) } else { (1.0, residue) };
+    tables.score_v.iter_mut().for_each(|w| *w *= elsewhere);
+    tables.head_scale.iter_mut().for_each(|w| *w *= elsewhere);
     let round = |x: &f64| reader.round(*x, attention.dtype);
     let data = CaseData {
         q: q.values.iter().map(|x| round(&(x * residue))).collect(),
@@ -79,8 +92,8 @@ fn packed(mut reader: Reader<'_>) -> Result<Support> {
     Ok(Support::Supported(Box::new(Loaded { attention, data, expected, notes })))
 }
 
-struct Reader<'a> {
-    case: &'a GoldenCase,
+pub(super) struct Reader<'a> {
+    pub(super) case: &'a GoldenCase,
     arrays: Arrays,
     precision: Precision,
 }
@@ -97,7 +110,7 @@ impl Reader<'_> {
     }
 
     /// The array of an input role, if the case has that role.
-    fn input(&mut self, role: &str) -> Result<Option<Array>> {
+    pub(super) fn input(&mut self, role: &str) -> Result<Option<Array>> {
         let name = self.case.record.inputs.get(role);
         name.map(|name| self.arrays.get(name)).transpose()
     }
@@ -161,7 +174,8 @@ impl Reader<'_> {
         let size = |n: u64| {
             u32::try_from(n).map_err(|_| self.wrong("q, k or v", &[n], "sizes below 2^32"))
         };
-        if k.shape[0] != q.shape[0] || k.shape[3] != q.shape[3] {
+        let projected = self.case.record.inputs.contains_key("w_score");
+        if k.shape[0] != q.shape[0] || (k.shape[3] != q.shape[3] && !projected) {
             let wanted = format!("batch and dim of q, {:?}", q.shape);
             return Err(self.wrong("k", &k.shape, &wanted));
         }
@@ -175,7 +189,7 @@ impl Reader<'_> {
             heads_kv: size(k.shape[1])?,
             seq_q: size(q.shape[2])?,
             seq_kv: size(k.shape[2])?,
-            dim_qk: size(q.shape[3])?,
+            dim_qk: size(k.shape[3])?,
             dim_v: size(v.shape[3])?,
         })
     }
@@ -228,6 +242,12 @@ impl Reader<'_> {
         if let Some(weights) = self.input("score_v")? {
             data.score_v = self.floats(&weights);
         }
+        if let Some(matrix) = self.input("w_score")? {
+            data.score_matrix = self.floats(&matrix);
+        }
+        if let Some(factors) = self.input("head_scale")? {
+            data.head_scale = self.floats(&factors);
+        }
         if let Some(sinks) = self.input("sinks")? {
             attention.sinks = true;
             data.sinks = self.floats(&sinks);
@@ -247,11 +267,51 @@ impl Reader<'_> {
         Ok(data)
     }
 
-    fn floats(&self, array: &Array) -> Vec<f64> {
+    /// Rotation of q and of the new keys; those of the past are as they were stored.
+    fn rotary(&mut self, attention: &mut Attention, data: &mut CaseData) -> Result<()> {
+        let shape = attention.shape;
+        let past = match self.input("past_k")? {
+            Some(past) => past.shape[2] as u32,
+            None => 0,
+        };
+        let Some(parsed) = self.rotary_of(shape.batch, shape.seq_q, shape.dim_qk)? else {
+            return Ok(());
+        };
+        let rotary = Rotary { keys_from: past, ..parsed.rotary };
+        (data.rotary_cos, data.rotary_sin) = (parsed.cos, parsed.sin);
+        data.positions = parsed.positions;
+        *attention = attention.clone().rotary(rotary);
+        Ok(())
+    }
+
+    /// T5's bias: a learned table by buckets of relative position.
+    fn relative(&mut self, attention: &mut Attention, data: &mut CaseData) -> Result<()> {
+        let Some(table) = self.input("relative_table")? else { return Ok(()) };
+        let given = self.case.record.attributes.get("relative_bias");
+        let get = |key: &str| given.and_then(|x| x.get(key)).cloned().unwrap_or_default();
+        let wrong = |key: &str| {
+            let argument = format!("case {}, attribute relative_bias {key}", self.case.name);
+            Error::invalid(argument, get(key), "what T5 has")
+        };
+        if get("type") != "t5" {
+            return Err(wrong("type"));
+        }
+        let bidirectional = get("bidirectional").as_bool().ok_or_else(|| wrong("bidirectional"))?;
+        let furthest = get("max_distance").as_u64().ok_or_else(|| wrong("max_distance"))? as u32;
+        let s = attention.shape;
+        let relative = Relative { left: s.seq_q.max(1) - 1, right: s.seq_kv.max(1) - 1, offset: 0 };
+        let learned: Vec<f32> = table.values.iter().map(|x| *x as f32).collect();
+        let expanded = t5_table(&learned, s.heads_q, bidirectional, furthest, &relative);
+        data.relative = expanded.into_iter().map(f64::from).collect();
+        *attention = attention.clone().relative(relative);
+        Ok(())
+    }
+
+    pub(super) fn floats(&self, array: &Array) -> Vec<f64> {
         array.values.iter().map(|x| self.round(*x, DType::F32)).collect()
     }
 
-    fn integers<T: TryFrom<i64>>(&self, role: &str, array: &Array) -> Result<Vec<T>> {
+    pub(super) fn integers<T: TryFrom<i64>>(&self, role: &str, array: &Array) -> Result<Vec<T>> {
         let integer = |x: &f64| (x.fract() == 0.0).then_some(*x as i64);
         let convert = |x: &f64| {
             integer(x).and_then(|n| T::try_from(n).ok()).ok_or_else(|| {

@@ -7,6 +7,7 @@
 
 mod attributes;
 mod load;
+mod rotary;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::problem::Attention;
-use crate::reference::Outputs;
+use crate::problem::{Attention, Operand};
+use crate::reference::{Outputs, prepare};
 use crate::verify::compare::{Comparison, Tolerance, compare};
 use crate::verify::data::CaseData;
 
@@ -155,12 +156,15 @@ impl Loaded {
     /// Compares outputs (gapless, as the reference yields them) with every recorded role.
     pub fn check(&self, found: &Outputs) -> Vec<(Role, Comparison)> {
         let s = self.attention.shape;
+        // The cache holds keys as they meet the queries.
+        let problem = self.attention.validate().ok();
+        let keys = problem.and_then(|p| prepare(&p, &self.data.inputs(), Operand::K, |x| x));
         let check = |expected: &Expected| {
             let (found, row_len): (&[f64], u32) = match expected.role {
                 Role::Out => (&found.o, s.dim_v),
                 Role::Lse => (&found.lse, 1),
                 Role::Weights => (found.weights.as_deref().unwrap_or_default(), s.seq_kv),
-                Role::PresentK => (&self.data.k, s.dim_qk),
+                Role::PresentK => (keys.as_ref().unwrap_or(&self.data.k), s.dim_qk),
                 Role::PresentV => (&self.data.v, s.dim_v),
             };
             let comparison =

@@ -1,0 +1,84 @@
+// q or k on its way to a score: rotated by position, then projected or brought to length 1.
+//
+//   binding q: rows [batch, heads, rows, params.dim_source] in any type and strides -> o [batch, heads, rows, dim_qk], f32
+//
+// Invocation = one row; workgroup (x, y) = (64 rows, (batch, head) pair). Bound by bandwidth, but for the projection of the
+// general score, whose matrix is read at uniform addresses.
+
+// Element c of a source row after rotation by the angles at `angle`.
+fn turned(at: u32, c: u32, angle: u32) -> f32 {
+  let x = q_load4(at + c, 1u).x;
+  if (!ROTARY || angle == NOT_TURNED || c >= params.rotary_dim) { return x; }
+  let half = params.rotary_dim >> 1u;
+  var first = c < half;
+  var m = select(c - half, c, first);
+  var partner = select(c - half, c + half, first);
+  if (INTERLEAVED) {
+    first = (c & 1u) == 0u;
+    m = c >> 1u;
+    partner = c ^ 1u;
+  }
+  let y = q_load4(at + partner, 1u).x;
+  let cosine = bitcast<f32>(aux[params.aux_rotary_cos + angle + m]);
+  let sine = bitcast<f32>(aux[params.aux_rotary_sin + angle + m]);
+  return fma(x, cosine, select(y, -y, first) * sine);
+}
+
+// Where the angles of a row begin in their tables. Positions past the tables are read as the last.
+fn angle_of(batch: u32, row: u32) -> u32 {
+  if (!ROTARY || row < params.rotary_from) { return NOT_TURNED; }
+  var position = row - params.rotary_from + params.rotary_start;
+  if (POSITION_IDS) {
+    position = aux[params.aux_positions + batch * params.positions_row + min(row - params.rotary_from, params.positions_row - 1u)];
+  }
+  return min(position, params.rotary_rows - 1u) * (params.rotary_dim >> 1u);
+}
+
+const NOT_TURNED: u32 = 0xffffffffu;
+
+// Columns c..c+3 of the row times score_matrix [dim_source, dim_qk].
+fn projected(at: u32, c: u32, angle: u32) -> vec4<f32> {
+  var sum = vec4<f32>(0.0);
+  for (var e = 0u; e < params.dim_source; e += 1u) {
+    let x = turned(at, e, angle);
+    let w = params.aux_score_matrix + e * params.dim_qk;
+    for (var i = 0u; i < 4u; i += 1u) {
+      sum[i] = fma(x, bitcast<f32>(aux[w + min(c + i, params.dim_qk - 1u)]), sum[i]);
+    }
+  }
+  return sum;
+}
+
+@compute @workgroup_size(64, 1, 1)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let row = workgroup.x * 64u + lane;
+  if (row >= params.row_n) { return; }
+  let batch = workgroup.y / params.head_n;
+  let head = workgroup.y % params.head_n;
+  let at = params.q_base + batch * params.q_stride_batch + head * params.q_stride_head + row * params.q_stride_row;
+  let out = params.o_base + batch * params.o_stride_batch + head * params.o_stride_head + row * params.o_stride_row;
+  let angle = angle_of(batch, row);
+
+  var factor = 1.0;
+  if (NORMALIZED) {
+    var squares = 0.0;
+    for (var c = 0u; c < params.dim_qk; c += 1u) {
+      let x = turned(at, c, angle);
+      squares = fma(x, x, squares);
+    }
+    factor = 1.0 / max(sqrt(squares), params.norm_eps);
+    // max() may drop NaN.
+    factor = select(factor, squares, is_nan(squares));
+    if (HEAD_SCALE) { factor *= bitcast<f32>(aux[params.aux_head_scale + head]); }
+  }
+  for (var c = 0u; c < params.dim_qk; c += 4u) {
+    let n = min(params.dim_qk - c, 4u);
+    var v = vec4<f32>(0.0);
+    if (PROJECTED) {
+      v = projected(at, c, angle);
+    } else {
+      for (var i = 0u; i < n; i += 1u) { v[i] = turned(at, c + i, angle); }
+    }
+    o_store4(out + c, n, v * factor);
+  }
+}

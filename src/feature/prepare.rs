@@ -1,0 +1,153 @@
+//! What happens to q and k before they meet: rotation by position, projection, normalisation.
+//!
+//! The order is rotary, then general or cosine. Kernels do it in a dispatch of its own that writes f32
+//! copies, so that every schedule serves every form (`shaders/kernel/prepare.wgsl`).
+
+use crate::error::{Error, Result};
+use crate::tensor::Scalar;
+
+/// Rotary position embedding (Su et al., 2021): pairs of channels are rotated by position · frequency.
+///
+/// Angles come as tables of cosines and sines `[table_rows, dim / 2]`, `rotary_cos` and `rotary_sin` among
+/// the tensors; [`rotary_tables`] makes the usual ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Rotary {
+    /// Channels that are rotated, even, the first of each head.
+    pub dim: u32,
+    /// Pairs (2m, 2m + 1), as GPT-J; otherwise (m, m + dim / 2), as Llama and GPT-NeoX.
+    pub interleaved: bool,
+    /// Positions in the tables.
+    pub table_rows: u32,
+    /// Whether position ids `[batch, seq_q]` come with the tensors, for the query rows and, by the same
+    /// index, for the keys from `keys_from` on.
+    pub ids: bool,
+    /// Without ids: the position of the first query row.
+    pub q_start: u32,
+    /// First key that is rotated; those before it are a cache that was rotated when it was filled.
+    pub keys_from: u32,
+    /// Without ids: the position of that key.
+    pub k_start: u32,
+}
+
+impl Rotary {
+    /// All `dim` channels in halves, positions counted from 0 on both sides.
+    pub fn new(dim: u32, table_rows: u32) -> Self {
+        Self {
+            dim,
+            interleaved: false,
+            table_rows,
+            ids: false,
+            q_start: 0,
+            keys_from: 0,
+            k_start: 0,
+        }
+    }
+
+    /// Partner of channel c, its pair m, and whether c is the first of the two.
+    pub fn pair(&self, c: u32) -> (u32, u32, bool) {
+        let half = self.dim / 2;
+        match (self.interleaved, c < half) {
+            (true, _) => (c ^ 1, c / 2, c.is_multiple_of(2)),
+            (false, true) => (c + half, c, true),
+            (false, false) => (c - half, c - half, false),
+        }
+    }
+}
+
+/// Cosine similarity: q / max(‖q‖, eps) · k / max(‖k‖, eps), times a factor per head if one is given
+/// (SwinV2: Liu et al., 2022).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Cosine {
+    /// Least norm that is divided by.
+    pub eps: Scalar,
+    /// Whether factors `[heads_q]` come with the tensors.
+    pub head_scale: bool,
+}
+
+/// How rotary frequencies are stretched for sequences longer than those of training.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum RotaryScaling {
+    /// Not at all.
+    #[default]
+    None,
+    /// Positions are divided by the factor (Chen et al., 2023).
+    Linear(f64),
+    /// The base grows so that the lowest frequency is divided by the factor.
+    Ntk(f64),
+    /// High frequencies stay, low ones are divided, those between are mixed; cosines and sines are scaled by
+    /// 0.1 ln(factor) + 1 (Peng et al., 2023; as `transformers` has it, beta 32 and 1).
+    Yarn {
+        /// The factor.
+        factor: f64,
+        /// Length of the sequences in training.
+        trained: f64,
+    },
+}
+
+/// Tables of cos and sin of position · base^(−2m/dim), `[rows, dim / 2]` each, in f64 and rounded once.
+///
+/// ```
+/// use heedful::{RotaryScaling, rotary_tables};
+/// let (cos, sin) = rotary_tables(4, 10_000.0, RotaryScaling::None, 3);
+/// assert_eq!((cos.len(), cos[0], sin[0]), (6, 1.0, 0.0));
+/// assert_eq!(sin[5], (2.0_f64 * 0.01).sin() as f32);
+/// ```
+pub fn rotary_tables(
+    dim: u32,
+    base: f64,
+    scaling: RotaryScaling,
+    rows: u32,
+) -> (Vec<f32>, Vec<f32>) {
+    let d = f64::from(dim);
+    let plain = |base: f64, m: u32| base.powf(-2.0 * f64::from(m) / d);
+    let (frequency, magnitude): (Box<dyn Fn(u32) -> f64>, f64) = match scaling {
+        RotaryScaling::None => (Box::new(|m| plain(base, m)), 1.0),
+        RotaryScaling::Linear(factor) => (Box::new(move |m| plain(base, m) / factor), 1.0),
+        RotaryScaling::Ntk(factor) => {
+            let base = base * factor.powf(d / (d - 2.0));
+            (Box::new(move |m| plain(base, m)), 1.0)
+        }
+        RotaryScaling::Yarn { factor, trained } => {
+            // The channel whose wave turns so often in the length of training.
+            let channel = |turns: f64| {
+                d * (trained / (turns * std::f64::consts::TAU)).ln() / (2.0 * base.ln())
+            };
+            let low = channel(32.0).floor().max(0.0);
+            let high = channel(1.0).ceil().min(d - 1.0);
+            let ramp =
+                move |m: u32| ((f64::from(m) - low) / (high - low).max(1e-3)).clamp(0.0, 1.0);
+            let mixed = move |m: u32| {
+                let (far, near) = (plain(base, m) / factor, plain(base, m));
+                far * ramp(m) + near * (1.0 - ramp(m))
+            };
+            (Box::new(mixed), 0.1 * factor.ln() + 1.0)
+        }
+    };
+    let angles = (0..rows).flat_map(|p| (0..dim / 2).map(move |m| (p, m)));
+    angles
+        .map(|(p, m)| {
+            let angle = f64::from(p) * frequency(m);
+            ((angle.cos() * magnitude) as f32, (angle.sin() * magnitude) as f32)
+        })
+        .unzip()
+}
+
+impl Rotary {
+    pub(crate) fn validate(&self, dim_q: u32, dim_k: u32) -> Result<()> {
+        let most = dim_q.min(dim_k);
+        if self.dim == 0 || !self.dim.is_multiple_of(2) || self.dim > most {
+            let wanted = format!("an even number up to the head dimension {most}");
+            return Err(Error::invalid("rotary dim", self.dim, wanted));
+        }
+        if u64::from(self.table_rows) * u64::from(self.dim / 2) > 1 << 24 {
+            return Err(Error::invalid(
+                "rotary table_rows",
+                self.table_rows,
+                "at most 2^24 angles",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! s + `table[h, clamp(j − i − offset, −left, right) + left]`: a bias by relative position.
+//!
+//! One table serves learned relative positions, T5's buckets ([`t5_table`]) and any other function of
+//! j − i that is constant far away.
+
+use super::{Score, Stage};
+use crate::feature::{Operands, Position, Slot, slot};
+
+pub(crate) const SLOT: Slot = slot!("score", "relative");
+
+/// A bias `[heads_q, left + 1 + right]` by the distance j − i − offset from row i to key j.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Relative {
+    /// Entries before distance 0; keys further back read the first.
+    pub left: u32,
+    /// Entries after distance 0; keys further on read the last.
+    pub right: u32,
+    /// The key at distance 0 from row 0: the length of the past.
+    pub offset: i32,
+}
+
+impl Relative {
+    /// Entries of the table per head.
+    pub fn width(&self) -> u64 {
+        u64::from(self.left) + u64::from(self.right) + 1
+    }
+}
+
+impl Score for Relative {
+    fn stage(&self) -> Stage {
+        Stage::Biased
+    }
+
+    fn slot(&self) -> Slot {
+        SLOT
+    }
+
+    fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64 {
+        let distance = i64::from(at.key) - i64::from(at.row) - i64::from(self.offset);
+        let (left, right) = (i64::from(self.left), i64::from(self.right));
+        let entry = (distance.clamp(-left, right) + left) as u64;
+        s + operands.relative[(u64::from(at.head) * self.width() + entry) as usize]
+    }
+}
+
+/// The table of T5's relative bias (Raffel et al., 2020) from its learned `[buckets, heads]`: near keys
+/// have buckets of their own, far ones share them logarithmically up to `max_distance`.
+pub fn t5_table(
+    learned: &[f32],
+    heads: u32,
+    bidirectional: bool,
+    max_distance: u32,
+    relative: &Relative,
+) -> Vec<f32> {
+    let buckets = learned.len() as u32 / heads.max(1);
+    let distances = -i64::from(relative.left)..=i64::from(relative.right);
+    let one = |head: u32, distance: i64| {
+        let bucket = t5_bucket(distance, bidirectional, buckets, max_distance);
+        learned[(bucket * heads + head) as usize]
+    };
+    (0..heads)
+        .flat_map(|head| distances.clone().map(move |d| (head, d)))
+        .map(|(h, d)| one(h, d))
+        .collect()
+}
+
+/// T5's bucket of the distance j − i.
+pub fn t5_bucket(distance: i64, bidirectional: bool, buckets: u32, max_distance: u32) -> u32 {
+    let (mut first, mut buckets, mut n) = (0, buckets, -distance);
+    if bidirectional {
+        buckets /= 2;
+        if n < 0 {
+            first = buckets;
+            n = -n;
+        }
+    } else {
+        n = n.max(0);
+    }
+    let exact = (buckets / 2).max(1);
+    if n < i64::from(exact) {
+        return first + n as u32;
+    }
+    // In f32, as the model it comes from: the edges of the buckets depend on it.
+    let ratio =
+        (n as f32 / exact as f32).ln() / (f64::from(max_distance) / f64::from(exact)).ln() as f32;
+    let far = exact + (ratio * (buckets - exact) as f32).max(0.0) as u32;
+    first + far.min(buckets.max(1) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::t5_bucket;
+
+    /// What `transformers` gives for 32 buckets up to distance 128, both ways.
+    #[test]
+    fn buckets_are_those_of_the_model() {
+        let found = [-200, -20, -3, 0, 1, 9, 130].map(|d| t5_bucket(d, true, 32, 128));
+        assert_eq!(found, [15, 10, 3, 0, 17, 24, 31]);
+    }
+}

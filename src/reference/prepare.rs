@@ -1,0 +1,105 @@
+//! q and k as they meet: rotated, projected, normalised; the meaning of `feature::prepare`.
+
+use crate::feature::Operands;
+use crate::problem::{Operand, Problem};
+use crate::reference::Inputs;
+
+/// The prepared copy of q or k, `[batch, heads, seq, dim_qk]` without gaps; `None` where the operand is
+/// read as it is. `round` is applied to the result of every operation.
+pub fn prepare(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    operand: Operand,
+    round: impl Fn(f64) -> f64,
+) -> Option<Vec<f64>> {
+    if !problem.prepares(operand) {
+        return None;
+    }
+    let s = problem.attention().shape;
+    let (values, heads, seq) = match operand {
+        Operand::Q => (inputs.q, s.heads_q, s.seq_q),
+        _ => (inputs.k, s.heads_kv, s.seq_kv),
+    };
+    let dim = problem.dim(operand) as usize;
+    let mut out = Vec::new();
+    for batch in 0..s.batch {
+        for head in 0..heads {
+            for row in 0..seq {
+                let at = [batch, head, row];
+                let start = problem.index(operand, at, &inputs.operands) as usize;
+                let mut x = values.get(start..start + dim).unwrap_or_default().to_vec();
+                turn(problem, &inputs.operands, operand, at, &mut x, &round);
+                out.extend(shape(problem, &inputs.operands, operand, head, x, &round));
+            }
+        }
+    }
+    Some(out)
+}
+
+/// Rotates a row by its position.
+fn turn(
+    problem: &Problem,
+    operands: &Operands<'_>,
+    operand: Operand,
+    [batch, _, row]: [u32; 3],
+    x: &mut [f64],
+    round: &impl Fn(f64) -> f64,
+) {
+    let Some(rotary) = problem.attention().rotary else { return };
+    let (from, start) = match operand {
+        Operand::Q => (0, rotary.q_start),
+        _ => (rotary.keys_from, rotary.k_start),
+    };
+    if row < from {
+        return;
+    }
+    let seq_q = problem.attention().shape.seq_q;
+    let position = if rotary.ids {
+        operands.positions[(batch * seq_q + row - from) as usize]
+    } else {
+        row - from + start
+    };
+    let half = rotary.dim / 2;
+    let angles = (position.min(rotary.table_rows - 1) * half) as usize;
+    let before = x.to_vec();
+    for c in 0..rotary.dim {
+        let (partner, m, first) = rotary.pair(c);
+        let cos = operands.rotary_cos[angles + m as usize];
+        let sin = operands.rotary_sin[angles + m as usize];
+        let (x_c, y) = (before[c as usize], before[partner as usize]);
+        let turned = round(y * sin);
+        let sum = round(x_c * cos);
+        x[c as usize] = round(if first { sum - turned } else { sum + turned });
+    }
+}
+
+/// Projects a row of q by the general score's matrix, or brings a row to length 1.
+fn shape(
+    problem: &Problem,
+    operands: &Operands<'_>,
+    operand: Operand,
+    head: u32,
+    x: Vec<f64>,
+    round: &impl Fn(f64) -> f64,
+) -> Vec<f64> {
+    let a = problem.attention();
+    if a.general.is_some() && operand == Operand::Q {
+        let columns = a.shape.dim_qk as usize;
+        let column = |c: usize| {
+            let terms =
+                x.iter().enumerate().map(|(e, x)| x * operands.score_matrix[e * columns + c]);
+            terms.fold(0.0, |sum, term| round(sum + term))
+        };
+        return (0..columns).map(column).collect();
+    }
+    let Some(cosine) = a.cosine else { return x };
+    let squares = x.iter().fold(0.0, |sum, x| round(sum + x * x));
+    let norm = round(squares.sqrt());
+    let eps = f64::from(cosine.eps.get());
+    // Not f64::max, which drops NaN.
+    let mut factor = round(1.0 / if norm < eps { eps } else { norm });
+    if cosine.head_scale && operand == Operand::Q {
+        factor = round(factor * operands.head_scale[head as usize]);
+    }
+    x.into_iter().map(|x| round(x * factor)).collect()
+}
