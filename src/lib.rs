@@ -70,6 +70,7 @@ pub mod engine;
 pub mod error;
 pub mod feature;
 pub mod kernel;
+pub mod layer;
 pub mod plan;
 pub mod problem;
 pub mod reference;
@@ -77,7 +78,7 @@ pub mod tensor;
 #[cfg(feature = "verify")]
 pub mod verify;
 
-pub use engine::{BlockBuilder, Bound, BufferView, Engine, Table, Tensors};
+pub use engine::{BlockBuilder, Bound, BufferView, Engine, PreparedRows, Table, Tensors};
 pub use error::{Error, Rejection, Result};
 pub use feature::Position;
 pub use feature::align::Align;

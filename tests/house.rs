@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["plan"],
     &["device"],
     &["engine"],
+    &["layer"],
     &["verify", "bench"],
 ];
 

@@ -52,15 +52,14 @@ fn a_case_is_read_and_unknown_keys_are_ignored() -> Outcome {
 #[test]
 fn what_is_not_computed_is_refused_with_a_reason() -> Outcome {
     for (key, value, reason) in [
-        ("normalizer", json!("sparsemax"), "normalizer sparsemax: not computed"),
-        ("score", json!("additive"), "score additive: not computed"),
-        ("rotary", json!({"base": 1e4}), "rotary: q and k are not rotated here"),
+        ("normalizer", json!("entmax3"), "normalizer entmax3: not computed"),
+        ("score", json!("euclid"), "score euclid: not computed"),
     ] {
         let folder = folder(key, |case| case["attributes"][key] = value.clone())?;
         assert_eq!(message(&folder), reason);
     }
     for (kind, reason) in [
-        ("gat", "kind gat: not an attention call"),
+        ("retention", "kind retention: not an attention call"),
         ("paged", "kind paged: there is no paged cache here"),
         ("varlen", "layout bhsd: only thd is read"),
     ] {

@@ -6,7 +6,7 @@ use heedful::feature::Operands;
 use heedful::reference::{Inputs, Order, Outputs, attend, emulate};
 use heedful::verify::cases::{packed_qkv, padded};
 use heedful::verify::data::{CaseData, DataOptions, gather};
-use heedful::verify::golden::{GoldenSuite, Loaded, Precision, Support};
+use heedful::verify::golden::{Form, GoldenSuite, Loaded, Precision, Support};
 use heedful::{Align, Attention, DType, Error, Layout, Operand, Shape, WeightsAt, standard_slopes};
 
 fn suite(name: &str) -> Result<GoldenSuite, Error> {
@@ -39,7 +39,7 @@ fn check_suite(
 }
 
 fn reference(loaded: &Loaded) -> Result<Outputs, Error> {
-    attend(&loaded.attention.validate()?, &loaded.data.inputs())
+    loaded.reference()
 }
 
 #[test]
@@ -53,8 +53,7 @@ fn reference_matches_jax_in_double_precision() -> Result<(), Error> {
 fn reference_matches_onnx() -> Result<(), Error> {
     for precision in [Precision::Double, Precision::Stored] {
         let (run, skipped) = check_suite("onnx", precision, reference)?;
-        assert_eq!((run, skipped.len()), (65, 6));
-        assert_eq!(skipped[0], "kind rotary_embedding: not an attention call");
+        assert_eq!((run, skipped.len()), (71, 0));
     }
     Ok(())
 }
@@ -62,15 +61,26 @@ fn reference_matches_onnx() -> Result<(), Error> {
 #[test]
 fn reference_matches_a_real_model() -> Result<(), Error> {
     let (run, skipped) = check_suite("real", Precision::Double, reference)?;
-    assert_eq!((run, skipped.len()), (2, 0));
+    assert_eq!((run, skipped.len()), (3, 0));
+    Ok(())
+}
+
+/// Layers, additive and other scores, normalisers, rotations and graphs.
+#[test]
+fn reference_matches_other_forms() -> Result<(), Error> {
+    let (run, skipped) = check_suite("forms", Precision::Stored, reference)?;
+    assert_eq!((run, skipped.len()), (56, 0), "{skipped:?}");
     Ok(())
 }
 
 #[test]
 fn an_f32_computation_meets_the_recorded_tolerances() -> Result<(), Error> {
-    for name in ["jax", "onnx", "real"] {
+    for name in ["jax", "onnx", "real", "forms"] {
         for order in [Order::Forward, Order::Blocked] {
             check_suite(name, Precision::Stored, |loaded| {
+                if !matches!(loaded.form, Form::Attention) {
+                    return loaded.reference();
+                }
                 emulate(&loaded.attention.validate()?, &loaded.data.inputs(), order)
             })?;
         }

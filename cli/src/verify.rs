@@ -1,13 +1,12 @@
 //! `heedful verify`: case grids and recorded cases on one adapter or all, on every path.
 
 use heedful::verify::cases::{Grid, grid};
-use heedful::verify::compare::Comparison;
 use heedful::verify::execute::{Execution, Placement};
-use heedful::verify::golden::{GoldenCase, GoldenSuite, Loaded, Precision, Support};
+use heedful::verify::golden::{GoldenCase, GoldenSuite, Precision, Support};
 use heedful::verify::report::{Adapter, CaseResult, Report, Status, Totals};
 use heedful::verify::run::{Outcome as CaseOutcome, run};
 use heedful::verify::truth::Truth;
-use heedful::{Attention, Capabilities, Engine, Operand, Path, wgpu};
+use heedful::{Capabilities, Engine, Path, wgpu};
 
 use crate::args::{GridName, VerifyArgs};
 use crate::table::{progress, step, table, write_json};
@@ -119,15 +118,7 @@ impl Session<'_> {
             }
         };
         for path in PATHS {
-            // The fused path returns no scores; it is checked on the outputs that it has.
-            let attention = match path {
-                Path::Fused => Attention { weights: None, ..loaded.attention.clone() },
-                _ => loaded.attention.clone(),
-            };
-            let check = |x: &Execution| compare_recorded(&loaded, &attention, x);
-            let inputs = loaded.data.inputs();
-            let placement = Placement::Aligned;
-            let outcome = run(&self.engine, &attention, path, &inputs, placement, check)?;
+            let outcome = loaded.run(&self.engine, path)?;
             self.push(&case.name, &suite.name, None, path, outcome);
         }
         Ok(())
@@ -160,28 +151,6 @@ impl Session<'_> {
         }
         self.report.push(row);
     }
-}
-
-/// Compares the outputs that a run has; what the path does not return is left out.
-fn compare_recorded(
-    loaded: &Loaded,
-    attention: &Attention,
-    execution: &Execution,
-) -> Vec<(Operand, Comparison)> {
-    use heedful::verify::golden::Role;
-    let of = |role| match role {
-        Role::Lse => Operand::Lse,
-        Role::Weights => Operand::Weights,
-        Role::PresentK => Operand::K,
-        Role::PresentV => Operand::V,
-        Role::Out => Operand::O,
-    };
-    loaded
-        .check(&execution.outputs)
-        .into_iter()
-        .map(|(role, comparison)| (of(role), comparison))
-        .filter(|(operand, _)| *operand != Operand::Weights || attention.weights.is_some())
-        .collect()
 }
 
 fn describe(adapter: &wgpu::Adapter, caps: &Capabilities) -> Adapter {

@@ -54,7 +54,7 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
   let o_at = params.o_base + o_origin(batch) + head * params.o_stride_head;
   let k_at = params.k_base + k_origin(batch) + head_kv * params.k_stride_head;
   let v_at = params.v_base + v_origin(batch) + head_kv * params.v_stride_head;
-  registers_load_q(q_at, row, row_end);
+  registers_load_q(head, q_at, row, row_end);
 
   var m = RowVec(normalize_empty().m);
   var l = RowVec(0.0);

@@ -68,6 +68,8 @@ struct Params {
   blocks_stride_head: u32,
   blocks_stride_row: u32,
   aux_score_v: u32,
+  // Distance between the weights of query heads, 0 where they share them.
+  score_v_stride: u32,
   // Factor inside the activation of the additive score, and its slope below 0 where that is a leaky ReLU.
   inner_scale: f32,
   leaky_slope: f32,

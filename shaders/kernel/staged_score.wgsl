@@ -75,7 +75,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       k_load4(k_at + 2u * params.k_stride_row + column, select(0u, n, k_row + 2u < key_end)),
       k_load4(k_at + 3u * params.k_stride_row + column, select(0u, n, k_row + 3u < key_end))));
     workgroupBarrier();
-    inner_tile(&acc, c, x, y);
+    inner_tile(&acc, head, c, x, y);
     workgroupBarrier();
   }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::device::{self, Pipeline};
-use crate::engine::encode::Encoding;
+use crate::engine::encode::{Encoding, Prepared};
 use crate::engine::tensors::ALL_TABLES;
 use crate::engine::{Engine, Table, Tensors};
 use crate::error::Result;
@@ -19,23 +19,27 @@ pub(crate) struct Dispatch {
     pub(crate) grid: [u32; 3],
 }
 
-/// A table that is copied from the caller's buffer into the table buffer at every run.
+/// What is copied from the caller's buffer into one of the engine's at every run.
 #[derive(Debug)]
-struct TableCopy {
-    source: wgpu::Buffer,
-    source_offset: u64,
-    offset: u64,
-    bytes: u64,
+pub(crate) struct Copied {
+    pub(crate) source: wgpu::Buffer,
+    pub(crate) source_offset: u64,
+    /// `None` is the table buffer.
+    pub(crate) target: Option<wgpu::Buffer>,
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Dispatches with the tables they read, ready to be recorded.
 #[derive(Debug)]
 pub(crate) struct Recorded {
-    dispatches: Vec<Dispatch>,
-    copies: Vec<TableCopy>,
+    pub(crate) dispatches: Vec<Dispatch>,
+    pub(crate) copies: Vec<Copied>,
     pub(crate) aux: wgpu::Buffer,
     /// Where in `aux` the block table is that the dispatches fill, bytes.
     pub(crate) block_offset: u64,
+    /// Copies of q and k that the first dispatches write.
+    pub(crate) prepared: Prepared,
 }
 
 impl Recorded {
@@ -47,9 +51,10 @@ impl Recorded {
             | wgpu::BufferUsages::COPY_DST
             | wgpu::BufferUsages::COPY_SRC;
         let aux = device::upload(&engine.device, "attention tables", &tables.bytes, usage)?;
-        let dispatches = Encoding::new(engine, plan, tensors, &tables.base, &aux)?.dispatches()?;
+        let encoding = Encoding::new(engine, plan, tensors, &tables.base, &aux)?;
+        let (dispatches, prepared) = encoding.dispatches()?;
         let block_offset = 4 * u64::from(tables.base.aux_blocks);
-        Ok(Self { dispatches, copies: tables.copies, aux, block_offset })
+        Ok(Self { dispatches, copies: tables.copies, aux, block_offset, prepared })
     }
 
     pub(crate) fn encode(
@@ -59,7 +64,8 @@ impl Recorded {
     ) {
         for copy in &self.copies {
             let (source, start) = (&copy.source, copy.source_offset);
-            encoder.copy_buffer_to_buffer(source, start, &self.aux, copy.offset, copy.bytes);
+            let target = copy.target.as_ref().unwrap_or(&self.aux);
+            encoder.copy_buffer_to_buffer(source, start, target, copy.offset, copy.bytes);
         }
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: Some("attention"),
@@ -108,7 +114,7 @@ impl Bound {
 /// The small tables of a call, one after another in one buffer of words.
 struct Tables {
     bytes: Vec<u8>,
-    copies: Vec<TableCopy>,
+    copies: Vec<Copied>,
     base: Params,
 }
 
@@ -158,7 +164,8 @@ impl Tables {
             Table::I32(values) => self.bytes.extend_from_slice(bytemuck::cast_slice(values)),
             Table::Buffer(view) => {
                 self.bytes.resize(start + n as usize * 4, 0);
-                self.copies.push(TableCopy {
+                self.copies.push(Copied {
+                    target: None,
                     source: view.buffer.clone(),
                     source_offset: view.offset,
                     offset: start as u64,

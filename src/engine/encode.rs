@@ -29,6 +29,9 @@ struct Draft {
     grid: [u32; 3],
 }
 
+/// Copies of q and k in f32, `[batch, heads, seq, dim_qk]`.
+pub(crate) type Prepared = Vec<(Operand, wgpu::Buffer)>;
+
 pub(crate) struct Encoding<'a> {
     engine: &'a Engine,
     plan: &'a Plan,
@@ -39,7 +42,7 @@ pub(crate) struct Encoding<'a> {
     scratch_offset: u64,
     specs: Vec<KernelSpec>,
     /// Copies of q and k that the first dispatches write.
-    prepared: Vec<(Operand, wgpu::Buffer)>,
+    prepared: Prepared,
     drafts: Vec<Draft>,
 }
 
@@ -59,7 +62,7 @@ impl<'a> Encoding<'a> {
         let kernels = plan.schedule().kernels().into_iter();
         let specs = kernels.map(|spec| widths_for(spec, plan.problem(), tensors)).collect();
         let base = base_params(plan, tables);
-        let usage = wgpu::BufferUsages::STORAGE;
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let copy = |step: &Prepare| {
             let bytes = step.bytes.next_multiple_of(16).max(16);
             let buffer = device::create_buffer(&engine.device, "prepared rows", bytes, usage)?;
@@ -81,14 +84,16 @@ impl<'a> Encoding<'a> {
     }
 
     /// Every dispatch of the plan, in order.
-    pub(crate) fn dispatches(mut self) -> Result<Vec<Dispatch>> {
+    pub(crate) fn dispatches(mut self) -> Result<(Vec<Dispatch>, Prepared)> {
         let plan = self.plan;
         let size = plan.block();
         let all_keys = 0..plan.problem().attention().shape.seq_kv;
         for step in plan.prepare() {
             self.draft_prepare(step)?;
         }
-        for block in size.blocks(plan.problem()) {
+        // Without kernels of a schedule there is nothing to do block by block.
+        let blocks = (*plan.schedule() != Schedule::Rows).then(|| size.blocks(plan.problem()));
+        for block in blocks.into_iter().flatten() {
             match plan.schedule() {
                 Schedule::Fused(fused) => {
                     if fused.classify.is_some() {
@@ -96,6 +101,7 @@ impl<'a> Encoding<'a> {
                     }
                     self.draft(fused.kernel.kernel, &block, all_keys.clone(), [false; 2])?;
                 }
+                Schedule::Rows => {}
                 Schedule::Blocks(_) => {
                     self.draft(Kernel::Classify, &block, all_keys.clone(), [false; 2])?;
                 }
@@ -104,7 +110,8 @@ impl<'a> Encoding<'a> {
                 }
             }
         }
-        self.finish()
+        let prepared = std::mem::take(&mut self.prepared);
+        Ok((self.finish()?, prepared))
     }
 
     /// Writes the f32 copy of q or k.
@@ -406,8 +413,8 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
     let block_strides = blocks.strides(&s).map(|stride| stride as u32);
     let (inner_scale, leaky_slope) = match a.inner {
         Inner::Product => (1.0, 0.0),
-        Inner::Sum { activation: Activation::Tanh, inner_scale } => (inner_scale.get(), 0.0),
-        Inner::Sum { activation: Activation::LeakyRelu { slope }, inner_scale } => {
+        Inner::Sum { activation: Activation::Tanh, inner_scale, .. } => (inner_scale.get(), 0.0),
+        Inner::Sum { activation: Activation::LeakyRelu { slope }, inner_scale, .. } => {
             (inner_scale.get(), slope.get())
         }
     };
@@ -446,6 +453,11 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
         bias_stride_key: bias[3],
         inner_scale,
         leaky_slope,
+        score_v_stride: if matches!(a.inner, Inner::Sum { per_head: true, .. }) {
+            s.dim_qk
+        } else {
+            0
+        },
         weight_factor: if let Normalizer::Relu { divisor, .. } = a.normalizer {
             1.0 / divisor.get()
         } else {

@@ -69,7 +69,7 @@ pub struct Tensors<'a> {
     pub cu_seqlens_q: Option<Table<'a>>,
     /// First key of each packed sequence and their total, `[batch + 1]`, u32.
     pub cu_seqlens_kv: Option<Table<'a>>,
-    /// Weights of the additive score `[dim_qk]`, f32.
+    /// Weights of the additive score `[dim_qk]` or `[heads_q, dim_qk]`, f32.
     pub score_v: Option<Table<'a>>,
     /// Cosines of the rotary angles, `[table_rows, dim / 2]`, f32.
     pub rotary_cos: Option<Table<'a>>,

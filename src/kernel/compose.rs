@@ -88,7 +88,8 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     let mut w = Writer::default();
     w.part("generated/prelude", &prelude(spec, compiler));
     let mut commons = vec![common!("params"), common!("numeric")];
-    if !matches!(spec.kernel, Kernel::Matmul | Kernel::Prepare) {
+    let around = matches!(spec.kernel, Kernel::Prepare | Kernel::Project | Kernel::Average);
+    if spec.kernel != Kernel::Matmul && !around {
         commons.push(common!("position"));
     }
     if spec.blocks.is_some() {
@@ -102,7 +103,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
         Kernel::FusedForward | Kernel::FusedForwardSubgroup => {
             commons.extend([common!("normalizer"), common!("fused_rows")]);
         }
-        Kernel::StagedScore | Kernel::StagedValue | Kernel::Matmul => {
+        Kernel::StagedScore | Kernel::StagedValue | Kernel::Project | Kernel::Matmul => {
             commons.push(common!("tile"));
             commons.extend(spec.is_additive().then_some(common!("tile_sum")));
         }
@@ -111,7 +112,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
             // Hard attention has its own, which remember the key.
             commons.extend((!spec.is_hard()).then_some(common!("normalize_staged")));
         }
-        Kernel::StagedThreshold | Kernel::Classify | Kernel::Prepare => {}
+        Kernel::StagedThreshold | Kernel::Classify | Kernel::Prepare | Kernel::Average => {}
     }
     for (path, text) in commons {
         w.part(path, text);
@@ -178,7 +179,11 @@ fn glue(spec: &KernelSpec) -> String {
             _ => load_glue(&mut out, *binding, *element),
         }
     }
-    if spec.kernel == Kernel::Matmul {
+    if spec.kernel == Kernel::Project {
+        let body = if spec.added { "return bias[params.bias_base + c];" } else { "return 0.0;" };
+        function(&mut out, "added(c: u32) -> f32", body);
+    }
+    if matches!(spec.kernel, Kernel::Matmul | Kernel::Project | Kernel::Average) {
         return out;
     }
     if let Some(x) = spec.preparation {
@@ -213,11 +218,13 @@ fn glue(spec: &KernelSpec) -> String {
         whole_glue(&mut out, spec);
     }
     if spec.kernel == Kernel::StagedScore {
-        let signature =
-            "inner_tile(acc: ptr<function, array<vec4<f32>, 16>>, depth: u32, x: u32, y: u32)";
+        let signature = "inner_tile(acc: ptr<function, array<vec4<f32>, 16>>, head: u32, depth: u32, x: u32, y: u32)";
         let additive = spec.is_additive();
-        let tile =
-            if additive { "tile_sum(acc, depth, x, y);" } else { "tile_multiply(acc, x, y);" };
+        let tile = if additive {
+            "tile_sum(acc, head, depth, x, y);"
+        } else {
+            "tile_multiply(acc, x, y);"
+        };
         function(&mut out, signature, tile);
     }
     if spec.kernel == Kernel::StagedNormalize {

@@ -143,6 +143,8 @@ params! {
     blocks_stride_row: u32,
     /// First word of the additive score's weights in `aux`.
     aux_score_v: u32,
+    /// Words between the additive score's weights of query heads.
+    score_v_stride: u32,
     /// Factor inside the activation of the additive score.
     inner_scale: f32,
     /// Slope of a leaky ReLU below 0.

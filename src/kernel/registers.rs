@@ -87,9 +87,9 @@ fn declare(out: &mut String, tile: &RowTile, additive: bool) {
 }
 
 fn load_q(out: &mut String, tile: &RowTile, additive: bool) {
-    *out += "fn registers_load_q(q_at: u32, row: u32, row_end: u32) {\n";
+    *out += "fn registers_load_q(head: u32, q_at: u32, row: u32, row_end: u32) {\n";
     for d in 0..if additive { tile.dim_qk.div_ceil(4) } else { 0 } {
-        let _ = writeln!(out, "  w_{d} = inner_weights({}u);", 4 * d);
+        let _ = writeln!(out, "  w_{d} = inner_weights(head, {}u);", 4 * d);
     }
     for r in rows(tile) {
         let _ = writeln!(out, "  let row{r} = row + {r}u * LANES;");

@@ -23,7 +23,7 @@ impl Resources {
         // Two operands of 16 × 64 f32 each: sh_a and sh_b of common/tile.wgsl.
         let tile = 2 * 16 * 64 * 4;
         let workgroup_bytes = match spec.kernel {
-            Kernel::StagedScore | Kernel::Matmul => tile,
+            Kernel::StagedScore | Kernel::Project | Kernel::Matmul => tile,
             // sh_special
             Kernel::StagedValue => tile + 4,
             // sh_m and sh_l, one f32 per invocation each
@@ -32,7 +32,7 @@ impl Resources {
             Kernel::StagedThreshold => 2 * 64 * 4 + 4,
             // sh_some and sh_hidden
             Kernel::Classify => 8,
-            Kernel::Prepare => 0,
+            Kernel::Prepare | Kernel::Average => 0,
             // Rows live in registers.
             Kernel::FusedForward | Kernel::FusedForwardSubgroup => 0,
         };

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::bindings::{Access, Binding, BindingKind};
-use super::element::{Element, RowTile};
+use super::element::{Element, RowTile, Width};
 use crate::feature::Slot;
 use crate::feature::align::Align;
 use crate::feature::inner::{product, sum};
@@ -38,6 +38,10 @@ pub enum Kernel {
     Prepare,
     /// Builds a block table from masks given as data.
     Classify,
+    /// A linear layer.
+    Project,
+    /// The mean of weights over heads.
+    Average,
     /// Plain matrix product on the staged tile.
     Matmul,
 }
@@ -54,6 +58,8 @@ impl Kernel {
             Self::FusedForwardSubgroup => "fused_forward_subgroup",
             Self::Prepare => "prepare",
             Self::Classify => "classify",
+            Self::Project => "project",
+            Self::Average => "average",
             Self::Matmul => "matmul",
         }
     }
@@ -75,6 +81,8 @@ impl Kernel {
             }
             Self::Prepare => include_str!("../../shaders/kernel/prepare.wgsl"),
             Self::Classify => include_str!("../../shaders/kernel/classify.wgsl"),
+            Self::Project => include_str!("../../shaders/kernel/project.wgsl"),
+            Self::Average => include_str!("../../shaders/kernel/average.wgsl"),
             Self::Matmul => include_str!("../../shaders/kernel/matmul.wgsl"),
         }
     }
@@ -153,6 +161,8 @@ pub struct KernelSpec {
     pub blocks: Option<BlockTable>,
     /// What is done to rows of q or k.
     pub preparation: Option<Preparation>,
+    /// Whether a vector is added to each row.
+    pub added: bool,
     /// Whether it is compiled without run-time checks.
     pub unchecked: bool,
     /// Shape of the fused row kernels.
@@ -180,6 +190,7 @@ impl KernelSpec {
             carry: false,
             blocks: None,
             preparation: None,
+            added: false,
             unchecked: false,
             rows: None,
         }
@@ -315,6 +326,22 @@ impl KernelSpec {
         }
     }
 
+    /// y = x Wᵀ, and a vector added to each row.
+    pub fn project(x: Element, w: Element, y: Element, added: bool) -> Self {
+        Self {
+            elements: vec![(Binding::Q, x), (Binding::K, w), (Binding::O, y)],
+            added,
+            ..Self::empty(Kernel::Project)
+        }
+    }
+
+    /// The mean of f32 weights over heads.
+    pub fn average() -> Self {
+        let one = Element { width: Width::Single, ..Element::F32X4 };
+        let elements = vec![(Binding::Q, one), (Binding::O, one)];
+        Self { elements, ..Self::empty(Kernel::Average) }
+    }
+
     /// Masks given as data narrow no range; stages 2 and 3 see their effect in the scores.
     fn without_data_masks(mut self) -> Self {
         self.masks.retain(by_position);
@@ -377,7 +404,8 @@ impl KernelSpec {
         list.extend(self.lse.then_some((Binding::Lse, ReadWrite)));
         list.extend(weights.then_some((Binding::Weights, ReadWrite)));
         list.extend(self.masks.contains(&dense::SLOT).then_some((Binding::Mask, Read)));
-        list.extend(self.bias_may_mask().then_some((Binding::Bias, Read)));
+        let bias = self.bias_may_mask() || self.added;
+        list.extend(bias.then_some((Binding::Bias, Read)));
         let aux = if self.kernel == Kernel::Classify { ReadWrite } else { Read };
         list.extend(self.needs_aux().then_some((Binding::Aux, aux)));
         match self.kernel {
@@ -396,6 +424,8 @@ impl KernelSpec {
             | Kernel::FusedForwardSubgroup
             | Kernel::Classify
             | Kernel::Prepare
+            | Kernel::Project
+            | Kernel::Average
             | Kernel::Matmul => {}
         }
         list.extend(self.carry.then_some((Binding::Carry, ReadWrite)));
@@ -481,6 +511,7 @@ impl fmt::Display for KernelSpec {
             capture,
             self.carry.then_some("carry"),
             (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
+            self.added.then_some("added"),
             self.unchecked.then_some("unchecked"),
         ];
         for flag in flags.into_iter().flatten() {

@@ -38,6 +38,8 @@ pub enum Schedule {
     Staged(Box<StagedPlan>),
     /// No attention, only the block table for it.
     Blocks(Box<BlocksPlan>),
+    /// No attention, only q and k as they would meet.
+    Rows,
 }
 
 /// Building a block table: one kernel over blocks of rows.
@@ -168,6 +170,17 @@ impl Plan {
         Ok(Self { problem, prepare: Vec::new(), schedule, rejections: Vec::new() })
     }
 
+    /// Plans only what happens to q and k before they meet.
+    ///
+    /// # Errors
+    /// Unsupported where they are too large to be bound whole.
+    pub(crate) fn for_rows(problem: &Problem, caps: &Capabilities) -> Result<Self> {
+        let refuse = |rejection| Error::unsupported(problem.to_string(), vec![rejection]);
+        let prepare = Prepare::all(problem, caps).map_err(refuse)?;
+        let problem = problem.clone();
+        Ok(Self { problem, prepare, schedule: Schedule::Rows, rejections: Vec::new() })
+    }
+
     /// The problem that is planned.
     pub fn problem(&self) -> &Problem {
         &self.problem
@@ -176,8 +189,8 @@ impl Plan {
     /// The chosen path.
     pub fn path(&self) -> Path {
         match self.schedule {
-            // A block table is there for the fused path.
-            Schedule::Fused(_) | Schedule::Blocks(_) => Path::Fused,
+            // Block tables and prepared rows are there for the fused path.
+            Schedule::Fused(_) | Schedule::Blocks(_) | Schedule::Rows => Path::Fused,
             Schedule::Staged(_) => Path::Staged,
         }
     }
@@ -192,6 +205,7 @@ impl Plan {
         match &self.schedule {
             Schedule::Fused(fused) => fused.block,
             Schedule::Blocks(plan) => plan.block,
+            Schedule::Rows => BlockSize { batch: 1, heads: 1, rows: 1, keys: 1 },
             Schedule::Staged(staged) => staged.block,
         }
     }
@@ -199,7 +213,7 @@ impl Plan {
     /// Scratch memory one call uses, bytes; a caller's own workspace must be at least this large.
     pub fn workspace_bytes(&self) -> u64 {
         match &self.schedule {
-            Schedule::Fused(_) | Schedule::Blocks(_) => 0,
+            Schedule::Fused(_) | Schedule::Blocks(_) | Schedule::Rows => 0,
             Schedule::Staged(staged) => staged.scratch.bytes,
         }
     }
@@ -259,6 +273,7 @@ impl Plan {
                 }
             }
             Schedule::Blocks(plan) => plan.block = block,
+            Schedule::Rows => {}
             Schedule::Staged(staged) => {
                 staged.block = block;
                 staged.scratch = Scratch::new(&problem, &block, caps);
@@ -278,7 +293,7 @@ impl Schedule {
         match self {
             Self::Fused(fused) => fused.classify.as_ref(),
             Self::Blocks(plan) => Some(&plan.classify),
-            Self::Staged(_) => None,
+            Self::Staged(_) | Self::Rows => None,
         }
     }
 
@@ -291,6 +306,7 @@ impl Schedule {
             }
             Self::Staged(x) => vec![&mut x.score, &mut x.normalize, &mut x.value],
             Self::Blocks(plan) => vec![&mut plan.classify.kernel],
+            Self::Rows => Vec::new(),
         };
         for kernel in kernels {
             kernel.unchecked = checks.are_off();
@@ -305,6 +321,7 @@ impl Schedule {
             }
             Self::Staged(staged) => vec![&staged.score, &staged.normalize, &staged.value],
             Self::Blocks(plan) => vec![&plan.classify.kernel],
+            Self::Rows => Vec::new(),
         }
     }
 }

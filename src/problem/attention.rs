@@ -185,15 +185,15 @@ impl Attention {
     /// given; w `[dim_qk]` comes with the tensors as `score_v`.
     pub fn additive(mut self, inner_scale: f32) -> Self {
         let inner_scale = Scalar(inner_scale);
-        self.inner = Inner::Sum { activation: Activation::Tanh, inner_scale };
+        self.inner = Inner::Sum { activation: Activation::Tanh, inner_scale, per_head: false };
         self
     }
 
-    /// Makes scores those of graph attention: Σ_c w_c leaky(q_c + k_c), times the scale, which is then 1 unless
-    /// it is given; w `[dim_qk]` comes with the tensors as `score_v`.
+    /// Makes scores those of graph attention: Σ_c w_hc leaky(q_c + k_c), times the scale, which is then 1 unless
+    /// it is given; w `[heads_q, dim_qk]` comes with the tensors as `score_v`.
     pub fn additive_leaky(mut self, slope: f32) -> Self {
         let activation = Activation::LeakyRelu { slope: Scalar(slope) };
-        self.inner = Inner::Sum { activation, inner_scale: Scalar(1.0) };
+        self.inner = Inner::Sum { activation, inner_scale: Scalar(1.0), per_head: true };
         self
     }
 

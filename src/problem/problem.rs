@@ -161,6 +161,12 @@ impl Problem {
             span(Operand::V, s.heads_kv, s.dim_v),
             span(Operand::O, s.heads_q, s.dim_v),
         ];
+        let score_v = match a.inner {
+            Inner::Product => None,
+            Inner::Sum { per_head, .. } => {
+                Some(u64::from(s.dim_qk) * if per_head { heads } else { 1 })
+            }
+        };
         let optional = [
             (Operand::Lse, a.lse.then(|| self.stored_rows())),
             (Operand::Weights, a.weights.map(|_| s.rows() * u64::from(s.seq_kv))),
@@ -173,7 +179,7 @@ impl Problem {
             (Operand::Offsets, self.needs_offsets().then_some(batch)),
             (Operand::CuSeqlensQ, a.packed.map(|_| batch + 1)),
             (Operand::CuSeqlensKv, a.packed.map(|_| batch + 1)),
-            (Operand::ScoreV, a.inner.is_sum().then_some(s.dim_qk.into())),
+            (Operand::ScoreV, score_v),
             (Operand::RotaryCos, a.rotary.map(|x| u64::from(x.table_rows) * u64::from(x.dim / 2))),
             (Operand::RotarySin, a.rotary.map(|x| u64::from(x.table_rows) * u64::from(x.dim / 2))),
             (Operand::HeadScale, a.cosine.filter(|x| x.head_scale).map(|_| heads)),
@@ -348,10 +354,10 @@ impl Problem {
         let mut words = vec![a.dtype.to_string()];
         match a.inner {
             Inner::Product => {}
-            Inner::Sum { activation: Activation::Tanh, inner_scale } => {
+            Inner::Sum { activation: Activation::Tanh, inner_scale, .. } => {
                 words.push(format!("additive({:?})", inner_scale.get()));
             }
-            Inner::Sum { activation: Activation::LeakyRelu { slope }, inner_scale } => {
+            Inner::Sum { activation: Activation::LeakyRelu { slope }, inner_scale, .. } => {
                 words.push(format!("leaky({:?},{:?})", slope.get(), inner_scale.get()));
             }
         }

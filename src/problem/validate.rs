@@ -25,7 +25,7 @@ pub(super) fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<
 /// Sinks and the log-sum-exp belong to softmax.
 pub(super) fn check_normalizer(a: &Attention) -> Result<()> {
     a.normalizer.validate()?;
-    if let Inner::Sum { activation, inner_scale } = a.inner {
+    if let Inner::Sum { activation, inner_scale, .. } = a.inner {
         let slope =
             if let Activation::LeakyRelu { slope } = activation { slope.get() } else { 0.0 };
         for (argument, found) in [("inner_scale", inner_scale.get()), ("leaky slope", slope)] {

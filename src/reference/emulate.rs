@@ -14,10 +14,10 @@
 use std::f32::consts::{LN_2, LOG2_E};
 
 use crate::error::Result;
+use crate::feature::Position;
 use crate::feature::inner::Inner;
 use crate::feature::normalize::Normalizer;
 use crate::feature::score::Stage;
-use crate::feature::{Operands, Position};
 use crate::problem::Problem;
 use crate::reference::call::{Call, Row};
 use crate::reference::{Inputs, Outputs, over_rows};
@@ -58,7 +58,10 @@ type Keyed = (u32, f32);
 fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     let a = call.problem.attention();
     let q = call.q(&at);
-    let product = |at: &Position| f64::from(inner(a.inner, q, call.k(at), call.operands, order));
+    let product = |at: &Position| {
+        let w = a.inner.weights(at.head, q.len(), call.operands);
+        f64::from(inner(a.inner, q, call.k(at), w, order))
+    };
     let round = |s: f64| f64::from(s as f32);
     let mut keys: Vec<Keyed> = Vec::new();
     for key in 0..a.shape.seq_kv {
@@ -181,15 +184,15 @@ fn online<'a>(
 }
 
 /// The inner loop of a score, added in the given order.
-fn inner(inner: Inner, q: &[f64], k: &[f64], operands: &Operands<'_>, order: Order) -> f32 {
+fn inner(inner: Inner, q: &[f64], k: &[f64], w: &[f64], order: Order) -> f32 {
     match inner {
         Inner::Product => dot(q.iter().zip(k).map(|(a, b)| (*a as f32, *b as f32)), order),
-        Inner::Sum { activation, inner_scale } => {
+        Inner::Sum { activation, inner_scale, .. } => {
             let activate = |(q, k): (&f64, &f64)| {
                 let x = inner_scale.get() * (*q as f32 + *k as f32);
                 activation.apply(f64::from(x)) as f32
             };
-            let w = operands.score_v.iter().map(|w| *w as f32);
+            let w = w.iter().map(|w| *w as f32);
             let terms: Vec<(f32, f32)> = w.zip(q.iter().zip(k).map(activate)).collect();
             dot(terms.into_iter(), order)
         }

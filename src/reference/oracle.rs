@@ -47,7 +47,7 @@ fn attend_row(call: &Call<'_>, mut at: Position) -> Row {
     let shape = call.problem.attention().shape;
     let a = call.problem.attention();
     let q = call.q(&at);
-    let inner = |at: &Position| a.inner.score(q, call.k(at), call.operands);
+    let inner = |at: &Position| a.inner.score(at.head, q, call.k(at), call.operands);
     let mut score = |key| {
         at.key = key;
         call.sees(&at).then(|| call.score(inner(&at), &at, Stage::Biased, |s| s))

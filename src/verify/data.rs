@@ -209,7 +209,9 @@ impl CaseData {
         }
         if a.inner.is_sum() {
             let weight = |_| DType::F32.round(draw.signed());
-            data.score_v = (0..s.dim_qk).map(weight).collect();
+            let n =
+                problem.operands().iter().find(|(o, _)| *o == Operand::ScoreV).map_or(0, |x| x.1);
+            data.score_v = (0..n).map(weight).collect();
         }
         if let Some(rotary) = a.rotary {
             let (cos, sin) = rotary_tables(rotary.dim, 1e4, RotaryScaling::None, rotary.table_rows);

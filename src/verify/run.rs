@@ -88,7 +88,7 @@ pub fn run(
     })))
 }
 
-fn reasons(error: &Error) -> String {
+pub(super) fn reasons(error: &Error) -> String {
     let reasons: Vec<String> =
         error.rejections().iter().map(|r| format!("{}: {}", r.candidate, r.reason)).collect();
     reasons.join("; ")

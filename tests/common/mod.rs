@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
 use heedful::{
-    Align, Attention, Blocks, Capabilities, DType, Path, Plan, Policy, Shape, WeightsAt,
+    Align, Attention, Blocks, Capabilities, DType, Normalizer, Path, Plan, Policy, Relative,
+    Rotary, Scalar, Shape, WeightsAt,
 };
 use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -23,6 +24,18 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         Some(WeightsAt::AfterSoftcap),
         Some(WeightsAt::AfterBias),
         Some(WeightsAt::Probabilities),
+    ];
+    let normalizers = [
+        Normalizer::Softmax,
+        Normalizer::Softmax,
+        Normalizer::Softmax,
+        Normalizer::Relu { power: 2, divisor: Scalar(3.0) },
+        Normalizer::Sigmoid { bias: Scalar(-1.0) },
+        Normalizer::Hard,
+        Normalizer::Sample { seed: 1 },
+        Normalizer::Sparsemax,
+        Normalizer::Entmax15,
+        Normalizer::Raw,
     ];
     let dtypes = [DType::F32, DType::F16, DType::Bf16];
     let mut all = BTreeMap::new();
@@ -55,11 +68,32 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         a.sinks = on(8);
         a.lse = on(9);
         a.weights = captures[i % 5];
+        // Other forms meet every mask and modifier in turn.
+        a.normalizer = normalizers[(i / 5) % normalizers.len()];
+        if a.normalizer != Normalizer::Softmax {
+            (a.sinks, a.lse) = (false, false);
+        }
+        match i % 9 {
+            3 => a = a.additive(0.5),
+            5 => a = a.additive_leaky(0.2),
+            6 => a = a.cosine(1e-6, i % 2 == 0),
+            7 => a = a.general(20),
+            _ => {}
+        }
+        if i % 4 == 1 && dim > 3 {
+            let ids = i % 8 == 1;
+            let turned = Rotary { interleaved: i % 3 == 0, ids, ..Rotary::new(16, 200) };
+            a = a.rotary(Rotary { keys_from: if ids { 60 } else { 0 }, ..turned });
+        }
+        if i % 6 == 2 {
+            a = a.relative(Relative { left: 5, right: 9, offset: 1 });
+        }
         a.segments = i % 7 < 2;
         a.blocks = (i % 8 > 5).then(|| Blocks::new(32, 16));
         let caps = Capabilities { shader_f16: i % 11 < 5, ..Default::default() };
         // A small binding limit splits keys, which gives the variants that carry sums.
-        let limit = if i % 13 == 0 { 48 << 10 } else { caps.max_binding_bytes };
+        let whole = a.rotary.is_none() && a.cosine.is_none() && a.general.is_none();
+        let limit = if i % 13 == 0 && whole { 48 << 10 } else { caps.max_binding_bytes };
         let caps = Capabilities { max_binding_bytes: limit, ..caps };
         let mut add = |a: &Attention, caps: &Capabilities, path: Path| {
             let problem = a.validate().expect("a valid descriptor");
@@ -75,12 +109,17 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
                 q_lengths: false,
                 segments: false,
                 blocks: None,
+                rotary: None,
+                cosine: None,
+                general: None,
                 ..a.clone()
             };
             let wide =
                 Capabilities { subgroups: true, subgroup_size: [8, 8], ..Default::default() };
             add(&packed.clone().packed(100, 150), &wide, Path::Staged);
-            add(&packed.packed(100, 150), &wide, Path::Fused);
+            if !packed.normalizer.needs_row() {
+                add(&packed.packed(100, 150), &wide, Path::Fused);
+            }
         }
         let unwritten = Attention { weights: None, ..a };
         let classes = ["cpu", "discretegpu"];
@@ -91,13 +130,21 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             max_binding_bytes: Capabilities::default().max_binding_bytes,
             ..caps
         };
-        add(&unwritten, &fused, Path::Fused);
+        if !unwritten.normalizer.needs_row() {
+            add(&unwritten, &fused, Path::Fused);
+        }
     }
     for width in [Width::Single, Width::Vec4] {
         let e = Element { width, ..Element::F32X4 };
         let spec = KernelSpec::matmul(e, e, e);
         all.insert(spec.to_string(), spec);
+        for added in [false, true] {
+            let spec = KernelSpec::project(e, e, e, added);
+            all.insert(spec.to_string(), spec);
+        }
     }
+    let average = KernelSpec::average();
+    all.insert(average.to_string(), average);
     all
 }
 

@@ -6,11 +6,11 @@ fn inner_sum_4(q: vec4<f32>, k: vec4<f32>, w: vec4<f32>, sum: vec4<f32>) -> vec4
   return fma(w, inner_activate(params.inner_scale * (q + k)), sum);
 }
 
-// Weights c..c+3, zeros past dim_qk.
-fn inner_weights(c: u32) -> vec4<f32> {
+// Weights c..c+3 of a head, zeros past dim_qk.
+fn inner_weights(head: u32, c: u32) -> vec4<f32> {
   var w = vec4<f32>(0.0);
   for (var i = 0u; i < 4u; i += 1u) {
-    if (c + i < params.dim_qk) { w[i] = bitcast<f32>(aux[params.aux_score_v + c + i]); }
+    if (c + i < params.dim_qk) { w[i] = bitcast<f32>(aux[params.aux_score_v + head * params.score_v_stride + c + i]); }
   }
   return w;
 }

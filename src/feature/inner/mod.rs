@@ -23,6 +23,8 @@ pub enum Inner {
         activation: Activation,
         /// The factor a inside it, usually 1.
         inner_scale: Scalar,
+        /// Whether each query head has weights w of its own, `[heads_q, dim_qk]` rather than `[dim_qk]`.
+        per_head: bool,
     },
 }
 
@@ -52,18 +54,26 @@ impl Inner {
         }
     }
 
+    /// The weights w of a query head, for `dim` channels.
+    pub fn weights<'a>(self, head: u32, dim: usize, operands: &Operands<'a>) -> &'a [f64] {
+        let per_head = matches!(self, Self::Sum { per_head: true, .. });
+        let start = if per_head { head as usize * dim } else { 0 };
+        operands.score_v.get(start..start + dim).unwrap_or_default()
+    }
+
     /// Whether the score is additive.
     pub fn is_sum(self) -> bool {
         self != Self::Product
     }
 
-    /// The meaning, in float64.
-    pub fn score(self, q: &[f64], k: &[f64], operands: &Operands<'_>) -> f64 {
+    /// The meaning for a query head, in float64.
+    pub fn score(self, head: u32, q: &[f64], k: &[f64], operands: &Operands<'_>) -> f64 {
         match self {
             Self::Product => product::score(q, k),
-            Self::Sum { activation, inner_scale } => {
+            Self::Sum { activation, inner_scale, .. } => {
                 let scale = f64::from(inner_scale.get());
-                sum::score(scale, q, k, operands.score_v, |x| activation.apply(x))
+                let w = self.weights(head, q.len(), operands);
+                sum::score(scale, q, k, w, |x| activation.apply(x))
             }
         }
     }

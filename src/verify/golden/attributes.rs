@@ -15,6 +15,10 @@ pub(super) fn unsupported(case: &GoldenCase) -> Option<String> {
     let layout = match record.kind.as_str() {
         "attention" | "attention_relative_bias" => "bhsd",
         "varlen" => "thd",
+        "mha_layer" => "bsd",
+        "gat" => "nf",
+        "edge_attention" => "nhd",
+        "rotary_embedding" => "bhsd",
         "paged" => return Some("kind paged: there is no paged cache here".into()),
         kind => return Some(format!("kind {kind}: not an attention call")),
     };

@@ -8,7 +8,8 @@ use crate::tensor::{DType, Shape};
 use crate::verify::compare::Tolerance;
 use crate::verify::data::CaseData;
 use crate::verify::golden::attributes::{apply, number, unsupported};
-use crate::verify::golden::{Expected, GoldenCase, Limit, Loaded, Precision, Role, Support};
+use crate::verify::golden::layers;
+use crate::verify::golden::{Expected, Form, GoldenCase, Limit, Loaded, Precision, Role, Support};
 use crate::verify::npy::{Array, Arrays};
 
 pub(super) fn load(case: &GoldenCase, precision: Precision) -> Result<Support> {
@@ -16,8 +17,13 @@ pub(super) fn load(case: &GoldenCase, precision: Precision) -> Result<Support> {
         return Ok(Support::Unsupported(reason));
     }
     let mut reader = Reader { case, arrays: Arrays::open(&case.path)?, precision };
-    if case.record.kind == "varlen" {
-        return packed(reader);
+    match case.record.kind.as_str() {
+        "varlen" => return packed(reader),
+        "mha_layer" => return layers::layer(reader),
+        "gat" => return layers::graph(reader),
+        "edge_attention" => return layers::edge_attention(reader),
+        "rotary_embedding" => return layers::rotation(reader),
+        _ => {}
     }
     let (q, k, v) = (reader.rows("q")?, reader.cached("k")?, reader.cached("v")?);
     let shape = reader.shape(&q, &k, &v)?;
@@ -45,7 +51,14 @@ pub(super) fn load(case: &GoldenCase, precision: Precision) -> Result<Support> {
     };
     data.inputs().validate(&problem).map_err(|e| reader.about(&e))?;
     let (expected, notes) = reader.expected(&attention)?;
-    Ok(Support::Supported(Box::new(Loaded { attention, data, expected, notes })))
+    Ok(Support::Supported(Box::new(Loaded {
+        attention,
+        data,
+        expected,
+        notes,
+        form: Form::Attention,
+        edges: None,
+    })))
 }
 
 /// A case of kind `varlen`: `[total, heads, dim]` tensors of sequences one after another.
@@ -89,17 +102,24 @@ fn packed(mut reader: Reader<'_>) -> Result<Support> {
     };
     data.inputs().validate(&problem).map_err(|e| reader.about(&e))?;
     let (expected, notes) = reader.expected_packed(&problem, &data)?;
-    Ok(Support::Supported(Box::new(Loaded { attention, data, expected, notes })))
+    Ok(Support::Supported(Box::new(Loaded {
+        attention,
+        data,
+        expected,
+        notes,
+        form: Form::Attention,
+        edges: None,
+    })))
 }
 
 pub(super) struct Reader<'a> {
     pub(super) case: &'a GoldenCase,
-    arrays: Arrays,
+    pub(super) arrays: Arrays,
     precision: Precision,
 }
 
 impl Reader<'_> {
-    fn about(&self, error: &Error) -> Error {
+    pub(super) fn about(&self, error: &Error) -> Error {
         let file = self.case.path.display();
         Error::invalid(format!("{file}, case {}", self.case.name), error, "a call that fits")
     }
@@ -116,7 +136,7 @@ impl Reader<'_> {
     }
 
     /// An input `[batch, heads, seq, dim]`.
-    fn rows(&mut self, role: &str) -> Result<Array> {
+    pub(super) fn rows(&mut self, role: &str) -> Result<Array> {
         let array = self.input(role)?.ok_or_else(|| {
             let argument = format!("case {}, inputs", self.case.name);
             Error::invalid(argument, format!("no {role}"), "q, k and v")
@@ -128,7 +148,7 @@ impl Reader<'_> {
     }
 
     /// An input that the case must have.
-    fn required(&mut self, role: &str) -> Result<Array> {
+    pub(super) fn required(&mut self, role: &str) -> Result<Array> {
         self.input(role)?.ok_or_else(|| {
             let argument = format!("case {}, inputs", self.case.name);
             Error::invalid(argument, format!("no {role}"), "one")
@@ -136,7 +156,7 @@ impl Reader<'_> {
     }
 
     /// An input `[total, heads, dim]`.
-    fn threes(&mut self, role: &str) -> Result<Array> {
+    pub(super) fn threes(&mut self, role: &str) -> Result<Array> {
         let array = self.required(role)?;
         if array.shape.len() == 3 {
             return Ok(array);
@@ -194,7 +214,7 @@ impl Reader<'_> {
         })
     }
 
-    fn dtype(&self) -> Result<DType> {
+    pub(super) fn dtype(&self) -> Result<DType> {
         let text = self.case.record.dtype.as_str();
         if text == "f64" {
             return Ok(DType::F32);
@@ -205,7 +225,7 @@ impl Reader<'_> {
         })
     }
 
-    fn round(&self, x: f64, dtype: DType) -> f64 {
+    pub(super) fn round(&self, x: f64, dtype: DType) -> f64 {
         match self.precision {
             Precision::Double => x,
             Precision::Stored => dtype.round(x),
@@ -222,7 +242,11 @@ impl Reader<'_> {
     }
 
     /// Masks, biases and tables, announced in the call.
-    fn tables(&mut self, attention: &mut Attention, offsets: Option<&str>) -> Result<CaseData> {
+    pub(super) fn tables(
+        &mut self,
+        attention: &mut Attention,
+        offsets: Option<&str>,
+    ) -> Result<CaseData> {
         let mut data = CaseData::default();
         if let Some(mask) = self.input("mask")? {
             if !mask.is_bool {
@@ -268,7 +292,7 @@ impl Reader<'_> {
     }
 
     /// Rotation of q and of the new keys; those of the past are as they were stored.
-    fn rotary(&mut self, attention: &mut Attention, data: &mut CaseData) -> Result<()> {
+    pub(super) fn rotary(&mut self, attention: &mut Attention, data: &mut CaseData) -> Result<()> {
         let shape = attention.shape;
         let past = match self.input("past_k")? {
             Some(past) => past.shape[2] as u32,
@@ -397,7 +421,7 @@ impl Reader<'_> {
         Ok((expected, notes))
     }
 
-    fn tolerance(&self, role: &str) -> Tolerance {
+    pub(super) fn tolerance(&self, role: &str) -> Tolerance {
         let record = &self.case.record;
         let cast = record.dtype == "f64" && self.precision == Precision::Stored;
         let limits = match &record.tolerance_f32 {

@@ -6,8 +6,10 @@
 //! roles of the same case are.
 
 mod attributes;
+mod layers;
 mod load;
 mod rotary;
+mod run;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,8 +18,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::layer::{HostWeights, MultiHeadAttention};
 use crate::problem::{Attention, Operand};
 use crate::reference::{Outputs, prepare};
+use crate::tensor::Shape;
 use crate::verify::compare::{Comparison, Tolerance, compare};
 use crate::verify::data::CaseData;
 
@@ -72,6 +76,36 @@ pub struct Loaded {
     pub expected: Vec<Expected>,
     /// What was done to the case to run it here, and what of it is not compared.
     pub notes: Vec<String>,
+    /// What the call is a part of.
+    pub form: Form,
+    /// (source, destination) of the edges in whose order weights are recorded.
+    pub edges: Option<Vec<[u32; 2]>>,
+}
+
+/// What a recorded case is.
+#[derive(Debug, Clone)]
+pub enum Form {
+    /// One attention call.
+    Attention,
+    /// A layer around the call.
+    Layer(Box<LayerCase>),
+    /// Only the rotation of q.
+    Rotation,
+}
+
+/// A layer with its inputs; tables and masks are the call's.
+#[derive(Debug, Clone)]
+pub struct LayerCase {
+    /// The layer.
+    pub layer: MultiHeadAttention,
+    /// Input for queries.
+    pub x_q: Vec<f64>,
+    /// Input for keys.
+    pub x_k: Vec<f64>,
+    /// Input for values.
+    pub x_v: Vec<f64>,
+    /// Its learned tensors.
+    pub weights: HostWeights,
 }
 
 /// A recorded result.
@@ -159,11 +193,13 @@ impl Loaded {
         // The cache holds keys as they meet the queries.
         let problem = self.attention.validate().ok();
         let keys = problem.and_then(|p| prepare(&p, &self.data.inputs(), Operand::K, |x| x));
+        let weights = found.weights.as_deref().unwrap_or_default();
+        let by_edge = self.edges.as_ref().map(|edges| edge_weights(weights, edges, s));
         let check = |expected: &Expected| {
             let (found, row_len): (&[f64], u32) = match expected.role {
                 Role::Out => (&found.o, s.dim_v),
                 Role::Lse => (&found.lse, 1),
-                Role::Weights => (found.weights.as_deref().unwrap_or_default(), s.seq_kv),
+                Role::Weights => (by_edge.as_deref().unwrap_or(weights), s.seq_kv),
                 Role::PresentK => (keys.as_ref().unwrap_or(&self.data.k), s.dim_qk),
                 Role::PresentV => (&self.data.v, s.dim_v),
             };
@@ -173,6 +209,15 @@ impl Loaded {
         };
         self.expected.iter().map(check).collect()
     }
+}
+
+/// Weights `[edges, heads]` out of `[1, heads, nodes, nodes]`.
+fn edge_weights(weights: &[f64], edges: &[[u32; 2]], s: Shape) -> Vec<f64> {
+    let index = |head: u32, [source, destination]: [u32; 2]| {
+        (head * s.seq_q + destination) as usize * s.seq_kv as usize + source as usize
+    };
+    let pairs = edges.iter().flat_map(|edge| (0..s.heads_q).map(move |head| (head, *edge)));
+    pairs.filter_map(|(head, edge)| weights.get(index(head, edge)).copied()).collect()
 }
 
 /// An entry of `cases.json`; other keys are ignored.

@@ -1,0 +1,178 @@
+//! Linear layers and averages over heads as single dispatches: what a layer puts around attention.
+
+use crate::device;
+use crate::engine::bound::Dispatch;
+use crate::engine::range::{BoundRange, bind_range};
+use crate::engine::{BufferView, Engine};
+use crate::error::{Error, Result};
+use crate::kernel::{Binding, Element, KernelSpec, Params, TILE, Width};
+
+/// A tensor `[batch, rows, columns]`, f32, with rows one after another within a sequence.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) view: BufferView<'a>,
+    /// Elements between sequences.
+    pub(crate) batch_stride: u64,
+}
+
+/// y = x Wᵀ + b over `[batch, rows]` rows.
+pub(crate) struct Linear<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) batch: u32,
+    pub(crate) rows: u32,
+    pub(crate) inputs: u32,
+    pub(crate) outputs: u32,
+    pub(crate) x: Rows<'a>,
+    /// `[outputs, inputs]`.
+    pub(crate) w: BufferView<'a>,
+    /// `[outputs]`.
+    pub(crate) b: Option<BufferView<'a>>,
+    pub(crate) y: Rows<'a>,
+}
+
+impl Linear<'_> {
+    /// The dispatch; `None` where there is nothing to do.
+    pub(crate) fn dispatch(&self, engine: &Engine) -> Result<Option<Dispatch>> {
+        let [batch, m, n, k] = [self.batch, self.rows, self.outputs, self.inputs];
+        let grid = [n.div_ceil(TILE), m.div_ceil(TILE), batch];
+        if grid.contains(&0) {
+            return Ok(None);
+        }
+        let span = |x: &Rows<'_>, columns: u32| {
+            u64::from(batch - 1) * x.batch_stride + u64::from(m) * u64::from(columns)
+        };
+        let x = self.part(engine, "input", self.x.view, span(&self.x, k))?;
+        let w = self.part(engine, "weight", self.w, u64::from(n) * u64::from(k))?;
+        let y = self.part(engine, "output", self.y.view, span(&self.y, n))?;
+        let b = self.b.map(|b| self.part(engine, "bias", b, n.into())).transpose()?;
+        let most = engine.capabilities.max_workgroups;
+        if grid.iter().any(|n| *n > most) {
+            let found = format!("{m} rows of {n}");
+            return Err(Error::invalid(self.name, found, format!("at most {most} tiles of 64")));
+        }
+        let element = |base: u32, steps: &[u64]| Element {
+            width: if base.is_multiple_of(4) && steps.iter().all(|n| n.is_multiple_of(4)) {
+                Width::Vec4
+            } else {
+                Width::Single
+            },
+            ..Element::F32X4
+        };
+        let spec = KernelSpec::project(
+            element(x.1, &[k.into(), self.x.batch_stride]),
+            element(w.1, &[k.into()]),
+            element(y.1, &[n.into(), self.y.batch_stride]),
+            self.b.is_some(),
+        );
+        let params = Params {
+            seq_q: m,
+            dim_qk: k,
+            dim_v: n,
+            q_base: x.1,
+            q_stride_batch: self.x.batch_stride as u32,
+            q_stride_row: k,
+            k_base: w.1,
+            k_stride_row: k,
+            o_base: y.1,
+            o_stride_batch: self.y.batch_stride as u32,
+            o_stride_row: n,
+            bias_base: b.as_ref().map_or(0, |b| b.1),
+            ..Params::default()
+        };
+        let mut ranges = vec![(Binding::Q, x.0), (Binding::K, w.0), (Binding::O, y.0)];
+        ranges.extend(b.map(|b| (Binding::Bias, b.0)));
+        one(engine, &spec, params, ranges, grid).map(Some)
+    }
+
+    /// The bound range of the first `elements` of a view, and its base.
+    fn part(
+        &self,
+        engine: &Engine,
+        what: &str,
+        view: BufferView<'_>,
+        elements: u64,
+    ) -> Result<(BoundRange, u32)> {
+        let argument = || format!("{} {what}", self.name);
+        let caps = &engine.capabilities;
+        let bytes = elements.saturating_mul(4);
+        if !view.offset.is_multiple_of(4) {
+            return Err(Error::invalid(
+                argument(),
+                view.offset,
+                "an offset that is a multiple of 4",
+            ));
+        }
+        if view.offset.checked_add(bytes).is_none_or(|end| end > view.buffer.size()) {
+            let found = format!("{} B from offset {}", view.buffer.size(), view.offset);
+            return Err(Error::invalid(argument(), found, format!("{bytes} B")));
+        }
+        if bytes + caps.storage_alignment > caps.max_binding_bytes {
+            let wanted = format!("at most {} B in one binding", caps.max_binding_bytes);
+            return Err(Error::invalid(argument(), format!("{bytes} B"), wanted));
+        }
+        bind_range(view, 0..elements, 4, caps.storage_alignment)
+    }
+}
+
+/// The mean over heads of `[batch, heads, elements]`.
+pub(crate) fn average(
+    engine: &Engine,
+    [batch, heads]: [u32; 2],
+    elements: u64,
+    from: &wgpu::Buffer,
+    to: BufferView<'_>,
+) -> Result<Option<Dispatch>> {
+    let groups = elements.div_ceil(64);
+    if groups == 0 || batch == 0 {
+        return Ok(None);
+    }
+    let all = elements * u64::from(batch);
+    let alignment = engine.capabilities.storage_alignment;
+    let (source, _) = bind_range(from.into(), 0..all * u64::from(heads), 4, alignment)?;
+    let (target, o_base) = bind_range(to, 0..all, 4, alignment)?;
+    let params = Params {
+        head_n: heads,
+        q_stride_batch: (elements * u64::from(heads)) as u32,
+        q_stride_head: elements as u32,
+        o_base,
+        o_stride_batch: elements as u32,
+        ..Params::default()
+    };
+    let grid = [groups.min(65_535) as u32, groups.div_ceil(65_535) as u32, batch];
+    let ranges = vec![(Binding::Q, source), (Binding::O, target)];
+    one(engine, &KernelSpec::average(), params, ranges, grid).map(Some)
+}
+
+/// One dispatch with a parameter block of its own.
+fn one(
+    engine: &Engine,
+    spec: &KernelSpec,
+    params: Params,
+    ranges: Vec<(Binding, BoundRange)>,
+    grid: [u32; 3],
+) -> Result<Dispatch> {
+    let pipeline = engine.pipelines.get(&engine.device, spec)?;
+    let usage = wgpu::BufferUsages::UNIFORM;
+    let bytes = bytemuck::bytes_of(&params);
+    let uniform = device::upload(&engine.device, "layer parameters", bytes, usage)?;
+    let group = device::scoped(&engine.device, "binding a layer", 0, || {
+        let mut entries = vec![wgpu::BindGroupEntry {
+            binding: Binding::Params.number(),
+            resource: uniform.as_entire_binding(),
+        }];
+        entries.extend(ranges.iter().map(|(binding, range)| wgpu::BindGroupEntry {
+            binding: binding.number(),
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &range.buffer,
+                offset: range.offset,
+                size: wgpu::BufferSize::new(range.size),
+            }),
+        }));
+        engine.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("layer"),
+            layout: &pipeline.layout,
+            entries: &entries,
+        })
+    })?;
+    Ok(Dispatch { pipeline, group, grid })
+}

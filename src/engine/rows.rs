@@ -1,0 +1,39 @@
+//! q and k as they meet: the rotated, projected or normalised rows by themselves.
+
+use crate::engine::bound::Recorded;
+use crate::engine::{Engine, Tensors};
+use crate::error::Result;
+use crate::plan::Plan;
+use crate::problem::{Attention, Operand};
+
+/// Writes what a call would make of q and k before they meet, in f32 `[batch, heads, seq, dim_qk]`.
+#[derive(Debug)]
+pub struct PreparedRows {
+    recorded: Recorded,
+}
+
+impl PreparedRows {
+    /// Records the dispatches into the caller's encoder: one compute pass, no submit, no wait.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.recorded.encode(encoder, None);
+    }
+
+    /// The rows of [`Operand::Q`] or [`Operand::K`]; `None` where the call reads them as they are.
+    pub fn rows(&self, operand: Operand) -> Option<&wgpu::Buffer> {
+        let found = self.recorded.prepared.iter().find(|(of, _)| *of == operand);
+        found.map(|(_, buffer)| buffer)
+    }
+}
+
+impl Engine {
+    /// Ties q and k of a call to what is done to them first: rotary positions for a key cache, for
+    /// example. Other tensors are not touched.
+    ///
+    /// # Errors
+    /// Invalid argument naming the tensor, unsupported where q or k is too large for one binding, out of
+    /// memory, internal.
+    pub fn bind_rows(&self, attention: &Attention, tensors: &Tensors<'_>) -> Result<PreparedRows> {
+        let plan = Plan::for_rows(&attention.validate()?, &self.capabilities)?;
+        Ok(PreparedRows { recorded: Recorded::new(self, &plan, tensors)? })
+    }
+}

@@ -1,0 +1,199 @@
+//! A layer on host slices: uploads, runs, reads back.
+
+use crate::device::{self, Readback};
+use crate::engine::{BufferView, Engine, HostTables, Tensors};
+use crate::error::{Error, Result};
+use crate::feature::Operands;
+use crate::layer::{LayerPlan, LayerWeights, MultiHeadAttention};
+use crate::tensor::DType;
+
+/// A layer's learned tensors on the host; matrices are `[out, in]`, and what a layer lacks is empty.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HostWeights {
+    /// `[heads_q · dim_qk, width_q]`.
+    pub w_q: Vec<f64>,
+    /// `[heads_kv · dim_qk, width_k]`.
+    pub w_k: Vec<f64>,
+    /// `[heads_kv · dim_v, width_v]`.
+    pub w_v: Vec<f64>,
+    /// `[width_out, heads_q · dim_v]`.
+    pub w_o: Vec<f64>,
+    /// `[heads_q · dim_qk]`, or empty.
+    pub b_q: Vec<f64>,
+    /// `[heads_kv · dim_qk]`, or empty.
+    pub b_k: Vec<f64>,
+    /// `[heads_kv · dim_v]`, or empty.
+    pub b_v: Vec<f64>,
+    /// `[width_out]`, or empty.
+    pub b_o: Vec<f64>,
+    /// The learned extra key, or empty.
+    pub bias_k: Vec<f64>,
+    /// The learned extra value, or empty.
+    pub bias_v: Vec<f64>,
+}
+
+impl HostWeights {
+    /// Checks that every tensor is as long as the layer says.
+    pub(super) fn validate(&self, layer: &MultiHeadAttention) -> Result<()> {
+        let [q, k, v, o] = layer.inner_widths();
+        let out = layer.width_out.unwrap_or(0);
+        let matrix = |rows: u32, columns: u32| u64::from(rows) * u64::from(columns);
+        let learned = |n: u32| if layer.extra.learned { u64::from(n) } else { 0 };
+        let tensors = [
+            ("w_q", &self.w_q, matrix(q, layer.width_q), false),
+            ("w_k", &self.w_k, matrix(k, layer.width_k), false),
+            ("w_v", &self.w_v, matrix(v, layer.width_v), false),
+            ("w_o", &self.w_o, matrix(out, o), false),
+            ("b_q", &self.b_q, q.into(), true),
+            ("b_k", &self.b_k, k.into(), true),
+            ("b_v", &self.b_v, v.into(), true),
+            ("b_o", &self.b_o, out.into(), true),
+            ("bias_k", &self.bias_k, learned(k), false),
+            ("bias_v", &self.bias_v, learned(v), false),
+        ];
+        for (name, values, wanted, optional) in tensors {
+            let found = values.len() as u64;
+            if found != wanted && !(optional && found == 0) {
+                return Err(Error::invalid(name, found, format!("{wanted} elements")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The inputs of a layer on the host.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerInputs<'a> {
+    /// `[batch, seq_q, width_q]`.
+    pub x_q: &'a [f64],
+    /// `[batch, keys of the input, width_k]`.
+    pub x_k: &'a [f64],
+    /// `[batch, keys of the input, width_v]`.
+    pub x_v: &'a [f64],
+    /// Masks, biases and tables of the attention between.
+    pub operands: Operands<'a>,
+    /// The learned tensors.
+    pub weights: &'a HostWeights,
+}
+
+impl LayerInputs<'_> {
+    pub(super) fn validate(&self, layer: &MultiHeadAttention) -> Result<()> {
+        self.weights.validate(layer)?;
+        let s = layer.attention.shape;
+        let size = |rows: u32, width: u32| u64::from(s.batch) * u64::from(rows) * u64::from(width);
+        let keys = layer.input_keys();
+        let inputs = [
+            ("x_q", self.x_q, size(s.seq_q, layer.width_q)),
+            ("x_k", self.x_k, size(keys, layer.width_k)),
+            ("x_v", self.x_v, size(keys, layer.width_v)),
+        ];
+        for (name, values, wanted) in inputs {
+            if values.len() as u64 != wanted {
+                return Err(Error::invalid(name, values.len(), format!("{wanted} elements")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a layer computes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerOutputs {
+    /// `[batch, seq_q, width_out]`, or the heads' outputs `[batch, seq_q, heads_q · dim_v]`.
+    pub out: Vec<f64>,
+    /// `[batch, heads_q, seq_q, seq_kv]`, or their mean over the heads, where they are asked for.
+    pub weights: Option<Vec<f64>>,
+}
+
+impl Engine {
+    /// Runs a layer on host data and waits, blocking the thread.
+    ///
+    /// # Errors
+    /// Invalid argument naming the tensor, out of memory, device lost, internal.
+    pub fn run_layer_host(
+        &self,
+        plan: &LayerPlan,
+        inputs: &LayerInputs<'_>,
+    ) -> Result<LayerOutputs> {
+        let layer = &plan.layer;
+        inputs.validate(layer)?;
+        let a = plan.attention.problem().attention();
+        let s = a.shape;
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let upload = |name: &str, values: &[f64]| {
+            let bytes = DType::F32.encode(values.iter().copied());
+            device::upload(&self.device, name, &bytes, usage)
+        };
+        let w = inputs.weights;
+        let buffers = [
+            upload("x_q", inputs.x_q)?,
+            upload("x_k", inputs.x_k)?,
+            upload("x_v", inputs.x_v)?,
+            upload("w_q", &w.w_q)?,
+            upload("w_k", &w.w_k)?,
+            upload("w_v", &w.w_v)?,
+            upload("w_o", &w.w_o)?,
+            upload("b_q", &w.b_q)?,
+            upload("b_k", &w.b_k)?,
+            upload("b_v", &w.b_v)?,
+            upload("b_o", &w.b_o)?,
+            upload("bias_k", &w.bias_k)?,
+            upload("bias_v", &w.bias_v)?,
+        ];
+        let [x_q, x_k, x_v, w_q, w_k, w_v, w_o, b_q, b_k, b_v, b_o, bias_k, bias_v] = &buffers;
+        fn given<'b>(values: &[f64], buffer: &'b wgpu::Buffer) -> Option<BufferView<'b>> {
+            (!values.is_empty()).then(|| buffer.into())
+        }
+        let weights = LayerWeights {
+            w_o: layer.width_out.map(|_| w_o.into()),
+            b_q: given(&w.b_q, b_q),
+            b_k: given(&w.b_k, b_k),
+            b_v: given(&w.b_v, b_v),
+            b_o: given(&w.b_o, b_o),
+            bias_k: given(&w.bias_k, bias_k),
+            bias_v: given(&w.bias_v, bias_v),
+            ..LayerWeights::new(w_q, w_k, w_v)
+        };
+
+        let [_, _, _, context] = layer.inner_widths();
+        let width = layer.width_out.unwrap_or(context);
+        let output = |name: &str, elements: u64| {
+            device::create_buffer(&self.device, name, (4 * elements).max(16), usage)
+        };
+        let out_elements = u64::from(s.batch) * u64::from(s.seq_q) * u64::from(width);
+        let heads = if layer.average_weights { 1 } else { u64::from(s.heads_q) };
+        let shown_elements = u64::from(s.batch) * heads * u64::from(s.seq_q) * u64::from(s.seq_kv);
+        let out = output("out", out_elements)?;
+        let shown = a.weights.map(|_| output("weights", shown_elements)).transpose()?;
+        let lse = a.lse.then(|| output("lse", s.rows())).transpose()?;
+        let given = &inputs.operands;
+        let mask: Vec<u8> = given.mask.iter().map(|&keep| keep.into()).collect();
+        let mask =
+            a.mask.map(|_| device::upload(&self.device, "mask", &mask, usage)).transpose()?;
+        let bias = a.bias.map(|_| upload("bias", given.bias)).transpose()?;
+        let tables = HostTables::new(plan.attention.problem(), given);
+        let mut tensors = Tensors::new(x_q, x_k, x_v, &out);
+        tensors.weights = shown.as_ref().map(Into::into);
+        tensors.lse = lse.as_ref().map(Into::into);
+        tensors.mask = mask.as_ref().map(Into::into);
+        tensors.bias = bias.as_ref().map(Into::into);
+        tables.set(&mut tensors);
+
+        let bound = self.bind_layer(plan, &tensors, &weights)?;
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        bound.encode(&mut encoder);
+        let mut read = |buffer: &wgpu::Buffer, elements: u64| {
+            Readback::record(&self.device, &mut encoder, buffer, 0, 4 * elements)
+        };
+        let out = read(&out, out_elements)?;
+        let shown = shown.as_ref().map(|shown| read(shown, shown_elements)).transpose()?;
+        device::scoped(&self.device, "submitting a layer", 0, || {
+            self.queue.submit([encoder.finish()])
+        })?;
+        let decode = |bytes: Vec<u8>| DType::F32.decode(&bytes);
+        Ok(LayerOutputs {
+            out: decode(out.read_blocking()?),
+            weights: shown.map(Readback::read_blocking).transpose()?.map(decode),
+        })
+    }
+}

@@ -1,0 +1,39 @@
+//! Around attention: the multi-head layer with its projections, and the forms of it that have names.
+//!
+//! | form | how |
+//! |---|---|
+//! | self attention | one input for q, k and v |
+//! | cross attention (N → M) | another input, or two, for k and v |
+//! | attention pooling (N → 1) | a learned query: seq_q = 1, x_q is a weight |
+//! | grouped heads | `heads_kv` < `heads_q` in the attention's shape |
+
+mod host;
+mod multi_head;
+mod reference;
+
+pub use host::{HostWeights, LayerInputs, LayerOutputs};
+pub use multi_head::{BoundLayer, ExtraKeys, LayerPlan, LayerWeights, MultiHeadAttention};
+pub use reference::forward;
+
+/// A mask in the convention of PyTorch's `MultiheadAttention`, Keras' opposite: true = ignore. Returns
+/// the engine's: true = attend.
+pub fn attend_where_not_ignored(ignored: &[bool]) -> Vec<bool> {
+    ignored.iter().map(|ignored| !ignored).collect()
+}
+
+/// Vectors of position `[rows, width]` to be added to inputs: sin(p / 10000^(2m / width)) in channel 2m and
+/// cos in channel 2m + 1 (Vaswani et al., 2017).
+///
+/// ```
+/// let positions = heedful::layer::sinusoidal(2, 4);
+/// assert_eq!(positions[..4], [0.0, 1.0, 0.0, 1.0]);
+/// assert_eq!(positions[4], 1.0_f64.sin() as f32);
+/// ```
+pub fn sinusoidal(rows: u32, width: u32) -> Vec<f32> {
+    let value = |p: u32, c: u32| {
+        let frequency = 10_000.0_f64.powf(-f64::from(c / 2 * 2) / f64::from(width));
+        let angle = f64::from(p) * frequency;
+        (if c.is_multiple_of(2) { angle.sin() } else { angle.cos() }) as f32
+    };
+    (0..rows).flat_map(|p| (0..width).map(move |c| value(p, c))).collect()
+}
