@@ -284,3 +284,27 @@ fn emulation_rounds_o_to_the_storage_type() -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Windows of NATTEN's own documentation: they shift at the borders, skip by dilation and end at causal rows.
+#[test]
+fn neighborhoods_by_hand() {
+    use heedful::Axis;
+    let seen =
+        |axis: Axis, i: u32| -> Vec<u32> { (0..axis.n).filter(|j| axis.sees(i, *j)).collect() };
+    let plain = Axis::new(6, 3);
+    assert_eq!(seen(plain, 0), [0, 1, 2]);
+    assert_eq!(seen(plain, 3), [2, 3, 4]);
+    assert_eq!(seen(plain, 5), [3, 4, 5]);
+    let even = Axis::new(6, 4);
+    assert_eq!(seen(even, 2), [0, 1, 2, 3]);
+    assert_eq!(seen(even, 5), [2, 3, 4, 5]);
+    let dilated = Axis { dilation: 2, ..Axis::new(7, 3) };
+    assert_eq!(seen(dilated, 0), [0, 2, 4]);
+    assert_eq!(seen(dilated, 5), [1, 3, 5]);
+    let causal = Axis { causal: true, ..plain };
+    assert_eq!(seen(causal, 0), [0]);
+    assert_eq!(seen(causal, 4), [2, 3, 4]);
+    let strided = Axis { stride: 3, ..plain };
+    assert_eq!(seen(strided, 0), seen(strided, 2));
+    assert_eq!(seen(strided, 3), [3, 4, 5]);
+}

@@ -115,3 +115,21 @@ fn errors_in_a_callers_function_come_back_with_its_own_lines() {
     let missing = call().keep(CustomMask::new("gone", "fn other() {}", |_| true));
     assert!(missing.validate().unwrap_err().to_string().contains("fn mask_gone("));
 }
+
+/// Every feature's known-answer call is itself right: nothing is quarantined on a device that computes right.
+#[test]
+fn what_is_right_is_not_quarantined() {
+    let Some(engine) = common::gpu::engine("what_is_right") else { return };
+    let cases = heedful::verify::cases::grid(heedful::verify::cases::Grid::Quick);
+    let mut planned = 0;
+    for case in cases.iter().step_by(5) {
+        let plan = match engine.plan(&case.attention) {
+            Ok(plan) => plan,
+            Err(error) => panic!("{}: {error}", case.name),
+        };
+        let blamed = plan.rejections().iter().find(|r| r.reason.contains("self-test"));
+        assert!(blamed.is_none(), "{}: {blamed:?}", case.name);
+        planned += 1;
+    }
+    println!("{planned} planned");
+}

@@ -75,7 +75,9 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
           let p = select(normalize_weight(s, m, peak), RowVec(0.0), hidden);
           l = fma(l, old, select(normalize_share(p), RowVec(0.0), hidden));
           m = peak;
-          registers_accumulate_shown(v_at + key * params.v_stride_row, slice, old, p, hidden);
+          var share = p;
+          if (FACTOR) { share *= registers_factor(rows, row, key); }
+          registers_accumulate_shown(v_at + key * params.v_stride_row, slice, old, share, hidden);
         }
       }
       let untested = select(span.yz, span.zz, part == 1u);

@@ -58,7 +58,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let inverse = normalize_scale(total, total);
 
   for (var i = first_own; i < end; i += LANES) {
-    scores[base + i] = weights4(scores[base + i], total, i * 4u);
+    var w = weights4(scores[base + i], total, i * 4u);
+    if (FACTOR) {
+      for (var c = 0u; c < 4u; c += 1u) { w[c] *= weight_factor(position_at(rows, row, i * 4u + c)); }
+    }
+    scores[base + i] = w;
   }
   let all_row = (batch * params.heads_q + head) * params.seq_q + row;
   if (slice == 0u) {

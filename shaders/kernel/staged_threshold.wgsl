@@ -91,7 +91,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
   for (var i = first_own; i < end; i += LANES) {
     let s = scores[base + i];
-    let w = threshold_weight(THRESHOLD_SCALE * (s - m) - tau);
+    var w = threshold_weight(THRESHOLD_SCALE * (s - m) - tau);
+    if (FACTOR) {
+      for (var c = 0u; c < 4u; c += 1u) { w[c] *= weight_factor(position_at(rows, row, i * 4u + c)); }
+    }
     scores[base + i] = select(w, vec4<f32>(0.0), masked4(s));
   }
   if (slice == 0u) { inverse_sums[scratch_row] = 1.0; }

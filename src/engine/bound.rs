@@ -152,6 +152,7 @@ impl Tables {
             Operand::HeadScale => self.base.aux_head_scale = word,
             Operand::ScoreMatrix => self.base.aux_score_matrix = word,
             Operand::Relative => self.base.aux_relative = word,
+            Operand::Centers => self.base.aux_centers = word,
             Operand::Positions => self.base.aux_positions = word,
             Operand::SegmentsQ => self.base.aux_segments_q = word,
             Operand::SegmentsKv => self.base.aux_segments_kv = word,

@@ -15,7 +15,7 @@ use crate::engine::{Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::align::{Align, MAX_OFFSET};
 use crate::feature::inner::{Activation, Inner};
-use crate::feature::mask::Blocks;
+use crate::feature::mask::{Axis, Blocks, Neighborhood};
 use crate::feature::normalize::Normalizer;
 use crate::kernel::{Access, Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
 use crate::plan::{Block, BlockSize, Plan, Prepare, Schedule, operand_of};
@@ -423,6 +423,15 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
     let side = |n: Option<u32>| {
         n.map_or(2 * MAX_OFFSET, |n| i32::try_from(n).unwrap_or(i32::MAX).min(2 * MAX_OFFSET))
     };
+    let mut places = *tables;
+    if let Some(Neighborhood([a0, a1, a2])) = a.neighborhood {
+        let ints = |a: Axis| [a.n, a.size, a.stride, a.dilation].map(|n| n as i32);
+        [places.near_n0, places.near_size0, places.near_stride0, places.near_dilation0] = ints(a0);
+        [places.near_n1, places.near_size1, places.near_stride1, places.near_dilation1] = ints(a1);
+        [places.near_n2, places.near_size2, places.near_stride2, places.near_dilation2] = ints(a2);
+        let causal = [a0, a1, a2].map(|a| u32::from(a.causal));
+        places.near_causal = causal[0] | causal[1] << 1 | causal[2] << 2;
+    }
     Params {
         heads_q: s.heads_q,
         group: s.group(),
@@ -471,6 +480,10 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
         },
         seed_low: seed as u32,
         seed_high: (seed >> 32) as u32,
+        dilation: a.dilated.map_or(1, |(step, _)| step as i32),
+        chunk: a.chunked.map_or(1, |(size, _)| size as i32),
+        local_reach: a.local.map_or(0.0, |local| local.reach.get()),
+        local_inverse_sigma: a.local.map_or(0.0, |local| 2.0 / local.reach.get()),
         positions_row: s.seq_q,
         rotary_dim: a.rotary.map_or(0, |rotary| rotary.dim),
         rotary_rows: a.rotary.map_or(1, |rotary| rotary.table_rows),
@@ -493,6 +506,6 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
         window_left: side(window.and_then(|window| window.left)),
         window_right: side(window.and_then(|window| window.right)),
         minus_infinity: f32::NEG_INFINITY.to_bits(),
-        ..*tables
+        ..places
     }
 }

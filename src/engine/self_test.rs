@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::engine::Engine;
 use crate::error::{Rejection, Result};
 use crate::feature::Operands;
-use crate::feature::mask::Blocks;
+use crate::feature::mask::{Axis, Blocks, Neighborhood};
 use crate::feature::prepare::Rotary;
 use crate::kernel::KernelSpec;
 use crate::plan::Plan;
@@ -97,7 +97,8 @@ fn shrink(attention: &Attention) -> Attention {
         seq_kv: KEYS,
         ..s
     };
-    let full = [shape.batch, shape.heads_q, shape.seq_q, shape.seq_kv];
+    let keys = if attention.neighborhood.is_some() { ROWS } else { KEYS };
+    let full = [shape.batch, shape.heads_q, shape.seq_q, keys];
     let fit = |given: Broadcast| {
         let axes = given.0.iter().zip(full).map(|(n, full)| if *n == 1 { 1 } else { full });
         let mut fitted = [1; 4];
@@ -117,12 +118,18 @@ fn shrink(attention: &Attention) -> Attention {
         k_start: 7,
         ..rotary
     });
+    // A grid of as many points; both sequences are its points.
+    let side = Axis { n: 67, size: 5, stride: 2, dilation: 3, causal: true };
+    let grid = Neighborhood([Axis::new(1, 1), Axis::new(1, 1), side]);
+    let neighborhood = attention.neighborhood.map(|_| grid);
+    let shape = Shape { seq_kv: keys, ..shape };
     let layout = if packed.is_some() { Layout::Bshd } else { Layout::Bhsd };
     Attention {
         shape,
         packed,
         blocks,
         rotary,
+        neighborhood,
         mask: attention.mask.map(fit),
         bias: attention.bias.map(fit),
         ..attention.clone().layout(layout)
@@ -147,6 +154,7 @@ struct Known {
     score_matrix: Vec<f64>,
     relative: Vec<f64>,
     positions: Vec<u32>,
+    centers: Vec<f64>,
     segments: [Vec<u32>; 2],
     blocks: Vec<u32>,
 }
@@ -192,6 +200,7 @@ impl Known {
             head_scale: values(Operand::HeadScale, 11, single),
             score_matrix: values(Operand::ScoreMatrix, 12, single),
             relative: values(Operand::Relative, 13, single),
+            centers: (0..count(Operand::Centers)).map(|i| 0.75 * (i % 80) as f64).collect(),
             positions: (0..count(Operand::Positions)).map(|i| (i as u32 * 7) % 64).collect(),
             segments: [Operand::SegmentsQ, Operand::SegmentsKv]
                 .map(|x| (0..count(x)).map(|i| (i as u32 + 5) / 19 % 3).collect()),
@@ -235,6 +244,7 @@ impl Known {
             score_matrix: &self.score_matrix,
             relative: &self.relative,
             positions: &self.positions,
+            centers: &self.centers,
             segments_q: &self.segments[0],
             segments_kv: &self.segments[1],
             blocks: &self.blocks,

@@ -25,6 +25,7 @@ impl<'a> HostTables<'a> {
                 Operand::HeadScale => operands.head_scale,
                 Operand::ScoreMatrix => operands.score_matrix,
                 Operand::Relative => operands.relative,
+                Operand::Centers => operands.centers,
                 _ => return None,
             };
             Some((operand, values.iter().map(|&x| x as f32).collect()))

@@ -81,6 +81,8 @@ pub struct Tensors<'a> {
     pub score_matrix: Option<Table<'a>>,
     /// Biases by relative position, `[heads_q, left + 1 + right]`, f32.
     pub relative: Option<Table<'a>>,
+    /// Centers of local attention `[batch, seq_q]`, f32.
+    pub centers: Option<Table<'a>>,
     /// Rotary positions `[batch, seq_q]`, u32.
     pub positions: Option<Table<'a>>,
     /// Segment ids of query rows `[batch, seq_q]`, u32.
@@ -126,6 +128,7 @@ impl<'a> Tensors<'a> {
             head_scale: None,
             score_matrix: None,
             relative: None,
+            centers: None,
             positions: None,
             segments_q: None,
             segments_kv: None,
@@ -169,6 +172,7 @@ impl<'a> Tensors<'a> {
             Operand::HeadScale => &mut self.head_scale,
             Operand::ScoreMatrix => &mut self.score_matrix,
             Operand::Relative => &mut self.relative,
+            Operand::Centers => &mut self.centers,
             Operand::Positions => &mut self.positions,
             Operand::SegmentsQ => &mut self.segments_q,
             Operand::SegmentsKv => &mut self.segments_kv,
@@ -242,7 +246,7 @@ const ALL_VIEWS: [Operand; 8] = [
     Operand::Bias,
 ];
 
-pub(crate) const ALL_TABLES: [Operand; 18] = [
+pub(crate) const ALL_TABLES: [Operand; 19] = [
     Operand::AlibiSlopes,
     Operand::Sinks,
     Operand::KvLengths,
@@ -256,6 +260,7 @@ pub(crate) const ALL_TABLES: [Operand; 18] = [
     Operand::HeadScale,
     Operand::ScoreMatrix,
     Operand::Relative,
+    Operand::Centers,
     Operand::Positions,
     Operand::SegmentsQ,
     Operand::SegmentsKv,
@@ -325,7 +330,8 @@ fn check_table(operand: Operand, table: Table<'_>, n: u64) -> Result<()> {
         | Operand::RotarySin
         | Operand::HeadScale
         | Operand::ScoreMatrix
-        | Operand::Relative => "f32",
+        | Operand::Relative
+        | Operand::Centers => "f32",
         Operand::Offsets => "i32",
         _ => "u32",
     };

@@ -90,6 +90,10 @@ pub const REGISTRY: &[Slot] = &[
     mask::causal::SLOT,
     mask::window::SLOT,
     mask::dense::SLOT,
+    mask::chunked::SLOT,
+    mask::dilated::SLOT,
+    mask::local::SLOT,
+    mask::neighborhood::SLOT,
     mask::segments::SLOT,
     mask::blocks::SLOT,
     normalize::softmax::SLOT,
@@ -156,6 +160,8 @@ pub struct Operands<'a> {
     pub score_matrix: &'a [f64],
     /// Biases by relative position, `[heads_q, left + 1 + right]`.
     pub relative: &'a [f64],
+    /// Centers of local attention, `[batch, seq_q]`.
+    pub centers: &'a [f64],
     /// Rotary positions, `[batch, seq_q]`.
     pub positions: &'a [u32],
     /// Segment id of each query row, `[batch, seq_q]`.

@@ -230,6 +230,13 @@ fn glue(spec: &KernelSpec) -> String {
     if spec.kernel == Kernel::StagedNormalize {
         out += &row_types(4);
     }
+    if matches!(spec.kernel, Kernel::StagedNormalize | Kernel::StagedThreshold)
+        || spec.kernel.is_fused()
+    {
+        let body = if spec.factor { "return mask_local_factor(p);" } else { "return 1.0;" };
+        function(&mut out, "weight_factor(p: Position) -> f32", body);
+        let _ = writeln!(out, "const FACTOR: bool = {};", spec.factor);
+    }
     if spec.kernel == Kernel::StagedNormalize || spec.kernel.is_fused() {
         let start = if spec.sink { "normalize_sink(head)" } else { "normalize_empty()" };
         function(&mut out, "normalize_start(head: u32) -> Normalizer", &format!("return {start};"));

@@ -191,6 +191,42 @@ params! {
     relative_right: i32,
     /// The key at distance 0 from row 0.
     relative_offset: i32,
+    /// First word of the centers of local attention in `aux`.
+    aux_centers: u32,
+    /// Distance between visible keys.
+    dilation: i32,
+    /// Positions of a chunk.
+    chunk: i32,
+    /// Reach of local attention.
+    local_reach: f32,
+    /// 1 / σ of its Gaussian.
+    local_inverse_sigma: f32,
+    /// Positions on axis 0.
+    near_n0: i32,
+    /// Window on axis 0.
+    near_size0: i32,
+    /// Step of windows on axis 0.
+    near_stride0: i32,
+    /// Dilation on axis 0.
+    near_dilation0: i32,
+    /// Positions on axis 1.
+    near_n1: i32,
+    /// Window on axis 1.
+    near_size1: i32,
+    /// Step of windows on axis 1.
+    near_stride1: i32,
+    /// Dilation on axis 1.
+    near_dilation1: i32,
+    /// Positions on axis 2.
+    near_n2: i32,
+    /// Window on axis 2.
+    near_size2: i32,
+    /// Step of windows on axis 2.
+    near_stride2: i32,
+    /// Dilation on axis 2.
+    near_dilation2: i32,
+    /// Bit a: axis a is causal.
+    near_causal: u32,
     /// Query rows of packed tensors.
     total_q: u32,
     /// Keys of packed tensors.

@@ -163,6 +163,11 @@ fn per_row(out: &mut String, tile: &RowTile) {
         })
         .collect();
     let _ = writeln!(out, "  return RowVec({});\n}}", modified.join(", "));
+    *out += "fn registers_factor(rows: Rows, row: u32, key: u32) -> RowVec {\n";
+    let factors: Vec<String> = rows(tile)
+        .map(|r| format!("weight_factor(position_at(rows, row + {r}u * LANES, key))"))
+        .collect();
+    let _ = writeln!(out, "  return RowVec({});\n}}", factors.join(", "));
     *out += "fn registers_hidden(s: RowVec, rows: Rows, row: u32, key: u32) -> RowMask {\n";
     let hidden: Vec<String> = rows(tile)
         .map(|r| {

@@ -11,7 +11,7 @@ use super::element::{Element, RowTile, Width};
 use crate::feature::Slot;
 use crate::feature::align::Align;
 use crate::feature::inner::{product, sum};
-use crate::feature::mask::{causal, dense, segments, window};
+use crate::feature::mask::{causal, chunked, dense, local, neighborhood, segments, window};
 use crate::feature::normalize;
 use crate::feature::score::{Stage, bias, relative};
 use crate::problem::{Operand, Problem, WeightsAt};
@@ -145,6 +145,8 @@ pub struct KernelSpec {
     pub kv_lengths: bool,
     /// Whether query lengths come from a table.
     pub q_lengths: bool,
+    /// Whether weights are multiplied with a factor of their place after they are normalised.
+    pub factor: bool,
     /// Whether sequences are packed one after another.
     pub packed: bool,
     /// Whether functions of the caller's own read a table.
@@ -182,6 +184,7 @@ impl KernelSpec {
             alibi: None,
             kv_lengths: false,
             q_lengths: false,
+            factor: false,
             packed: false,
             table: false,
             sink: false,
@@ -199,10 +202,12 @@ impl KernelSpec {
     /// The masks that narrow key ranges, and lengths: what every staged kernel shares.
     fn ranged(kernel: Kernel, problem: &Problem) -> Self {
         let a = problem.attention();
-        let has_diagonal = a.causal.is_some() || a.window.is_some();
+        let has_diagonal =
+            a.causal.is_some() || a.window.is_some() || a.dilated.is_some() || a.chunked.is_some();
         Self {
             masks: problem.masks().iter().map(|mask| mask.slot()).collect(),
             diagonal: has_diagonal.then(|| problem.align().slot()),
+            factor: a.local.is_some_and(|local| local.gaussian),
             packed: a.packed.is_some(),
             table: a.table.is_some(),
             kv_lengths: a.kv_lengths,
@@ -344,7 +349,9 @@ impl KernelSpec {
 
     /// Masks given as data narrow no range; stages 2 and 3 see their effect in the scores.
     fn without_data_masks(mut self) -> Self {
-        self.masks.retain(by_position);
+        let factor = self.factor && self.kernel != Kernel::StagedValue;
+        self.masks.retain(|mask| by_position(mask) || (factor && *mask == local::SLOT));
+        self.factor = factor;
         self.table = false;
         self
     }
@@ -361,6 +368,7 @@ impl KernelSpec {
             || self.scores.iter().any(|(_, slot)| *slot == relative::SLOT)
             || self.blocks.is_some()
             || self.masks.contains(&segments::SLOT)
+            || self.masks.contains(&local::SLOT)
             || self.is_additive()
             || self.alibi.is_some()
             || self.diagonal == per_batch
@@ -455,7 +463,7 @@ impl KernelSpec {
 
 /// Whether a mask is decided by positions alone, so that it narrows key ranges.
 pub(super) fn by_position(mask: &Slot) -> bool {
-    *mask == causal::SLOT || *mask == window::SLOT
+    [causal::SLOT, window::SLOT, chunked::SLOT, neighborhood::SLOT].contains(mask)
 }
 
 impl fmt::Display for KernelSpec {
@@ -511,6 +519,7 @@ impl fmt::Display for KernelSpec {
             capture,
             self.carry.then_some("carry"),
             (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
+            self.factor.then_some("gaussian"),
             self.added.then_some("added"),
             self.unchecked.then_some("unchecked"),
         ];

@@ -6,7 +6,7 @@ use crate::feature::align::Align;
 use crate::feature::custom::refuse;
 use crate::feature::custom::{CustomMask, CustomScore};
 use crate::feature::inner::{Activation, Inner};
-use crate::feature::mask::{Blocks, Window};
+use crate::feature::mask::{Blocks, Local, Neighborhood, Window};
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
 use crate::feature::score::{Alibi, Relative};
@@ -77,6 +77,14 @@ pub struct Attention {
     pub relative: Option<Relative>,
     /// How scores become weights.
     pub normalizer: Normalizer,
+    /// Every n-th key from the diagonal of the given alignment.
+    pub dilated: Option<(u32, Align)>,
+    /// Chunks of n positions, rows counted along the diagonal of the given alignment.
+    pub chunked: Option<(u32, Align)>,
+    /// Neighbours on a grid.
+    pub neighborhood: Option<Neighborhood>,
+    /// Keys near a center per row.
+    pub local: Option<Local>,
     /// Cap on scaled scores, > 0.
     pub softcap: Option<Scalar>,
     /// Shape of a boolean mask (true = attend) that comes with the tensors.
@@ -130,6 +138,10 @@ impl Attention {
             causal: None,
             window: None,
             inner: Inner::Product,
+            dilated: None,
+            chunked: None,
+            neighborhood: None,
+            local: None,
             rotary: None,
             cosine: None,
             general: None,
@@ -220,6 +232,32 @@ impl Attention {
     /// Adds a bias by relative position from a table `[heads_q, left + 1 + right]`.
     pub fn relative(mut self, relative: Relative) -> Self {
         self.relative = Some(relative);
+        self
+    }
+
+    /// Keeps every `step`-th key, counted from the diagonal; usually together with a window.
+    pub fn dilated(mut self, step: u32, align: Align) -> Self {
+        self.dilated = Some((step, align));
+        self
+    }
+
+    /// Keeps keys in the chunk of `size` positions in which the row's diagonal lies.
+    pub fn chunked(mut self, size: u32, align: Align) -> Self {
+        self.chunked = Some((size, align));
+        self
+    }
+
+    /// Keeps the neighbours on a grid whose points are both rows and keys.
+    pub fn neighborhood(mut self, neighborhood: Neighborhood) -> Self {
+        self.neighborhood = Some(neighborhood);
+        self
+    }
+
+    /// Keeps keys at most `reach` from a center per row, `centers` `[batch, seq_q]` among the tensors; with
+    /// `gaussian`, weights are multiplied with exp(−(j − center)² / 2σ²), σ = reach / 2, after they are
+    /// normalised.
+    pub fn local(mut self, reach: f32, gaussian: bool) -> Self {
+        self.local = Some(Local { reach: Scalar(reach), gaussian, seq_q: self.shape.seq_q });
         self
     }
 

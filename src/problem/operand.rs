@@ -47,6 +47,8 @@ pub enum Operand {
     ScoreMatrix,
     /// Biases by relative position.
     Relative,
+    /// Centers of local attention.
+    Centers,
     /// Rotary positions.
     Positions,
     /// Segment ids of query rows.
@@ -84,6 +86,7 @@ impl Operand {
             Self::HeadScale => "head_scale",
             Self::ScoreMatrix => "score_matrix",
             Self::Relative => "relative",
+            Self::Centers => "centers",
             Self::Positions => "positions",
             Self::SegmentsQ => "segments_q",
             Self::SegmentsKv => "segments_kv",

@@ -6,12 +6,15 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::feature::align::Align;
 use crate::feature::inner::{Activation, Inner};
-use crate::feature::mask::{BlockSparse, Causal, Dense, Mask, Segments};
+use crate::feature::mask::{
+    Axis, BlockSparse, Causal, Chunked, Dense, Dilated, Local, Mask, Segments,
+};
 use crate::feature::normalize::Normalizer;
 use crate::feature::score::{Bias, Gumbel, Scale, Score, Softcap};
 use crate::feature::{Operands, Position};
 use crate::problem::validate::{
-    check_normalizer, check_packed, check_prepare, distinct, resolve_align, resolve_strides,
+    check_normalizer, check_packed, check_places, check_prepare, distinct, resolve_align,
+    resolve_strides,
 };
 use crate::problem::{Attention, Operand, WeightsAt};
 use crate::tensor::{DType, Layout, Scalar, Strides};
@@ -57,6 +60,7 @@ impl Problem {
         }
         check_normalizer(a)?;
         check_prepare(a)?;
+        check_places(a)?;
         a.custom_scores.iter().try_for_each(|score| score.validate("score"))?;
         a.custom_masks.iter().try_for_each(|mask| mask.validate("mask"))?;
         distinct("score", a.custom_scores.iter().map(|score| score.slot()))?;
@@ -185,6 +189,7 @@ impl Problem {
             (Operand::HeadScale, a.cosine.filter(|x| x.head_scale).map(|_| heads)),
             (Operand::ScoreMatrix, a.general.map(|d| u64::from(d) * u64::from(s.dim_qk))),
             (Operand::Relative, a.relative.map(|x| heads * x.width())),
+            (Operand::Centers, a.local.map(|_| batch * u64::from(s.seq_q))),
             (Operand::Positions, a.rotary.filter(|x| x.ids).map(|_| batch * u64::from(s.seq_q))),
             (Operand::SegmentsQ, a.segments.then_some(batch * u64::from(s.seq_q))),
             (Operand::SegmentsKv, a.segments.then_some(batch * u64::from(s.seq_kv))),
@@ -229,6 +234,18 @@ impl Problem {
         }
         if let Some((window, _)) = a.window {
             masks.push(Box::new(window));
+        }
+        if let Some((step, _)) = a.dilated {
+            masks.push(Box::new(Dilated(step)));
+        }
+        if let Some((size, _)) = a.chunked {
+            masks.push(Box::new(Chunked(size)));
+        }
+        if let Some(neighborhood) = a.neighborhood {
+            masks.push(Box::new(neighborhood));
+        }
+        if let Some(local) = a.local {
+            masks.push(Box::new(Local { seq_q: a.shape.seq_q, ..local }));
         }
         if let Some(shape) = a.mask {
             masks.push(Box::new(Dense(shape)));
@@ -382,6 +399,19 @@ impl Problem {
             .extend(a.window.map(|(w, x)| {
                 format!("window({},{},{})", bound(w.left), bound(w.right), align(x))
             }));
+        words.extend(a.dilated.map(|(n, x)| format!("dilated({n},{})", align(x))));
+        words.extend(a.chunked.map(|(n, x)| format!("chunked({n},{})", align(x))));
+        words.extend(a.neighborhood.map(|x| {
+            let axis = |a: &Axis| {
+                let causal = if a.causal { "c" } else { "" };
+                format!("{}:{}/{}*{}{causal}", a.n, a.size, a.stride, a.dilation)
+            };
+            let axes: Vec<String> = x.0.iter().filter(|a| a.n > 1).map(axis).collect();
+            format!("neighborhood({})", axes.join(","))
+        }));
+        words.extend(a.local.map(|x| {
+            format!("local({:?}{})", x.reach.get(), if x.gaussian { ",gaussian" } else { "" })
+        }));
         words.extend(a.softcap.map(|c| format!("softcap({:?})", c.get())));
         words.extend(a.mask.map(|m| format!("mask{:?}", m.0)));
         words.extend(a.bias.map(|b| format!("bias{:?}", b.0)));

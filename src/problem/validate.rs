@@ -97,6 +97,31 @@ pub(super) fn check_prepare(a: &Attention) -> Result<()> {
     Ok(())
 }
 
+/// Masks by place: dilation, chunks, grids, centers.
+pub(super) fn check_places(a: &Attention) -> Result<()> {
+    let s = a.shape;
+    for (argument, step) in [("dilated", a.dilated), ("chunked", a.chunked)] {
+        if let Some((n, _)) = step
+            && (n == 0 || n > 1 << 28)
+        {
+            return Err(Error::invalid(argument, n, "1..=2^28"));
+        }
+    }
+    if let Some(neighborhood) = a.neighborhood {
+        neighborhood.validate(s.seq_q, s.seq_kv)?;
+    }
+    if let Some(local) = a.local {
+        let reach = local.reach.get();
+        if !(reach > 0.0 && reach.is_finite()) {
+            return Err(Error::invalid("local reach", reach, "a finite number > 0"));
+        }
+        if a.normalizer.takes_one() && local.gaussian {
+            return Err(Error::invalid("local gaussian", "hard attention", "weights to multiply"));
+        }
+    }
+    Ok(())
+}
+
 /// Packed sequences bring their own lengths, have no layout by batch, and return no weights.
 pub(super) fn check_packed(a: &Attention) -> Result<()> {
     let Some(packed) = a.packed else { return Ok(()) };
@@ -107,6 +132,9 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
     }
     if a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() {
         return refuse("rotary, cosine or general", "none of them: q and k as they meet");
+    }
+    if a.neighborhood.is_some() || a.local.is_some() {
+        return refuse("neighborhood or local", "neither, or sequences that are not packed");
     }
     if a.segments {
         return refuse("segments", "no segments: packed sequences do not see each other");
@@ -136,14 +164,31 @@ pub(super) fn resolve_align(a: &Attention) -> Result<Option<Align>> {
         let wanted = format!("the alignment of causal, {causal:?}");
         return Err(Error::invalid("window alignment", format!("{window:?}"), wanted));
     }
-    for align in [a.causal, window, a.alibi.map(|x| x.align)].into_iter().flatten() {
+    for (name, given) in [("dilated", a.dilated), ("chunked", a.chunked)] {
+        let (Some((_, align)), Some(other)) = (given, a.causal.or(window)) else { continue };
+        if align != other {
+            let wanted = format!("that of causal and window, {other:?}");
+            return Err(Error::invalid(format!("{name} alignment"), format!("{align:?}"), wanted));
+        }
+    }
+    let dilated = a.dilated.map(|(_, align)| align);
+    let chunked = a.chunked.map(|(_, align)| align);
+    if let (Some(dilated), Some(chunked)) = (dilated, chunked)
+        && dilated != chunked
+    {
+        let wanted = format!("that of dilated, {dilated:?}");
+        return Err(Error::invalid("chunked alignment", format!("{chunked:?}"), wanted));
+    }
+    for align in
+        [dilated, chunked, a.causal, window, a.alibi.map(|x| x.align)].into_iter().flatten()
+    {
         if let Align::Offset(n) = align
             && n.unsigned_abs() > MAX_OFFSET.unsigned_abs()
         {
             return Err(Error::invalid("alignment offset", n, format!("±{MAX_OFFSET} at most")));
         }
     }
-    Ok(a.causal.or(window))
+    Ok(a.causal.or(window).or(dilated).or(chunked))
 }
 
 pub(super) fn resolve_strides(a: &Attention) -> Result<[Strides; 4]> {

@@ -78,6 +78,17 @@ impl<'a> Call<'a> {
         chain.fold(product, |s, score| round(score.apply(s, at, self.operands)))
     }
 
+    /// Multiplies the weights of visible keys with the factors of their places.
+    pub(super) fn place(&self, mut at: Position, weights: &mut [f64]) {
+        if self.problem.attention().local.is_none_or(|local| !local.gaussian) {
+            return;
+        }
+        for (key, weight) in (0..).zip(weights).filter(|(_, weight)| **weight != 0.0) {
+            at.key = key;
+            *weight *= self.masks.iter().map(|m| m.factor(&at, self.operands)).product::<f64>();
+        }
+    }
+
     /// Visible scores with the noise of a draw; empty where nothing is drawn.
     pub(super) fn drawn(&self, mut at: Position, scores: &[Option<f64>]) -> Vec<Option<f64>> {
         let Some(noise) = self.scores.iter().find(|score| score.stage() == Stage::Drawn) else {

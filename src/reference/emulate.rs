@@ -76,6 +76,10 @@ fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     let sink = call.sink(&at).map(|sink| sink as f32);
     let v = |key: u32| call.v(&Position { key, ..at });
     let dim_v = a.shape.dim_v as usize;
+    if a.local.is_some_and(|local| local.gaussian) && !keys.is_empty() {
+        let (o, lse) = placed(call, at, &mut keys, sink);
+        return finish(call, at, keys, o, lse, product, round);
+    }
     let (o, lse) = match (keys.is_empty(), order) {
         (true, _) => (vec![0.0; dim_v], sink.unwrap_or(f32::NEG_INFINITY)),
         _ if a.normalizer != Normalizer::Softmax => {
@@ -87,6 +91,20 @@ fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
         (_, Order::Reversed) => two_pass(&mut keys, sink, dim_v, v, true),
         (_, Order::Blocked) => online(&mut keys, sink, dim_v, v),
     };
+    finish(call, at, keys, o, lse, product, round)
+}
+
+/// Rounds o, and shows the weights or scores that are asked for.
+fn finish(
+    call: &Call<'_>,
+    at: Position,
+    keys: Vec<Keyed>,
+    o: Vec<f32>,
+    lse: f32,
+    product: impl Fn(&Position) -> f64,
+    round: impl Fn(f64) -> f64,
+) -> Row {
+    let a = call.problem.attention();
     let mut weights = vec![0.0; a.shape.seq_kv as usize];
     for (key, weight) in keys {
         weights[key as usize] = f64::from(weight);
@@ -94,6 +112,26 @@ fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     let weights = call.shown(at, weights, product, round);
     let o = o.into_iter().map(|x| a.dtype.round(f64::from(x))).collect();
     Row { o, lse: f64::from(lse), weights }
+}
+
+/// Weights that are multiplied with the factors of their places: softmax or another normaliser in f32,
+/// then the factor, then the sum.
+fn placed(call: &Call<'_>, at: Position, keys: &mut [Keyed], sink: Option<f32>) -> (Vec<f32>, f32) {
+    let a = call.problem.attention();
+    let seq_kv = a.shape.seq_kv as usize;
+    let mut scores = vec![None; seq_kv];
+    for (key, s) in keys.iter() {
+        scores[*key as usize] = Some(f64::from(*s));
+    }
+    let mut weights = vec![0.0; seq_kv];
+    let lse = a.normalizer.weights(&scores, &[], sink.map(f64::from), &mut weights);
+    weights.iter_mut().for_each(|w| *w = f64::from(*w as f32));
+    call.place(at, &mut weights);
+    for (key, s) in keys.iter_mut() {
+        *s = weights[*key as usize] as f32;
+    }
+    let v = |key: u32| call.v(&Position { key, ..at });
+    (sum(keys, a.shape.dim_v as usize, v, false), lse as f32)
 }
 
 /// Scores become weights of a normaliser that is not softmax: its formula on the rounded scores, rounded.

@@ -77,6 +77,7 @@ impl Inputs<'_> {
                 Operand::HeadScale => (x.head_scale.len(), true),
                 Operand::ScoreMatrix => (x.score_matrix.len(), true),
                 Operand::Relative => (x.relative.len(), true),
+                Operand::Centers => (x.centers.len(), true),
                 Operand::Positions => (x.positions.len(), true),
                 Operand::SegmentsQ => (x.segments_q.len(), true),
                 Operand::SegmentsKv => (x.segments_kv.len(), true),

@@ -57,6 +57,7 @@ fn attend_row(call: &Call<'_>, mut at: Position) -> Row {
 
     let mut weights = vec![0.0; scores.len()];
     let lse = a.normalizer.weights(&scores, &drawn, call.sink(&at), &mut weights);
+    call.place(at, &mut weights);
     let taken = a.normalizer.takes_one();
 
     let mut o = vec![0.0; shape.dim_v as usize];

@@ -103,6 +103,8 @@ pub struct CaseData {
     pub score_matrix: Vec<f64>,
     /// Biases by relative position, `[heads_q, left + 1 + right]`, f32 values.
     pub relative: Vec<f64>,
+    /// Centers of local attention, `[batch, seq_q]`, f32 values.
+    pub centers: Vec<f64>,
     /// Rotary positions, `[batch, seq_q]`.
     pub positions: Vec<u32>,
     /// Segment id of each query row, `[batch, seq_q]`.
@@ -168,6 +170,7 @@ impl CaseData {
             head_scale: &self.head_scale,
             score_matrix: &self.score_matrix,
             relative: &self.relative,
+            centers: &self.centers,
             positions: &self.positions,
             segments_q: &self.segments_q,
             segments_kv: &self.segments_kv,
@@ -233,6 +236,11 @@ impl CaseData {
         if let Some(relative) = a.relative {
             let n = u64::from(s.heads_q) * relative.width();
             data.relative = (0..n).map(|_| DType::F32.round(draw.normal())).collect();
+        }
+        if a.local.is_some() {
+            // On halves and quarters, so that no key lies within rounding of the reach.
+            let center = |_| (draw.unit() * f64::from(s.seq_kv) * 4.0).floor() / 4.0;
+            data.centers = (0..s.batch * s.seq_q).map(center).collect();
         }
         if a.segments {
             data.segments_q = draw.segments(s.batch, s.seq_q);

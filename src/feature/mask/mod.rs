@@ -5,13 +5,21 @@
 
 pub mod blocks;
 pub mod causal;
+pub mod chunked;
 pub mod dense;
+pub mod dilated;
+pub mod local;
+pub mod neighborhood;
 pub mod segments;
 pub mod window;
 
 pub use blocks::{BlockSparse, Blocks};
 pub use causal::Causal;
+pub use chunked::Chunked;
 pub use dense::Dense;
+pub use dilated::Dilated;
+pub use local::Local;
+pub use neighborhood::{Axis, Neighborhood};
 pub use segments::Segments;
 pub use window::Window;
 
@@ -28,4 +36,8 @@ pub trait Mask {
     fn keeps(&self, at: &Position, operands: &Operands<'_>) -> bool;
     /// Narrows the keys that `row` can attend to; `keys` as it is when the mask is data.
     fn narrow(&self, row: u32, diagonal: i64, keys: Range<i64>) -> Range<i64>;
+    /// What the weight of a visible key is multiplied with after it is normalised.
+    fn factor(&self, _: &Position, _: &Operands<'_>) -> f64 {
+        1.0
+    }
 }

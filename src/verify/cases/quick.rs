@@ -1,7 +1,7 @@
 //! The quick grid: each feature, each edge, small tensors.
 
 use crate::feature::align::Align::{self, BottomRight, Offset, PerBatch, TopLeft};
-use crate::feature::mask::Blocks;
+use crate::feature::mask::{Axis, Blocks, Neighborhood};
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::Rotary;
 use crate::feature::score::Relative;
@@ -20,7 +20,7 @@ pub(super) const POINTS: [WeightsAt; 4] =
 
 pub(super) fn cases() -> Vec<Case> {
     let groups = [shapes(), diagonals(), broadcasts(), scores(), lengths(), layouts(), shown()];
-    let more = [extremes(), combined(), sparse(), forms(), prepared()];
+    let more = [extremes(), combined(), sparse(), forms(), prepared(), places()];
     groups.into_iter().chain(more).flatten().collect()
 }
 
@@ -284,6 +284,46 @@ fn prepared() -> Vec<Case> {
     for (left, right, offset) in [(0, 0, 0), (34, 69, 0), (5, 3, 35), (100, 2, -7)] {
         let relative = Relative { left, right, offset };
         cases.push(usual(base().relative(relative).softcap(9.0).causal(Offset(35))));
+    }
+    cases
+}
+
+/// Masks by place.
+fn places() -> Vec<Case> {
+    let base = || call(2, [4, 2], [70, 130], [16, 24]).with_lse();
+    let poison = DataOptions { poison: true, ..DataOptions::default() };
+    let mut cases = Vec::new();
+    for step in [1, 2, 7, 200] {
+        cases.push(Case::new(base().dilated(step, TopLeft), poison));
+        let window = base().dilated(step, BottomRight).window(Some(20), Some(5), BottomRight);
+        cases.push(Case::new(window.causal(BottomRight), poison));
+        cases.push(Case::new(base().chunked(step * 8, Offset(-9)), poison));
+        cases.push(Case::new(base().chunked(step * 8, PerBatch).causal(PerBatch), poison));
+    }
+    let axis = |n, size, stride, dilation, causal| Axis { n, size, stride, dilation, causal };
+    let one = Axis::new(1, 1);
+    let grids = [
+        Neighborhood::line(70, 5),
+        Neighborhood([one, one, axis(70, 6, 3, 2, false)]),
+        Neighborhood([one, one, axis(70, 7, 2, 3, true)]),
+        Neighborhood::image(10, 13, 3),
+        Neighborhood([one, axis(9, 4, 1, 2, true), axis(12, 5, 5, 2, false)]),
+        Neighborhood([axis(4, 3, 2, 1, false), axis(5, 2, 1, 2, false), axis(6, 3, 1, 1, true)]),
+    ];
+    for grid in grids {
+        let n = grid.points() as u32;
+        let near = || call(2, [4, 2], [n, n], [16, 24]).neighborhood(grid);
+        cases.push(Case::new(near().with_lse(), poison));
+        cases.push(usual(near().with_weights(WeightsAt::Probabilities)));
+    }
+    for gaussian in [false, true] {
+        let local = || base().local(11.3, gaussian);
+        cases.push(Case::new(local(), poison));
+        cases.push(usual(local().causal(TopLeft).kv_lengths().sinks().dtype(DType::F16)));
+        cases.push(usual(local().with_weights(WeightsAt::Probabilities)));
+        let other = Attention { lse: false, ..local() };
+        cases.push(usual(other.clone().normalizer(Normalizer::Entmax15)));
+        cases.push(usual(other.normalizer(Normalizer::Sigmoid { bias: Scalar(-2.0) })));
     }
     cases
 }

@@ -1,0 +1,128 @@
+//! Key j is visible to row i iff it lies in i's window on every axis of a grid: images and volumes.
+//!
+//! The window of i on an axis of n positions (NATTEN: Hassani et al., 2023) holds `size` positions, is led
+//! by every `stride`-th position, shifts at the borders so that it always holds as many, and takes every
+//! `dilation`-th position. On a causal axis it ends at i.
+
+use std::ops::Range;
+
+use super::Mask;
+use crate::error::{Error, Result};
+use crate::feature::{Operands, Position, Slot, slot};
+
+pub(crate) const SLOT: Slot = slot!("mask", "neighborhood");
+
+/// One axis of a grid and the window on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Axis {
+    /// Positions.
+    pub n: u32,
+    /// Keys of a window.
+    pub size: u32,
+    /// Positions that share a window; 1 gives each its own.
+    pub stride: u32,
+    /// Distance between the keys of a window.
+    pub dilation: u32,
+    /// Whether a window ends at its own position.
+    pub causal: bool,
+}
+
+/// A window of neighbours on a grid of up to three axes, the last running fastest. q and k are both the
+/// points of the grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Neighborhood(pub [Axis; 3]);
+
+impl Axis {
+    /// `n` positions, each with the `size` nearest.
+    pub fn new(n: u32, size: u32) -> Self {
+        Self { n, size, stride: 1, dilation: 1, causal: false }
+    }
+
+    /// Whether j is in the window of i.
+    pub fn sees(&self, i: u32, j: u32) -> bool {
+        let class = i % self.dilation;
+        if j % self.dilation != class {
+            return false;
+        }
+        let n = i64::from((self.n - class).div_ceil(self.dilation));
+        let (i, j) = (i64::from(i / self.dilation), i64::from(j / self.dilation));
+        let (size, stride) = (i64::from(self.size), i64::from(self.stride));
+        if self.causal {
+            let leader = (i / stride * stride + stride - 1).min(n - 1);
+            return ((leader - size + 1).max(0)..=i).contains(&j);
+        }
+        let leader = (i / stride * stride + stride / 2).min(n - 1);
+        let (left, right) = (size / 2, size / 2 + size % 2 - 1);
+        let shift = if leader + right >= n { n - right - leader - 1 } else { 0 };
+        let start = (leader - left).max(0) + shift;
+        (start..start + size).contains(&j)
+    }
+
+    /// Most positions between a row and a key of its window, in either direction.
+    fn reach(&self) -> i64 {
+        i64::from(self.size) * i64::from(self.dilation) + i64::from(self.stride)
+    }
+}
+
+impl Neighborhood {
+    /// A sequence: each position sees the `size` nearest.
+    pub fn line(n: u32, size: u32) -> Self {
+        Self([Axis::new(1, 1), Axis::new(1, 1), Axis::new(n, size)])
+    }
+
+    /// An image of `rows` by `columns`: each pixel sees the `size` by `size` nearest.
+    pub fn image(rows: u32, columns: u32, size: u32) -> Self {
+        Self([Axis::new(1, 1), Axis::new(rows, size), Axis::new(columns, size)])
+    }
+
+    /// Points of the grid.
+    pub fn points(&self) -> u64 {
+        self.0.iter().map(|axis| u64::from(axis.n)).product()
+    }
+
+    fn at(&self, i: u32) -> [u32; 3] {
+        let [_, rows, columns] = self.0.map(|axis| axis.n);
+        [i / (rows * columns), i / columns % rows, i % columns]
+    }
+
+    pub(crate) fn validate(&self, seq_q: u32, seq_kv: u32) -> Result<()> {
+        for axis in self.0 {
+            let Axis { n, size, stride, dilation, .. } = axis;
+            let fits = n > 0 && n < 1 << 24 && size > 0 && dilation > 0 && stride > 0;
+            // The smallest residue class must still hold a window.
+            if !fits || stride > size || n / dilation.max(1) < size {
+                let wanted = "1 <= stride <= size <= n / dilation, n < 2^24";
+                return Err(Error::invalid("neighborhood axis", format!("{axis:?}"), wanted));
+            }
+        }
+        let points = self.points();
+        if points != u64::from(seq_q) || points != u64::from(seq_kv) {
+            let found = format!("{points} points");
+            let wanted = format!("seq_q and seq_kv, {seq_q} and {seq_kv}");
+            return Err(Error::invalid("neighborhood", found, wanted));
+        }
+        Ok(())
+    }
+}
+
+impl Mask for Neighborhood {
+    fn slot(&self) -> Slot {
+        SLOT
+    }
+
+    fn keeps(&self, at: &Position, _: &Operands<'_>) -> bool {
+        let (i, j) = (self.at(at.row), self.at(at.key));
+        (0..3).all(|axis| self.0[axis].sees(i[axis], j[axis]))
+    }
+
+    fn narrow(&self, row: u32, _: i64, keys: Range<i64>) -> Range<i64> {
+        let [_, rows, columns] = self.0.map(|axis| i64::from(axis.n));
+        let steps = [rows * columns, columns, 1];
+        let slowest = self.0.iter().position(|axis| axis.n > 1).unwrap_or(2);
+        let (step, reach) = (steps[slowest], self.0[slowest].reach());
+        let line = i64::from(row) / step;
+        keys.start.max((line - reach) * step)..keys.end.min((line + reach + 1) * step)
+    }
+}
