@@ -13,7 +13,7 @@ fn call() -> Attention {
 
 /// Forgets the rescaling of what was summed before: right for the first keys only.
 fn no_rescaling(text: &str) -> String {
-    let planted = text.replace("let old = exp2((m - peak) * LOG2_E);", "let old = exp2(m - m);");
+    let planted = text.replace("let old = normalize_rescale(m, peak);", "let old = exp2(m - m);");
     assert_ne!(planted, text, "the fault is planted");
     planted
 }
@@ -119,7 +119,7 @@ fn errors_in_a_callers_function_come_back_with_its_own_lines() {
 /// Every feature's known-answer call is itself right: nothing is quarantined on a device that computes right.
 #[test]
 fn what_is_right_is_not_quarantined() {
-    let Some(engine) = common::gpu::engine("what_is_right") else { return };
+    let Some(engine) = engine("what_is_right") else { return };
     let cases = heedful::verify::cases::grid(heedful::verify::cases::Grid::Quick);
     let mut planned = 0;
     for case in cases.iter().step_by(5) {

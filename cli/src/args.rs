@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use heedful::{Align, DType, Error, Path, WeightsAt};
 
+use crate::forms::FormArgs;
+
 /// Attention for every GPU: measure it, check it, run it.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -166,6 +168,8 @@ pub(crate) struct RunArgs {
     /// Factor on q·k instead of 1/sqrt(dim).
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     pub(crate) scale: Option<f32>,
+    #[command(flatten)]
+    pub(crate) form: FormArgs,
     /// Which path.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) path: PathName,

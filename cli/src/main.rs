@@ -7,6 +7,7 @@ mod adapters;
 mod args;
 mod bench;
 mod files;
+mod forms;
 mod info;
 mod run;
 mod table;

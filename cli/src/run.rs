@@ -4,7 +4,7 @@ use heedful::reference::{Outputs, attend};
 use heedful::verify::data::CaseData;
 use heedful::verify::npy::{self, Array};
 use heedful::verify::truth::Truth;
-use heedful::{Align, Attention, Error, Layout, Policy, Problem, Shape};
+use heedful::{Align, Attention, Error, Layout, Normalizer, Policy, Problem, Shape};
 
 use crate::args::RunArgs;
 use crate::files::Source;
@@ -48,7 +48,8 @@ fn read(args: &RunArgs) -> Result<(Attention, CaseData, usize), Error> {
         let starts_q = lengths("cu-seqlens-q", &source.get("cu-seqlens-q", starts_q)?)?;
         let starts_k = lengths("cu-seqlens-k", &source.get("cu-seqlens-k", starts_k)?)?;
         let (attention, data) = read_packed(args, &mut source, q, starts_q, starts_k)?;
-        let (attention, data) = options(args, &mut source, attention, data)?;
+        let sizes = [attention.shape.dim_qk, 0];
+        let (attention, data) = options(args, &mut source, attention, data, sizes)?;
         return Ok((attention, data, 3));
     }
     let rank = q.shape.len();
@@ -59,11 +60,16 @@ fn read(args: &RunArgs) -> Result<(Attention, CaseData, usize), Error> {
         k = prepend("past-k", four_axes("past-k", source.get("past-k", past_k)?)?, k)?;
         v = prepend("past-v", four_axes("past-v", source.get("past-v", past_v)?)?, v)?;
     }
-    let shape = shape_of(&q, &k, &v)?;
+    let shape = shape_of(&q, &k, &v, args.form.projects())?;
+    let past = match &args.past_k {
+        Some(past) => four_axes("past-k", source.get("past-k", past)?)?.shape[2] as u32,
+        None => 0,
+    };
+    let sizes = [q.shape[3] as u32, past];
     let round = |array: Array| array.values.iter().map(|x| args.dtype.round(*x)).collect();
     let data = CaseData { q: round(q), k: round(k), v: round(v), ..CaseData::default() };
     let attention = Attention::new(shape).dtype(args.dtype).layout(Layout::Bhsd);
-    let (attention, data) = options(args, &mut source, attention, data)?;
+    let (attention, data) = options(args, &mut source, attention, data, sizes)?;
     Ok((attention, data, rank))
 }
 
@@ -87,7 +93,7 @@ fn read_packed(
         values: Vec::new(),
         ..*array
     };
-    let whole = shape_of(&as_four(&q), &as_four(&k), &as_four(&v))?;
+    let whole = shape_of(&as_four(&q), &as_four(&k), &as_four(&v), false)?;
     let longest =
         |starts: &[u32]| starts.windows(2).map(|w| w[1].saturating_sub(w[0])).max().unwrap_or(0);
     let shape = Shape {
@@ -125,12 +131,15 @@ fn options(
     source: &mut Source,
     mut attention: Attention,
     mut data: CaseData,
+    sizes: [u32; 2],
 ) -> Result<(Attention, CaseData), Error> {
+    args.form.apply(source, &mut attention, &mut data, sizes)?;
     attention.scale = args.scale.map(Into::into);
     attention.softcap = args.softcap.map(Into::into);
     attention.causal = args.causal;
     attention.window = window(args)?;
-    attention.lse = args.lse.is_some() || args.check;
+    let softmax = attention.normalizer == Normalizer::Softmax;
+    attention.lse = args.lse.is_some() || (args.check && softmax);
     attention.weights = args.weights.as_ref().map(|_| args.weights_at.into());
     let single = |x: &f64| f64::from(*x as f32);
     if let Some(name) = &args.mask {
@@ -207,7 +216,8 @@ fn prepend(name: &str, past: Array, new: Array) -> Result<Array, Error> {
     Ok(Array { shape, values, ..new })
 }
 
-fn shape_of(q: &Array, k: &Array, v: &Array) -> Result<Shape, Error> {
+/// `projects`: q may have other channels than k.
+fn shape_of(q: &Array, k: &Array, v: &Array, projects: bool) -> Result<Shape, Error> {
     let size = |name: &str, n: u64| {
         u32::try_from(n).map_err(|_| Error::invalid(format!("--{name}"), n, "less than 2^32"))
     };
@@ -221,14 +231,14 @@ fn shape_of(q: &Array, k: &Array, v: &Array) -> Result<Shape, Error> {
     same("v", "batch", v.shape[0], q.shape[0])?;
     same("v", "heads", v.shape[1], k.shape[1])?;
     same("v", "seq", v.shape[2], k.shape[2])?;
-    same("k", "dim", k.shape[3], q.shape[3])?;
+    same("k", "dim", k.shape[3], if projects { k.shape[3] } else { q.shape[3] })?;
     Ok(Shape {
         batch: size("q", q.shape[0])?,
         heads_q: size("q", q.shape[1])?,
         heads_kv: size("k", k.shape[1])?,
         seq_q: size("q", q.shape[2])?,
         seq_kv: size("k", k.shape[2])?,
-        dim_qk: size("q", q.shape[3])?,
+        dim_qk: size("k", k.shape[3])?,
         dim_v: size("v", v.shape[3])?,
     })
 }
