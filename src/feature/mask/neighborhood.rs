@@ -62,7 +62,7 @@ impl Axis {
 
     /// Most positions between a row and a key of its window, in either direction.
     fn reach(&self) -> i64 {
-        i64::from(self.size) * i64::from(self.dilation) + i64::from(self.stride)
+        (i64::from(self.size) + i64::from(self.stride)) * i64::from(self.dilation)
     }
 }
 
@@ -79,7 +79,7 @@ impl Neighborhood {
 
     /// Points of the grid.
     pub fn points(&self) -> u64 {
-        self.0.iter().map(|axis| u64::from(axis.n)).product()
+        self.0.iter().fold(1, |points: u64, axis| points.saturating_mul(axis.n.into()))
     }
 
     fn at(&self, i: u32) -> [u32; 3] {
@@ -90,14 +90,19 @@ impl Neighborhood {
     pub(crate) fn validate(&self, seq_q: u32, seq_kv: u32) -> Result<()> {
         for axis in self.0 {
             let Axis { n, size, stride, dilation, .. } = axis;
-            let fits = n > 0 && n < 1 << 24 && size > 0 && dilation > 0 && stride > 0;
+            let fits = n > 0 && size > 0 && dilation > 0 && stride > 0;
             // The smallest residue class must still hold a window.
             if !fits || stride > size || n / dilation.max(1) < size {
-                let wanted = "1 <= stride <= size <= n / dilation, n < 2^24";
+                let wanted = "1 <= stride <= size <= n / dilation";
                 return Err(Error::invalid("neighborhood axis", format!("{axis:?}"), wanted));
             }
         }
         let points = self.points();
+        if points > 1 << 20 {
+            // Positions are divided in f32.
+            let found = format!("{points} points");
+            return Err(Error::invalid("neighborhood", found, "at most 2^20"));
+        }
         if points != u64::from(seq_q) || points != u64::from(seq_kv) {
             let found = format!("{points} points");
             let wanted = format!("seq_q and seq_kv, {seq_q} and {seq_kv}");
