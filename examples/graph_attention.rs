@@ -1,5 +1,5 @@
-//! A molecule as a graph: each atom attends to the atoms it is bonded to. The adjacency is the mask; a
-//! computation along the bonds alone gives the same.
+//! A molecule as a graph: each atom attends to the atoms it is bonded to, along the bonds only. Dense
+//! attention with the adjacency as its mask gives the same.
 //!
 //! `cargo run --release --example graph_attention`
 
@@ -7,7 +7,7 @@ mod shared;
 
 use heedful::feature::Operands;
 use heedful::reference::Inputs;
-use heedful::{Attention, Shape, WeightsAt};
+use heedful::{Attention, Edges, Shape, WeightsAt};
 
 /// Caffeine without its hydrogens, and a lone ion beside it.
 const ATOMS: [&str; 15] =
@@ -42,57 +42,36 @@ fn main() -> heedful::Result<()> {
             element.into_iter().zip(own).map(|(a, b)| a + 0.3 * b).collect::<Vec<f64>>()
         })
         .collect();
-    let mut mask = vec![false; n * n];
-    for (a, b) in BONDS {
-        mask[a * n + b] = true;
-        mask[b * n + a] = true;
-    }
+    let size = n as u32;
+    let both = |(a, b): &(usize, usize)| [[*a as u32, *b as u32], [*b as u32, *a as u32]];
+    let bonds: Vec<[u32; 2]> = BONDS.iter().flat_map(both).collect();
+    let (starts, keys, _) = Edges::rows(&bonds, size, size)?;
+    let shape = Shape::self_attention(1, 1, size, WIDTH as u32);
 
-    let shape = Shape::self_attention(1, 1, n as u32, WIDTH as u32);
-    let call = Attention::new(shape)
-        .mask([1, 1, n as u32, n as u32])
-        .with_weights(WeightsAt::Probabilities);
-    let operands = Operands { mask: &mask, ..Operands::default() };
+    let sparse = Attention::new(shape).edges(Edges { count: keys.len() as u32, bias: false });
+    let operands = Operands { edge_starts: &starts, edge_keys: &keys, ..Operands::default() };
     let inputs = Inputs { q: &x, k: &x, v: &x, operands };
-    let found = shared::run(engine.as_ref(), &call, &inputs)?;
-    let weights = found.weights.unwrap_or_default();
+    let along = shared::run(engine.as_ref(), &sparse, &inputs)?;
 
-    let mut furthest = 0.0_f64;
+    let mut mask = vec![false; n * n];
+    bonds.iter().for_each(|[a, b]| mask[*a as usize * n + *b as usize] = true);
+    let dense =
+        Attention::new(shape).mask([1, 1, size, size]).with_weights(WeightsAt::Probabilities);
+    let operands = Operands { mask: &mask, ..Operands::default() };
+    let masked = shared::run(engine.as_ref(), &dense, &Inputs { operands, ..inputs })?;
+    let weights = masked.weights.unwrap_or_default();
+
     for (i, atom) in ATOMS.iter().enumerate() {
-        let along = along_bonds(&x, i);
-        let dense = &found.o[i * WIDTH..(i + 1) * WIDTH];
-        let apart = along.iter().zip(dense).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        furthest = furthest.max(apart);
         let heard: Vec<String> = (0..n)
             .filter(|j| mask[i * n + j])
             .map(|j| format!("{} {:.0} %", ATOMS[j], 100.0 * weights[i * n + j]))
             .collect();
-        let heard =
-            if heard.is_empty() { "nobody: its vector is 0".into() } else { heard.join(", ") };
+        let nobody = || "nobody: its vector is 0".to_owned();
+        let heard = if heard.is_empty() { nobody() } else { heard.join(", ") };
         println!("{atom} listens to {heard}");
     }
-    println!(
-        "dense attention under the mask and sums along bonds differ by {furthest:.1e} at most"
-    );
+    let apart = |(a, b): (&f64, &f64)| (a - b).abs();
+    let furthest = along.o.iter().zip(&masked.o).map(apart).fold(0.0, f64::max);
+    println!("along the bonds and dense under the mask differ by {furthest:.1e} at most");
     Ok(())
-}
-
-/// softmax over the bonded atoms, by hand.
-fn along_bonds(x: &[f64], i: usize) -> Vec<f64> {
-    let row = |j: usize| &x[j * WIDTH..(j + 1) * WIDTH];
-    let bonded: Vec<usize> = BONDS
-        .iter()
-        .filter_map(|&(a, b)| if a == i { Some(b) } else { (b == i).then_some(a) })
-        .collect();
-    let score = |j: usize| -> f64 {
-        row(i).iter().zip(row(j)).map(|(a, b)| a * b).sum::<f64>() / (WIDTH as f64).sqrt()
-    };
-    let total: f64 = bonded.iter().map(|j| score(*j).exp()).sum();
-    let mut sum = vec![0.0; WIDTH];
-    for j in bonded {
-        for (to, from) in sum.iter_mut().zip(row(j)) {
-            *to += score(j).exp() / total * from;
-        }
-    }
-    sum
 }

@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .max_by(|a, b| a.0.total_cmp(&b.0));
         match nearest {
             Some((likeness, j)) => {
-                println!("{sentence:?} is most like {:?} ({likeness:.3})", sentences[j])
+                println!("{sentence:?} is most like {:?} ({likeness:.3})", sentences[j]);
             }
             None => println!("{sentence:?}"),
         }

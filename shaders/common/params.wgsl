@@ -118,6 +118,10 @@ struct Params {
   near_stride2: i32,
   near_dilation2: i32,
   near_causal: u32,
+  aux_edge_starts: u32,
+  aux_edge_keys: u32,
+  aux_edge_bias: u32,
+  edge_count: u32,
   // Rows of packed tensors.
   total_q: u32,
   total_kv: u32,

@@ -194,7 +194,7 @@ impl<'a> Encoding<'a> {
         };
         let rows_per_group = spec.rows.map_or(1, |tile| tile.rows * tile.lanes);
         let grid = match kernel {
-            Kernel::FusedForward | Kernel::FusedForwardSubgroup => {
+            Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => {
                 [(rows as u32).div_ceil(rows_per_group), pairs, 1]
             }
             Kernel::StagedScore => [tiles(keys.len()), tiles(rows), pairs],
@@ -484,6 +484,7 @@ fn base_params(plan: &Plan, tables: &Params) -> Params {
         chunk: a.chunked.map_or(1, |(size, _)| size as i32),
         local_reach: a.local.map_or(0.0, |local| local.reach.get()),
         local_inverse_sigma: a.local.map_or(0.0, |local| 2.0 / local.reach.get()),
+        edge_count: a.edges.map_or(0, |edges| edges.count),
         positions_row: s.seq_q,
         rotary_dim: a.rotary.map_or(0, |rotary| rotary.dim),
         rotary_rows: a.rotary.map_or(1, |rotary| rotary.table_rows),

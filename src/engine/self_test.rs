@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::engine::Engine;
 use crate::error::{Rejection, Result};
 use crate::feature::Operands;
-use crate::feature::mask::{Axis, Blocks, Neighborhood};
+use crate::feature::mask::{Axis, Blocks, Edges, Neighborhood};
 use crate::feature::prepare::Rotary;
 use crate::kernel::KernelSpec;
 use crate::plan::Plan;
@@ -130,6 +130,7 @@ fn shrink(attention: &Attention) -> Attention {
         blocks,
         rotary,
         neighborhood,
+        edges: attention.edges.map(|edges| Edges { count: 3 * ROWS, ..edges }),
         mask: attention.mask.map(fit),
         bias: attention.bias.map(fit),
         ..attention.clone().layout(layout)
@@ -154,6 +155,9 @@ struct Known {
     score_matrix: Vec<f64>,
     relative: Vec<f64>,
     positions: Vec<u32>,
+    edge_starts: Vec<u32>,
+    edge_keys: Vec<u32>,
+    edge_bias: Vec<f64>,
     centers: Vec<f64>,
     segments: [Vec<u32>; 2],
     blocks: Vec<u32>,
@@ -200,6 +204,12 @@ impl Known {
             head_scale: values(Operand::HeadScale, 11, single),
             score_matrix: values(Operand::ScoreMatrix, 12, single),
             relative: values(Operand::Relative, 13, single),
+            edge_starts: (0..count(Operand::EdgeStarts)).map(|row| 3 * row as u32).collect(),
+            // Three keys for each row.
+            edge_keys: (0..count(Operand::EdgeKeys))
+                .map(|i| (i as u32 / 3 * 7) % 20 + i as u32 % 3 * 17)
+                .collect(),
+            edge_bias: values(Operand::EdgeBias, 15, single),
             centers: (0..count(Operand::Centers)).map(|i| 0.75 * (i % 80) as f64).collect(),
             positions: (0..count(Operand::Positions)).map(|i| (i as u32 * 7) % 64).collect(),
             segments: [Operand::SegmentsQ, Operand::SegmentsKv]
@@ -244,6 +254,9 @@ impl Known {
             score_matrix: &self.score_matrix,
             relative: &self.relative,
             positions: &self.positions,
+            edge_starts: &self.edge_starts,
+            edge_keys: &self.edge_keys,
+            edge_bias: &self.edge_bias,
             centers: &self.centers,
             segments_q: &self.segments[0],
             segments_kv: &self.segments[1],

@@ -26,6 +26,7 @@ impl<'a> HostTables<'a> {
                 Operand::ScoreMatrix => operands.score_matrix,
                 Operand::Relative => operands.relative,
                 Operand::Centers => operands.centers,
+                Operand::EdgeBias => operands.edge_bias,
                 _ => return None,
             };
             Some((operand, values.iter().map(|&x| x as f32).collect()))
@@ -46,6 +47,8 @@ impl<'a> HostTables<'a> {
                 (Operand::Offsets, _) => Table::I32(x.offsets),
                 (Operand::CuSeqlensQ, _) => Table::U32(x.cu_seqlens_q),
                 (Operand::CuSeqlensKv, _) => Table::U32(x.cu_seqlens_kv),
+                (Operand::EdgeStarts, _) => Table::U32(x.edge_starts),
+                (Operand::EdgeKeys, _) => Table::U32(x.edge_keys),
                 (Operand::Positions, _) => Table::U32(x.positions),
                 (Operand::SegmentsQ, _) => Table::U32(x.segments_q),
                 (Operand::SegmentsKv, _) => Table::U32(x.segments_kv),

@@ -83,6 +83,12 @@ pub struct Tensors<'a> {
     pub relative: Option<Table<'a>>,
     /// Centers of local attention `[batch, seq_q]`, f32.
     pub centers: Option<Table<'a>>,
+    /// First edge of each query row and their total `[seq_q + 1]`, u32, rising.
+    pub edge_starts: Option<Table<'a>>,
+    /// Key of each edge, u32, rising within each row.
+    pub edge_keys: Option<Table<'a>>,
+    /// Bias of each edge, f32.
+    pub edge_bias: Option<Table<'a>>,
     /// Rotary positions `[batch, seq_q]`, u32.
     pub positions: Option<Table<'a>>,
     /// Segment ids of query rows `[batch, seq_q]`, u32.
@@ -129,6 +135,9 @@ impl<'a> Tensors<'a> {
             score_matrix: None,
             relative: None,
             centers: None,
+            edge_starts: None,
+            edge_keys: None,
+            edge_bias: None,
             positions: None,
             segments_q: None,
             segments_kv: None,
@@ -173,6 +182,9 @@ impl<'a> Tensors<'a> {
             Operand::ScoreMatrix => &mut self.score_matrix,
             Operand::Relative => &mut self.relative,
             Operand::Centers => &mut self.centers,
+            Operand::EdgeStarts => &mut self.edge_starts,
+            Operand::EdgeKeys => &mut self.edge_keys,
+            Operand::EdgeBias => &mut self.edge_bias,
             Operand::Positions => &mut self.positions,
             Operand::SegmentsQ => &mut self.segments_q,
             Operand::SegmentsKv => &mut self.segments_kv,
@@ -201,10 +213,33 @@ impl<'a> Tensors<'a> {
                 (wanted, _) => return Err(presence(operand, wanted.is_some())),
             }
         }
+        self.check_edges()?;
         if let Some(view) = self.workspace {
             check_range("workspace", view, workspace_bytes, 256)?;
         }
         self.check_outputs_apart()
+    }
+
+    /// Edges on the host rise; those on the GPU are read as far as they make sense.
+    fn check_edges(&self) -> Result<()> {
+        let (Some(Table::U32(starts)), Some(Table::U32(keys))) = (self.edge_starts, self.edge_keys)
+        else {
+            return Ok(());
+        };
+        let total = keys.len() as u32;
+        if starts.first() != Some(&0) || starts.last() != Some(&total) || !starts.is_sorted() {
+            let found = format!("{:?} to {:?}", starts.first(), starts.last());
+            return Err(Error::invalid("edge_starts", found, format!("0, rising to {total}")));
+        }
+        let rows = starts.windows(2).enumerate();
+        for (row, ends) in rows {
+            let keys = &keys[ends[0] as usize..ends[1] as usize];
+            if !keys.is_sorted_by(|a, b| a < b) {
+                let found = format!("row {row} with {keys:?}");
+                return Err(Error::invalid("edge_keys", found, "keys that rise within a row"));
+            }
+        }
+        Ok(())
     }
 
     fn check_outputs_apart(&self) -> Result<()> {
@@ -246,7 +281,7 @@ const ALL_VIEWS: [Operand; 8] = [
     Operand::Bias,
 ];
 
-pub(crate) const ALL_TABLES: [Operand; 19] = [
+pub(crate) const ALL_TABLES: [Operand; 22] = [
     Operand::AlibiSlopes,
     Operand::Sinks,
     Operand::KvLengths,
@@ -261,6 +296,9 @@ pub(crate) const ALL_TABLES: [Operand; 19] = [
     Operand::ScoreMatrix,
     Operand::Relative,
     Operand::Centers,
+    Operand::EdgeStarts,
+    Operand::EdgeKeys,
+    Operand::EdgeBias,
     Operand::Positions,
     Operand::SegmentsQ,
     Operand::SegmentsKv,
@@ -331,7 +369,8 @@ fn check_table(operand: Operand, table: Table<'_>, n: u64) -> Result<()> {
         | Operand::HeadScale
         | Operand::ScoreMatrix
         | Operand::Relative
-        | Operand::Centers => "f32",
+        | Operand::Centers
+        | Operand::EdgeBias => "f32",
         Operand::Offsets => "i32",
         _ => "u32",
     };

@@ -85,6 +85,7 @@ pub const REGISTRY: &[Slot] = &[
     score::softcap::SLOT,
     score::bias::SLOT,
     score::alibi::SLOT,
+    score::edges::SLOT,
     score::gumbel::SLOT,
     score::relative::SLOT,
     mask::causal::SLOT,
@@ -92,6 +93,7 @@ pub const REGISTRY: &[Slot] = &[
     mask::dense::SLOT,
     mask::chunked::SLOT,
     mask::dilated::SLOT,
+    mask::edges::SLOT,
     mask::local::SLOT,
     mask::neighborhood::SLOT,
     mask::segments::SLOT,
@@ -162,6 +164,12 @@ pub struct Operands<'a> {
     pub relative: &'a [f64],
     /// Centers of local attention, `[batch, seq_q]`.
     pub centers: &'a [f64],
+    /// First edge of each query row, `[seq_q + 1]`.
+    pub edge_starts: &'a [u32],
+    /// Key of each edge.
+    pub edge_keys: &'a [u32],
+    /// Bias of each edge.
+    pub edge_bias: &'a [f64],
     /// Rotary positions, `[batch, seq_q]`.
     pub positions: &'a [u32],
     /// Segment id of each query row, `[batch, seq_q]`.

@@ -99,8 +99,11 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     if capped || spec.inner.contains(&tanh::SLOT) {
         commons.push(common!("tanh"));
     }
+    if spec.edges {
+        commons.push(common!("edges"));
+    }
     match spec.kernel {
-        Kernel::FusedForward | Kernel::FusedForwardSubgroup => {
+        Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => {
             commons.extend([common!("normalizer"), common!("fused_rows")]);
         }
         Kernel::StagedScore | Kernel::StagedValue | Kernel::Project | Kernel::Matmul => {
@@ -210,6 +213,11 @@ fn glue(spec: &KernelSpec) -> String {
         return out;
     }
     if spec.kernel == Kernel::StagedScore || spec.kernel.is_fused() {
+        if spec.edges {
+            let found = spec.kernel != Kernel::EdgeForward;
+            let body = if found { "return edge_find(p);" } else { "return current_edge;" };
+            function(&mut out, "edge_of(p: Position) -> u32", body);
+        }
         score_glue(&mut out, spec);
         keep_glue(&mut out, spec);
         blocks_glue(&mut out, spec);

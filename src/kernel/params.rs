@@ -227,6 +227,14 @@ params! {
     near_dilation2: i32,
     /// Bit a: axis a is causal.
     near_causal: u32,
+    /// First word of the edges' starts in `aux`.
+    aux_edge_starts: u32,
+    /// First word of the edges' keys in `aux`.
+    aux_edge_keys: u32,
+    /// First word of the edges' biases in `aux`.
+    aux_edge_bias: u32,
+    /// Edges.
+    edge_count: u32,
     /// Query rows of packed tensors.
     total_q: u32,
     /// Keys of packed tensors.

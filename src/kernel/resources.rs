@@ -34,7 +34,7 @@ impl Resources {
             Kernel::Classify => 8,
             Kernel::Prepare | Kernel::Average => 0,
             // Rows live in registers.
-            Kernel::FusedForward | Kernel::FusedForwardSubgroup => 0,
+            Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => 0,
         };
         let invocations = spec.rows.map_or(64, |rows| rows.lanes);
         let storage = spec.bindings().iter().filter(|b| b.binding != Binding::Params).count();

@@ -11,7 +11,7 @@ use super::element::{Element, RowTile, Width};
 use crate::feature::Slot;
 use crate::feature::align::Align;
 use crate::feature::inner::{product, sum};
-use crate::feature::mask::{causal, chunked, dense, local, neighborhood, segments, window};
+use crate::feature::mask::{causal, chunked, dense, edges, local, neighborhood, segments, window};
 use crate::feature::normalize;
 use crate::feature::score::{Stage, bias, relative};
 use crate::problem::{Operand, Problem, WeightsAt};
@@ -32,6 +32,8 @@ pub enum Kernel {
     StagedValue,
     /// One pass with an online softmax, rows in registers; no device feature.
     FusedForward,
+    /// One pass along the edges of a graph.
+    EdgeForward,
     /// The same with k and v fetched by subgroups.
     FusedForwardSubgroup,
     /// Rotates, projects or normalises rows of q or k.
@@ -55,6 +57,7 @@ impl Kernel {
             Self::StagedThreshold => "staged_threshold",
             Self::StagedValue => "staged_value",
             Self::FusedForward => "fused_forward",
+            Self::EdgeForward => "edge_forward",
             Self::FusedForwardSubgroup => "fused_forward_subgroup",
             Self::Prepare => "prepare",
             Self::Classify => "classify",
@@ -66,7 +69,7 @@ impl Kernel {
 
     /// Whether it is one of the fused kernels.
     pub fn is_fused(self) -> bool {
-        matches!(self, Self::FusedForward | Self::FusedForwardSubgroup)
+        matches!(self, Self::FusedForward | Self::FusedForwardSubgroup | Self::EdgeForward)
     }
 
     pub(crate) fn source(self) -> &'static str {
@@ -76,6 +79,7 @@ impl Kernel {
             Self::StagedThreshold => include_str!("../../shaders/kernel/staged_threshold.wgsl"),
             Self::StagedValue => include_str!("../../shaders/kernel/staged_value.wgsl"),
             Self::FusedForward => include_str!("../../shaders/kernel/fused_forward.wgsl"),
+            Self::EdgeForward => include_str!("../../shaders/kernel/edge_forward.wgsl"),
             Self::FusedForwardSubgroup => {
                 include_str!("../../shaders/kernel/fused_forward_subgroup.wgsl")
             }
@@ -145,6 +149,8 @@ pub struct KernelSpec {
     pub kv_lengths: bool,
     /// Whether query lengths come from a table.
     pub q_lengths: bool,
+    /// Whether edges of a graph are in tables.
+    pub edges: bool,
     /// Whether weights are multiplied with a factor of their place after they are normalised.
     pub factor: bool,
     /// Whether sequences are packed one after another.
@@ -184,6 +190,7 @@ impl KernelSpec {
             alibi: None,
             kv_lengths: false,
             q_lengths: false,
+            edges: false,
             factor: false,
             packed: false,
             table: false,
@@ -225,6 +232,7 @@ impl KernelSpec {
             scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
             alibi: a.alibi.map(|alibi| alibi.align.slot()),
             blocks: a.blocks.map(|_| BlockTable::Given),
+            edges: a.edges.is_some(),
             capture: match a.weights {
                 Some(at) if at != WeightsAt::Probabilities => Capture::At(at),
                 _ => Capture::Nothing,
@@ -306,8 +314,14 @@ impl KernelSpec {
         blocks: Option<BlockTable>,
     ) -> Self {
         let a = problem.attention();
-        let kernel =
-            if rows.fetch > 1 { Kernel::FusedForwardSubgroup } else { Kernel::FusedForward };
+        let kernel = match (a.edges.is_some(), rows.fetch > 1) {
+            (true, _) => Kernel::EdgeForward,
+            (false, true) => Kernel::FusedForwardSubgroup,
+            (false, false) => Kernel::FusedForward,
+        };
+        // What is visited along edges needs no look at the edges.
+        let mut ranged = Self::ranged(kernel, problem);
+        ranged.masks.retain(|mask| *mask != edges::SLOT);
         let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
         Self {
             elements: names.into_iter().zip(elements).collect(),
@@ -318,8 +332,9 @@ impl KernelSpec {
             sink: a.sinks,
             lse: a.lse,
             blocks,
+            edges: a.edges.is_some(),
             rows: Some(rows),
-            ..Self::ranged(kernel, problem)
+            ..ranged
         }
     }
 
@@ -364,6 +379,7 @@ impl KernelSpec {
             || self.sink
             || self.table
             || self.packed
+            || self.edges
             || self.preparation.is_some_and(|x| x.rotary.is_some() || x.head_scale || x.projected)
             || self.scores.iter().any(|(_, slot)| *slot == relative::SLOT)
             || self.blocks.is_some()
@@ -391,7 +407,7 @@ impl KernelSpec {
 
     /// Whether a visited key may be hidden from a row.
     pub(crate) fn is_masked(&self) -> bool {
-        !self.masks.is_empty() || self.bias_may_mask()
+        !self.masks.is_empty() || self.edges || self.bias_may_mask()
     }
 
     /// Whether the module needs native f16.
@@ -430,6 +446,7 @@ impl KernelSpec {
             }
             Kernel::FusedForward
             | Kernel::FusedForwardSubgroup
+            | Kernel::EdgeForward
             | Kernel::Classify
             | Kernel::Prepare
             | Kernel::Project
@@ -519,6 +536,7 @@ impl fmt::Display for KernelSpec {
             capture,
             self.carry.then_some("carry"),
             (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
+            (self.edges && self.kernel.is_fused()).then_some("edges"),
             self.factor.then_some("gaussian"),
             self.added.then_some("added"),
             self.unchecked.then_some("unchecked"),

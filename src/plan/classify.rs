@@ -31,7 +31,11 @@ impl Classify {
         let s = a.shape;
         let masks: Vec<Broadcast> = [a.mask, a.bias].into_iter().flatten().collect();
         let is_data = !masks.is_empty() || a.segments;
-        if a.blocks.is_some() || !is_data || u64::from(s.seq_q) * u64::from(s.seq_kv) < MIN_PAIRS {
+        if a.blocks.is_some()
+            || a.edges.is_some()
+            || !is_data
+            || u64::from(s.seq_q) * u64::from(s.seq_kv) < MIN_PAIRS
+        {
             return None;
         }
         let varies = |axis: usize| masks.iter().any(|mask| mask.0[axis] > 1);

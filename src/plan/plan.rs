@@ -379,7 +379,13 @@ impl FusedPlan {
             return Err(refuse(&format!("{name} needs the whole row of scores")));
         }
         let shape = problem.attention().shape;
+        let edges = problem.attention().edges.is_some();
+        if edges && subgroup {
+            return Err(refuse("rows of a graph have keys of their own to fetch"));
+        }
         let rows = tuning::row_tile(caps, &shape, subgroup);
+        // Along edges an invocation has one row: its neighbours visit other keys.
+        let rows = rows.map(|tile| if edges { RowTile { rows: 1, ..tile } } else { tile });
         let Some(rows) = rows else {
             let [low, high] = caps.subgroup_size;
             let has = if caps.subgroups { "has" } else { "lacks subgroups;" };

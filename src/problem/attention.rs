@@ -6,7 +6,7 @@ use crate::feature::align::Align;
 use crate::feature::custom::refuse;
 use crate::feature::custom::{CustomMask, CustomScore};
 use crate::feature::inner::{Activation, Inner};
-use crate::feature::mask::{Blocks, Local, Neighborhood, Window};
+use crate::feature::mask::{Blocks, Edges, Local, Neighborhood, Window};
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
 use crate::feature::score::{Alibi, Relative};
@@ -83,6 +83,8 @@ pub struct Attention {
     pub chunked: Option<(u32, Align)>,
     /// Neighbours on a grid.
     pub neighborhood: Option<Neighborhood>,
+    /// A graph: only the edges are visible.
+    pub edges: Option<Edges>,
     /// Keys near a center per row.
     pub local: Option<Local>,
     /// Cap on scaled scores, > 0.
@@ -141,6 +143,7 @@ impl Attention {
             dilated: None,
             chunked: None,
             neighborhood: None,
+            edges: None,
             local: None,
             rotary: None,
             cosine: None,
@@ -258,6 +261,13 @@ impl Attention {
     /// normalised.
     pub fn local(mut self, reach: f32, gaussian: bool) -> Self {
         self.local = Some(Local { reach: Scalar(reach), gaussian, seq_q: self.shape.seq_q });
+        self
+    }
+
+    /// Keeps the edges of a graph given as compressed rows; [`Edges::rows`] makes them from pairs. The same
+    /// for all sequences and heads. On the fused path work is proportional to the edges.
+    pub fn edges(mut self, edges: Edges) -> Self {
+        self.edges = Some(edges);
         self
     }
 

@@ -1,7 +1,7 @@
 //! The cost model: the only place that counts work and bytes.
 //!
 //! Forward work is 2 · pairs · (dim_qk + dim_v) FLOP, where `pairs` counts the (row, key) pairs that
-//! lengths, causality and window leave; masks given as data do not lower it. Traffic is one read
+//! lengths, causality and window leave, or the edges of a graph; masks given as data do not lower it. Traffic is one read
 //! of q, k, v (and mask, bias) and one write of o (and lse, weights).
 
 use crate::feature::Operands;
@@ -10,6 +10,9 @@ use crate::problem::{Operand, Problem};
 /// (row, key) pairs that lengths, causal mask and window leave visible, over all heads.
 pub fn visible_pairs(problem: &Problem, operands: &Operands<'_>) -> u64 {
     let shape = problem.attention().shape;
+    if let Some(edges) = problem.attention().edges {
+        return u64::from(shape.batch) * u64::from(shape.heads_q) * u64::from(edges.count);
+    }
     let one_head: u64 = (0..shape.batch)
         .map(|batch| {
             let mut at = problem.position(batch, 0, 0, operands);

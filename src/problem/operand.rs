@@ -49,6 +49,12 @@ pub enum Operand {
     Relative,
     /// Centers of local attention.
     Centers,
+    /// First edge of each query row.
+    EdgeStarts,
+    /// Key of each edge.
+    EdgeKeys,
+    /// Bias of each edge.
+    EdgeBias,
     /// Rotary positions.
     Positions,
     /// Segment ids of query rows.
@@ -87,6 +93,9 @@ impl Operand {
             Self::ScoreMatrix => "score_matrix",
             Self::Relative => "relative",
             Self::Centers => "centers",
+            Self::EdgeStarts => "edge_starts",
+            Self::EdgeKeys => "edge_keys",
+            Self::EdgeBias => "edge_bias",
             Self::Positions => "positions",
             Self::SegmentsQ => "segments_q",
             Self::SegmentsKv => "segments_kv",

@@ -10,7 +10,7 @@ use crate::feature::mask::{
     Axis, BlockSparse, Causal, Chunked, Dense, Dilated, Local, Mask, Segments,
 };
 use crate::feature::normalize::Normalizer;
-use crate::feature::score::{Bias, Gumbel, Scale, Score, Softcap};
+use crate::feature::score::{Bias, EdgeBias, Gumbel, Scale, Score, Softcap};
 use crate::feature::{Operands, Position};
 use crate::problem::validate::{
     check_normalizer, check_packed, check_places, check_prepare, distinct, resolve_align,
@@ -189,6 +189,9 @@ impl Problem {
             (Operand::HeadScale, a.cosine.filter(|x| x.head_scale).map(|_| heads)),
             (Operand::ScoreMatrix, a.general.map(|d| u64::from(d) * u64::from(s.dim_qk))),
             (Operand::Relative, a.relative.map(|x| heads * x.width())),
+            (Operand::EdgeStarts, a.edges.map(|_| u64::from(s.seq_q) + 1)),
+            (Operand::EdgeKeys, a.edges.map(|edges| edges.count.into())),
+            (Operand::EdgeBias, a.edges.filter(|x| x.bias).map(|edges| edges.count.into())),
             (Operand::Centers, a.local.map(|_| batch * u64::from(s.seq_q))),
             (Operand::Positions, a.rotary.filter(|x| x.ids).map(|_| batch * u64::from(s.seq_q))),
             (Operand::SegmentsQ, a.segments.then_some(batch * u64::from(s.seq_q))),
@@ -215,6 +218,9 @@ impl Problem {
         }
         if let Some(alibi) = a.alibi {
             chain.push(Box::new(alibi));
+        }
+        if a.edges.is_some_and(|edges| edges.bias) {
+            chain.push(Box::new(EdgeBias));
         }
         for score in &a.custom_scores {
             chain.push(Box::new(score.clone()));
@@ -246,6 +252,9 @@ impl Problem {
         }
         if let Some(local) = a.local {
             masks.push(Box::new(Local { seq_q: a.shape.seq_q, ..local }));
+        }
+        if let Some(edges) = a.edges {
+            masks.push(Box::new(edges));
         }
         if let Some(shape) = a.mask {
             masks.push(Box::new(Dense(shape)));
@@ -409,6 +418,9 @@ impl Problem {
             let axes: Vec<String> = x.0.iter().filter(|a| a.n > 1).map(axis).collect();
             format!("neighborhood({})", axes.join(","))
         }));
+        words.extend(
+            a.edges.map(|x| format!("edges({}{})", x.count, if x.bias { ",bias" } else { "" })),
+        );
         words.extend(a.local.map(|x| {
             format!("local({:?}{})", x.reach.get(), if x.gaussian { ",gaussian" } else { "" })
         }));

@@ -110,6 +110,12 @@ pub(super) fn check_places(a: &Attention) -> Result<()> {
     if let Some(neighborhood) = a.neighborhood {
         neighborhood.validate(s.seq_q, s.seq_kv)?;
     }
+    if let Some(edges) = a.edges
+        && (edges.count > 1 << 24 || a.blocks.is_some())
+    {
+        let found = format!("{} edges, blocks {:?}", edges.count, a.blocks);
+        return Err(Error::invalid("edges", found, "at most 2^24 edges and no block table"));
+    }
     if let Some(local) = a.local {
         let reach = local.reach.get();
         if !(reach > 0.0 && reach.is_finite()) {
@@ -133,8 +139,8 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
     if a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() {
         return refuse("rotary, cosine or general", "none of them: q and k as they meet");
     }
-    if a.neighborhood.is_some() || a.local.is_some() {
-        return refuse("neighborhood or local", "neither, or sequences that are not packed");
+    if a.neighborhood.is_some() || a.local.is_some() || a.edges.is_some() {
+        return refuse("neighborhood, local or edges", "neither, or sequences that are not packed");
     }
     if a.segments {
         return refuse("segments", "no segments: packed sequences do not see each other");

@@ -105,6 +105,12 @@ pub struct CaseData {
     pub relative: Vec<f64>,
     /// Centers of local attention, `[batch, seq_q]`, f32 values.
     pub centers: Vec<f64>,
+    /// First edge of each query row, `[seq_q + 1]`.
+    pub edge_starts: Vec<u32>,
+    /// Key of each edge.
+    pub edge_keys: Vec<u32>,
+    /// Bias of each edge, f32 values.
+    pub edge_bias: Vec<f64>,
     /// Rotary positions, `[batch, seq_q]`.
     pub positions: Vec<u32>,
     /// Segment id of each query row, `[batch, seq_q]`.
@@ -171,6 +177,9 @@ impl CaseData {
             score_matrix: &self.score_matrix,
             relative: &self.relative,
             centers: &self.centers,
+            edge_starts: &self.edge_starts,
+            edge_keys: &self.edge_keys,
+            edge_bias: &self.edge_bias,
             positions: &self.positions,
             segments_q: &self.segments_q,
             segments_kv: &self.segments_kv,
@@ -241,6 +250,13 @@ impl CaseData {
             // On halves and quarters, so that no key lies within rounding of the reach.
             let center = |_| (draw.unit() * f64::from(s.seq_kv) * 4.0).floor() / 4.0;
             data.centers = (0..s.batch * s.seq_q).map(center).collect();
+        }
+        if let Some(edges) = a.edges {
+            (data.edge_starts, data.edge_keys) = draw.edges(edges.count, s.seq_q, s.seq_kv);
+            if edges.bias {
+                let n = edges.count;
+                data.edge_bias = (0..n).map(|_| DType::F32.round(draw.normal())).collect();
+            }
         }
         if a.segments {
             data.segments_q = draw.segments(s.batch, s.seq_q);
@@ -395,6 +411,37 @@ impl Draw {
             }
         };
         (0..n).map(&mut entry).collect()
+    }
+
+    /// `count` edges over rows of very different degree, every fifth of them isolated as far as the count
+    /// allows; keys rise within a row.
+    fn edges(&mut self, count: u32, seq_q: u32, seq_kv: u32) -> (Vec<u32>, Vec<u32>) {
+        let mut degrees = vec![0_u32; seq_q as usize];
+        let mut left = count;
+        // Rounds over the rows, until every edge has one; a row has at most every key.
+        for round in 0.. {
+            let before = left;
+            for (row, degree) in degrees.iter_mut().enumerate() {
+                let wanted =
+                    if row % 5 == 3 && round == 0 { 0 } else { 1 + (self.unit() * 6.0) as u32 };
+                let more = wanted.min(left).min(seq_kv - *degree);
+                *degree += more;
+                left -= more;
+            }
+            if left == 0 || (left == before && round > 0) {
+                break;
+            }
+        }
+        let (mut starts, mut keys) = (vec![0], Vec::new());
+        for degree in degrees {
+            let mut chosen = std::collections::BTreeSet::new();
+            while (chosen.len() as u32) < degree {
+                chosen.insert((self.unit() * f64::from(seq_kv)) as u32);
+            }
+            keys.extend(chosen);
+            starts.push(keys.len() as u32);
+        }
+        (starts, keys)
     }
 
     /// Ids in runs of uneven length, some of them again later, and one sequence in two backwards.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
 use heedful::{
-    Align, Attention, Blocks, Capabilities, DType, Normalizer, Path, Plan, Policy, Relative,
+    Align, Attention, Blocks, Capabilities, DType, Edges, Normalizer, Path, Plan, Policy, Relative,
     Rotary, Scalar, Shape, WeightsAt,
 };
 use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
@@ -88,8 +88,18 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         if i % 6 == 2 {
             a = a.relative(Relative { left: 5, right: 9, offset: 1 });
         }
+        let places = i % 11;
+        if places == 1 {
+            a = a.edges(Edges { count: 200, bias: i % 2 == 0 });
+        }
+        if places == 2 {
+            a = a.local(9.0, !a.normalizer.takes_one());
+        }
+        if places == 3 && a.causal.is_none() && a.window.is_none() {
+            a = a.dilated(3, aligns[i % 4]).chunked(40, aligns[i % 4]);
+        }
         a.segments = i % 7 < 2;
-        a.blocks = (i % 8 > 5).then(|| Blocks::new(32, 16));
+        a.blocks = (i % 8 > 5 && a.edges.is_none()).then(|| Blocks::new(32, 16));
         let caps = Capabilities { shader_f16: i % 11 < 5, ..Default::default() };
         // A small binding limit splits keys, which gives the variants that carry sums.
         let whole = a.rotary.is_none() && a.cosine.is_none() && a.general.is_none();
@@ -112,6 +122,8 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
                 rotary: None,
                 cosine: None,
                 general: None,
+                edges: None,
+                local: None,
                 ..a.clone()
             };
             let wide =

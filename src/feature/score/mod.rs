@@ -2,6 +2,7 @@
 
 pub mod alibi;
 pub mod bias;
+pub mod edges;
 pub mod gumbel;
 pub mod relative;
 pub mod scale;
@@ -9,6 +10,7 @@ pub mod softcap;
 
 pub use alibi::{Alibi, standard_slopes};
 pub use bias::Bias;
+pub use edges::EdgeBias;
 pub use gumbel::Gumbel;
 pub use relative::{Relative, t5_bucket, t5_table};
 pub use scale::Scale;

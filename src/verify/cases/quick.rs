@@ -1,7 +1,7 @@
 //! The quick grid: each feature, each edge, small tensors.
 
 use crate::feature::align::Align::{self, BottomRight, Offset, PerBatch, TopLeft};
-use crate::feature::mask::{Axis, Blocks, Neighborhood};
+use crate::feature::mask::{Axis, Blocks, Edges, Neighborhood};
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::Rotary;
 use crate::feature::score::Relative;
@@ -315,6 +315,13 @@ fn places() -> Vec<Case> {
         let near = || call(2, [4, 2], [n, n], [16, 24]).neighborhood(grid);
         cases.push(Case::new(near().with_lse(), poison));
         cases.push(usual(near().with_weights(WeightsAt::Probabilities)));
+    }
+    for (count, bias) in [(0, false), (50, false), (333, true), (2000, false), (4000, true)] {
+        let graph = || base().edges(Edges { count, bias });
+        cases.push(Case::new(graph(), poison));
+        cases.push(Case::new(graph().causal(BottomRight).kv_lengths().sinks(), poison));
+        cases.push(usual(graph().additive_leaky(0.2).dtype(DType::F16)));
+        cases.push(usual(graph().with_weights(WeightsAt::AfterBias)));
     }
     for gaussian in [false, true] {
         let local = || base().local(11.3, gaussian);

@@ -1,6 +1,7 @@
 //! Recorded cases that are more than one attention call: layers, graphs, rotations.
 
 use crate::error::{Error, Result};
+use crate::feature::mask::Edges;
 use crate::layer::{ExtraKeys, HostWeights, MultiHeadAttention};
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{Layout, Shape};
@@ -71,7 +72,7 @@ pub(super) fn layer(mut reader: Reader<'_>) -> Result<Support> {
     finish(&reader, Form::Layer(Box::new(case)), data, expected)
 }
 
-/// A case of kind `gat`: graph attention as a layer of additive scores under the adjacency as mask.
+/// A case of kind `gat`: graph attention as a layer of additive scores along edges.
 pub(super) fn graph(mut reader: Reader<'_>) -> Result<Support> {
     let x = reader.required("x")?;
     let (nodes, width) = (x.shape[0] as u32, x.shape[1] as u32);
@@ -131,10 +132,10 @@ pub(super) fn graph(mut reader: Reader<'_>) -> Result<Support> {
     let shape = Shape { dim_qk, dim_v, ..Shape::self_attention(1, heads, nodes, dim_v) };
     let attention = Attention::new(shape)
         .additive_leaky(slope)
-        .mask([1, 1, nodes, nodes])
+        .edges(Edges { count: edges.len() as u32, bias: false })
         .with_weights(WeightsAt::Probabilities);
-    let mask = adjacency(&edges, nodes);
-    let data = CaseData { score_v, mask, ..CaseData::default() };
+    let (edge_starts, edge_keys, _) = Edges::rows(&edges, nodes, nodes)?;
+    let data = CaseData { score_v, edge_starts, edge_keys, ..CaseData::default() };
     let layer = MultiHeadAttention {
         width_out: Some(width_out),
         ..MultiHeadAttention::new(attention, width)
@@ -146,7 +147,7 @@ pub(super) fn graph(mut reader: Reader<'_>) -> Result<Support> {
     Ok(with_edges(support, edges))
 }
 
-/// A case of kind `edge_attention`: q, k, v `[nodes, heads, dim]` under the adjacency as mask.
+/// A case of kind `edge_attention`: q, k, v `[nodes, heads, dim]` along edges.
 pub(super) fn edge_attention(mut reader: Reader<'_>) -> Result<Support> {
     let [q, k, v] = ["q", "k", "v"].map(|role| reader.threes(role));
     let (q, k, v) = (q?, k?, v?);
@@ -164,14 +165,17 @@ pub(super) fn edge_attention(mut reader: Reader<'_>) -> Result<Support> {
         Ok(edges) => edges,
         Err(reason) => return Ok(Support::Unsupported(reason)),
     };
-    let attention = Attention::new(shape).layout(Layout::Bshd).mask([1, 1, nodes, shape.seq_kv]);
+    let graph = Edges { count: edges.len() as u32, bias: false };
+    let attention = Attention::new(shape).layout(Layout::Bshd).edges(graph);
+    let (edge_starts, edge_keys, _) = Edges::rows(&edges, nodes, shape.seq_kv)?;
     let attention = Attention { layout_o: Layout::Bshd, ..attention };
     let (attention, _) = apply(reader.case, attention)?;
     let data = CaseData {
         q: reader.floats(&q),
         k: reader.floats(&k),
         v: reader.floats(&v),
-        mask: adjacency(&edges, nodes),
+        edge_starts,
+        edge_keys,
         ..CaseData::default()
     };
     let mut expected = reader.named(&["out", "weights"])?;
@@ -236,15 +240,6 @@ fn with_edges(support: Support, edges: Vec<[u32; 2]>) -> Support {
         }
         other => other,
     }
-}
-
-/// The mask `[destination, source]` of a list of edges.
-fn adjacency(edges: &[[u32; 2]], nodes: u32) -> Vec<bool> {
-    let mut mask = vec![false; (nodes * nodes) as usize];
-    for [source, destination] in edges {
-        mask[(destination * nodes + source) as usize] = true;
-    }
-    mask
 }
 
 impl Reader<'_> {

@@ -1,0 +1,28 @@
+//! s + edge_bias of the edge between row and key: weights of a graph's edges.
+
+use super::{Score, Stage};
+use crate::feature::mask::Edges;
+use crate::feature::{Operands, Position, Slot, slot};
+
+pub(crate) const SLOT: Slot = slot!("score", "edges");
+
+/// Adds the bias of the edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EdgeBias;
+
+impl Score for EdgeBias {
+    fn stage(&self) -> Stage {
+        Stage::Biased
+    }
+
+    fn slot(&self) -> Slot {
+        SLOT
+    }
+
+    fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64 {
+        match Edges::find(at.row, at.key, operands) {
+            Some(edge) => s + operands.edge_bias[edge],
+            None => s,
+        }
+    }
+}
