@@ -93,7 +93,8 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             a = a.edges(Edges { count: 200, bias: i % 2 == 0 });
         }
         if places == 2 {
-            a = a.local(9.0, !a.normalizer.takes_one());
+            let gaussian = !a.normalizer.takes_one();
+            a = a.local(9.0, gaussian);
         }
         if places == 3 && a.causal.is_none() && a.window.is_none() {
             a = a.dilated(3, aligns[i % 4]).chunked(40, aligns[i % 4]);
