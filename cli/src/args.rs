@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use heedful::{Align, DType, Error, Path, WeightsAt};
 
 use crate::forms::FormArgs;
+use crate::map::MapArgs;
 
 /// Attention for every GPU: measure it, check it, run it.
 #[derive(Debug, Parser)]
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// List adapters, what they can do and which kernels they can run.
     Info(InfoArgs),
+    /// Draw attention weights as a picture.
+    Map(MapArgs),
     /// Run one attention call on arrays from files.
     Run(Box<RunArgs>),
     /// Check kernels against the reference and against recorded results.

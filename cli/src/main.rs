@@ -1,4 +1,4 @@
-//! The command line of heedful: `bench`, `info`, `run` and `verify`.
+//! The command line of heedful: `bench`, `info`, `map`, `run` and `verify`.
 //!
 //! Exit status: 0 done and right; 1 a result was wrong; 2 the request or a file is bad; 3 no adapter
 //! where one was required; 4 the device failed.
@@ -9,6 +9,7 @@ mod bench;
 mod files;
 mod forms;
 mod info;
+mod map;
 mod run;
 mod table;
 mod verify;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     let result = match args.command.unwrap_or(Command::Bench(BenchArgs::default())) {
         Command::Bench(args) => bench::bench(&args),
         Command::Info(args) => info::info(&args),
+        Command::Map(args) => map::map(&args),
         Command::Run(args) => run::run(&args),
         Command::Verify(args) => verify::verify(&args),
     };

@@ -388,3 +388,41 @@ fn run_packed_sequences_stay_packed() {
     place.write("starts_k.npy", npy("<i8", Order::C, &[4], &[0.0, 9.0, 10.0, 13.0]));
     place.heedful(&format!("{QKV} {packed}")).refused(2, &["--cu-seqlens-k", "14"]);
 }
+
+#[test]
+fn other_scores_and_normalizers_are_right() {
+    let place = arrays();
+    if !adapter("other_scores_and_normalizers") {
+        return;
+    }
+    for normalizer in
+        ["relu", "relu-squared", "sigmoid", "hard", "sample", "sparsemax", "entmax15", "raw"]
+    {
+        checked(&place, &format!("--normalizer {normalizer}"), &[2, 4, 9, 6]);
+    }
+    place.write("score_v.npy", npy("<f4", Order::C, &[8], &numbers(8, 8)));
+    place.write("matrix.npy", npy("<f4", Order::C, &[8, 8], &numbers(64, 9)));
+    for score in [
+        "--score additive --score-v score_v.npy --inner-scale 0.5",
+        "--score general --score-matrix matrix.npy",
+        "--score cosine --head-scale sinks.npy",
+        "--rotary 8 --rotary-interleaved",
+        "--rotary 4 --past-k past_k.npy --past-v past_v.npy",
+    ] {
+        checked(&place, score, &[2, 4, 9, 6]);
+    }
+}
+
+#[test]
+fn options_of_another_score_or_normalizer_are_refused_by_name() {
+    let place = arrays();
+    for (options, words) in [
+        ("--score additive", ["--score-v", "provided"]),
+        ("--score dot --head-scale sinks.npy", ["--head-scale", "cosine"]),
+        ("--normalizer hard --sinks sinks.npy", ["sinks", "softmax"]),
+        ("--normalizer relu --divisor 0", ["divisor", "> 0"]),
+        ("--rotary 7", ["rotary dim", "even"]),
+    ] {
+        place.heedful(&format!("{QKV} --out o.npy {options}")).refused(2, &words);
+    }
+}
