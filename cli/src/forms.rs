@@ -73,6 +73,7 @@ enum NormalizerName {
     Sample,
     Sparsemax,
     Entmax15,
+    Monotonic,
     Raw,
 }
 
@@ -135,6 +136,7 @@ impl FormArgs {
             NormalizerName::Sample => Normalizer::Sample { seed: self.seed },
             NormalizerName::Sparsemax => Normalizer::Sparsemax,
             NormalizerName::Entmax15 => Normalizer::Entmax15,
+            NormalizerName::Monotonic => Normalizer::Monotonic,
             NormalizerName::Raw => Normalizer::Raw,
         }
     }

@@ -198,6 +198,7 @@ impl<'a> Encoding<'a> {
                 [(rows as u32).div_ceil(rows_per_group), pairs, 1]
             }
             Kernel::StagedScore => [tiles(keys.len()), tiles(rows), pairs],
+            Kernel::StagedMonotonic => [pairs, 1, 1],
             Kernel::StagedNormalize | Kernel::StagedThreshold => {
                 [(rows as u32).div_ceil(4), pairs, 1]
             }

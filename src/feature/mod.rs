@@ -103,6 +103,7 @@ pub const REGISTRY: &[Slot] = &[
     normalize::relu::SLOT,
     normalize::sigmoid::SLOT,
     normalize::hard::SLOT,
+    normalize::monotonic::SLOT,
     normalize::sparsemax::SLOT,
     normalize::entmax15::SLOT,
     normalize::raw::SLOT,

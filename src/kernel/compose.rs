@@ -115,7 +115,11 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
             // Hard attention has its own, which remember the key.
             commons.extend((!spec.is_hard()).then_some(common!("normalize_staged")));
         }
-        Kernel::StagedThreshold | Kernel::Classify | Kernel::Prepare | Kernel::Average => {}
+        Kernel::StagedThreshold
+        | Kernel::StagedMonotonic
+        | Kernel::Classify
+        | Kernel::Prepare
+        | Kernel::Average => {}
     }
     for (path, text) in commons {
         w.part(path, text);

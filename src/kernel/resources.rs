@@ -30,8 +30,8 @@ impl Resources {
             Kernel::StagedNormalize => 2 * 64 * 4,
             // and sh_going
             Kernel::StagedThreshold => 2 * 64 * 4 + 4,
-            // sh_some and sh_hidden
-            Kernel::Classify => 8,
+            // sh_some and sh_hidden; sh_found and sh_place
+            Kernel::Classify | Kernel::StagedMonotonic => 8,
             Kernel::Prepare | Kernel::Average => 0,
             // Rows live in registers.
             Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => 0,

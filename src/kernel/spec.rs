@@ -12,7 +12,7 @@ use crate::feature::Slot;
 use crate::feature::align::Align;
 use crate::feature::inner::{product, sum};
 use crate::feature::mask::{causal, chunked, dense, edges, local, neighborhood, segments, window};
-use crate::feature::normalize;
+use crate::feature::normalize::{self, Normalizer};
 use crate::feature::score::{Stage, bias, relative};
 use crate::problem::{Operand, Problem, WeightsAt};
 
@@ -28,6 +28,8 @@ pub enum Kernel {
     StagedNormalize,
     /// Row normaliser by a threshold.
     StagedThreshold,
+    /// Row normaliser that goes forward from row to row.
+    StagedMonotonic,
     /// Tiled weighted sum of v.
     StagedValue,
     /// One pass with an online softmax, rows in registers; no device feature.
@@ -55,6 +57,7 @@ impl Kernel {
             Self::StagedScore => "staged_score",
             Self::StagedNormalize => "staged_normalize",
             Self::StagedThreshold => "staged_threshold",
+            Self::StagedMonotonic => "staged_monotonic",
             Self::StagedValue => "staged_value",
             Self::FusedForward => "fused_forward",
             Self::EdgeForward => "edge_forward",
@@ -76,6 +79,7 @@ impl Kernel {
         match self {
             Self::StagedScore => include_str!("../../shaders/kernel/staged_score.wgsl"),
             Self::StagedNormalize => include_str!("../../shaders/kernel/staged_normalize.wgsl"),
+            Self::StagedMonotonic => include_str!("../../shaders/kernel/staged_monotonic.wgsl"),
             Self::StagedThreshold => include_str!("../../shaders/kernel/staged_threshold.wgsl"),
             Self::StagedValue => include_str!("../../shaders/kernel/staged_value.wgsl"),
             Self::FusedForward => include_str!("../../shaders/kernel/fused_forward.wgsl"),
@@ -244,10 +248,10 @@ impl KernelSpec {
     /// Stage 2: weights of a block of rows.
     pub fn staged_normalize(problem: &Problem) -> Self {
         let a = problem.attention();
-        let kernel = if a.normalizer.needs_row() {
-            Kernel::StagedThreshold
-        } else {
-            Kernel::StagedNormalize
+        let kernel = match a.normalizer {
+            Normalizer::Monotonic => Kernel::StagedMonotonic,
+            other if other.needs_row() => Kernel::StagedThreshold,
+            _ => Kernel::StagedNormalize,
         };
         Self {
             normalize: Some(a.normalizer.slot()),
@@ -434,7 +438,7 @@ impl KernelSpec {
         list.extend(self.needs_aux().then_some((Binding::Aux, aux)));
         match self.kernel {
             Kernel::StagedScore => list.push((Binding::Scores, ReadWrite)),
-            Kernel::StagedNormalize | Kernel::StagedThreshold => {
+            Kernel::StagedNormalize | Kernel::StagedThreshold | Kernel::StagedMonotonic => {
                 list.push((Binding::Scores, ReadWrite));
                 list.push((Binding::InverseSums, ReadWrite));
             }

@@ -33,6 +33,47 @@ pub struct HostWeights {
 }
 
 impl HostWeights {
+    /// The tensors of PyTorch's `MultiheadAttention` under `prefix`, by their names in a state dict
+    /// (`in_proj_weight` or `q_proj_weight` and its like, `in_proj_bias`, `out_proj.weight`,
+    /// `out_proj.bias`, `bias_k`, `bias_v`), as `get` finds them in a safetensors, npz or any other file.
+    ///
+    /// ```
+    /// use heedful::layer::HostWeights;
+    /// let tensor = |name: &str| match name {
+    ///     "attn.in_proj_weight" => Some(vec![1.0; 3 * 4 * 4]),
+    ///     "attn.out_proj.weight" => Some(vec![1.0; 4 * 4]),
+    ///     _ => None,
+    /// };
+    /// let weights = HostWeights::from_torch("attn.", tensor);
+    /// assert_eq!((weights.w_k.len(), weights.b_k.len()), (16, 0));
+    /// ```
+    pub fn from_torch(prefix: &str, mut get: impl FnMut(&str) -> Option<Vec<f64>>) -> Self {
+        let mut tensor = |name: &str| get(&format!("{prefix}{name}")).unwrap_or_default();
+        let thirds = |values: Vec<f64>| -> [Vec<f64>; 3] {
+            let n = values.len() / 3;
+            [0, 1, 2].map(|i| values[i * n..(i + 1) * n].to_vec())
+        };
+        let mut matrices = thirds(tensor("in_proj_weight"));
+        let apart = ["q_proj_weight", "k_proj_weight", "v_proj_weight"];
+        for (matrix, name) in matrices.iter_mut().zip(apart).filter(|(m, _)| m.is_empty()) {
+            *matrix = tensor(name);
+        }
+        let [w_q, w_k, w_v] = matrices;
+        let [b_q, b_k, b_v] = thirds(tensor("in_proj_bias"));
+        Self {
+            w_q,
+            w_k,
+            w_v,
+            w_o: tensor("out_proj.weight"),
+            b_q,
+            b_k,
+            b_v,
+            b_o: tensor("out_proj.bias"),
+            bias_k: tensor("bias_k"),
+            bias_v: tensor("bias_v"),
+        }
+    }
+
     /// Checks that every tensor is as long as the layer says.
     pub(super) fn validate(&self, layer: &MultiHeadAttention) -> Result<()> {
         let [q, k, v, o] = layer.inner_widths();

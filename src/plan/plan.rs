@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
 use crate::feature::mask::Blocks;
+use crate::feature::normalize::Normalizer;
 use crate::kernel::{Binding, BlockTable, Element, KernelSpec, Resources, RowTile, Width};
 use crate::plan::{BlockSize, Capabilities, Checks, Classify, Path, Policy, Prepare, tuning};
 use crate::problem::{Attention, Operand, Problem};
@@ -416,6 +417,14 @@ impl FusedPlan {
 impl StagedPlan {
     fn new(problem: &Problem, caps: &Capabilities, policy: &Policy) -> Result<Self, Rejection> {
         let block = BlockSize::choose(problem, caps, policy, Path::Staged)?;
+        let a = problem.attention();
+        if a.normalizer == Normalizer::Monotonic && block.rows < a.shape.seq_q {
+            let reason = format!(
+                "monotonic attention goes from row to row, but {} of {} rows fit a block",
+                block.rows, a.shape.seq_q
+            );
+            return Err(Rejection { candidate: "staged".into(), reason });
+        }
         let element = |operand| element_of(problem, operand, caps);
         let carry = block.splits_keys(problem);
         let plan = Self {

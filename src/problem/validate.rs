@@ -43,8 +43,10 @@ pub(super) fn check_normalizer(a: &Attention) -> Result<()> {
             return Err(Error::invalid(argument, found, "softmax, to which they belong"));
         }
     }
-    let picks = matches!(a.normalizer, Normalizer::Hard | Normalizer::Sample { .. });
-    if picks && a.shape.seq_kv > 1 << 24 {
+    if a.normalizer == Normalizer::Monotonic && a.packed.is_some() {
+        return Err(Error::invalid("normalizer", "packed sequences", "padded ones for monotonic"));
+    }
+    if a.normalizer.takes_one() && a.shape.seq_kv > 1 << 24 {
         return Err(Error::invalid("seq_kv", a.shape.seq_kv, "at most 2^24 for hard attention"));
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! One call as its rows see it: where q, k and v lie, which keys are visible, what scores become.
 
 use crate::feature::mask::Mask;
+use crate::feature::normalize::Normalizer;
+use crate::feature::normalize::monotonic::step;
 use crate::feature::score::{Score, Stage};
 use crate::feature::{Operands, Position};
 use crate::problem::{Operand, Problem, WeightsAt};
@@ -87,6 +89,32 @@ impl<'a> Call<'a> {
             at.key = key;
             *weight *= self.masks.iter().map(|m| m.factor(&at, self.operands)).product::<f64>();
         }
+    }
+
+    /// Monotonic attention: hides the keys before the one that the rows before have come to.
+    pub(super) fn forward_only(
+        &self,
+        at: Position,
+        scores: &mut [Option<f64>],
+        round: impl Fn(f64) -> f64 + Copy,
+    ) {
+        let a = self.problem.attention();
+        if a.normalizer != Normalizer::Monotonic {
+            return;
+        }
+        let mut place = 0;
+        for row in 0..at.row {
+            let before = Position { row, key: 0, ..at };
+            let q = self.q(&before);
+            let score = |key: u32| {
+                let at = Position { key, ..before };
+                let inner = || round(a.inner.score(at.head, q, self.k(&at), self.operands));
+                self.sees(&at).then(|| self.score(inner(), &at, Stage::Biased, round))
+            };
+            let row_scores: Vec<Option<f64>> = (0..a.shape.seq_kv).map(score).collect();
+            place = step(&row_scores, place).unwrap_or(place);
+        }
+        scores[..place].fill(None);
     }
 
     /// Visible scores with the noise of a draw; empty where nothing is drawn.

@@ -141,6 +141,7 @@ fn weigh(call: &Call<'_>, at: Position, keys: &mut [Keyed]) {
     for (key, s) in keys.iter() {
         scores[*key as usize] = Some(f64::from(*s));
     }
+    call.forward_only(at, &mut scores, |s| f64::from(s as f32));
     let drawn = call.drawn(at, &scores);
     let mut weights = vec![0.0; seq_kv];
     call.problem.attention().normalizer.weights(&scores, &drawn, None, &mut weights);

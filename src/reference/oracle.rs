@@ -52,7 +52,8 @@ fn attend_row(call: &Call<'_>, mut at: Position) -> Row {
         at.key = key;
         call.sees(&at).then(|| call.score(inner(&at), &at, Stage::Biased, |s| s))
     };
-    let scores: Vec<Option<f64>> = (0..shape.seq_kv).map(&mut score).collect();
+    let mut scores: Vec<Option<f64>> = (0..shape.seq_kv).map(&mut score).collect();
+    call.forward_only(at, &mut scores, |s| s);
     let drawn = call.drawn(at, &scores);
 
     let mut weights = vec![0.0; scores.len()];

@@ -35,6 +35,7 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         Normalizer::Sample { seed: 1 },
         Normalizer::Sparsemax,
         Normalizer::Entmax15,
+        Normalizer::Monotonic,
         Normalizer::Raw,
     ];
     let dtypes = [DType::F32, DType::F16, DType::Bf16];
@@ -104,6 +105,7 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         let caps = Capabilities { shader_f16: i % 11 < 5, ..Default::default() };
         // A small binding limit splits keys, which gives the variants that carry sums.
         let whole = a.rotary.is_none() && a.cosine.is_none() && a.general.is_none();
+        let whole = whole && a.normalizer != Normalizer::Monotonic;
         let limit = if i % 13 == 0 && whole { 48 << 10 } else { caps.max_binding_bytes };
         let caps = Capabilities { max_binding_bytes: limit, ..caps };
         let mut add = |a: &Attention, caps: &Capabilities, path: Path| {
@@ -129,7 +131,9 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             };
             let wide =
                 Capabilities { subgroups: true, subgroup_size: [8, 8], ..Default::default() };
-            add(&packed.clone().packed(100, 150), &wide, Path::Staged);
+            if packed.normalizer != Normalizer::Monotonic {
+                add(&packed.clone().packed(100, 150), &wide, Path::Staged);
+            }
             if !packed.normalizer.needs_row() {
                 add(&packed.packed(100, 150), &wide, Path::Fused);
             }

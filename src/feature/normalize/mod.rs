@@ -4,6 +4,7 @@
 
 pub mod entmax15;
 pub mod hard;
+pub mod monotonic;
 pub mod raw;
 pub mod relu;
 pub mod sigmoid;
@@ -48,6 +49,9 @@ pub enum Normalizer {
     Sparsemax,
     /// 1.5-entmax (Peters et al., 2019).
     Entmax15,
+    /// Hard, and never backwards: row i takes the first key with a score of at least 0, from the key of the
+    /// rows before it on (Raffel et al., 2017, at inference).
+    Monotonic,
     /// The scores themselves: a weighted sum that is not normalised.
     Raw,
 }
@@ -63,6 +67,7 @@ impl Normalizer {
             Self::Sample { .. } => "sample",
             Self::Sparsemax => "sparsemax",
             Self::Entmax15 => "entmax15",
+            Self::Monotonic => "monotonic",
             Self::Raw => "raw",
         }
     }
@@ -76,24 +81,26 @@ impl Normalizer {
             Self::Hard | Self::Sample { .. } => hard::SLOT,
             Self::Sparsemax => sparsemax::SLOT,
             Self::Entmax15 => entmax15::SLOT,
+            Self::Monotonic => monotonic::SLOT,
             Self::Raw => raw::SLOT,
         }
     }
 
     /// Whether the whole row of scores must be there before any weight is known.
     pub fn needs_row(self) -> bool {
-        matches!(self, Self::Sparsemax | Self::Entmax15)
+        matches!(self, Self::Sparsemax | Self::Entmax15 | Self::Monotonic)
     }
 
     /// Whether one key takes all weight.
     pub fn takes_one(self) -> bool {
-        matches!(self, Self::Hard | Self::Sample { .. })
+        matches!(self, Self::Hard | Self::Sample { .. } | Self::Monotonic)
     }
 
     /// Turns the visible scores of a row (`None` = masked) into weights, in float64. Returns the
     /// log-sum-exp of softmax, and for the others the largest visible score; −∞ where there is none.
     ///
-    /// `drawn` are the scores with the noise of [`Normalizer::Sample`]; others do not look at them.
+    /// `drawn` are the scores with the noise of [`Normalizer::Sample`]; others do not look at them. For
+    /// [`Normalizer::Monotonic`] `scores` begin where the rows before have come to.
     pub fn weights(
         self,
         scores: &[Option<f64>],
@@ -109,6 +116,12 @@ impl Normalizer {
             Self::Sample { .. } => hard::weights(drawn, weights),
             Self::Sparsemax => sparsemax::weights(scores, weights),
             Self::Entmax15 => entmax15::weights(scores, weights),
+            Self::Monotonic => {
+                weights.fill(0.0);
+                if let Some(key) = monotonic::step(scores, 0) {
+                    weights[key] = 1.0;
+                }
+            }
             Self::Raw => raw::weights(scores, weights),
         }
         scores.iter().flatten().fold(f64::NEG_INFINITY, |a, b| a.max(*b))

@@ -12,7 +12,7 @@ pub use alibi::{Alibi, standard_slopes};
 pub use bias::Bias;
 pub use edges::EdgeBias;
 pub use gumbel::Gumbel;
-pub use relative::{Relative, t5_bucket, t5_table};
+pub use relative::{Relative, grid_bias, t5_bucket, t5_table};
 pub use scale::Scale;
 pub use softcap::Softcap;
 

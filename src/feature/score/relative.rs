@@ -65,6 +65,21 @@ pub fn t5_table(
         .collect()
 }
 
+/// The dense bias `[heads, n, n]`, n = rows · columns, of a learned table by relative position on a grid,
+/// `[(2 rows − 1) (2 columns − 1), heads]` (Swin: Liu et al., 2021): entry (y + rows − 1) (2 columns − 1) + x
+/// + columns − 1 for an offset of (y, x) from key to row.
+pub fn grid_bias(table: &[f32], rows: u32, columns: u32, heads: u32) -> Vec<f32> {
+    let points = rows * columns;
+    let entry = |i: u32, j: u32| {
+        let y = i / columns + rows - 1 - j / columns;
+        let x = i % columns + columns - 1 - j % columns;
+        (y * (2 * columns - 1) + x) * heads
+    };
+    let pairs = (0..points).flat_map(|i| (0..points).map(move |j| (i, j)));
+    let one = |h: u32| pairs.clone().map(move |(i, j)| (h, i, j));
+    (0..heads).flat_map(one).map(|(h, i, j)| table[(entry(i, j) + h) as usize]).collect()
+}
+
 /// T5's bucket of the distance j − i.
 pub fn t5_bucket(distance: i64, bidirectional: bool, buckets: u32, max_distance: u32) -> u32 {
     let (mut first, mut buckets, mut n) = (0, buckets, -distance);
@@ -90,7 +105,16 @@ pub fn t5_bucket(distance: i64, bidirectional: bool, buckets: u32, max_distance:
 
 #[cfg(test)]
 mod tests {
-    use super::t5_bucket;
+    use super::{grid_bias, t5_bucket};
+
+    /// Swin's index of a 2 by 2 window, row by row.
+    #[test]
+    fn grid_entries_are_those_of_swin() {
+        let table: Vec<f32> = (0..9_u8).map(f32::from).collect();
+        let bias = grid_bias(&table, 2, 2, 1);
+        let wanted = [4, 3, 1, 0, 5, 4, 2, 1, 7, 6, 4, 3, 8, 7, 5, 4].map(|n: u8| f32::from(n));
+        assert_eq!(bias, wanted);
+    }
 
     /// What `transformers` gives for 32 buckets up to distance 128, both ways.
     #[test]

@@ -234,6 +234,12 @@ fn forms() -> Vec<Case> {
         cases.push(Case::new(plain().softcap(20.0).window(Some(11), Some(3), TopLeft), hot));
         cases.push(usual(call(1, [2, 1], [5, 300], [64, 64]).normalizer(normalizer)));
     }
+    for bias in [false, true] {
+        let forward = base().normalizer(Normalizer::Monotonic).causal(Offset(30));
+        let forward = if bias { forward.bias([1, 4, 67, 90]) } else { forward };
+        cases.push(Case::new(forward.clone().kv_lengths().q_lengths(), poison));
+        cases.push(usual(forward.with_weights(WeightsAt::Probabilities)));
+    }
     let shown = || base().with_weights(WeightsAt::AfterBias);
     cases.push(usual(shown().normalizer(Normalizer::Sample { seed: 3 }).alibi(TopLeft)));
     for dim in [1, 3, 8, 33, 64, 130] {

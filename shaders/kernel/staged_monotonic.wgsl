@@ -1,0 +1,56 @@
+// Stage 2 of 3 for monotonic attention at inference (Raffel et al., 2017): row i takes the first key at or after that of the
+// rows before it whose score is at least 0 (a probability of 1/2), and the weight is 1 there; a row that finds none has
+// weights 0 and leaves the place where it was. Buffers are those of `staged_normalize`.
+//
+// Rows follow one another, so a workgroup serves a whole (batch, head) pair: workgroup (x) = pair, 64 invocations look at 64
+// keys at a time. Every key is looked at once over all rows, and each row's visible part is written once.
+
+var<workgroup> sh_found: atomic<u32>;
+var<workgroup> sh_place: u32;
+
+const NONE: u32 = 0xffffffffu;
+
+@compute @workgroup_size(64, 1, 1)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let batch = params.batch0 + workgroup.x / params.head_n;
+  let head = params.head0 + workgroup.x % params.head_n;
+  var place = 0u;
+  for (var local_row = 0u; local_row < params.row_n; local_row += 1u) {
+    let row = params.row0 + local_row;
+    // The visible keys of the 64-row tile: what stages 1 and 3 work on.
+    let first = params.row0 + (local_row & ~63u);
+    let rows = rows_of(batch, head, first, min(first + 64u, params.row0 + params.row_n) - 1u);
+    let visible = key_range(rows);
+    let begin = visible.x & ~15u;
+    let end = select(0u, min((visible.y + 15u) & ~15u, params.score_stride), visible.y > visible.x);
+    let base = (workgroup.x * params.row_n + local_row) * params.score_stride;
+
+    if (lane == 0u) { atomicStore(&sh_found, NONE); }
+    workgroupBarrier();
+    for (var start = max(place, begin); start < end; start += 64u) {
+      let key = start + lane;
+      if (key < end) {
+        let s = scores[(base + key) >> 2u][key & 3u];
+        if (s >= 0.0) { atomicMin(&sh_found, key); }
+      }
+      workgroupBarrier();
+      if (lane == 0u) { sh_place = atomicLoad(&sh_found); }
+      if (workgroupUniformLoad(&sh_place) != NONE) { break; }
+    }
+    if (lane == 0u) { sh_place = atomicLoad(&sh_found); }
+    let found = workgroupUniformLoad(&sh_place);
+    if (found != NONE) { place = found; }
+
+    for (var i = (begin >> 2u) + lane; i < (end >> 2u); i += 64u) {
+      let keys = vec4<u32>(i * 4u, i * 4u + 1u, i * 4u + 2u, i * 4u + 3u);
+      scores[(base >> 2u) + i] = select(vec4<f32>(0.0), vec4<f32>(1.0), keys == vec4<u32>(found));
+    }
+    if (lane == 0u) { inverse_sums[workgroup.x * params.row_n + local_row] = 1.0; }
+    if (CAPTURE == CAPTURE_PROBABILITIES && row < stored_end(rows, row + 1u)) {
+      let all_row = (batch * params.heads_q + head) * params.seq_q + row;
+      for (var key = lane; key < params.seq_kv; key += 64u) {
+        weights_store(all_row * params.seq_kv + key, select(0.0, 1.0, key == found));
+      }
+    }
+  }
+}
