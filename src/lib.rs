@@ -8,7 +8,10 @@
 //! with grouped heads, any head dimension from 1 to 512 (dim_qk ≠ dim_v too), causal masks and
 //! windows with explicit alignment, boolean masks and additive biases of any broadcast shape, lengths
 //! per sequence, softcap, ALiBi, sinks, f32, f16 and bf16 storage in any strides, log-sum-exp and
-//! scores or weights as outputs.
+//! scores or weights as outputs; other scores ([`Attention::additive`], [`general`](Attention::general),
+//! [`cosine`](Attention::cosine)) and [`Normalizer`]s, [`Rotary`] and [`Relative`] positions, masks by place
+//! ([`Neighborhood`], [`Edges`], chunks, dilation, [`Local`] centres), [`Blocks`] of a sparse mask; and
+//! [`layer::MultiHeadAttention`] around it all.
 //!
 //! # The three nouns
 //! [`Attention`] says what is asked, as plain data. [`Plan`] says how it will run: computed without a
@@ -61,7 +64,7 @@
 //!
 //! # Layers
 //! Imports only go down, and a test enforces it:
-//! `error < tensor < feature < problem < {reference | kernel} < plan < device < engine < {verify | bench}`.
+//! `error < tensor < feature < problem < {reference | kernel} < plan < device < engine < layer < {verify | bench}`.
 
 #[cfg(feature = "bench")]
 pub mod bench;

@@ -19,6 +19,15 @@ pub(crate) struct Dispatch {
     pub(crate) grid: [u32; 3],
 }
 
+impl Dispatch {
+    pub(crate) fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
+        let [x, y, z] = self.grid;
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
 /// What is copied from the caller's buffer into one of the engine's at every run.
 #[derive(Debug)]
 pub(crate) struct Copied {
@@ -71,10 +80,8 @@ impl Recorded {
             label: Some("attention"),
             timestamp_writes,
         });
-        for Dispatch { pipeline, group, grid: [x, y, z] } in &self.dispatches {
-            pass.set_pipeline(&pipeline.pipeline);
-            pass.set_bind_group(0, group, &[]);
-            pass.dispatch_workgroups(*x, *y, *z);
+        for dispatch in &self.dispatches {
+            dispatch.record(&mut pass);
         }
     }
 }

@@ -25,11 +25,11 @@ use crate::tensor::{Broadcast, DType, Layout, Shape};
 pub(crate) struct Verdicts(Mutex<HashMap<KernelSpec, Option<String>>>);
 
 impl Verdicts {
-    fn of(&self, spec: &KernelSpec) -> Option<Option<String>> {
+    pub(crate) fn of(&self, spec: &KernelSpec) -> Option<Option<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(spec).cloned()
     }
 
-    fn set(&self, spec: &KernelSpec, verdict: Option<String>) {
+    pub(crate) fn set(&self, spec: &KernelSpec, verdict: Option<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.clone(), verdict);
     }
 

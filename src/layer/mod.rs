@@ -10,6 +10,7 @@
 mod host;
 mod multi_head;
 mod reference;
+mod self_test;
 
 pub use host::{HostWeights, LayerInputs, LayerOutputs};
 pub use multi_head::{BoundLayer, ExtraKeys, LayerPlan, LayerWeights, MultiHeadAttention};

@@ -3,7 +3,7 @@
 use crate::device;
 use crate::engine::{BufferView, Copied, Engine, Linear, Recorded, Rows, Tensors, average};
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Policy};
+use crate::plan::{Plan, Policy, SelfTest};
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout};
 
@@ -201,6 +201,9 @@ impl Engine {
     /// As [`plan_with`](Self::plan_with), and invalid argument for the layer's own sizes.
     pub fn plan_layer(&self, layer: &MultiHeadAttention, policy: &Policy) -> Result<LayerPlan> {
         layer.validate()?;
+        if policy.self_test == SelfTest::OnFirstUse && !cfg!(target_arch = "wasm32") {
+            self.proves_linear()?;
+        }
         let attention = self.plan_with(&layer.inner(), policy)?;
         Ok(LayerPlan { layer: layer.clone(), attention })
     }
