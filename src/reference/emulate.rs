@@ -83,8 +83,7 @@ fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     let (o, lse) = match (keys.is_empty(), order) {
         (true, _) => (vec![0.0; dim_v], sink.unwrap_or(f32::NEG_INFINITY)),
         _ if a.normalizer != Normalizer::Softmax => {
-            let lse = keys.iter().fold(f32::NEG_INFINITY, |m, (_, s)| m.max(*s));
-            weigh(call, at, &mut keys);
+            let lse = weigh(call, at, &mut keys);
             (sum(&keys, dim_v, v, a.normalizer.takes_one()), lse)
         }
         (_, Order::Forward) => two_pass(&mut keys, sink, dim_v, v, false),
@@ -135,7 +134,8 @@ fn placed(call: &Call<'_>, at: Position, keys: &mut [Keyed], sink: Option<f32>) 
 }
 
 /// Scores become weights of a normaliser that is not softmax: its formula on the rounded scores, rounded.
-fn weigh(call: &Call<'_>, at: Position, keys: &mut [Keyed]) {
+/// Returns what stands in for the log-sum-exp.
+fn weigh(call: &Call<'_>, at: Position, keys: &mut [Keyed]) -> f32 {
     let seq_kv = call.problem.attention().shape.seq_kv as usize;
     let mut scores = vec![None; seq_kv];
     for (key, s) in keys.iter() {
@@ -144,10 +144,12 @@ fn weigh(call: &Call<'_>, at: Position, keys: &mut [Keyed]) {
     call.forward_only(at, &mut scores, |s| f64::from(s as f32));
     let drawn = call.drawn(at, &scores);
     let mut weights = vec![0.0; seq_kv];
-    call.problem.attention().normalizer.weights(&scores, &drawn, None, &mut weights);
+    let normalizer = call.problem.attention().normalizer;
+    let lse = normalizer.weights(&scores, &drawn, None, &mut weights);
     for (key, s) in keys.iter_mut() {
         *s = weights[*key as usize] as f32;
     }
+    lse as f32
 }
 
 /// The weighted sum of v in the order of `keys`; without those of weight 0 where one key takes all.
