@@ -7,6 +7,7 @@ mod engine;
 mod host;
 mod linear;
 mod matmul;
+mod parameters;
 mod range;
 mod rows;
 mod self_test;

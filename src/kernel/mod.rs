@@ -4,9 +4,12 @@
 mod bindings;
 mod compose;
 mod element;
+mod glue;
+mod key;
 mod params;
 mod registers;
 mod resources;
+mod schedule;
 mod spec;
 
 pub use bindings::{Access, Binding, BindingKind};
@@ -14,4 +17,5 @@ pub use compose::{Compiler, Composed, LineMap, compose, compose_for};
 pub use element::{Element, RowTile, Width};
 pub use params::Params;
 pub use resources::Resources;
-pub use spec::{BlockTable, Capture, Kernel, KernelSpec, Preparation, TILE};
+pub use schedule::Kernel;
+pub use spec::{BlockTable, Capture, KernelSpec, Preparation, TILE};

@@ -4,7 +4,8 @@
 //! numbers; a test compares them with the compiler's view of every composed kernel.
 
 use super::bindings::Binding;
-use super::spec::{Kernel, KernelSpec};
+use super::schedule::Kernel;
+use super::spec::KernelSpec;
 
 /// Invocations, workgroup memory and storage bindings of one kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

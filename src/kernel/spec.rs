@@ -4,13 +4,12 @@
 //! Its display form, `staged_score/f16px4.f16px4/scale+softcap/causal+window@top_left`, is log name,
 //! pipeline label and test name.
 
-use std::fmt;
-
 use super::bindings::{Access, Binding, BindingKind};
 use super::element::{Element, RowTile, Width};
+use super::schedule::Kernel;
 use crate::feature::Slot;
 use crate::feature::align::Align;
-use crate::feature::inner::{product, sum};
+use crate::feature::inner::sum;
 use crate::feature::mask::{causal, chunked, dense, edges, local, neighborhood, segments, window};
 use crate::feature::normalize::{self, Normalizer};
 use crate::feature::score::{Stage, bias, relative};
@@ -18,83 +17,6 @@ use crate::problem::{Operand, Problem, WeightsAt};
 
 /// Rows and columns of the register-blocked tile (`shaders/common/tile.wgsl`).
 pub const TILE: u32 = 64;
-
-/// A schedule: which kernel file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kernel {
-    /// Tiled QKᵀ with score chain and masks.
-    StagedScore,
-    /// Row normaliser.
-    StagedNormalize,
-    /// Row normaliser by a threshold.
-    StagedThreshold,
-    /// Row normaliser that goes forward from row to row.
-    StagedMonotonic,
-    /// Tiled weighted sum of v.
-    StagedValue,
-    /// One pass with an online softmax, rows in registers; no device feature.
-    FusedForward,
-    /// One pass along the edges of a graph.
-    EdgeForward,
-    /// The same with k and v fetched by subgroups.
-    FusedForwardSubgroup,
-    /// Rotates, projects or normalises rows of q or k.
-    Prepare,
-    /// Builds a block table from masks given as data.
-    Classify,
-    /// A linear layer.
-    Project,
-    /// The mean of weights over heads.
-    Average,
-    /// Plain matrix product on the staged tile.
-    Matmul,
-}
-
-impl Kernel {
-    /// File stem under `shaders/kernel`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::StagedScore => "staged_score",
-            Self::StagedNormalize => "staged_normalize",
-            Self::StagedThreshold => "staged_threshold",
-            Self::StagedMonotonic => "staged_monotonic",
-            Self::StagedValue => "staged_value",
-            Self::FusedForward => "fused_forward",
-            Self::EdgeForward => "edge_forward",
-            Self::FusedForwardSubgroup => "fused_forward_subgroup",
-            Self::Prepare => "prepare",
-            Self::Classify => "classify",
-            Self::Project => "project",
-            Self::Average => "average",
-            Self::Matmul => "matmul",
-        }
-    }
-
-    /// Whether it is one of the fused kernels.
-    pub fn is_fused(self) -> bool {
-        matches!(self, Self::FusedForward | Self::FusedForwardSubgroup | Self::EdgeForward)
-    }
-
-    pub(crate) fn source(self) -> &'static str {
-        match self {
-            Self::StagedScore => include_str!("../../shaders/kernel/staged_score.wgsl"),
-            Self::StagedNormalize => include_str!("../../shaders/kernel/staged_normalize.wgsl"),
-            Self::StagedMonotonic => include_str!("../../shaders/kernel/staged_monotonic.wgsl"),
-            Self::StagedThreshold => include_str!("../../shaders/kernel/staged_threshold.wgsl"),
-            Self::StagedValue => include_str!("../../shaders/kernel/staged_value.wgsl"),
-            Self::FusedForward => include_str!("../../shaders/kernel/fused_forward.wgsl"),
-            Self::EdgeForward => include_str!("../../shaders/kernel/edge_forward.wgsl"),
-            Self::FusedForwardSubgroup => {
-                include_str!("../../shaders/kernel/fused_forward_subgroup.wgsl")
-            }
-            Self::Prepare => include_str!("../../shaders/kernel/prepare.wgsl"),
-            Self::Classify => include_str!("../../shaders/kernel/classify.wgsl"),
-            Self::Project => include_str!("../../shaders/kernel/project.wgsl"),
-            Self::Average => include_str!("../../shaders/kernel/average.wgsl"),
-            Self::Matmul => include_str!("../../shaders/kernel/matmul.wgsl"),
-        }
-    }
-}
 
 /// Which scores a kernel writes to the `weights` output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -485,72 +407,4 @@ impl KernelSpec {
 /// Whether a mask is decided by positions alone, so that it narrows key ranges.
 pub(super) fn by_position(mask: &Slot) -> bool {
     [causal::SLOT, window::SLOT, chunked::SLOT, neighborhood::SLOT].contains(mask)
-}
-
-impl fmt::Display for KernelSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let join = |names: Vec<String>, between: &str| {
-            if names.is_empty() { "-".to_owned() } else { names.join(between) }
-        };
-        let elements = self.elements.iter().map(|(_, element)| element.to_string()).collect();
-        let scores = self.scores.iter().map(|(_, slot)| slot.name.to_string()).collect();
-        let mut masks: Vec<String> = self.masks.iter().map(|slot| slot.name.to_string()).collect();
-        masks.extend(self.kv_lengths.then(|| "kv".to_owned()));
-        masks.extend(self.q_lengths.then(|| "q".to_owned()));
-        masks.extend(self.packed.then(|| "packed".to_owned()));
-        write!(f, "{}/{}", self.kernel.name(), join(elements, "."))?;
-        write!(f, "/{}/{}", join(scores, "+"), join(masks, "+"))?;
-        for slot in self.inner.iter().chain(&self.normalize) {
-            // The usual ones go without saying.
-            if *slot != product::SLOT && *slot != normalize::softmax::SLOT {
-                write!(f, "/{}", slot.name)?;
-            }
-        }
-        if let Some(slot) = &self.diagonal {
-            write!(f, "@{}", slot.name)?;
-        }
-        if let Some(slot) = &self.alibi {
-            write!(f, "/alibi@{}", slot.name)?;
-        }
-        let capture = match self.capture {
-            Capture::Nothing => None,
-            Capture::At(WeightsAt::RawScores) => Some("raw"),
-            Capture::At(WeightsAt::AfterSoftcap) => Some("capped"),
-            Capture::At(WeightsAt::AfterBias) => Some("biased"),
-            Capture::At(WeightsAt::Probabilities) => Some("weights"),
-        };
-        if let Some(x) = self.preparation {
-            let [interleaved, ids] = x.rotary.unwrap_or_default();
-            let words = [
-                (x.keys, "k"),
-                (!x.keys, "q"),
-                (x.rotary.is_some(), if interleaved { "interleaved" } else { "halves" }),
-                (ids, "ids"),
-                (x.normalized, "cosine"),
-                (x.head_scale, "head_scale"),
-                (x.projected, "general"),
-            ];
-            for (_, word) in words.iter().filter(|(on, _)| *on) {
-                write!(f, "/{word}")?;
-            }
-        }
-        let flags = [
-            self.sink.then_some("sink"),
-            self.lse.then_some("lse"),
-            capture,
-            self.carry.then_some("carry"),
-            (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
-            (self.edges && self.kernel.is_fused()).then_some("edges"),
-            self.factor.then_some("gaussian"),
-            self.added.then_some("added"),
-            self.unchecked.then_some("unchecked"),
-        ];
-        for flag in flags.into_iter().flatten() {
-            write!(f, "/{flag}")?;
-        }
-        match self.rows {
-            Some(rows) => write!(f, "/{rows}"),
-            None => Ok(()),
-        }
-    }
 }

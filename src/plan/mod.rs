@@ -8,12 +8,14 @@ mod classify;
 mod plan;
 mod policy;
 mod prepare;
+mod schedule;
 pub mod tuning;
 
 pub use block::{Block, BlockSize};
 pub use capabilities::Capabilities;
 pub use classify::Classify;
+pub use plan::Plan;
 pub(crate) use plan::operand_of;
-pub use plan::{BlocksPlan, FusedPlan, Plan, Schedule, Scratch, StagedPlan};
 pub use policy::{Checks, Path, Policy, SelfTest};
 pub use prepare::Prepare;
+pub use schedule::{BlocksPlan, FusedPlan, Schedule, Scratch, StagedPlan};

@@ -4,11 +4,13 @@ use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
 use crate::feature::mask::Blocks;
-use crate::feature::normalize::Normalizer;
-use crate::kernel::{Binding, BlockTable, Element, KernelSpec, Resources, RowTile, Width};
-use crate::plan::{BlockSize, Capabilities, Checks, Classify, Path, Policy, Prepare, tuning};
+use crate::kernel::{Binding, KernelSpec, Resources};
+use crate::plan::schedule::check_resources;
+use crate::plan::{
+    BlockSize, BlocksPlan, Capabilities, Classify, FusedPlan, Path, Policy, Prepare, Schedule,
+    Scratch, StagedPlan,
+};
 use crate::problem::{Attention, Operand, Problem};
-use crate::tensor::{DType, Strides};
 
 /// How one problem will run on one device.
 ///
@@ -28,69 +30,6 @@ pub struct Plan {
     prepare: Vec<Prepare>,
     schedule: Schedule,
     rejections: Vec<Rejection>,
-}
-
-/// The kernels of a plan and the blocks they run over.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Schedule {
-    /// One kernel.
-    Fused(Box<FusedPlan>),
-    /// Three kernels with scratch between them.
-    Staged(Box<StagedPlan>),
-    /// No attention, only the block table for it.
-    Blocks(Box<BlocksPlan>),
-    /// No attention, only q and k as they would meet.
-    Rows,
-}
-
-/// Building a block table: one kernel over blocks of rows.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BlocksPlan {
-    /// The kernel and the table's blocks.
-    pub classify: Classify,
-    /// Size of a block of the call.
-    pub block: BlockSize,
-}
-
-/// The fused path: one kernel over blocks of rows.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FusedPlan {
-    /// What builds the block table first, where masks are data and large.
-    pub classify: Option<Classify>,
-    /// The kernel.
-    pub kernel: KernelSpec,
-    /// Rows of a workgroup.
-    pub rows: RowTile,
-    /// Size of a block.
-    pub block: BlockSize,
-}
-
-/// The staged path: three kernels over blocks of rows.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StagedPlan {
-    /// Stage 1.
-    pub score: KernelSpec,
-    /// Stage 2.
-    pub normalize: KernelSpec,
-    /// Stage 3.
-    pub value: KernelSpec,
-    /// Size of a block.
-    pub block: BlockSize,
-    /// Scratch of one block; blocks reuse it in turn.
-    pub scratch: Scratch,
-}
-
-/// Parts of the scratch buffer: byte offsets and sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scratch {
-    /// Scores of the block.
-    pub scores: [u64; 2],
-    /// Reciprocals of the row sums.
-    pub inverse_sums: [u64; 2],
-    /// Partial sums of o, where keys are split.
-    pub carry: [u64; 2],
-    /// Size of the whole.
-    pub bytes: u64,
 }
 
 impl Plan {
@@ -288,45 +227,6 @@ impl Plan {
     }
 }
 
-impl Schedule {
-    /// What builds a block table in the course of the call.
-    fn classify(&self) -> Option<&Classify> {
-        match self {
-            Self::Fused(fused) => fused.classify.as_ref(),
-            Self::Blocks(plan) => Some(&plan.classify),
-            Self::Staged(_) | Self::Rows => None,
-        }
-    }
-
-    /// The same with every kernel compiled with or without checks.
-    fn compiled(mut self, checks: Checks) -> Self {
-        let kernels: Vec<&mut KernelSpec> = match &mut self {
-            Self::Fused(fused) => {
-                let classify = fused.classify.iter_mut().map(|x| &mut x.kernel);
-                classify.chain([&mut fused.kernel]).collect()
-            }
-            Self::Staged(x) => vec![&mut x.score, &mut x.normalize, &mut x.value],
-            Self::Blocks(plan) => vec![&mut plan.classify.kernel],
-            Self::Rows => Vec::new(),
-        };
-        for kernel in kernels {
-            kernel.unchecked = checks.are_off();
-        }
-        self
-    }
-
-    pub(crate) fn kernels(&self) -> Vec<&KernelSpec> {
-        match self {
-            Self::Fused(fused) => {
-                fused.classify.iter().map(|x| &x.kernel).chain([&fused.kernel]).collect()
-            }
-            Self::Staged(staged) => vec![&staged.score, &staged.normalize, &staged.value],
-            Self::Blocks(plan) => vec![&plan.classify.kernel],
-            Self::Rows => Vec::new(),
-        }
-    }
-}
-
 /// What the planner tries, fastest first.
 #[derive(Debug, Clone, Copy)]
 enum Candidate {
@@ -361,144 +261,6 @@ impl Candidate {
             Self::Staged => Ok(Schedule::Staged(Box::new(StagedPlan::new(problem, caps, policy)?))),
         }
     }
-}
-
-impl FusedPlan {
-    fn new(
-        problem: &Problem,
-        caps: &Capabilities,
-        policy: &Policy,
-        subgroup: bool,
-    ) -> Result<Self, Rejection> {
-        let name = if subgroup { "fused_forward_subgroup" } else { "fused_forward" };
-        let refuse = |reason: &str| Rejection { candidate: name.into(), reason: reason.into() };
-        if problem.attention().weights.is_some() {
-            return Err(refuse("scores and weights are written by the staged path only"));
-        }
-        if problem.attention().normalizer.needs_row() {
-            let name = problem.attention().normalizer.name();
-            return Err(refuse(&format!("{name} needs the whole row of scores")));
-        }
-        let shape = problem.attention().shape;
-        let edges = problem.attention().edges.is_some();
-        if edges && subgroup {
-            return Err(refuse("rows of a graph have keys of their own to fetch"));
-        }
-        let rows = tuning::row_tile(caps, &shape, subgroup);
-        // Along edges an invocation has one row: its neighbours visit other keys.
-        let rows = rows.map(|tile| if edges { RowTile { rows: 1, ..tile } } else { tile });
-        let Some(rows) = rows else {
-            let [low, high] = caps.subgroup_size;
-            let has = if caps.subgroups { "has" } else { "lacks subgroups;" };
-            return Err(refuse(&format!(
-                "needs subgroups of at least 4 and a tuning row for this class; the device {has} {low} to {high}"
-            )));
-        };
-        if policy.path == Path::Auto && tuning::spills(caps, &rows) {
-            let registers = rows.rows * (rows.dim_qk + rows.dim_v);
-            return Err(refuse(&format!(
-                "{registers} f32 registers per invocation spill on this device; the fused path can be asked for"
-            )));
-        }
-        let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
-        let operands = [Operand::Q, Operand::K, Operand::V, Operand::O];
-        let elements = operands.map(|operand| element_of(problem, operand, caps));
-        let classify = Classify::new(problem, &rows, &block);
-        let given = problem.attention().blocks.map(|_| BlockTable::Given);
-        let table = classify.as_ref().map(|_| BlockTable::Classified).or(given);
-        let kernel = KernelSpec::fused(problem, elements, rows, table);
-        for spec in classify.iter().map(|x| &x.kernel).chain([&kernel]) {
-            check_resources(spec, caps)?;
-        }
-        Ok(Self { classify, kernel, rows, block })
-    }
-}
-
-impl StagedPlan {
-    fn new(problem: &Problem, caps: &Capabilities, policy: &Policy) -> Result<Self, Rejection> {
-        let block = BlockSize::choose(problem, caps, policy, Path::Staged)?;
-        let a = problem.attention();
-        if a.normalizer == Normalizer::Monotonic && block.rows < a.shape.seq_q {
-            let reason = format!(
-                "monotonic attention goes from row to row, but {} of {} rows fit a block",
-                block.rows, a.shape.seq_q
-            );
-            return Err(Rejection { candidate: "staged".into(), reason });
-        }
-        let element = |operand| element_of(problem, operand, caps);
-        let carry = block.splits_keys(problem);
-        let plan = Self {
-            score: KernelSpec::staged_score(problem, element(Operand::Q), element(Operand::K)),
-            normalize: KernelSpec::staged_normalize(problem),
-            value: KernelSpec::staged_value(
-                problem,
-                element(Operand::V),
-                element(Operand::O),
-                carry,
-            ),
-            block,
-            scratch: Scratch::new(problem, &block, caps),
-        };
-        for spec in [&plan.score, &plan.normalize, &plan.value] {
-            check_resources(spec, caps)?;
-        }
-        Ok(plan)
-    }
-}
-
-impl Scratch {
-    fn new(problem: &Problem, block: &BlockSize, caps: &Capabilities) -> Self {
-        let align = caps.storage_alignment.max(16);
-        let rows = block.block_rows();
-        let dim_v = u64::from(problem.attention().shape.dim_v).next_multiple_of(4);
-        let carry = if block.splits_keys(problem) { rows * dim_v * 4 } else { 0 };
-        let mut end = 0_u64;
-        let mut part = |bytes: u64| {
-            let start = end.next_multiple_of(align);
-            end = start + bytes;
-            [start, bytes]
-        };
-        let scores = part(rows * BlockSize::score_stride(problem) * 4);
-        let inverse_sums = part((rows * 4).next_multiple_of(16));
-        // Never empty, since a kernel that can carry binds it even where nothing is carried.
-        let carry = part(carry.max(16));
-        Self { scores, inverse_sums, carry, bytes: end.next_multiple_of(16) }
-    }
-}
-
-/// How an operand is read or written: four elements at a time when its sizes and strides allow it
-/// (a view's byte offset is seen only when tensors are bound).
-fn element_of(problem: &Problem, operand: Operand, caps: &Capabilities) -> Element {
-    let a = problem.attention();
-    let s = a.shape;
-    let dtype = problem.read_dtype(operand);
-    let (heads, seq, dim) = match operand {
-        Operand::Q => (s.heads_q, s.seq_q, s.dim_qk),
-        Operand::K => (s.heads_kv, s.seq_kv, s.dim_qk),
-        Operand::V => (s.heads_kv, s.seq_kv, s.dim_v),
-        _ => (s.heads_q, s.seq_q, s.dim_v),
-    };
-    let Strides { batch, head, row } = problem.read_strides(operand);
-    let steps = [(batch, s.batch), (head, heads), (row, seq)];
-    let aligned = steps.iter().all(|&(stride, n)| n <= 1 || stride % 4 == 0);
-    let width = if aligned && dim % 4 == 0 { Width::Vec4 } else { Width::Single };
-    Element { dtype, native_f16: dtype == DType::F16 && caps.shader_f16, width }
-}
-
-fn check_resources(spec: &KernelSpec, caps: &Capabilities) -> Result<(), Rejection> {
-    let needs = Resources::of(spec);
-    let checks = [
-        ("invocations", needs.invocations, caps.max_invocations),
-        ("B of workgroup memory", needs.workgroup_bytes, caps.max_workgroup_bytes),
-        ("storage buffers", needs.storage_buffers, caps.max_storage_buffers),
-    ];
-    for (what, needed, available) in checks {
-        if needed > available {
-            let reason = format!("needs {needed} {what}, the device has {available}");
-            return Err(Rejection { candidate: spec.to_string(), reason });
-        }
-    }
-    Ok(())
 }
 
 impl fmt::Display for Plan {

@@ -4,6 +4,7 @@ mod attention;
 pub mod cost;
 mod operand;
 mod problem;
+mod text;
 mod validate;
 
 pub use attention::{Attention, Packed, WeightsAt};

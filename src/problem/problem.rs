@@ -5,10 +5,8 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::feature::align::Align;
-use crate::feature::inner::{Activation, Inner};
-use crate::feature::mask::{
-    Axis, BlockSparse, Causal, Chunked, Dense, Dilated, Local, Mask, Segments,
-};
+use crate::feature::inner::Inner;
+use crate::feature::mask::{BlockSparse, Causal, Chunked, Dense, Dilated, Local, Mask, Segments};
 use crate::feature::normalize::Normalizer;
 use crate::feature::score::{Bias, EdgeBias, Gumbel, Scale, Score, Softcap};
 use crate::feature::{Operands, Position};
@@ -16,7 +14,7 @@ use crate::problem::validate::{
     check_normalizer, check_packed, check_places, check_prepare, distinct, resolve_align,
     resolve_strides,
 };
-use crate::problem::{Attention, Operand, WeightsAt};
+use crate::problem::{Attention, Operand};
 use crate::tensor::{DType, Layout, Scalar, Strides};
 
 /// A validated attention call: every default resolved, every conflict refused.
@@ -365,89 +363,6 @@ impl Problem {
             self.masks().iter().fold(all, |keys, mask| mask.narrow(at.row, at.diagonal, keys));
         let start = range.start.max(0) as u32;
         start..(range.end.max(0) as u32).max(start)
-    }
-
-    /// Short text of everything but the shape: `f16 causal(top_left) softcap`.
-    pub fn feature_text(&self) -> String {
-        let a = &self.attention;
-        let align = |align: Align| match align {
-            Align::TopLeft => "top-left".into(),
-            Align::BottomRight => "bottom-right".into(),
-            Align::Offset(n) => n.to_string(),
-            Align::PerBatch => "per-batch".into(),
-        };
-        let bound = |n: Option<u32>| n.map_or("-".into(), |n| n.to_string());
-        let mut words = vec![a.dtype.to_string()];
-        match a.inner {
-            Inner::Product => {}
-            Inner::Sum { activation: Activation::Tanh, inner_scale, .. } => {
-                words.push(format!("additive({:?})", inner_scale.get()));
-            }
-            Inner::Sum { activation: Activation::LeakyRelu { slope }, inner_scale, .. } => {
-                words.push(format!("leaky({:?},{:?})", slope.get(), inner_scale.get()));
-            }
-        }
-        words.extend(a.rotary.map(|r| {
-            let kind = if r.interleaved { "interleaved" } else { "halves" };
-            format!("rotary({},{kind}{})", r.dim, if r.ids { ",ids" } else { "" })
-        }));
-        words.extend(a.cosine.map(|c| format!("cosine({:e})", c.eps.get())));
-        words.extend(a.general.map(|d| format!("general({d})")));
-        words.extend(a.relative.map(|r| format!("relative({},{},{})", r.left, r.right, r.offset)));
-        words.extend(match a.normalizer {
-            Normalizer::Softmax => None,
-            Normalizer::Relu { power, divisor } => {
-                Some(format!("relu({power},{:?})", divisor.get()))
-            }
-            Normalizer::Sigmoid { bias } => Some(format!("sigmoid({:?})", bias.get())),
-            Normalizer::Sample { seed } => Some(format!("sample({seed})")),
-            other => Some(other.name().into()),
-        });
-        words.extend(a.causal.map(|x| format!("causal({})", align(x))));
-        words
-            .extend(a.window.map(|(w, x)| {
-                format!("window({},{},{})", bound(w.left), bound(w.right), align(x))
-            }));
-        words.extend(a.dilated.map(|(n, x)| format!("dilated({n},{})", align(x))));
-        words.extend(a.chunked.map(|(n, x)| format!("chunked({n},{})", align(x))));
-        words.extend(a.neighborhood.map(|x| {
-            let axis = |a: &Axis| {
-                let causal = if a.causal { "c" } else { "" };
-                format!("{}:{}/{}*{}{causal}", a.n, a.size, a.stride, a.dilation)
-            };
-            let axes: Vec<String> = x.0.iter().filter(|a| a.n > 1).map(axis).collect();
-            format!("neighborhood({})", axes.join(","))
-        }));
-        words.extend(
-            a.edges.map(|x| format!("edges({}{})", x.count, if x.bias { ",bias" } else { "" })),
-        );
-        words.extend(a.local.map(|x| {
-            format!("local({:?}{})", x.reach.get(), if x.gaussian { ",gaussian" } else { "" })
-        }));
-        words.extend(a.softcap.map(|c| format!("softcap({:?})", c.get())));
-        words.extend(a.mask.map(|m| format!("mask{:?}", m.0)));
-        words.extend(a.bias.map(|b| format!("bias{:?}", b.0)));
-        words.extend(a.alibi.map(|x| format!("alibi({})", align(x.align))));
-        let flags = [(a.sinks, "sinks"), (a.kv_lengths, "kv-lengths"), (a.q_lengths, "q-lengths")];
-        words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).into()));
-        words.extend(a.segments.then(|| "segments".into()));
-        words.extend(
-            a.blocks.map(|b| format!("blocks({}x{},{},{})", b.rows, b.keys, b.batch, b.heads)),
-        );
-        words.extend(a.packed.map(|p| format!("packed({},{})", p.total_q, p.total_kv)));
-        words.extend(a.custom_scores.iter().map(|score| format!("score({})", score.slot().name)));
-        words.extend(a.custom_masks.iter().map(|mask| format!("mask({})", mask.slot().name)));
-        words.extend(a.lse.then(|| "lse".into()));
-        words.extend(a.weights.map(|at| {
-            match at {
-                WeightsAt::RawScores => "raw-scores",
-                WeightsAt::AfterSoftcap => "after-softcap",
-                WeightsAt::AfterBias => "after-bias",
-                WeightsAt::Probabilities => "probabilities",
-            }
-            .into()
-        }));
-        words.join(" ")
     }
 }
 

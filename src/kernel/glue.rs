@@ -1,0 +1,309 @@
+//! Generated functions by which a kernel reaches its slots: loads and stores, positions, scores, masks, outputs.
+
+use std::fmt::Write;
+
+use super::bindings::Binding;
+use super::element::{Element, Width};
+use super::registers::row_types;
+use super::schedule::Kernel;
+use super::spec::{BlockTable, Capture, KernelSpec, by_position};
+use crate::feature::Slot;
+use crate::feature::score::Stage;
+use crate::problem::WeightsAt;
+
+/// The functions by which a kernel reaches its slots.
+pub(super) fn glue(spec: &KernelSpec) -> String {
+    let mut out = String::new();
+    for (binding, element) in &spec.elements {
+        match binding {
+            Binding::O => store_glue(&mut out, *element),
+            _ => load_glue(&mut out, *binding, *element),
+        }
+    }
+    if spec.kernel == Kernel::Project {
+        let body = if spec.added { "return bias[params.bias_base + c];" } else { "return 0.0;" };
+        function(&mut out, "added(c: u32) -> f32", body);
+    }
+    if matches!(spec.kernel, Kernel::Matmul | Kernel::Project | Kernel::Average) {
+        return out;
+    }
+    if let Some(x) = spec.preparation {
+        let [interleaved, ids] = x.rotary.unwrap_or_default();
+        for (name, on) in [
+            ("ROTARY", x.rotary.is_some()),
+            ("INTERLEAVED", interleaved),
+            ("POSITION_IDS", ids),
+            ("NORMALIZED", x.normalized),
+            ("HEAD_SCALE", x.head_scale),
+            ("PROJECTED", x.projected),
+        ] {
+            let _ = writeln!(out, "const {name}: bool = {on};");
+        }
+        if !spec.needs_aux() {
+            // Named in branches that are not taken.
+            out += "const aux = array<u32, 1>(0u);\n";
+        }
+        return out;
+    }
+    position_glue(&mut out, spec);
+    if spec.kernel == Kernel::Classify {
+        data_glue(&mut out, spec);
+        return out;
+    }
+    if spec.kernel == Kernel::StagedScore || spec.kernel.is_fused() {
+        if spec.edges {
+            let found = spec.kernel != Kernel::EdgeForward;
+            let body = if found { "return edge_find(p);" } else { "return current_edge;" };
+            function(&mut out, "edge_of(p: Position) -> u32", body);
+        }
+        score_glue(&mut out, spec);
+        keep_glue(&mut out, spec);
+        blocks_glue(&mut out, spec);
+    }
+    if spec.kernel.is_fused() {
+        whole_glue(&mut out, spec);
+    }
+    if spec.kernel == Kernel::StagedScore {
+        let signature = "inner_tile(acc: ptr<function, array<vec4<f32>, 16>>, head: u32, depth: u32, x: u32, y: u32)";
+        let additive = spec.is_additive();
+        let tile = if additive {
+            "tile_sum(acc, head, depth, x, y);"
+        } else {
+            "tile_multiply(acc, x, y);"
+        };
+        function(&mut out, signature, tile);
+    }
+    if spec.kernel == Kernel::StagedNormalize {
+        out += &row_types(4);
+    }
+    if matches!(spec.kernel, Kernel::StagedNormalize | Kernel::StagedThreshold)
+        || spec.kernel.is_fused()
+    {
+        let body = if spec.factor { "return mask_local_factor(p);" } else { "return 1.0;" };
+        function(&mut out, "weight_factor(p: Position) -> f32", body);
+        let _ = writeln!(out, "const FACTOR: bool = {};", spec.factor);
+    }
+    if spec.kernel == Kernel::StagedNormalize || spec.kernel.is_fused() {
+        let start = if spec.sink { "normalize_sink(head)" } else { "normalize_empty()" };
+        function(&mut out, "normalize_start(head: u32) -> Normalizer", &format!("return {start};"));
+    }
+    output_glue(&mut out, spec);
+    out
+}
+
+fn function(out: &mut String, signature: &str, body: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "fn {signature} {{ {body} }}");
+}
+
+/// `{name}_load4(i, n)`: elements i..i+n (n ≤ 4) as f32, zeros after them.
+fn load_glue(out: &mut String, binding: Binding, element: Element) {
+    let (name, load) = (binding.name(), element.load());
+    let slot = load.slot.function();
+    let signature = format!("{name}_load4(i: u32, n: u32) -> vec4<f32>");
+    if element.width == Width::Vec4 {
+        let body =
+            format!("if (n == 0u) {{ return vec4<f32>(0.0); }} return {slot}_4({name}[i >> 2u]);");
+        return function(out, &signature, &body);
+    }
+    let one = format!("return {slot}_1({name}[i >> {}u], i);", load.word1_log2);
+    function(out, &format!("{name}_load1(i: u32) -> f32"), &one);
+    let mut body = "var v = vec4<f32>(0.0);".to_owned();
+    for c in 0..4 {
+        body += &format!(" if (n > {c}u) {{ v[{c}u] = {name}_load1(i + {c}u); }}");
+    }
+    function(out, &signature, &format!("{body} return v;"));
+}
+
+/// `o_store4(i, n, v)`: the first n of v to elements i..i+n.
+fn store_glue(out: &mut String, element: Element) {
+    let store = element.store();
+    let slot = store.slot.function();
+    let signature = "o_store4(i: u32, n: u32, v: vec4<f32>)";
+    if element.width == Width::Vec4 {
+        return function(out, signature, &format!("o[i >> 2u] = {slot}_4(v);"));
+    }
+    let one = if store.halves {
+        // Each invocation changes only its own half of the word, so no order is needed.
+        format!(
+            "let shift = (i & 1u) * 16u; atomicAnd(&o[i >> 1u], ~(0xffffu << shift)); \
+             atomicOr(&o[i >> 1u], {slot}_1(v) << shift);"
+        )
+    } else {
+        format!("o[i] = {slot}_1(v);")
+    };
+    function(out, "o_store1(i: u32, v: f32)", &one);
+    let body: Vec<String> =
+        (0..4).map(|c| format!("if (n > {c}u) {{ o_store1(i + {c}u, v[{c}u]); }}")).collect();
+    function(out, signature, &body.join(" "));
+}
+
+fn position_glue(out: &mut String, spec: &KernelSpec) {
+    origin_glue(out, spec);
+    let packed = |full: &str, table: &str, total: &str| {
+        format!(
+            "let start = min(aux[params.{table} + batch], params.{total}); \
+             let end = min(aux[params.{table} + batch + 1u], params.{total}); \
+             return min(max(start, end) - start, params.{full});"
+        )
+    };
+    let table = |on: bool, full: &str, table: &str| {
+        if spec.packed && full == "seq_q" {
+            packed(full, "aux_cu_seqlens_q", "total_q")
+        } else if spec.packed {
+            packed(full, "aux_cu_seqlens_kv", "total_kv")
+        } else if on {
+            format!("return min(aux[params.{table} + batch], params.{full});")
+        } else {
+            format!("return params.{full};")
+        }
+    };
+    function(out, "q_length(batch: u32) -> u32", &table(spec.q_lengths, "seq_q", "aux_q_lengths"));
+    let kv = table(spec.kv_lengths, "seq_kv", "aux_kv_lengths");
+    function(out, "kv_length(batch: u32) -> u32", &kv);
+    if spec.table {
+        let body = "return aux[params.aux_table + i];";
+        function(out, "table_word(i: u32) -> u32", body);
+    }
+    let align = |slot: &Option<Slot>, given: &str| {
+        slot.as_ref().map_or("return 0;".to_owned(), |slot| {
+            format!("return {}(batch, q_len, kv_len, params.{given});", slot.function())
+        })
+    };
+    let signature = "(batch: u32, q_len: u32, kv_len: u32) -> i32";
+    let diagonal = align(&spec.diagonal, "diagonal_offset");
+    function(out, &format!("diagonal{signature}"), &diagonal);
+    let alibi = align(&spec.alibi, "alibi_offset");
+    function(out, &format!("alibi_offset{signature}"), &alibi);
+    let mut body = "var range = keys;".to_owned();
+    for mask in spec.masks.iter().filter(|mask| by_position(mask)) {
+        body += &format!(" range = {}_range(rows, range);", mask.function());
+    }
+    let signature = "narrow(rows: Rows, keys: vec2<i32>) -> vec2<i32>";
+    function(out, signature, &format!("{body} return range;"));
+}
+
+/// Where a sequence starts in q, k, v, o and lse, and how many of a block's rows are stored.
+fn origin_glue(out: &mut String, spec: &KernelSpec) {
+    let tensors = [("q", "q"), ("k", "kv"), ("v", "kv"), ("o", "q")];
+    for (name, side) in tensors {
+        let body = if spec.packed {
+            format!(
+                "return min(aux[params.aux_cu_seqlens_{side} + batch], params.total_{side}) * \
+                 params.{name}_stride_row;"
+            )
+        } else {
+            format!("return batch * params.{name}_stride_batch;")
+        };
+        function(out, &format!("{name}_origin(batch: u32) -> u32"), &body);
+    }
+    let lse = if spec.packed {
+        "return (min(aux[params.aux_cu_seqlens_q + rows.batch], params.total_q) + row) * \
+         params.heads_q + rows.head;"
+    } else {
+        "return (rows.batch * params.heads_q + rows.head) * params.seq_q + row;"
+    };
+    function(out, "lse_index(rows: Rows, row: u32) -> u32", lse);
+    let end = if spec.packed { "return min(row_end, rows.q_len);" } else { "return row_end;" };
+    function(out, "stored_end(rows: Rows, row_end: u32) -> u32", end);
+    // In packed tensors the keys past a sequence's own are another's, or nobody's.
+    let end = if spec.packed { "return min(key_end, rows.kv_len);" } else { "return key_end;" };
+    function(out, "read_end(rows: Rows, key_end: u32) -> u32", end);
+}
+
+fn score_glue(out: &mut String, spec: &KernelSpec) {
+    let stages = [
+        (Stage::Scaled, "scaled"),
+        (Stage::Capped, "capped"),
+        (Stage::Biased, "biased"),
+        (Stage::Drawn, "drawn"),
+    ];
+    for (stage, name) in stages {
+        let mut body = "var x = s;".to_owned();
+        for (_, slot) in spec.scores.iter().filter(|(of, _)| *of == stage) {
+            body += &format!(" x = {}(x, p);", slot.function());
+        }
+        let signature = format!("score_{name}(s: f32, p: Position) -> f32");
+        function(out, &signature, &format!("{body} return x;"));
+    }
+}
+
+fn keep_glue(out: &mut String, spec: &KernelSpec) {
+    let mut terms = vec!["p.key < p.kv_len".to_owned(), "p.row < p.q_len".to_owned()];
+    terms.extend(spec.masks.iter().map(|mask| format!("{}(p)", mask.function())));
+    function(out, "keep(p: Position) -> bool", &format!("return {};", terms.join(" && ")));
+}
+
+/// `whole_range(rows, visible)`: the visible keys that every row of a block sees, for which no test
+/// is needed; empty at the end of the visible ones where there are none.
+fn whole_glue(out: &mut String, spec: &KernelSpec) {
+    let mut body = "var range = vec2<i32>(visible);".to_owned();
+    for mask in spec.masks.iter().filter(|mask| by_position(mask)) {
+        body += &format!(" range = {}_whole(rows, range);", mask.function());
+    }
+    // What a block table knows of each block need not be feared in all of them.
+    let feared = match spec.blocks {
+        Some(BlockTable::Given) => false,
+        Some(BlockTable::Classified) => spec.masks.iter().any(|mask| mask.custom),
+        None => spec.bias_may_mask() || spec.masks.iter().any(|mask| !by_position(mask)),
+    };
+    if feared {
+        body += " range = vec2<i32>(0);";
+    }
+    body += " if (range.x >= range.y) { return visible.yy; } return vec2<u32>(range);";
+    function(out, "whole_range(rows: Rows, visible: vec2<u32>) -> vec2<u32>", &body);
+}
+
+/// How kernels use the block table: which keys come next, and whether a tile is visited at all.
+fn blocks_glue(out: &mut String, spec: &KernelSpec) {
+    let table = spec.blocks.is_some();
+    let span = if table {
+        "return blocks_span(rows, start, visible, whole);"
+    } else {
+        "return vec4<u32>(visible.x, whole, visible.y);"
+    };
+    let arguments = "rows: Rows, start: u32, visible: vec2<u32>, whole: vec2<u32>";
+    function(out, &format!("next_span({arguments}) -> vec4<u32>"), span);
+    let visited = if table { "return blocks_visit(rows, keys);" } else { "return true;" };
+    function(out, "tile_visited(rows: Rows, keys: vec2<u32>) -> bool", visited);
+}
+
+/// `keep_data(p)`: what the masks that a block table is built from say.
+fn data_glue(out: &mut String, spec: &KernelSpec) {
+    let mut terms: Vec<String> =
+        spec.masks.iter().map(|mask| format!("{}(p)", mask.function())).collect();
+    terms.extend(
+        spec.scores.iter().map(|(_, slot)| format!("!is_masked({}(0.0, p))", slot.function())),
+    );
+    terms.extend(terms.is_empty().then(|| "true".to_owned()));
+    function(out, "keep_data(p: Position) -> bool", &format!("return {};", terms.join(" && ")));
+}
+
+/// Optional outputs: the constants that switch them, and stores that are empty when they are off.
+fn output_glue(out: &mut String, spec: &KernelSpec) {
+    let captures = ["NONE", "SCALED", "CAPPED", "BIASED", "PROBABILITIES"];
+    let chosen = match spec.capture {
+        Capture::Nothing => 0,
+        Capture::At(WeightsAt::RawScores) => 1,
+        Capture::At(WeightsAt::AfterSoftcap) => 2,
+        Capture::At(WeightsAt::AfterBias) => 3,
+        Capture::At(WeightsAt::Probabilities) => 4,
+    };
+    for (i, name) in captures.iter().enumerate() {
+        *out += &format!("const CAPTURE_{name}: u32 = {i}u;\n");
+    }
+    *out += &format!("const CAPTURE: u32 = {chosen}u;\n");
+    *out += &format!("const LSE: bool = {};\n", spec.lse);
+    *out += &format!("const CARRY: bool = {};\n", spec.carry);
+    let weights = if chosen > 0 { "weights[params.weights_base + i] = v;" } else { "" };
+    function(out, "weights_store(i: u32, v: f32)", weights);
+    let lse = if spec.lse { "lse[params.lse_base + i] = v;" } else { "" };
+    function(out, "lse_store(i: u32, v: f32)", lse);
+    let (load, store) = if spec.carry {
+        ("return carry[i];", "carry[i] = v;")
+    } else {
+        ("return vec4<f32>(0.0);", "")
+    };
+    function(out, "carry_load(i: u32) -> vec4<f32>", load);
+    function(out, "carry_store(i: u32, v: vec4<f32>)", store);
+}

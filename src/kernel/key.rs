@@ -1,0 +1,76 @@
+//! A variant's key as text: `staged_score/f16px4.f16px4/scale+softcap/causal+window@top_left`.
+
+use std::fmt;
+
+use super::spec::{BlockTable, Capture, KernelSpec};
+use crate::feature::inner::product;
+use crate::feature::normalize;
+use crate::problem::WeightsAt;
+
+impl fmt::Display for KernelSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let join = |names: Vec<String>, between: &str| {
+            if names.is_empty() { "-".to_owned() } else { names.join(between) }
+        };
+        let elements = self.elements.iter().map(|(_, element)| element.to_string()).collect();
+        let scores = self.scores.iter().map(|(_, slot)| slot.name.to_string()).collect();
+        let mut masks: Vec<String> = self.masks.iter().map(|slot| slot.name.to_string()).collect();
+        masks.extend(self.kv_lengths.then(|| "kv".to_owned()));
+        masks.extend(self.q_lengths.then(|| "q".to_owned()));
+        masks.extend(self.packed.then(|| "packed".to_owned()));
+        write!(f, "{}/{}", self.kernel.name(), join(elements, "."))?;
+        write!(f, "/{}/{}", join(scores, "+"), join(masks, "+"))?;
+        for slot in self.inner.iter().chain(&self.normalize) {
+            // The usual ones go without saying.
+            if *slot != product::SLOT && *slot != normalize::softmax::SLOT {
+                write!(f, "/{}", slot.name)?;
+            }
+        }
+        if let Some(slot) = &self.diagonal {
+            write!(f, "@{}", slot.name)?;
+        }
+        if let Some(slot) = &self.alibi {
+            write!(f, "/alibi@{}", slot.name)?;
+        }
+        let capture = match self.capture {
+            Capture::Nothing => None,
+            Capture::At(WeightsAt::RawScores) => Some("raw"),
+            Capture::At(WeightsAt::AfterSoftcap) => Some("capped"),
+            Capture::At(WeightsAt::AfterBias) => Some("biased"),
+            Capture::At(WeightsAt::Probabilities) => Some("weights"),
+        };
+        if let Some(x) = self.preparation {
+            let [interleaved, ids] = x.rotary.unwrap_or_default();
+            let words = [
+                (x.keys, "k"),
+                (!x.keys, "q"),
+                (x.rotary.is_some(), if interleaved { "interleaved" } else { "halves" }),
+                (ids, "ids"),
+                (x.normalized, "cosine"),
+                (x.head_scale, "head_scale"),
+                (x.projected, "general"),
+            ];
+            for (_, word) in words.iter().filter(|(on, _)| *on) {
+                write!(f, "/{word}")?;
+            }
+        }
+        let flags = [
+            self.sink.then_some("sink"),
+            self.lse.then_some("lse"),
+            capture,
+            self.carry.then_some("carry"),
+            (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
+            (self.edges && self.kernel.is_fused()).then_some("edges"),
+            self.factor.then_some("gaussian"),
+            self.added.then_some("added"),
+            self.unchecked.then_some("unchecked"),
+        ];
+        for flag in flags.into_iter().flatten() {
+            write!(f, "/{flag}")?;
+        }
+        match self.rows {
+            Some(rows) => write!(f, "/{rows}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The kernel files: one for each schedule.
+
+/// A schedule: which kernel file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kernel {
+    /// Tiled QKᵀ with score chain and masks.
+    StagedScore,
+    /// Row normaliser.
+    StagedNormalize,
+    /// Row normaliser by a threshold.
+    StagedThreshold,
+    /// Row normaliser that goes forward from row to row.
+    StagedMonotonic,
+    /// Tiled weighted sum of v.
+    StagedValue,
+    /// One pass with an online softmax, rows in registers; no device feature.
+    FusedForward,
+    /// One pass along the edges of a graph.
+    EdgeForward,
+    /// The same with k and v fetched by subgroups.
+    FusedForwardSubgroup,
+    /// Rotates, projects or normalises rows of q or k.
+    Prepare,
+    /// Builds a block table from masks given as data.
+    Classify,
+    /// A linear layer.
+    Project,
+    /// The mean of weights over heads.
+    Average,
+    /// Plain matrix product on the staged tile.
+    Matmul,
+}
+
+impl Kernel {
+    /// File stem under `shaders/kernel`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StagedScore => "staged_score",
+            Self::StagedNormalize => "staged_normalize",
+            Self::StagedThreshold => "staged_threshold",
+            Self::StagedMonotonic => "staged_monotonic",
+            Self::StagedValue => "staged_value",
+            Self::FusedForward => "fused_forward",
+            Self::EdgeForward => "edge_forward",
+            Self::FusedForwardSubgroup => "fused_forward_subgroup",
+            Self::Prepare => "prepare",
+            Self::Classify => "classify",
+            Self::Project => "project",
+            Self::Average => "average",
+            Self::Matmul => "matmul",
+        }
+    }
+
+    /// Whether it is one of the fused kernels.
+    pub fn is_fused(self) -> bool {
+        matches!(self, Self::FusedForward | Self::FusedForwardSubgroup | Self::EdgeForward)
+    }
+
+    pub(crate) fn source(self) -> &'static str {
+        match self {
+            Self::StagedScore => include_str!("../../shaders/kernel/staged_score.wgsl"),
+            Self::StagedNormalize => include_str!("../../shaders/kernel/staged_normalize.wgsl"),
+            Self::StagedMonotonic => include_str!("../../shaders/kernel/staged_monotonic.wgsl"),
+            Self::StagedThreshold => include_str!("../../shaders/kernel/staged_threshold.wgsl"),
+            Self::StagedValue => include_str!("../../shaders/kernel/staged_value.wgsl"),
+            Self::FusedForward => include_str!("../../shaders/kernel/fused_forward.wgsl"),
+            Self::EdgeForward => include_str!("../../shaders/kernel/edge_forward.wgsl"),
+            Self::FusedForwardSubgroup => {
+                include_str!("../../shaders/kernel/fused_forward_subgroup.wgsl")
+            }
+            Self::Prepare => include_str!("../../shaders/kernel/prepare.wgsl"),
+            Self::Classify => include_str!("../../shaders/kernel/classify.wgsl"),
+            Self::Project => include_str!("../../shaders/kernel/project.wgsl"),
+            Self::Average => include_str!("../../shaders/kernel/average.wgsl"),
+            Self::Matmul => include_str!("../../shaders/kernel/matmul.wgsl"),
+        }
+    }
+}
