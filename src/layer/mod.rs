@@ -22,6 +22,25 @@ pub fn attend_where_not_ignored(ignored: &[bool]) -> Vec<bool> {
     ignored.iter().map(|ignored| !ignored).collect()
 }
 
+/// Centers of local attention as Luong et al. (2015) predict them: seq_kv · sigmoid(vᵀ tanh(W h_i)) for each
+/// state h_i `[rows, width]`, W `[hidden, width]`, v `[hidden]`; the table `centers` of
+/// [`Attention::local`](crate::Attention::local).
+///
+/// ```
+/// // tanh(0) = 0, so the sigmoid is in the middle.
+/// let centers = heedful::layer::predicted_centers(&[0.0, 0.0], &[1.0, 2.0], &[3.0], 10);
+/// assert_eq!(centers, [5.0]);
+/// ```
+pub fn predicted_centers(states: &[f64], w: &[f64], v: &[f64], seq_kv: u32) -> Vec<f64> {
+    let width = w.len() / v.len().max(1);
+    let center = |h: &[f64]| {
+        let hidden = w.chunks(width).map(|row| row.iter().zip(h).map(|(w, h)| w * h).sum::<f64>());
+        let sum: f64 = hidden.zip(v).map(|(x, v)| v * x.tanh()).sum();
+        f64::from(seq_kv) / (1.0 + (-sum).exp())
+    };
+    states.chunks_exact(width.max(1)).map(center).collect()
+}
+
 /// Vectors of position `[rows, width]` to be added to inputs: sin(p / 10000^(2m / width)) in channel 2m and
 /// cos in channel 2m + 1 (Vaswani et al., 2017).
 ///

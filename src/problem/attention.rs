@@ -227,6 +227,24 @@ impl Attention {
 
     /// Scores by qᵀ W k (Luong et al., 2015); q has `dim_q` channels, W `[dim_q, dim_qk]` comes with the
     /// tensors. The scale is then 1 unless it is given.
+    ///
+    /// Location-based scores (W q)_j, which look at the query's own state only, are the same with the unit
+    /// vectors as keys, dim_qk = seq_kv:
+    ///
+    /// ```
+    /// use heedful::feature::Operands;
+    /// use heedful::reference::{Inputs, attend};
+    /// use heedful::{Attention, Shape};
+    /// let shape = Shape { seq_q: 1, dim_v: 1, ..Shape::self_attention(1, 1, 3, 3) };
+    /// let problem = Attention::new(shape).general(2).validate()?;
+    /// let (q, unit) = ([1.0, 2.0], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+    /// // Scores 0, 30, 0: the second key, whatever the keys hold elsewhere.
+    /// let matrix = [0.0, 10.0, 0.0, 0.0, 10.0, 0.0];
+    /// let operands = Operands { score_matrix: &matrix, ..Operands::default() };
+    /// let inputs = Inputs { q: &q, k: &unit, v: &[5.0, 6.0, 7.0], operands };
+    /// assert!((attend(&problem, &inputs)?.o[0] - 6.0).abs() < 1e-9);
+    /// # Ok::<(), heedful::Error>(())
+    /// ```
     pub fn general(mut self, dim_q: u32) -> Self {
         self.general = Some(dim_q);
         self
