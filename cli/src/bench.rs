@@ -8,7 +8,7 @@ use heedful::problem::cost;
 use heedful::reference::attend;
 use heedful::verify::compare::Comparison;
 use heedful::verify::data::{CaseData, DataOptions};
-use heedful::verify::golden::{GoldenSuite, Loaded, Precision, Support};
+use heedful::verify::golden::{Form, GoldenSuite, Loaded, Precision, Support};
 use heedful::verify::truth::Truth;
 use heedful::{Attention, Checks, DType, Engine, Path, Plan, Policy, Table, Tensors, wgpu};
 use serde::Serialize;
@@ -154,6 +154,9 @@ fn real(engine: &Engine, matmul_gflops: f64) -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
     for case in GoldenSuite::open(folder)?.cases {
         let Support::Supported(loaded) = case.load(Precision::Stored)? else { continue };
+        if !matches!(loaded.form, Form::Attention) {
+            continue;
+        }
         for path in [Path::Fused, Path::Staged] {
             let attention = Attention { weights: None, lse: false, ..loaded.attention.clone() };
             let judge = |o: &[f64]| recorded(&loaded, o);
