@@ -298,9 +298,8 @@ impl Reader<'_> {
             Some(past) => past.shape[2] as u32,
             None => 0,
         };
-        let Some(parsed) = self.rotary_of(shape.batch, shape.seq_q, shape.dim_qk)? else {
-            return Ok(());
-        };
+        let sizes = [shape.batch, shape.seq_q, shape.seq_kv.saturating_sub(past)];
+        let Some(parsed) = self.rotary_of(sizes, shape.dim_qk)? else { return Ok(()) };
         let rotary = Rotary { keys_from: past, ..parsed.rotary };
         (data.rotary_cos, data.rotary_sin) = (parsed.cos, parsed.sin);
         data.positions = parsed.positions;

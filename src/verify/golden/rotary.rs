@@ -13,8 +13,12 @@ pub(super) struct Parsed {
 }
 
 impl Reader<'_> {
-    /// The rotation that a case asks for, of rows `[batch, seq]` with `dim` channels.
-    pub(super) fn rotary_of(&mut self, batch: u32, seq: u32, dim: u32) -> Result<Option<Parsed>> {
+    /// The rotation that a case asks for, of rows `[batch, seq]` and so many new keys, with `dim` channels.
+    pub(super) fn rotary_of(
+        &mut self,
+        [batch, seq, keys]: [u32; 3],
+        dim: u32,
+    ) -> Result<Option<Parsed>> {
         let Some(given) = self.case.record.attributes.get("rotary") else { return Ok(None) };
         let argument = |key: &str| format!("case {}, attribute rotary {key}", self.case.name);
         let interleaved = given.get("interleaved").and_then(serde_json::Value::as_bool);
@@ -35,23 +39,25 @@ impl Reader<'_> {
             (Some(cos), Some(sin)) => Some((self.floats(&cos), self.floats(&sin), cos.shape.len())),
             _ => None,
         };
+        // Without ids and caches both sides are counted from 0, however long they are.
+        let counted = cached.is_none() && ids.is_none();
         let (cos, sin, positions) = match (cached, ids) {
             (Some((cos, sin, _)), Some(ids)) => (cos, sin, ids),
             // [batch, seq, dim / 2]: a position of its own for every row.
             (Some((cos, sin, _)), None) => (cos, sin, (0..batch * seq).collect()),
             (None, ids) => {
                 let base = base.ok_or(missing)?;
-                let ids = ids.unwrap_or_else(|| (0..batch * seq).map(|i| i % seq.max(1)).collect());
-                let rows = ids.iter().max().map_or(1, |last| last + 1);
+                let last = ids.as_ref().and_then(|ids| ids.iter().max().copied());
+                let rows = last.map_or(seq.max(keys).max(1), |last| last + 1);
                 let (cos, sin) = rotary_tables(dim, base, RotaryScaling::None, rows);
                 let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
-                (wide(cos), wide(sin), ids)
+                (wide(cos), wide(sin), ids.unwrap_or_default())
             }
         };
         let table_rows = (cos.len() / (dim as usize / 2).max(1)) as u32;
         let rotary = Rotary {
             interleaved: interleaved.unwrap_or(false),
-            ids: true,
+            ids: !counted,
             ..Rotary::new(dim, table_rows)
         };
         Ok(Some(Parsed { rotary, cos, sin, positions }))
