@@ -47,12 +47,21 @@ fn read(engine: &heedful::Engine, view: BufferView<'_>, bytes: u64) -> Vec<u32> 
 /// The words of the block table that the GPU builds for a call.
 fn built(attention: &Attention, data: &CaseData, blocks: Blocks) -> Option<Vec<u32>> {
     let engine = common::gpu::engine("built")?;
-    let dummy = upload(&engine, &vec![0; 4 * 2 * 4 * 300 * 24]);
-    let out = upload(&engine, &vec![0; 4 * 2 * 4 * 300 * 24]);
+    Some(built_on(&engine, attention, data, blocks))
+}
+
+fn built_on(
+    engine: &heedful::Engine,
+    attention: &Attention,
+    data: &CaseData,
+    blocks: Blocks,
+) -> Vec<u32> {
+    let dummy = upload(engine, &vec![0; 4 * 2 * 4 * 300 * 24]);
+    let out = upload(engine, &vec![0; 4 * 2 * 4 * 300 * 24]);
     let mask: Vec<u8> = data.mask.iter().map(|&keep| keep.into()).collect();
-    let mask = upload(&engine, &mask);
+    let mask = upload(engine, &mask);
     let bias: Vec<f32> = data.bias.iter().map(|&x| x as f32).collect();
-    let bias = upload(&engine, &bias.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+    let bias = upload(engine, &bias.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
     let mut tensors = Tensors::new(&dummy, &dummy, &dummy, &out);
     tensors.mask = attention.mask.map(|_| (&mask).into());
     tensors.bias = attention.bias.map(|_| (&bias).into());
@@ -63,7 +72,7 @@ fn built(attention: &Attention, data: &CaseData, blocks: Blocks) -> Option<Vec<u
     builder.encode(&mut encoder);
     engine.queue().submit([encoder.finish()]);
     let Table::Buffer(view) = builder.table() else { panic!("the table is on the GPU") };
-    Some(read(&engine, view, 4 * blocks.words(&attention.shape)))
+    read(engine, view, 4 * blocks.words(&attention.shape))
 }
 
 #[test]
@@ -160,4 +169,30 @@ fn unchecked_kernels_give_the_same_bits() {
         let (with, without) = (run(Checks::ON), run(off));
         assert_eq!((with.o, with.lse), (without.o, without.lse), "{path}");
     }
+}
+
+/// A device with small bindings takes the call in parts; one table for all sequences and heads is built from the
+/// masks of the first, whatever part comes last.
+#[test]
+fn a_shared_table_is_that_of_the_first_whatever_the_parts() {
+    let Some(_) = common::gpu::engine("a_shared_table") else { return };
+    let adapters = pollster::block_on(heedful::device::adapters());
+    // One sequence's mask of 4 x 300 x 300 bytes fits a binding, two do not.
+    let limits = wgpu::Limits {
+        max_storage_buffer_binding_size: 400 << 10,
+        ..wgpu::Limits::downlevel_defaults()
+    };
+    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+    let (device, queue) = pollster::block_on(adapters[0].request_device(&descriptor)).unwrap();
+    let engine = heedful::Engine::from_wgpu(device, queue);
+    let attention = Attention::new(shape()).mask([2, 4, 300, 300]);
+    let problem = attention.validate().unwrap();
+    let mut data = CaseData::generate(&problem, 9, &DataOptions::default());
+    // The second sequence hides everything, which would show in the table.
+    data.mask[4 * 300 * 300..].fill(false);
+    let blocks = Blocks { heads: 4, ..Blocks::new(60, 32) };
+    let first = &data.mask[..4 * 300 * 300];
+    let host = blocks
+        .table(&shape(), |_, head, row, key| first[((head * 300 + row) * 300 + key) as usize]);
+    assert_eq!(built_on(&engine, &attention, &data, blocks), host);
 }

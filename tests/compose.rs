@@ -156,7 +156,7 @@ fn compiler_errors_are_located_in_the_file_a_person_edits() {
 #[test]
 #[ignore = "writes files for tests/tint.sh"]
 fn write_variants() {
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("variants");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tint/variants");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("a folder for the variants");
     for (i, spec) in variants().values().enumerate() {

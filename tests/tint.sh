@@ -11,4 +11,4 @@ mkdir -p "$place"
 [ -d "$place/node_modules/webgpu" ] || npm install --silent --no-audit --no-fund --prefix "$place" webgpu@0.6.2
 cargo test --quiet --test compose -- --ignored --nocapture write_variants
 cp tests/tint.mjs "$place/check.mjs"
-node "$place/check.mjs" target/tmp/variants
+node "$place/check.mjs" "$place/variants"

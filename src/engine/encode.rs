@@ -94,14 +94,12 @@ impl<'a> Encoding<'a> {
             match plan.schedule() {
                 Schedule::Fused(fused) => {
                     if fused.classify.is_some() {
-                        self.draft(Kernel::Classify, &block, all_keys.clone(), [false; 2])?;
+                        self.draft_classify(&block)?;
                     }
                     self.draft(fused.kernel.kernel, &block, all_keys.clone(), [false; 2])?;
                 }
                 Schedule::Rows => {}
-                Schedule::Blocks(_) => {
-                    self.draft(Kernel::Classify, &block, all_keys.clone(), [false; 2])?;
-                }
+                Schedule::Blocks(_) => self.draft_classify(&block)?,
                 Schedule::Staged(staged) => {
                     self.draft_staged(&size, &block, staged.normalize.kernel)?;
                 }
@@ -109,6 +107,18 @@ impl<'a> Encoding<'a> {
         }
         let prepared = std::mem::take(&mut self.prepared);
         Ok((self.finish()?, prepared))
+    }
+
+    /// Builds the block table of a block's rows; where one table serves all sequences or heads, the first
+    /// block has built it already.
+    fn draft_classify(&mut self, block: &Block) -> Result<()> {
+        let Some((blocks, _)) = self.plan.blocks() else { return Ok(()) };
+        let served = |n: u32, range: &Range<u32>| n == 1 && range.start > 0;
+        if served(blocks.batch, &block.batch) || served(blocks.heads, &block.heads) {
+            return Ok(());
+        }
+        let all_keys = 0..self.plan.problem().attention().shape.seq_kv;
+        self.draft(Kernel::Classify, block, all_keys, [false; 2])
     }
 
     /// Writes the f32 copy of q or k.

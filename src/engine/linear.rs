@@ -102,6 +102,10 @@ impl Linear<'_> {
                 "an offset that is a multiple of 4",
             ));
         }
+        if !view.buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+            let found = format!("{:?}", view.buffer.usage());
+            return Err(Error::invalid(format!("{} buffer usage", argument()), found, "STORAGE"));
+        }
         if view.offset.checked_add(bytes).is_none_or(|end| end > view.buffer.size()) {
             let found = format!("{} B from offset {}", view.buffer.size(), view.offset);
             return Err(Error::invalid(argument(), found, format!("{bytes} B")));

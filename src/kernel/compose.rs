@@ -103,6 +103,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     match spec.kernel {
         Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => {
             commons.extend([common!("normalizer"), common!("fused_rows")]);
+            commons.extend(spec.is_each().then_some(common!("normalize_each")));
         }
         Kernel::StagedScore | Kernel::StagedValue | Kernel::Project | Kernel::Matmul => {
             commons.push(common!("tile"));
@@ -110,6 +111,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
         }
         Kernel::StagedNormalize => {
             commons.push(common!("normalizer"));
+            commons.extend(spec.is_each().then_some(common!("normalize_each")));
             // Hard attention has its own, which remember the key.
             commons.extend((!spec.is_hard()).then_some(common!("normalize_staged")));
         }

@@ -326,6 +326,14 @@ impl KernelSpec {
         self.inner.contains(&sum::SLOT)
     }
 
+    /// Whether each score has its weight by itself.
+    pub(crate) fn is_each(&self) -> bool {
+        use normalize::{raw, relu, sigmoid};
+        self.normalize
+            .as_ref()
+            .is_some_and(|slot| [relu::SLOT, sigmoid::SLOT, raw::SLOT].contains(slot))
+    }
+
     /// Whether one key takes all weight.
     pub(crate) fn is_hard(&self) -> bool {
         self.normalize == Some(normalize::hard::SLOT)

@@ -16,8 +16,8 @@ pub use host::{HostWeights, LayerInputs, LayerOutputs};
 pub use multi_head::{BoundLayer, ExtraKeys, LayerPlan, LayerWeights, MultiHeadAttention};
 pub use reference::forward;
 
-/// A mask in the convention of PyTorch's `MultiheadAttention`, Keras' opposite: true = ignore. Returns
-/// the engine's: true = attend.
+/// The engine's mask, true = attend (as PyTorch's `scaled_dot_product_attention`, Keras and ONNX have it), from
+/// one in the convention of PyTorch's `MultiheadAttention`, true = ignore.
 pub fn attend_where_not_ignored(ignored: &[bool]) -> Vec<bool> {
     ignored.iter().map(|ignored| !ignored).collect()
 }

@@ -13,7 +13,7 @@ use crate::verify::npy::Array;
 
 /// A case of kind `mha_layer`: `[batch, rows, width]` inputs and a layer's weights.
 pub(super) fn layer(mut reader: Reader<'_>) -> Result<Support> {
-    let x_q = reader.three("x_q")?;
+    let x_q = reader.threes("x_q")?;
     let x_k = reader.three_or("x_k", &x_q)?;
     let x_v = reader.three_or("x_v", &x_k)?;
     let w_q = reader.required("w_q")?;
@@ -69,7 +69,7 @@ pub(super) fn layer(mut reader: Reader<'_>) -> Result<Support> {
     layer.validate().map_err(|e| reader.about(&e))?;
     let expected = reader.named(&["out", "weights"])?;
     let case = LayerCase { layer, x_q, x_k, x_v, weights };
-    finish(&reader, Form::Layer(Box::new(case)), data, expected)
+    finish(&reader, Form::Layer(Box::new(case)), data, expected, None)
 }
 
 /// A case of kind `gat`: graph attention as a layer of additive scores along edges.
@@ -143,8 +143,7 @@ pub(super) fn graph(mut reader: Reader<'_>) -> Result<Support> {
     let x = reader.floats(&x);
     let case = LayerCase { layer, x_q: x.clone(), x_k: x.clone(), x_v: x, weights };
     let expected = reader.named(&["out", "weights"])?;
-    let support = finish(&reader, Form::Layer(Box::new(case)), data, expected)?;
-    Ok(with_edges(support, edges))
+    finish(&reader, Form::Layer(Box::new(case)), data, expected, Some(edges))
 }
 
 /// A case of kind `edge_attention`: q, k, v `[nodes, heads, dim]` along edges.
@@ -220,6 +219,7 @@ fn finish(
     form: Form,
     data: CaseData,
     expected: Vec<Expected>,
+    edges: Option<Vec<[u32; 2]>>,
 ) -> Result<Support> {
     let Form::Layer(case) = &form else {
         return Err(Error::internal("reading a layer", "no layer"));
@@ -229,26 +229,11 @@ fn finish(
     if reader.case.record.dtype == "f64" {
         notes.push("recorded in f64, run in f32".into());
     }
-    Ok(Support::Supported(Box::new(Loaded { attention, data, expected, notes, form, edges: None })))
-}
-
-fn with_edges(support: Support, edges: Vec<[u32; 2]>) -> Support {
-    match support {
-        Support::Supported(mut loaded) => {
-            loaded.edges = Some(edges);
-            Support::Supported(loaded)
-        }
-        other => other,
-    }
+    Ok(Support::Supported(Box::new(Loaded { attention, data, expected, notes, form, edges })))
 }
 
 impl Reader<'_> {
-    /// An input `[batch, rows, width]`.
-    fn three(&mut self, role: &str) -> Result<Array> {
-        self.threes(role)
-    }
-
-    /// The same, or another input where the case lacks it.
+    /// An input `[batch, rows, width]`, or another input where the case lacks it.
     fn three_or(&mut self, role: &str, other: &Array) -> Result<Array> {
         match self.case.record.inputs.contains_key(role) {
             true => self.threes(role),
