@@ -92,8 +92,8 @@ pub use feature::normalize::Normalizer;
 pub use feature::prepare::{Cosine, Rotary, RotaryScaling, rotary_tables};
 pub use feature::score::{Relative, grid_bias, standard_slopes, t5_table};
 pub use plan::{Capabilities, Checks, Path, Plan, Policy, SelfTest};
-pub use problem::{Attention, Operand, Packed, Problem, WeightsAt};
-pub use tensor::{Broadcast, DType, Layout, Scalar, Shape, Strides};
+pub use problem::{Attention, Operand, Packed, Paged, Problem, WeightsAt};
+pub use tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage, Strides};
 pub use wgpu;
 
 /// The README's example is compiled with the documentation tests.

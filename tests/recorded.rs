@@ -60,7 +60,6 @@ fn what_is_not_computed_is_refused_with_a_reason() -> Outcome {
     }
     for (kind, reason) in [
         ("retention", "kind retention: not an attention call"),
-        ("paged", "kind paged: there is no paged cache here"),
         ("varlen", "layout bhsd: only thd is read"),
     ] {
         let folder = folder("kind", |case| case["kind"] = json!(kind))?;

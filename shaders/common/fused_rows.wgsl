@@ -64,10 +64,12 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
   for (var start = visible.x; start < visible.y;) {
     let span = next_span(rows, start, visible, whole);
     start = span.w;
+    // Where k and v of this span lie, less what their keys' rows count from.
+    let origin = vec2<u32>(k_at, v_at) + span_offset(rows, span.x);
     for (var part = 0u; part < select(1u, 2u, MASKED); part += 1u) {
       let tested = select(span.xy, span.zw, part == 1u);
       for (var key = tested.x; MASKED && key < tested.y; key += 1u) {
-        let s = registers_modify(registers_product(k_at + key * params.k_stride_row, slice), rows, row, key);
+        let s = registers_modify(registers_product(origin.x + key * params.k_stride_row, slice), rows, row, key);
         let hidden = registers_hidden(s, rows, row, key);
         if (!nobody(registers_all(hidden))) {
           let peak = select(normalize_peak(m, s), m, hidden);
@@ -77,18 +79,18 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
           m = peak;
           var share = p;
           if (FACTOR) { share *= registers_factor(rows, row, key); }
-          registers_accumulate_shown(v_at + key * params.v_stride_row, slice, old, share, hidden);
+          registers_accumulate_shown(origin.y + key * params.v_stride_row, slice, old, share, hidden);
         }
       }
       let untested = select(span.yz, span.zz, part == 1u);
       for (var key = untested.x; key < untested.y; key += 1u) {
-        let s = registers_modify(registers_product(k_at + key * params.k_stride_row, slice), rows, row, key);
+        let s = registers_modify(registers_product(origin.x + key * params.k_stride_row, slice), rows, row, key);
         let peak = normalize_peak(m, s);
         let old = normalize_rescale(m, peak);
         let p = normalize_weight(s, m, peak);
         l = fma(l, old, normalize_share(p));
         m = peak;
-        registers_accumulate(v_at + key * params.v_stride_row, slice, old, p);
+        registers_accumulate(origin.y + key * params.v_stride_row, slice, old, p);
       }
     }
   }

@@ -122,6 +122,11 @@ struct Params {
   aux_edge_keys: u32,
   aux_edge_bias: u32,
   edge_count: u32,
+  // The page table: entries per sequence, keys of a page, pages that exist.
+  aux_pages: u32,
+  page_row: u32,
+  page_size: u32,
+  page_count: u32,
   // Rows of packed tensors.
   total_q: u32,
   total_kv: u32,

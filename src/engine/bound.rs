@@ -166,6 +166,7 @@ impl Tables {
             Operand::Positions => self.base.aux_positions = word,
             Operand::SegmentsQ => self.base.aux_segments_q = word,
             Operand::SegmentsKv => self.base.aux_segments_kv = word,
+            Operand::PageTable => self.base.aux_pages = word,
             Operand::Blocks => self.base.aux_blocks = word,
             _ => self.base.aux_table = word,
         }

@@ -11,7 +11,7 @@ use crate::device::{self, Pipeline};
 use crate::engine::bound::Dispatch;
 use crate::engine::parameters::base_params;
 use crate::engine::range::{BoundRange, bind_range, touched};
-use crate::engine::tensors::element_bytes;
+use crate::engine::tensors::element_bits;
 use crate::engine::{Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::kernel::{Access, Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
@@ -136,9 +136,9 @@ impl<'a> Encoding<'a> {
         };
         let elements =
             problem.operands().iter().find(|(o, _)| *o == step.operand).map_or(0, |x| x.1);
-        let size = problem.attention().dtype.bytes();
+        let bits = problem.storage(step.operand).unit_bits();
         let alignment = self.engine.capabilities.storage_alignment;
-        let (source, q_base) = bind_range(view, 0..elements, size, alignment)?;
+        let (source, q_base) = bind_range(view, 0..elements, bits, alignment)?;
         let [from, to] = [problem.strides(step.operand), problem.read_strides(step.operand)];
         let rotary = problem.attention().rotary;
         let (rotary_from, rotary_start) = match rotary {
@@ -309,11 +309,11 @@ impl<'a> Encoding<'a> {
             };
             return Ok((BoundRange { buffer, offset: 0, size: 16 }, 0));
         };
-        let size = match operand {
-            Operand::Q | Operand::K => self.plan.problem().read_dtype(operand).bytes(),
-            _ => element_bytes(self.plan.problem(), operand),
+        let bits = match operand {
+            Operand::Q | Operand::K => self.plan.problem().read_storage(operand).unit_bits(),
+            _ => element_bits(self.plan.problem(), operand),
         };
-        bind_range(view, elements, size, self.engine.capabilities.storage_alignment)
+        bind_range(view, elements, bits, self.engine.capabilities.storage_alignment)
     }
 
     /// Writes all parameter blocks into one uniform buffer and makes the bind groups.
@@ -388,7 +388,10 @@ fn widths_for(spec: &KernelSpec, problem: &Problem, tensors: &Tensors<'_>) -> Ke
             if problem.prepares(operand) {
                 return false;
             }
-            let four = 4 * element_bytes(problem, operand);
+            if element.is_quantised() {
+                return false;
+            }
+            let four = element_bits(problem, operand) / 2;
             tensors.view(operand).is_some_and(|view| !view.offset.is_multiple_of(four))
         });
         if misplaced {

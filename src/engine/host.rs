@@ -1,7 +1,7 @@
 //! Attention on host slices: uploads, runs, reads back.
 
 use crate::device::{self, Readback};
-use crate::engine::{Engine, HostTables, Tensors};
+use crate::engine::{Engine, HostTables, Tensors, stored};
 use crate::error::Result;
 use crate::feature::Operands;
 use crate::plan::Plan;
@@ -62,15 +62,16 @@ impl Engine {
         let input = |name: &str, bytes: &[u8]| {
             device::upload(&self.device, name, bytes, wgpu::BufferUsages::STORAGE)
         };
-        let tensor =
-            |name: &str, values: &[f64]| input(name, &a.dtype.encode(values.iter().copied()));
+        let tensor = |operand: Operand, values: &[f64]| {
+            input(operand.name(), &stored(problem, operand, values))
+        };
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let output =
             |name: &str, bytes: u64| device::create_buffer(&self.device, name, bytes, usage);
 
-        let q = tensor("q", inputs.q)?;
-        let k = tensor("k", inputs.k)?;
-        let v = tensor("v", inputs.v)?;
+        let q = tensor(Operand::Q, inputs.q)?;
+        let k = tensor(Operand::K, inputs.k)?;
+        let v = tensor(Operand::V, inputs.v)?;
         let o_bytes = (size(Operand::O) * a.dtype.bytes()).next_multiple_of(4);
         let o = output("o", o_bytes)?;
         let lse_bytes = 4 * size(Operand::Lse);

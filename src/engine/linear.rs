@@ -114,7 +114,7 @@ impl Linear<'_> {
             let wanted = format!("at most {} B in one binding", caps.max_binding_bytes);
             return Err(Error::invalid(argument(), format!("{bytes} B"), wanted));
         }
-        bind_range(view, 0..elements, 4, caps.storage_alignment)
+        bind_range(view, 0..elements, 32, caps.storage_alignment)
     }
 }
 
@@ -132,8 +132,8 @@ pub(crate) fn average(
     }
     let all = elements * u64::from(batch);
     let alignment = engine.capabilities.storage_alignment;
-    let (source, _) = bind_range(from.into(), 0..all * u64::from(heads), 4, alignment)?;
-    let (target, o_base) = bind_range(to, 0..all, 4, alignment)?;
+    let (source, _) = bind_range(from.into(), 0..all * u64::from(heads), 32, alignment)?;
+    let (target, o_base) = bind_range(to, 0..all, 32, alignment)?;
     let params = Params {
         head_n: heads,
         q_stride_batch: (elements * u64::from(heads)) as u32,

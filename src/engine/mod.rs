@@ -11,6 +11,7 @@ mod parameters;
 mod range;
 mod rows;
 mod self_test;
+mod stored;
 mod tables;
 mod tensors;
 
@@ -21,5 +22,7 @@ pub use engine::Engine;
 pub(crate) use linear::{Linear, Rows, average};
 pub use matmul::Matmul;
 pub use rows::PreparedRows;
+pub(crate) use stored::stored;
 pub(crate) use tables::HostTables;
+pub(crate) use tensors::offset_alignment;
 pub use tensors::{BufferView, Table, Tensors};

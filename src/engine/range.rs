@@ -15,18 +15,18 @@ pub(super) struct BoundRange {
     pub(super) size: u64,
 }
 
-/// Binds elements `touched` of a view: the aligned byte range, and the base that makes absolute
+/// Binds elements `touched`, of `bits` each, of a view: the aligned byte range, and the base that makes absolute
 /// element indices, taken modulo 2³², land in it.
 pub(super) fn bind_range(
     view: BufferView<'_>,
     touched: Range<u64>,
-    element_bytes: u64,
+    bits: u64,
     alignment: u64,
 ) -> Result<(BoundRange, u32)> {
-    let first = view.offset + touched.start * element_bytes;
-    let offset = first / alignment * alignment;
-    let end = (view.offset + touched.end * element_bytes).next_multiple_of(4);
-    let base = ((first - offset) / element_bytes).wrapping_sub(touched.start) as u32;
+    let first = 8 * view.offset + touched.start * bits;
+    let offset = first / 8 / alignment * alignment;
+    let end = (view.offset + (touched.end * bits).div_ceil(8)).next_multiple_of(4);
+    let base = ((first - 8 * offset) / bits).wrapping_sub(touched.start) as u32;
     if end > view.buffer.size() {
         return Err(Error::internal("binding attention", "a block reaches past its tensor"));
     }
@@ -45,11 +45,13 @@ pub(super) fn touched(
     let group = s.group();
     let kv_heads = block.heads.start / group..(block.heads.end - 1) / group + 1;
     let strided = |heads: &Range<u32>, rows: &Range<u32>, dim: u32| {
-        // Where packed sequences lie is known on the GPU only: all rows are bound.
-        let all = 0..problem.extent(operand).1;
-        let (batch, rows) = match a.packed {
-            Some(_) => (0..1, &all),
-            None => (block.batch.clone(), rows),
+        // Where packed sequences and pages lie is known on the GPU only: all rows are bound.
+        let extent = problem.extent(operand);
+        let all = 0..extent.1;
+        let in_pages = a.paged.is_some() && matches!(operand, Operand::K | Operand::V);
+        let (batch, rows) = match a.packed.is_some() || in_pages {
+            true => (0..extent.0, &all),
+            false => (block.batch.clone(), rows),
         };
         if rows.is_empty() {
             return 0..0;
@@ -76,8 +78,7 @@ pub(super) fn touched(
     let by_row = |row: u64, key: u64| [heads * seq_q * row, seq_q * row, row, key];
     match operand {
         Operand::Q => strided(&block.heads, &block.rows, s.dim_qk),
-        Operand::K => strided(&kv_heads, keys, s.dim_qk),
-        Operand::V => strided(&kv_heads, keys, s.dim_v),
+        Operand::K | Operand::V => strided(&kv_heads, keys, problem.read_units(operand)),
         Operand::O => strided(&block.heads, &block.rows, s.dim_v),
         Operand::Lse if a.packed.is_some() => 0..u64::from(problem.extent(Operand::O).1) * heads,
         Operand::Lse => dense(by_row(1, 0), &(0..1)),

@@ -10,13 +10,14 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::engine::Engine;
+use crate::engine::stored::rounded;
 use crate::error::{Rejection, Result};
 use crate::feature::Operands;
 use crate::feature::mask::{Axis, Blocks, Edges, Neighborhood};
 use crate::feature::prepare::Rotary;
 use crate::kernel::KernelSpec;
 use crate::plan::Plan;
-use crate::problem::{Attention, Operand, Packed, Problem};
+use crate::problem::{Attention, Operand, Packed, Paged, Problem};
 use crate::reference::{Inputs, Outputs, attend};
 use crate::tensor::{Broadcast, DType, Layout, Shape};
 
@@ -43,6 +44,9 @@ impl Verdicts {
 /// Rows and keys of the known-answer call: more than one tile of every kernel, and no multiple of any.
 const ROWS: u32 = 67;
 const KEYS: u32 = 71;
+
+/// Keys of a page: neither a power of two nor a part of the keys.
+const PAGE: u32 = 12;
 
 impl Engine {
     /// Whether every kernel of a plan is right on this device; tries those that have not been tried.
@@ -124,9 +128,12 @@ fn shrink(attention: &Attention) -> Attention {
     let neighborhood = attention.neighborhood.map(|_| grid);
     let shape = Shape { seq_kv: keys, ..shape };
     let layout = if packed.is_some() { Layout::Bshd } else { Layout::Bhsd };
+    let row = keys.div_ceil(PAGE);
+    let paged = attention.paged.map(|_| Paged { pages: shape.batch * row, page_size: PAGE, row });
     Attention {
         shape,
         packed,
+        paged,
         blocks,
         rotary,
         neighborhood,
@@ -160,6 +167,7 @@ struct Known {
     edge_bias: Vec<f64>,
     centers: Vec<f64>,
     segments: [Vec<u32>; 2],
+    page_table: Vec<u32>,
     blocks: Vec<u32>,
 }
 
@@ -178,6 +186,10 @@ impl Known {
         let values = |operand, salt: u64, dtype: DType| -> Vec<f64> {
             (0..count(operand)).map(|i| dtype.round(value(salt, i))).collect()
         };
+        let rows = |operand, salt: u64| -> Vec<f64> {
+            let drawn = (0..count(operand)).map(|i| value(salt, i)).collect();
+            rounded(problem, operand, drawn)
+        };
         let single = DType::F32;
         let lengths = |operand, full: u32| {
             (0..count(operand)).map(|i| full.saturating_sub(3 + 30 * i as u32)).collect()
@@ -187,11 +199,7 @@ impl Known {
             ends.into_iter().take(count(operand) as usize).collect()
         };
         Self {
-            tensors: [
-                values(Operand::Q, 1, a.dtype),
-                values(Operand::K, 2, a.dtype),
-                values(Operand::V, 3, a.dtype),
-            ],
+            tensors: [rows(Operand::Q, 1), rows(Operand::K, 2), rows(Operand::V, 3)],
             mask: (0..count(Operand::Mask)).map(|i| value(4, i) < 0.5).collect(),
             bias: values(Operand::Bias, 5, single),
             alibi_slopes: values(Operand::AlibiSlopes, 6, single),
@@ -214,6 +222,8 @@ impl Known {
             positions: (0..count(Operand::Positions)).map(|i| (i as u32 * 7) % 64).collect(),
             segments: [Operand::SegmentsQ, Operand::SegmentsKv]
                 .map(|x| (0..count(x)).map(|i| (i as u32 + 5) / 19 % 3).collect()),
+            // Backwards, so that neighbours are not neighbours.
+            page_table: (0..count(Operand::PageTable) as u32).rev().collect(),
             blocks: Self::blocks(a),
             cu_seqlens: [starts(Operand::CuSeqlensQ, ROWS), starts(Operand::CuSeqlensKv, KEYS)],
             offsets: (0..count(Operand::Offsets)).map(|i| 5 - 9 * i as i32).collect(),
@@ -260,6 +270,7 @@ impl Known {
             centers: &self.centers,
             segments_q: &self.segments[0],
             segments_kv: &self.segments[1],
+            page_table: &self.page_table,
             blocks: &self.blocks,
             table: &[],
         };

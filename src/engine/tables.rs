@@ -52,6 +52,7 @@ impl<'a> HostTables<'a> {
                 (Operand::Positions, _) => Table::U32(x.positions),
                 (Operand::SegmentsQ, _) => Table::U32(x.segments_q),
                 (Operand::SegmentsKv, _) => Table::U32(x.segments_kv),
+                (Operand::PageTable, _) => Table::U32(x.page_table),
                 (Operand::Blocks, _) => Table::U32(x.blocks),
                 (Operand::Table, _) => Table::U32(x.table),
                 _ => continue,

@@ -95,6 +95,8 @@ pub struct Tensors<'a> {
     pub segments_q: Option<Table<'a>>,
     /// Segment ids of keys `[batch, seq_kv]`, u32.
     pub segments_kv: Option<Table<'a>>,
+    /// Page of each run of keys of a paged call, `[batch, row]`, u32.
+    pub page_table: Option<Table<'a>>,
     /// Block table, [`Blocks::words`](crate::Blocks::words) words.
     pub blocks: Option<Table<'a>>,
     /// Words for the caller's own functions.
@@ -141,6 +143,7 @@ impl<'a> Tensors<'a> {
             positions: None,
             segments_q: None,
             segments_kv: None,
+            page_table: None,
             blocks: None,
             table: None,
             workspace: None,
@@ -188,6 +191,7 @@ impl<'a> Tensors<'a> {
             Operand::Positions => &mut self.positions,
             Operand::SegmentsQ => &mut self.segments_q,
             Operand::SegmentsKv => &mut self.segments_kv,
+            Operand::PageTable => &mut self.page_table,
             Operand::Blocks => &mut self.blocks,
             Operand::Table => &mut self.table,
             _ => return None,
@@ -214,6 +218,7 @@ impl<'a> Tensors<'a> {
             }
         }
         self.check_edges()?;
+        self.check_pages(problem)?;
         if let Some(view) = self.workspace {
             check_range("workspace", view, workspace_bytes, 256)?;
         }
@@ -237,6 +242,29 @@ impl<'a> Tensors<'a> {
             if !keys.is_sorted_by(|a, b| a < b) {
                 let found = format!("row {row} with {keys:?}");
                 return Err(Error::invalid("edge_keys", found, "keys that rise within a row"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Pages and lengths of a paged call, as far as they are on the host: those on the GPU are read as far as
+    /// they make sense.
+    fn check_pages(&self, problem: &Problem) -> Result<()> {
+        let Some(paged) = problem.attention().paged else { return Ok(()) };
+        let Some(Table::U32(lengths)) = self.kv_lengths else { return Ok(()) };
+        let longest = problem.attention().shape.seq_kv;
+        for (batch, length) in lengths.iter().enumerate() {
+            if *length > longest {
+                let found = format!("{length} for sequence {batch}");
+                return Err(Error::invalid("kv_lengths", found, format!("at most {longest}")));
+            }
+            let Some(Table::U32(table)) = self.page_table else { continue };
+            let row = &table[batch * paged.row as usize..][..paged.row as usize];
+            let used = &row[..length.div_ceil(paged.page_size) as usize];
+            if let Some(i) = used.iter().position(|page| *page >= paged.pages) {
+                let found = format!("{} at {i} of sequence {batch}", used[i]);
+                let wanted = format!("a page below {}", paged.pages);
+                return Err(Error::invalid("page_table", found, wanted));
             }
         }
         Ok(())
@@ -281,7 +309,7 @@ const ALL_VIEWS: [Operand; 8] = [
     Operand::Bias,
 ];
 
-pub(crate) const ALL_TABLES: [Operand; 22] = [
+pub(crate) const ALL_TABLES: [Operand; 23] = [
     Operand::AlibiSlopes,
     Operand::Sinks,
     Operand::KvLengths,
@@ -302,16 +330,26 @@ pub(crate) const ALL_TABLES: [Operand; 22] = [
     Operand::Positions,
     Operand::SegmentsQ,
     Operand::SegmentsKv,
+    Operand::PageTable,
     Operand::Blocks,
     Operand::Table,
 ];
 
-/// Bytes of one element of an operand that is a view.
-pub(crate) fn element_bytes(problem: &Problem, operand: Operand) -> u64 {
+/// Bits of one element (a unit of stored rows) of an operand that is a view.
+pub(crate) fn element_bits(problem: &Problem, operand: Operand) -> u64 {
     match operand {
-        Operand::Q | Operand::K | Operand::V | Operand::O => problem.attention().dtype.bytes(),
-        Operand::Mask => 1,
-        _ => 4,
+        Operand::Q | Operand::K | Operand::V | Operand::O => problem.storage(operand).unit_bits(),
+        Operand::Mask => 8,
+        _ => 32,
+    }
+}
+
+/// What the byte offset of a view must be a multiple of.
+pub(crate) fn offset_alignment(problem: &Problem, operand: Operand) -> u64 {
+    let rows = matches!(operand, Operand::Q | Operand::K | Operand::V | Operand::O);
+    match rows && problem.storage(operand).dtype().is_none() {
+        true => 4,
+        false => element_bits(problem, operand) / 8,
     }
 }
 
@@ -328,12 +366,12 @@ fn check_view(problem: &Problem, operand: Operand, view: BufferView<'_>, n: u64)
     if n == 0 {
         return Ok(());
     }
-    let size = element_bytes(problem, operand);
-    let bytes = n.checked_mul(size).and_then(|bytes| bytes.checked_next_multiple_of(4));
+    let bits = n.checked_mul(element_bits(problem, operand));
+    let bytes = bits.and_then(|bits| bits.div_ceil(8).checked_next_multiple_of(4));
     let Some(bytes) = bytes else {
         return Err(Error::invalid(operand.name(), format!("{n} elements"), "fewer"));
     };
-    check_range(operand.name(), view, bytes, size)
+    check_range(operand.name(), view, bytes, offset_alignment(problem, operand))
 }
 
 fn check_range(name: &str, view: BufferView<'_>, bytes: u64, align: u64) -> Result<()> {

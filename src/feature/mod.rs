@@ -69,6 +69,8 @@ pub const REGISTRY: &[Slot] = &[
     load::f16::SLOT,
     load::f16_packed::SLOT,
     load::bf16_packed::SLOT,
+    load::int8::SLOT,
+    load::int4::SLOT,
     store::f32::SLOT,
     store::f16::SLOT,
     store::f16_packed::SLOT,
@@ -177,6 +179,8 @@ pub struct Operands<'a> {
     pub segments_q: &'a [u32],
     /// Segment id of each key, `[batch, seq_kv]`.
     pub segments_kv: &'a [u32],
+    /// Page of each run of keys, `[batch, row]`.
+    pub page_table: &'a [u32],
     /// The block table; [`Blocks`](mask::Blocks) says what is in it.
     pub blocks: &'a [u32],
     /// Words for the caller's own functions; closures have their own copy.

@@ -97,6 +97,9 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     if capped || spec.inner.contains(&tanh::SLOT) {
         commons.push(common!("tanh"));
     }
+    if spec.paged {
+        commons.push(common!("pages"));
+    }
     if spec.edges {
         commons.push(common!("edges"));
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::feature::load::{self, Load};
 use crate::feature::store::{self, Store};
-use crate::tensor::DType;
+use crate::tensor::Storage;
 
 /// How many elements one access moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,8 +18,8 @@ pub enum Width {
 /// An operand's element type as a kernel reads or writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Element {
-    /// Storage type.
-    pub dtype: DType,
+    /// Storage.
+    pub storage: Storage,
     /// Through native `f16` rather than packed words.
     pub native_f16: bool,
     /// Elements per access.
@@ -28,34 +28,42 @@ pub struct Element {
 
 impl Element {
     /// f32, four at a time.
-    pub const F32X4: Self = Self { dtype: DType::F32, native_f16: false, width: Width::Vec4 };
+    pub const F32X4: Self = Self { storage: Storage::F32, native_f16: false, width: Width::Vec4 };
 
     /// The load slot.
     pub fn load(self) -> Load {
-        match (self.dtype, self.native_f16) {
-            (DType::F32, _) => load::f32::LOAD,
-            (DType::F16, true) => load::f16::LOAD,
-            (DType::F16, false) => load::f16_packed::LOAD,
-            (DType::Bf16, _) => load::bf16_packed::LOAD,
+        match (self.storage, self.native_f16) {
+            (Storage::F32, _) => load::f32::LOAD,
+            (Storage::F16, true) => load::f16::LOAD,
+            (Storage::F16, false) => load::f16_packed::LOAD,
+            (Storage::Bf16, _) => load::bf16_packed::LOAD,
+            (Storage::Int8, _) => load::int8::LOAD,
+            (Storage::Int4, _) => load::int4::LOAD,
         }
     }
 
-    /// The store slot.
+    /// The store slot; rows with scales are written by a kernel of their own.
     pub fn store(self) -> Store {
-        match (self.dtype, self.native_f16) {
-            (DType::F32, _) => store::f32::STORE,
-            (DType::F16, true) => store::f16::STORE,
-            (DType::F16, false) => store::f16_packed::STORE,
-            (DType::Bf16, _) => store::bf16_packed::STORE,
+        match (self.storage, self.native_f16) {
+            (Storage::F16, true) => store::f16::STORE,
+            (Storage::F16, false) => store::f16_packed::STORE,
+            (Storage::Bf16, _) => store::bf16_packed::STORE,
+            (Storage::F32 | Storage::Int8 | Storage::Int4, _) => store::f32::STORE,
         }
+    }
+
+    /// Whether rows hold scales behind their channels.
+    pub fn is_quantised(self) -> bool {
+        self.storage.dtype().is_none()
     }
 }
 
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let packed = if self.dtype == DType::F16 && !self.native_f16 { "p" } else { "" };
-        let width = if self.width == Width::Vec4 { "x4" } else { "" };
-        write!(f, "{}{packed}{width}", self.dtype)
+        let packed = if self.storage == Storage::F16 && !self.native_f16 { "p" } else { "" };
+        let wide = self.width == Width::Vec4 && !self.is_quantised();
+        let width = if wide { "x4" } else { "" };
+        write!(f, "{}{packed}{width}", self.storage)
     }
 }
 

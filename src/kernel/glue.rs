@@ -10,6 +10,7 @@ use super::spec::{BlockTable, Capture, KernelSpec, by_position};
 use crate::feature::Slot;
 use crate::feature::score::Stage;
 use crate::problem::WeightsAt;
+use crate::tensor::Storage;
 
 /// The functions by which a kernel reaches its slots.
 pub(super) fn glue(spec: &KernelSpec) -> String {
@@ -17,7 +18,7 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
     for (binding, element) in &spec.elements {
         match binding {
             Binding::O => store_glue(&mut out, *element),
-            _ => load_glue(&mut out, *binding, *element),
+            _ => load_glue(&mut out, spec, *binding, *element),
         }
     }
     if spec.kernel == Kernel::Project {
@@ -97,10 +98,25 @@ fn function(out: &mut String, signature: &str, body: &str) {
 }
 
 /// `{name}_load4(i, n)`: elements i..i+n (n ≤ 4) as f32, zeros after them.
-fn load_glue(out: &mut String, binding: Binding, element: Element) {
+fn load_glue(out: &mut String, spec: &KernelSpec, binding: Binding, element: Element) {
     let (name, load) = (binding.name(), element.load());
     let slot = load.slot.function();
     let signature = format!("{name}_load4(i: u32, n: u32) -> vec4<f32>");
+    if element.is_quantised() {
+        // Behind the channels: one scale, or one per 32 channels, two to a word.
+        let dim = spec.rows.map_or(0, |x| if binding == Binding::V { x.dim_v } else { x.dim_qk });
+        let word = match element.storage {
+            Storage::Int4 => format!("((at + {}u) >> 3u) + (block >> 1u)", dim.next_multiple_of(8)),
+            _ => format!("(at + {}u) >> 2u", dim.next_multiple_of(4)),
+        };
+        let body = format!("return {slot}_scale({name}[{word}], block);");
+        function(out, &format!("{name}_scale(at: u32, block: u32) -> f32"), &body);
+    }
+    if element.storage == Storage::Int4 {
+        // Half a word holds four; what lies past the channels is 0.
+        let body = format!("return {slot}_4({name}[i >> 3u] >> ((i & 4u) * 4u));");
+        return function(out, &signature, &body);
+    }
     if element.width == Width::Vec4 {
         let body =
             format!("if (n == 0u) {{ return vec4<f32>(0.0); }} return {slot}_4({name}[i >> 2u]);");
@@ -192,6 +208,8 @@ fn origin_glue(out: &mut String, spec: &KernelSpec) {
                 "return min(aux[params.aux_cu_seqlens_{side} + batch], params.total_{side}) * \
                  params.{name}_stride_row;"
             )
+        } else if spec.paged && side == "kv" {
+            "return 0u;".to_owned()
         } else {
             format!("return batch * params.{name}_stride_batch;")
         };
@@ -259,11 +277,16 @@ fn blocks_glue(out: &mut String, spec: &KernelSpec) {
     let table = spec.blocks.is_some();
     let span = if table {
         "return blocks_span(rows, start, visible, whole);"
+    } else if spec.paged {
+        "return pages_span(rows, start, visible, whole);"
     } else {
         "return vec4<u32>(visible.x, whole, visible.y);"
     };
     let arguments = "rows: Rows, start: u32, visible: vec2<u32>, whole: vec2<u32>";
     function(out, &format!("next_span({arguments}) -> vec4<u32>"), span);
+    let offset =
+        if spec.paged { "return page_offset(rows.batch, key);" } else { "return vec2<u32>(0u);" };
+    function(out, "span_offset(rows: Rows, key: u32) -> vec2<u32>", offset);
     let visited = if table { "return blocks_visit(rows, keys);" } else { "return true;" };
     function(out, "tile_visited(rows: Rows, keys: vec2<u32>) -> bool", visited);
 }

@@ -17,6 +17,7 @@ impl fmt::Display for KernelSpec {
         let mut masks: Vec<String> = self.masks.iter().map(|slot| slot.name.to_string()).collect();
         masks.extend(self.kv_lengths.then(|| "kv".to_owned()));
         masks.extend(self.q_lengths.then(|| "q".to_owned()));
+        masks.extend(self.paged.then(|| "paged".to_owned()));
         masks.extend(self.packed.then(|| "packed".to_owned()));
         write!(f, "{}/{}", self.kernel.name(), join(elements, "."))?;
         write!(f, "/{}/{}", join(scores, "+"), join(masks, "+"))?;

@@ -235,6 +235,14 @@ params! {
     aux_edge_bias: u32,
     /// Edges.
     edge_count: u32,
+    /// First word of the page table in `aux`.
+    aux_pages: u32,
+    /// Entries of the page table per sequence.
+    page_row: u32,
+    /// Keys of a page.
+    page_size: u32,
+    /// Pages.
+    page_count: u32,
     /// Query rows of packed tensors.
     total_q: u32,
     /// Keys of packed tensors.

@@ -6,8 +6,10 @@
 
 use std::fmt::Write;
 
+use super::bindings::Binding;
 use super::element::RowTile;
 use super::spec::KernelSpec;
+use crate::tensor::Storage;
 
 const ACCUMULATE: &str = "fn registers_accumulate(at: u32, slice: u32, old: RowVec, p: RowVec)";
 const ACCUMULATE_SHOWN: &str =
@@ -26,12 +28,11 @@ pub(super) fn registers(tile: &RowTile, spec: &KernelSpec) -> String {
     let mut out = types(tile, masked);
     declare(&mut out, tile, spec.is_additive());
     load_q(&mut out, tile, spec.is_additive());
-    product(&mut out, tile, spec.is_additive());
+    product(&mut out, tile, spec);
     per_row(&mut out, tile);
-    let hard = spec.is_hard();
-    accumulate(&mut out, tile, Rows::All, hard);
+    accumulate(&mut out, tile, spec, Rows::All);
     if masked {
-        accumulate(&mut out, tile, Rows::Shown, hard);
+        accumulate(&mut out, tile, spec, Rows::Shown);
     } else {
         // Never called, but named.
         let _ = writeln!(out, "{ACCUMULATE_SHOWN} {{}}");
@@ -109,11 +110,23 @@ fn load_q(out: &mut String, tile: &RowTile, additive: bool) {
     *out += "}\n";
 }
 
-/// Statements that make `x{d}` elements 4d..4d+3 of the row of `operand` at element `at`.
-fn fetch(out: &mut String, tile: &RowTile, operand: char, dim: u32, d: u32) {
+/// Statements that make `x{d}` elements 4d..4d+3 of the row of k or v at element `at`.
+fn fetch(out: &mut String, tile: &RowTile, spec: &KernelSpec, binding: Binding, d: u32) {
+    let (operand, dim) = if binding == Binding::K { ("k", tile.dim_qk) } else { ("v", tile.dim_v) };
     let n = (dim - 4 * d).min(4);
+    let storage = spec.elements.iter().find(|(b, _)| *b == binding).map(|(_, x)| x.storage);
+    // Rows with scales: one for all, or one for every 8 fours.
+    let block = match storage {
+        Some(Storage::Int8) => Some(0),
+        Some(Storage::Int4) => Some(d / 8),
+        _ => None,
+    };
+    if let Some(block) = block.filter(|block| d == 8 * block) {
+        let _ = writeln!(out, "  let scale{block} = {operand}_scale(at, {block}u);");
+    }
+    let scale = block.map_or(String::new(), |block| format!(" * scale{block}"));
     if tile.fetch == 1 {
-        let _ = writeln!(out, "  let x{d} = {operand}_load4(at + {}u, {n}u);", 4 * d);
+        let _ = writeln!(out, "  let x{d} = {operand}_load4(at + {}u, {n}u){scale};", 4 * d);
         return;
     }
     let (group, member) = (d / tile.fetch, d % tile.fetch);
@@ -126,21 +139,23 @@ fn fetch(out: &mut String, tile: &RowTile, operand: char, dim: u32, d: u32) {
             format!("clamp(i32({dim}u - {start}u) - i32(slice * 4u), 0, 4)")
         };
         let count = if count == "4u" { count } else { format!("u32({count})") };
-        let _ =
-            writeln!(out, "  let y{group} = {operand}_load4(at + {start}u + slice * 4u, {count});");
+        let _ = writeln!(
+            out,
+            "  let y{group} = {operand}_load4(at + {start}u + slice * 4u, {count}){scale};"
+        );
     }
     let _ = writeln!(out, "  let x{d} = subgroupBroadcast(y{group}, {member}u);");
 }
 
-fn product(out: &mut String, tile: &RowTile, additive: bool) {
+fn product(out: &mut String, tile: &RowTile, spec: &KernelSpec) {
     *out += "fn registers_product(at: u32, slice: u32) -> RowVec {\n";
     for r in rows(tile) {
         let _ = writeln!(out, "  var s{r} = vec4<f32>(0.0);");
     }
     for d in 0..tile.dim_qk.div_ceil(4) {
-        fetch(out, tile, 'k', tile.dim_qk, d);
+        fetch(out, tile, spec, Binding::K, d);
         for r in rows(tile) {
-            let term = if additive {
+            let term = if spec.is_additive() {
                 format!("inner_sum_4(q{r}_{d}, x{d}, w_{d}, s{r})")
             } else {
                 format!("inner_product_4(q{r}_{d}, x{d}, s{r})")
@@ -179,14 +194,14 @@ fn per_row(out: &mut String, tile: &RowTile) {
 }
 
 /// o = old · o + p · v; the `shown` form leaves hidden rows' v out, whatever it holds.
-fn accumulate(out: &mut String, tile: &RowTile, which: Rows, hard: bool) {
+fn accumulate(out: &mut String, tile: &RowTile, spec: &KernelSpec, which: Rows) {
     let signature = match which {
         Rows::All => ACCUMULATE,
         Rows::Shown => ACCUMULATE_SHOWN,
     };
     let _ = writeln!(out, "{signature} {{");
     for d in 0..tile.dim_v.div_ceil(4) {
-        fetch(out, tile, 'v', tile.dim_v, d);
+        fetch(out, tile, spec, Binding::V, d);
         for r in rows(tile) {
             let (old, p) = (component(tile, "old", r), component(tile, "p", r));
             let hidden = component(tile, "hidden", r);
@@ -195,7 +210,7 @@ fn accumulate(out: &mut String, tile: &RowTile, which: Rows, hard: bool) {
                 Rows::Shown => format!("select(x{d}, vec4<f32>(0.0), {hidden})"),
             };
             // One key takes all weight: o is replaced, not summed, so that no infinity meets a 0.
-            let sum = if hard {
+            let sum = if spec.is_hard() {
                 format!("select(o{r}_{d}, x{d}, vec4<bool>({p} > 0.0))")
             } else {
                 format!("fma(vec4<f32>({p}), {x}, o{r}_{d} * {old})")

@@ -81,6 +81,8 @@ pub struct KernelSpec {
     pub factor: bool,
     /// Whether sequences are packed one after another.
     pub packed: bool,
+    /// Whether keys are in pages.
+    pub paged: bool,
     /// Whether functions of the caller's own read a table.
     pub table: bool,
     /// Whether rows start with a sink.
@@ -119,6 +121,7 @@ impl KernelSpec {
             edges: false,
             factor: false,
             packed: false,
+            paged: false,
             table: false,
             sink: false,
             lse: false,
@@ -142,6 +145,7 @@ impl KernelSpec {
             diagonal: has_diagonal.then(|| problem.align().slot()),
             factor: a.local.is_some_and(|local| local.gaussian),
             packed: a.packed.is_some(),
+            paged: a.paged.is_some(),
             table: a.table.is_some(),
             kv_lengths: a.kv_lengths,
             q_lengths: a.q_lengths,
@@ -305,6 +309,7 @@ impl KernelSpec {
             || self.sink
             || self.table
             || self.packed
+            || self.paged
             || self.edges
             || self.preparation.is_some_and(|x| x.rotary.is_some() || x.head_scale || x.projected)
             || self.scores.iter().any(|(_, slot)| *slot == relative::SLOT)

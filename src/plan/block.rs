@@ -158,26 +158,29 @@ impl BlockSize {
         // Bindings start at aligned offsets, so up to one alignment is bound in vain.
         let limit = caps.max_binding_bytes.saturating_sub(caps.storage_alignment + 4);
         let kv_heads = self.kv_heads(s.group(), s.heads_kv);
-        let span = |what: &'static str, operand, heads: u32, seq: u32, dim: u32, by_keys| Bound {
+        // Where packed sequences and pages lie is known on the GPU only: all rows are bound.
+        let by_table = |operand| {
+            a.packed.is_some() || (a.paged.is_some() && matches!(operand, Operand::K | Operand::V))
+        };
+        let span = |what: &'static str, operand, heads: u32, seq: u32, by_keys| Bound {
             what,
             bytes: problem
                 .read_strides(operand)
-                // Where packed sequences lie is known on the GPU only: all rows are bound.
                 .span(
-                    if a.packed.is_some() { 1 } else { self.batch.into() },
+                    if by_table(operand) { problem.extent(operand).0 } else { self.batch }.into(),
                     heads.into(),
-                    u64::from(a.packed.map_or(seq, |_| problem.extent(operand).1).max(1)),
-                    dim.into(),
+                    if by_table(operand) { problem.extent(operand).1 } else { seq }.max(1).into(),
+                    problem.read_units(operand).into(),
                 )
-                .and_then(|n| n.checked_mul(problem.read_dtype(operand).bytes())),
+                .map(|n| problem.read_storage(operand).bytes(n)),
             limit,
             by_keys,
         };
         let mut bounds = vec![
-            span("q", Operand::Q, self.heads, self.rows, s.dim_qk, false),
-            span("k", Operand::K, kv_heads, self.keys, s.dim_qk, true),
-            span("v", Operand::V, kv_heads, self.keys, s.dim_v, true),
-            span("o", Operand::O, self.heads, self.rows, s.dim_v, false),
+            span("q", Operand::Q, self.heads, self.rows, false),
+            span("k", Operand::K, kv_heads, self.keys, true),
+            span("v", Operand::V, kv_heads, self.keys, true),
+            span("o", Operand::O, self.heads, self.rows, false),
         ];
         let extents = [self.batch, self.heads, self.rows, s.seq_kv].map(u64::from);
         let broadcast = |what, strides: [u64; 4], bytes: u64| Bound {

@@ -32,6 +32,7 @@ impl Classify {
         let masks: Vec<Broadcast> = [a.mask, a.bias].into_iter().flatten().collect();
         let is_data = !masks.is_empty() || a.segments;
         if a.blocks.is_some()
+            || a.paged.is_some()
             || a.edges.is_some()
             || !is_data
             || u64::from(s.seq_q) * u64::from(s.seq_kv) < MIN_PAIRS

@@ -4,6 +4,7 @@ use crate::error::{Rejection, Result};
 use crate::kernel::{Element, KernelSpec, Width};
 use crate::plan::Capabilities;
 use crate::problem::{Operand, Problem};
+use crate::tensor::Storage;
 
 /// One such dispatch.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +34,8 @@ impl Prepare {
         let rows = u64::from(s.batch) * u64::from(heads) * u64::from(seq);
         let bytes = rows.saturating_mul(4 * u64::from(s.dim_qk));
         let source = problem.operands().iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n);
-        let source = source.saturating_mul(a.dtype.bytes());
+        let stored = problem.storage(operand);
+        let source = stored.bytes(source);
         // Both are bound whole.
         let limit = caps.max_binding_bytes.min(caps.max_buffer_bytes);
         let limit = limit.saturating_sub(caps.storage_alignment + 4);
@@ -45,8 +47,8 @@ impl Prepare {
             );
             return Err(Rejection { candidate: "prepare".into(), reason });
         }
-        let native_f16 = a.dtype == crate::tensor::DType::F16 && caps.shader_f16;
-        let read = Element { dtype: a.dtype, native_f16, width: Width::Single };
+        let native_f16 = stored == Storage::F16 && caps.shader_f16;
+        let read = Element { storage: stored, native_f16, width: Width::Single };
         let vec4 = s.dim_qk.is_multiple_of(4);
         let width = if vec4 { Width::Vec4 } else { Width::Single };
         let kernel =

@@ -5,7 +5,7 @@ use crate::feature::normalize::Normalizer;
 use crate::kernel::{BlockTable, Element, KernelSpec, Resources, RowTile, Width};
 use crate::plan::{BlockSize, Capabilities, Checks, Classify, Path, Policy, tuning};
 use crate::problem::{Operand, Problem};
-use crate::tensor::{DType, Strides};
+use crate::tensor::{Storage, Strides};
 
 /// The kernels of a plan and the blocks they run over.
 #[derive(Debug, Clone, PartialEq)]
@@ -166,8 +166,13 @@ impl StagedPlan {
         caps: &Capabilities,
         policy: &Policy,
     ) -> Result<Self, Rejection> {
-        let block = BlockSize::choose(problem, caps, policy, Path::Staged)?;
         let a = problem.attention();
+        let quantised = a.kv_storage.is_some_and(|storage| storage.dtype().is_none());
+        if a.paged.is_some() || quantised {
+            let reason = "keys in pages or with scales are read by the fused and split paths only";
+            return Err(Rejection { candidate: "staged".into(), reason: reason.into() });
+        }
+        let block = BlockSize::choose(problem, caps, policy, Path::Staged)?;
         if a.normalizer == Normalizer::Monotonic && block.rows < a.shape.seq_q {
             let reason = format!(
                 "monotonic attention goes from row to row, but {} of {} rows fit a block",
@@ -221,7 +226,10 @@ impl Scratch {
 fn element_of(problem: &Problem, operand: Operand, caps: &Capabilities) -> Element {
     let a = problem.attention();
     let s = a.shape;
-    let dtype = problem.read_dtype(operand);
+    let storage = problem.read_storage(operand);
+    if storage.dtype().is_none() {
+        return Element { storage, native_f16: false, width: Width::Vec4 };
+    }
     let (heads, seq, dim) = match operand {
         Operand::Q => (s.heads_q, s.seq_q, s.dim_qk),
         Operand::K => (s.heads_kv, s.seq_kv, s.dim_qk),
@@ -232,7 +240,7 @@ fn element_of(problem: &Problem, operand: Operand, caps: &Capabilities) -> Eleme
     let steps = [(batch, s.batch), (head, heads), (row, seq)];
     let aligned = steps.iter().all(|&(stride, n)| n <= 1 || stride % 4 == 0);
     let width = if aligned && dim % 4 == 0 { Width::Vec4 } else { Width::Single };
-    Element { dtype, native_f16: dtype == DType::F16 && caps.shader_f16, width }
+    Element { storage, native_f16: storage == Storage::F16 && caps.shader_f16, width }
 }
 
 pub(super) fn check_resources(spec: &KernelSpec, caps: &Capabilities) -> Result<(), Rejection> {

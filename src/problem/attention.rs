@@ -11,7 +11,7 @@ use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
 use crate::feature::score::{Alibi, Relative};
 use crate::problem::Problem;
-use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape};
+use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage};
 
 /// The point of the computation at which scores are returned beside o.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +38,21 @@ pub struct Packed {
     pub total_kv: u32,
 }
 
+/// Keys and values in pages, as a cache keeps them.
+///
+/// Token t of sequence b is in page `page_table[b][t / page_size]`, at place `t % page_size`. Pages are in any order,
+/// and sequences may share them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Paged {
+    /// Pages of k and v: `[pages, page_size, heads_kv, dim]`.
+    pub pages: u32,
+    /// Tokens in a page.
+    pub page_size: u32,
+    /// Entries of the page table for each sequence.
+    pub row: u32,
+}
+
 /// One attention call: `o = softmax(mask(bias + cap(scale · q kᵀ))) v`, as plain data.
 ///
 /// Nothing is computed or checked until [`validate`](Self::validate); equal descriptors are equal
@@ -58,6 +73,8 @@ pub struct Attention {
     pub shape: Shape,
     /// Storage type of q, k, v and o.
     pub dtype: DType,
+    /// Storage of k and v where it is another; quantised rows are [`Storage::row_units`] long.
+    pub kv_storage: Option<Storage>,
     /// Factor on q·k; `None` is 1/√dim_qk for dot products and 1 for other scores.
     pub scale: Option<Scalar>,
     /// No key after the diagonal of the given alignment.
@@ -103,6 +120,8 @@ pub struct Attention {
     pub q_lengths: bool,
     /// Sequences of different lengths packed one after another; see [`packed`](Self::packed).
     pub packed: Option<Packed>,
+    /// Keys and values in pages; see [`paged`](Self::paged).
+    pub paged: Option<Paged>,
     /// Whether segment ids `[batch, seq_q]` and `[batch, seq_kv]` come with the tensors; a row sees the keys
     /// of its own segment.
     pub segments: bool,
@@ -136,6 +155,7 @@ impl Attention {
         Self {
             shape,
             dtype: DType::F32,
+            kv_storage: None,
             scale: None,
             causal: None,
             window: None,
@@ -158,6 +178,7 @@ impl Attention {
             kv_lengths: false,
             q_lengths: false,
             packed: None,
+            paged: None,
             segments: false,
             blocks: None,
             custom_scores: Vec::new(),
@@ -175,6 +196,12 @@ impl Attention {
     /// Storage type of q, k, v and o.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
+        self
+    }
+
+    /// Another storage for k and v than for q and o.
+    pub fn kv_storage(mut self, storage: Storage) -> Self {
+        self.kv_storage = Some(storage);
         self
     }
 
@@ -344,6 +371,17 @@ impl Attention {
     /// read nor written. Layouts become [`Layout::Bshd`].
     pub fn packed(self, total_q: u32, total_kv: u32) -> Self {
         Self { packed: Some(Packed { total_q, total_kv }), ..self.layout(Layout::Bshd) }
+    }
+
+    /// Puts keys and values in pages: k and v are `[pages, page_size, heads_kv, dim]`, and a page table
+    /// `[batch, row]` comes with the tensors, as do key lengths. The shape's seq_kv is the longest length, at most
+    /// `row * page_size`. Table entries past a sequence's length and slots past it may hold anything; the keys of a
+    /// page that does not exist are masked. Within a page another layout of k and v may be set, in which a page
+    /// stands for a sequence and seq_kv for its size.
+    pub fn paged(self, pages: u32, page_size: u32, row: u32) -> Self {
+        let paged = Some(Paged { pages, page_size, row });
+        let bshd = Layout::Bshd;
+        Self { paged, kv_lengths: true, layout_k: bshd, layout_v: bshd, ..self }
     }
 
     /// Announces segment ids: documents that share a sequence do not see each other. Ids are any numbers,

@@ -43,5 +43,10 @@ pub fn min_bytes(problem: &Problem) -> u64 {
         .filter(|(operand, _)| *operand > Operand::O)
         .map(|&(operand, n)| if operand == Operand::Mask { n } else { 4 * n })
         .sum();
-    (q + k + v + o) * a.dtype.bytes() + side
+    // What is stored of k and v beside their channels is read as well.
+    let stored = |operand, elements: u64| {
+        let dim = u64::from(problem.dim(operand)).max(1);
+        problem.storage(operand).bytes(elements / dim * u64::from(problem.row_units(operand)))
+    };
+    (q + o) * a.dtype.bytes() + stored(Operand::K, k) + stored(Operand::V, v) + side
 }

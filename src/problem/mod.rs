@@ -7,6 +7,6 @@ mod problem;
 mod text;
 mod validate;
 
-pub use attention::{Attention, Packed, WeightsAt};
+pub use attention::{Attention, Packed, Paged, WeightsAt};
 pub use operand::Operand;
 pub use problem::Problem;

@@ -61,6 +61,8 @@ pub enum Operand {
     SegmentsQ,
     /// Segment ids of keys.
     SegmentsKv,
+    /// Page of each run of `page_size` keys.
+    PageTable,
     /// Block table.
     Blocks,
     /// Words for the caller's own functions.
@@ -99,6 +101,7 @@ impl Operand {
             Self::Positions => "positions",
             Self::SegmentsQ => "segments_q",
             Self::SegmentsKv => "segments_kv",
+            Self::PageTable => "page_table",
             Self::Blocks => "blocks",
             Self::Table => "table",
         }

@@ -11,11 +11,11 @@ use crate::feature::normalize::Normalizer;
 use crate::feature::score::{Bias, EdgeBias, Gumbel, Scale, Score, Softcap};
 use crate::feature::{Operands, Position};
 use crate::problem::validate::{
-    check_normalizer, check_packed, check_places, check_prepare, distinct, resolve_align,
-    resolve_strides,
+    check_cache, check_normalizer, check_packed, check_places, check_prepare, distinct,
+    resolve_align, resolve_strides,
 };
 use crate::problem::{Attention, Operand};
-use crate::tensor::{DType, Layout, Scalar, Strides};
+use crate::tensor::{Layout, Scalar, Storage, Strides};
 
 /// A validated attention call: every default resolved, every conflict refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,6 +68,7 @@ impl Problem {
             return Err(Error::invalid("table", found, "at most 2^20 words"));
         }
         check_packed(a)?;
+        check_cache(a)?;
         let align = resolve_align(a)?;
         let strides = resolve_strides(a)?;
         Ok(Self { attention: a.clone(), scale, strides, align })
@@ -112,7 +113,10 @@ impl Problem {
         let a = &self.attention;
         match operand {
             Operand::Q => a.rotary.is_some() || a.cosine.is_some() || a.general.is_some(),
-            Operand::K => a.rotary.is_some() || a.cosine.is_some(),
+            Operand::K => {
+                let s = a.shape;
+                a.rotary.is_some_and(|x| x.keys_from < s.seq_kv.max(1)) || a.cosine.is_some()
+            }
             _ => false,
         }
     }
@@ -130,9 +134,32 @@ impl Problem {
         self.strides(operand)
     }
 
-    /// Storage type of an operand as kernels that make scores read it.
-    pub(crate) fn read_dtype(&self, operand: Operand) -> DType {
-        if self.prepares(operand) { DType::F32 } else { self.attention.dtype }
+    /// How q, k, v or o is stored.
+    pub fn storage(&self, operand: Operand) -> Storage {
+        let a = &self.attention;
+        let usual = a.dtype.into();
+        if matches!(operand, Operand::K | Operand::V) {
+            a.kv_storage.unwrap_or(usual)
+        } else {
+            usual
+        }
+    }
+
+    /// Units of a row of q, k, v or o.
+    pub fn row_units(&self, operand: Operand) -> u32 {
+        self.storage(operand).row_units(self.dim(operand))
+    }
+
+    /// Storage of an operand as kernels that make scores read it.
+    pub(crate) fn read_storage(&self, operand: Operand) -> Storage {
+        if self.prepares(operand) { Storage::F32 } else { self.storage(operand) }
+    }
+
+    /// Units of a row as kernels that make scores read it.
+    pub(crate) fn read_units(&self, operand: Operand) -> u32 {
+        let channels =
+            if operand == Operand::Q { self.attention.shape.dim_qk } else { self.dim(operand) };
+        self.read_storage(operand).row_units(channels)
     }
 
     /// Alignment of the diagonal of causal mask and window.
@@ -150,7 +177,8 @@ impl Problem {
     pub fn operands(&self) -> Vec<(Operand, u64)> {
         let a = &self.attention;
         let s = a.shape;
-        let span = |operand: Operand, heads: u32, dim: u32| {
+        let span = |operand: Operand, heads: u32| {
+            let dim = self.row_units(operand);
             let (batch, rows) = self.extent(operand);
             let sizes = [batch, heads, rows, dim].map(u64::from);
             let span = self.strides(operand).span(sizes[0], sizes[1], sizes[2], sizes[3]);
@@ -158,10 +186,10 @@ impl Problem {
         };
         let (batch, heads) = (u64::from(s.batch), u64::from(s.heads_q));
         let mut list = vec![
-            span(Operand::Q, s.heads_q, self.dim(Operand::Q)),
-            span(Operand::K, s.heads_kv, s.dim_qk),
-            span(Operand::V, s.heads_kv, s.dim_v),
-            span(Operand::O, s.heads_q, s.dim_v),
+            span(Operand::Q, s.heads_q),
+            span(Operand::K, s.heads_kv),
+            span(Operand::V, s.heads_kv),
+            span(Operand::O, s.heads_q),
         ];
         let score_v = match a.inner {
             Inner::Product => None,
@@ -194,6 +222,7 @@ impl Problem {
             (Operand::Positions, a.rotary.filter(|x| x.ids).map(|_| batch * u64::from(s.seq_q))),
             (Operand::SegmentsQ, a.segments.then_some(batch * u64::from(s.seq_q))),
             (Operand::SegmentsKv, a.segments.then_some(batch * u64::from(s.seq_kv))),
+            (Operand::PageTable, a.paged.map(|paged| batch * u64::from(paged.row))),
             (Operand::Blocks, a.blocks.map(|blocks| blocks.words(&s))),
             (Operand::Table, a.table.map(u64::from)),
         ];
@@ -269,10 +298,14 @@ impl Problem {
         masks
     }
 
-    /// Sequences and rows that an operand's strides reach over: all rows as one when packed.
+    /// Sequences and rows that an operand's strides reach over: all rows as one when packed, pages and their
+    /// size when keys are in pages.
     pub fn extent(&self, operand: Operand) -> (u32, u32) {
         let s = self.attention.shape;
         let queries = matches!(operand, Operand::Q | Operand::O);
+        if let (Some(paged), false) = (self.attention.paged, queries) {
+            return (paged.pages, paged.page_size);
+        }
         match self.attention.packed {
             Some(packed) => (1, if queries { packed.total_q } else { packed.total_kv }),
             None => (s.batch, if queries { s.seq_q } else { s.seq_kv }),
@@ -300,6 +333,10 @@ impl Problem {
         operands: &Operands<'_>,
     ) -> u64 {
         let strides = self.strides(operand);
+        if let (Some(paged), Operand::K | Operand::V) = (self.attention.paged, operand) {
+            let page = self.page_of(batch, row, operands).unwrap_or(0);
+            return strides.index(page.into(), head.into(), (row % paged.page_size).into());
+        }
         let Some(packed) = self.attention.packed else {
             return strides.index(batch.into(), head.into(), row.into());
         };
@@ -309,6 +346,14 @@ impl Problem {
         };
         let (start, _) = Self::packed_range(table, batch, total, total);
         strides.index(0, head.into(), u64::from(start) + u64::from(row))
+    }
+
+    /// The page that holds a key of a paged call; `None` where the table names none that exists.
+    pub fn page_of(&self, batch: u32, key: u32, operands: &Operands<'_>) -> Option<u32> {
+        let paged = self.attention.paged?;
+        let entry = u64::from(batch) * u64::from(paged.row) + u64::from(key / paged.page_size);
+        let page = operands.page_table.get(usize::try_from(entry).ok()?)?;
+        (*page < paged.pages).then_some(*page)
     }
 
     /// Whether o and lse hold a row: packed tensors hold none past a sequence's length.

@@ -19,6 +19,7 @@ impl Problem {
         };
         let bound = |n: Option<u32>| n.map_or("-".into(), |n| n.to_string());
         let mut words = vec![a.dtype.to_string()];
+        words.extend(a.kv_storage.map(|storage| format!("kv({storage})")));
         match a.inner {
             Inner::Product => {}
             Inner::Sum { activation: Activation::Tanh, inner_scale, .. } => {
@@ -75,6 +76,7 @@ impl Problem {
         words.extend(
             a.blocks.map(|b| format!("blocks({}x{},{},{})", b.rows, b.keys, b.batch, b.heads)),
         );
+        words.extend(a.paged.map(|p| format!("paged({}x{},{})", p.pages, p.page_size, p.row)));
         words.extend(a.packed.map(|p| format!("packed({},{})", p.total_q, p.total_kv)));
         words.extend(a.custom_scores.iter().map(|score| format!("score({})", score.slot().name)));
         words.extend(a.custom_masks.iter().map(|mask| format!("mask({})", mask.slot().name)));

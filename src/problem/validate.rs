@@ -8,7 +8,7 @@ use crate::feature::align::{Align, MAX_OFFSET};
 use crate::feature::inner::{Activation, Inner};
 use crate::feature::normalize::Normalizer;
 use crate::problem::Attention;
-use crate::tensor::{Layout, MAX_DIM, MAX_SEQ, Strides};
+use crate::tensor::{Layout, MAX_DIM, MAX_SEQ, Storage, Strides};
 
 /// Two functions of one name would be one function.
 pub(super) fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<()> {
@@ -164,6 +164,38 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
     Ok(())
 }
 
+/// Pages, and rows with scales.
+pub(super) fn check_cache(a: &Attention) -> Result<()> {
+    let refuse =
+        |argument: &str, found: &str, wanted: &str| Err(Error::invalid(argument, found, wanted));
+    let quantised = a.kv_storage.is_some_and(|storage| storage.dtype().is_none());
+    let turns_keys = a.rotary.is_some_and(|x| x.keys_from < a.shape.seq_kv) || a.cosine.is_some();
+    if turns_keys && (quantised || a.paged.is_some()) {
+        let wanted = "keys as they meet: turned or brought to length 1 when the cache is filled";
+        return refuse("rotary keys_from or cosine", "keys in a cache", wanted);
+    }
+    let Some(paged) = a.paged else { return Ok(()) };
+    if a.packed.is_some() || a.edges.is_some() || a.blocks.is_some() {
+        return refuse("paged", "packed, edges or blocks", "none of them beside pages");
+    }
+    if !a.kv_lengths {
+        return refuse("kv_lengths", "none", "key lengths, since pages are not full");
+    }
+    if paged.page_size == 0 || paged.page_size > 1 << 20 {
+        return Err(Error::invalid("page_size", paged.page_size, "1..=2^20"));
+    }
+    if paged.pages == 0 || paged.pages > 1 << 28 {
+        return Err(Error::invalid("pages", paged.pages, "1..=2^28"));
+    }
+    let holds = u64::from(paged.row) * u64::from(paged.page_size);
+    if u64::from(a.shape.seq_kv) > holds || paged.row > 1 << 24 {
+        let found = format!("{} entries of {} keys", paged.row, paged.page_size);
+        let wanted = format!("at most 2^24 entries that hold seq_kv, {}", a.shape.seq_kv);
+        return Err(Error::invalid("page table row", found, wanted));
+    }
+    Ok(())
+}
+
 pub(super) fn resolve_align(a: &Attention) -> Result<Option<Align>> {
     let window = a.window.map(|(_, align)| align);
     if let (Some(causal), Some(window)) = (a.causal, window)
@@ -201,18 +233,20 @@ pub(super) fn resolve_align(a: &Attention) -> Result<Option<Align>> {
 
 pub(super) fn resolve_strides(a: &Attention) -> Result<[Strides; 4]> {
     let s = a.shape;
-    let (batch, rows_q, rows_kv) = match a.packed {
-        Some(packed) => (1, packed.total_q, packed.total_kv),
-        None => (s.batch, s.seq_q, s.seq_kv),
+    let [of_q, of_kv] = match (a.packed, a.paged) {
+        (Some(packed), _) => [(1, packed.total_q), (1, packed.total_kv)],
+        (None, Some(paged)) => [(s.batch, s.seq_q), (paged.pages, paged.page_size)],
+        (None, None) => [(s.batch, s.seq_q), (s.batch, s.seq_kv)],
     };
+    let storage = a.kv_storage.unwrap_or(a.dtype.into());
     let tensors = [
-        ("q", a.layout_q, s.heads_q, rows_q, a.general.unwrap_or(s.dim_qk)),
-        ("k", a.layout_k, s.heads_kv, rows_kv, s.dim_qk),
-        ("v", a.layout_v, s.heads_kv, rows_kv, s.dim_v),
-        ("o", a.layout_o, s.heads_q, rows_q, s.dim_v),
+        ("q", a.layout_q, s.heads_q, of_q, a.general.unwrap_or(s.dim_qk)),
+        ("k", a.layout_k, s.heads_kv, of_kv, storage.row_units(s.dim_qk)),
+        ("v", a.layout_v, s.heads_kv, of_kv, storage.row_units(s.dim_v)),
+        ("o", a.layout_o, s.heads_q, of_q, s.dim_v),
     ];
     let mut resolved = [Strides { batch: 0, head: 0, row: 0 }; 4];
-    for ((name, layout, heads, seq, dim), slot) in tensors.into_iter().zip(&mut resolved) {
+    for ((name, layout, heads, (batch, seq), dim), slot) in tensors.into_iter().zip(&mut resolved) {
         let strides = layout.strides(heads, seq, dim);
         let sizes = [batch, heads, seq, dim];
         let empty = sizes.contains(&0);
@@ -224,6 +258,14 @@ pub(super) fn resolve_strides(a: &Attention) -> Result<[Strides; 4]> {
         }
         if name == "o" && !empty {
             strides.check_disjoint("o strides", sizes)?;
+        }
+        let rows_are_words = |storage: Storage| {
+            let word = 32 / storage.unit_bits();
+            [strides.batch, strides.head, strides.row].iter().all(|n| n.is_multiple_of(word))
+        };
+        if matches!(name, "k" | "v") && storage.dtype().is_none() && !rows_are_words(storage) {
+            let found = format!("{strides:?} in {} bits", storage.unit_bits());
+            return Err(Error::invalid(name, found, "quantised rows that start at whole words"));
         }
         *slot = strides;
     }

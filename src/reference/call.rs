@@ -190,7 +190,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Whether the row at `at` may attend to the key at `at`: both within their lengths, kept by every
+/// Whether the row at `at` may attend to the key at `at`: both within their lengths, the key's page one that exists, kept by every
 /// mask, and not under a bias of −∞. Logits decide nothing here.
 ///
 /// # Panics
@@ -207,6 +207,8 @@ fn visible(
 ) -> bool {
     at.row < at.q_len
         && at.key < at.kv_len
+        && (problem.attention().paged.is_none()
+            || problem.page_of(at.batch, at.key, operands).is_some())
         && masks.iter().all(|mask| mask.keeps(at, operands))
         && problem.attention().bias.is_none_or(|shape| {
             let index = shape.index([at.batch, at.head, at.row, at.key]);

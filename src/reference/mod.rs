@@ -84,6 +84,7 @@ impl Inputs<'_> {
                 Operand::Positions => (x.positions.len(), true),
                 Operand::SegmentsQ => (x.segments_q.len(), true),
                 Operand::SegmentsKv => (x.segments_kv.len(), true),
+                Operand::PageTable => (x.page_table.len(), true),
                 Operand::Blocks => (x.blocks.len(), true),
                 Operand::Table => (x.table.len(), true),
                 Operand::O | Operand::Lse | Operand::Weights => continue,

@@ -4,8 +4,10 @@ mod dtype;
 mod layout;
 mod scalar;
 mod shape;
+mod storage;
 
 pub use dtype::DType;
 pub use layout::{Broadcast, Layout, Strides};
 pub use scalar::Scalar;
 pub use shape::{MAX_DIM, MAX_SEQ, Shape};
+pub use storage::Storage;

@@ -7,6 +7,8 @@
 
 mod draw;
 
+use std::collections::HashSet;
+
 use crate::feature::Operands;
 use crate::feature::inner::Inner;
 use crate::feature::prepare::{RotaryScaling, rotary_tables};
@@ -116,6 +118,8 @@ pub struct CaseData {
     pub segments_q: Vec<u32>,
     /// Segment id of each key, `[batch, seq_kv]`.
     pub segments_kv: Vec<u32>,
+    /// Page of each run of keys, `[batch, row]`.
+    pub page_table: Vec<u32>,
     /// Block table.
     pub blocks: Vec<u32>,
     /// Words for the caller's own functions; generated data leaves it empty.
@@ -134,18 +138,24 @@ impl CaseData {
         let spread = f64::from(problem.scale()).abs() * f64::from(s.dim_qk).sqrt();
         let product = a.inner == Inner::Product && spread > 0.0;
         let factor = if product { (options.logits / spread).sqrt() } else { 1.0 };
-        let mut fill = |operand, heads, seq, dim, next: &dyn Fn(&mut Draw) -> f64| {
-            let (batch, seq) =
-                if a.packed.is_some() { problem.extent(operand) } else { (s.batch, seq) };
+        let operands = problem.operands();
+        let mut fill = |operand, heads, next: &dyn Fn(&mut Draw) -> f64| {
+            let ((batch, seq), dim) = (problem.extent(operand), problem.dim(operand));
             let sizes = [batch, heads, seq, dim];
-            let rows = (0..sizes.map(u64::from).iter().product::<u64>()).map(|_| next(&mut draw));
-            let values: Vec<f64> = rows.map(|x| a.dtype.round(x)).collect();
-            scatter(&values, problem.strides(operand), sizes)
+            let storage = problem.storage(operand);
+            let n = sizes.map(u64::from).iter().product::<u64>();
+            let drawn: Vec<f64> = (0..n).map(|_| next(&mut draw)).collect();
+            let rows = drawn.chunks(dim.max(1) as usize);
+            let values: Vec<f64> = rows.flat_map(|row| storage.round(row)).collect();
+            let mut laid = scatter(&values, problem.strides(operand), sizes);
+            // The scales of the last row.
+            let units = operands.iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n);
+            laid.resize(units as usize, f64::NAN);
+            laid
         };
-        data.q =
-            fill(Operand::Q, s.heads_q, s.seq_q, problem.dim(Operand::Q), &|d| factor * d.normal());
-        data.k = fill(Operand::K, s.heads_kv, s.seq_kv, s.dim_qk, &|d| factor * d.normal());
-        data.v = fill(Operand::V, s.heads_kv, s.seq_kv, s.dim_v, &|d| options.values * d.signed());
+        data.q = fill(Operand::Q, s.heads_q, &|d| factor * d.normal());
+        data.k = fill(Operand::K, s.heads_kv, &|d| factor * d.normal());
+        data.v = fill(Operand::V, s.heads_kv, &|d| options.values * d.signed());
         if options.poison && a.packed.is_none() {
             data.poison(problem);
         }
@@ -182,6 +192,7 @@ impl CaseData {
             positions: &self.positions,
             segments_q: &self.segments_q,
             segments_kv: &self.segments_kv,
+            page_table: &self.page_table,
             blocks: &self.blocks,
             table: &self.table,
         }
@@ -257,6 +268,9 @@ impl CaseData {
                 data.edge_bias = (0..n).map(|_| DType::F32.round(draw.normal())).collect();
             }
         }
+        if let Some(paged) = a.paged {
+            data.page_table = draw.pages(&paged, &data.kv_lengths);
+        }
         if a.segments {
             data.segments_q = draw.segments(s.batch, s.seq_q);
             data.segments_kv = draw.segments(s.batch, s.seq_kv);
@@ -274,22 +288,21 @@ impl CaseData {
         let spoil = |row: &mut [f64], i: u32| {
             row.fill(if i.is_multiple_of(2) { f64::NAN } else { f64::INFINITY });
         };
-        let place = |strides: Strides, b: u32, h: u32, row: u32, dim: u32| {
-            let start = strides.index(b.into(), h.into(), row.into()) as usize;
-            start..start + dim as usize
+        let place = |operand: Operand, b: u32, h: u32, row: u32| {
+            let start = problem.strides(operand).index(b.into(), h.into(), row.into()) as usize;
+            start..start + problem.dim(operand) as usize
         };
-        let [q, k, v] = [Operand::Q, Operand::K, Operand::V].map(|x| problem.strides(x));
         for b in 0..s.batch {
             let (q_len, _) = problem.lengths(b, &self.operands());
             for (h, row) in (0..s.heads_q).flat_map(|h| (q_len..s.seq_q).map(move |r| (h, r))) {
-                spoil(&mut self.q[place(q, b, h, row, problem.dim(Operand::Q))], row);
+                spoil(&mut self.q[place(Operand::Q, b, h, row)], row);
             }
-            for (h, key) in (0..s.heads_kv).flat_map(|h| (0..s.seq_kv).map(move |j| (h, j))) {
-                let index = (u64::from(b * s.heads_kv + h) * u64::from(s.seq_kv)) + u64::from(key);
-                if !seen[index as usize] {
-                    spoil(&mut self.k[place(k, b, h, key, s.dim_qk)], key);
-                    spoil(&mut self.v[place(v, b, h, key, s.dim_v)], key + 1);
-                }
+        }
+        let (blocks, size) = problem.extent(Operand::K);
+        for (b, h) in (0..blocks).flat_map(|b| (0..s.heads_kv).map(move |h| (b, h))) {
+            for key in (0..size).filter(|key| !seen.contains(&[b, h, *key])) {
+                spoil(&mut self.k[place(Operand::K, b, h, key)], key);
+                spoil(&mut self.v[place(Operand::V, b, h, key)], key + 1);
             }
         }
     }
@@ -338,17 +351,20 @@ fn row_start(row: usize, strides: Strides, [_, heads, seq, _]: [u32; 4]) -> usiz
     strides.index(row / (heads * seq), row / seq % heads, row % seq) as usize
 }
 
-/// Which (batch, key head, key) at least one row attends to, `[batch, heads_kv, seq_kv]`.
-fn seen_keys(problem: &Problem, operands: &Operands<'_>) -> Vec<bool> {
+/// Which (sequence or page, key head, place in it) at least one row attends to.
+fn seen_keys(problem: &Problem, operands: &Operands<'_>) -> HashSet<[u32; 3]> {
     let s = problem.attention().shape;
-    let mut seen = vec![false; (s.batch * s.heads_kv * s.seq_kv) as usize];
+    let size = problem.extent(Operand::K).1.max(1);
+    let mut seen = HashSet::new();
     for (batch, head) in (0..s.batch).flat_map(|b| (0..s.heads_q).map(move |h| (b, h))) {
-        let first = ((batch * s.heads_kv + head / s.group()) * s.seq_kv) as usize;
         for row in 0..s.seq_q {
             let mut at = problem.position(batch, head, row, operands);
             for key in problem.key_range(&at) {
                 at.key = key;
-                seen[first + key as usize] |= sees(problem, &at, operands);
+                if sees(problem, &at, operands) {
+                    let page = problem.page_of(batch, key, operands).unwrap_or(batch);
+                    seen.insert([page, head / s.group(), key % size]);
+                }
             }
         }
     }

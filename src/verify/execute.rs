@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::device::Readback;
-use crate::engine::{BufferView, Engine, HostTables, Tensors};
+use crate::engine::{BufferView, Engine, HostTables, Tensors, offset_alignment, stored};
 use crate::error::{Error, Result};
 use crate::feature::Operands;
 use crate::plan::Plan;
@@ -117,7 +117,7 @@ impl Held {
         let mut largest = plan.workspace_bytes() + 2 * GUARD;
         for (operand, n) in problem.operands() {
             let given = &inputs.operands;
-            let encode = |values: &[f64]| a.dtype.encode(values.iter().copied());
+            let encode = |values: &[f64]| stored(problem, operand, values);
             let contents = match operand {
                 Operand::Q => encode(inputs.q),
                 Operand::K => encode(inputs.k),
@@ -136,7 +136,7 @@ impl Held {
                 }
                 _ => continue,
             };
-            let element = if operand == Operand::Mask { 1 } else { element_of(problem, operand) };
+            let element = offset_alignment(problem, operand);
             let offset = GUARD + shift(element);
             held.push((operand, surrounded(engine, operand.name(), &contents, offset)?, offset));
         }
@@ -251,10 +251,6 @@ fn erase(buffer: &mut [u8], rows: &[OutputRow]) {
             }
         }
     }
-}
-
-fn element_of(problem: &Problem, operand: Operand) -> u64 {
-    if operand == Operand::Bias { 4 } else { problem.attention().dtype.bytes() }
 }
 
 fn usage() -> wgpu::BufferUsages {

@@ -4,6 +4,8 @@ pub mod bf16_packed;
 pub mod f16;
 pub mod f16_packed;
 pub mod f32;
+pub mod int4;
+pub mod int8;
 
 use super::Slot;
 

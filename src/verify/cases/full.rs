@@ -4,12 +4,12 @@ use crate::feature::align::Align::{BottomRight, Offset, PerBatch, TopLeft};
 use crate::problem::WeightsAt;
 use crate::tensor::{DType, Layout};
 use crate::verify::cases::quick::{DIMS, LENGTHS, POINTS, broadcast, call, usual};
-use crate::verify::cases::{Case, forms, padded};
+use crate::verify::cases::{Case, cache, forms, padded};
 use crate::verify::data::DataOptions;
 
 pub(super) fn cases() -> Vec<Case> {
     let groups = [lengths(), dims(), features(), shown(), decode()];
-    groups.into_iter().flatten().chain(forms::cases()).collect()
+    groups.into_iter().flatten().chain(forms::cases()).chain(cache::full()).collect()
 }
 
 /// Every pair of lengths, types and masks by turns.

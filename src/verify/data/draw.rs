@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::feature::mask::Blocks;
-use crate::problem::Attention;
+use crate::problem::{Attention, Paged};
 use crate::tensor::DType;
 use crate::verify::data::{DataOptions, Lengths};
 
@@ -30,6 +30,31 @@ impl Draw {
     pub(super) fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
+    /// Page tables whose pages are in no order, two sequences sharing what both need of the first: entries past a
+    /// sequence's length name pages that do not exist, or others'.
+    pub(super) fn pages(&mut self, paged: &Paged, lengths: &[u32]) -> Vec<u32> {
+        let mut free: Vec<u32> = (0..paged.pages).collect();
+        let mut table = Vec::new();
+        for (b, length) in lengths.iter().enumerate() {
+            let used = length.div_ceil(paged.page_size);
+            for i in 0..paged.row {
+                let shared = table.get(i as usize).copied().filter(|_| b == 1 && i < used / 2);
+                let page = match shared {
+                    Some(page) if page < paged.pages => page,
+                    _ if i < used => {
+                        let at = (self.unit() * free.len() as f64) as usize;
+                        // Too few pages are the case's fault, and show as pages that do not exist.
+                        if free.is_empty() { u32::MAX } else { free.swap_remove(at) }
+                    }
+                    _ if i.is_multiple_of(2) => u32::MAX,
+                    _ => i % paged.pages,
+                };
+                table.push(page);
+            }
+        }
+        table
     }
 
     pub(super) fn length(&mut self, options: &DataOptions, turn: u32, full: u32) -> u32 {

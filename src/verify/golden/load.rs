@@ -19,6 +19,7 @@ pub(super) fn load(case: &GoldenCase, precision: Precision) -> Result<Support> {
     let mut reader = Reader { case, arrays: Arrays::open(&case.path)?, precision };
     match case.record.kind.as_str() {
         "varlen" => return packed(reader),
+        "paged" => return paged(reader),
         "mha_layer" => return layers::layer(reader),
         "gat" => return layers::graph(reader),
         "edge_attention" => return layers::edge_attention(reader),
@@ -102,6 +103,55 @@ fn packed(mut reader: Reader<'_>) -> Result<Support> {
     };
     data.inputs().validate(&problem).map_err(|e| reader.about(&e))?;
     let (expected, notes) = reader.expected_packed(&problem, &data)?;
+    Ok(Support::Supported(Box::new(Loaded {
+        attention,
+        data,
+        expected,
+        notes,
+        form: Form::Attention,
+        edges: None,
+    })))
+}
+
+/// A case of kind `paged`: keys and values in pages `[pages, page_size, heads_kv, dim]`.
+fn paged(mut reader: Reader<'_>) -> Result<Support> {
+    let [q, k, v] = ["q", "k_pages", "v_pages"].map(|role| reader.rows(role));
+    let (q, k, v) = (q?, k?, v?);
+    let table = reader.required("block_table")?;
+    let size = |n: u64| {
+        u32::try_from(n).map_err(|_| Error::invalid("paged tensors", n, "sizes below 2^32"))
+    };
+    if table.shape.len() != 2 || table.shape[0] != q.shape[0] {
+        return Err(reader.wrong("block_table", &table.shape, "[batch, max_blocks]"));
+    }
+    let (page_size, row) = (size(k.shape[1])?, size(table.shape[1])?);
+    let shape = Shape {
+        batch: size(q.shape[0])?,
+        heads_q: size(q.shape[1])?,
+        heads_kv: size(k.shape[2])?,
+        seq_q: size(q.shape[2])?,
+        seq_kv: row.saturating_mul(page_size),
+        dim_qk: size(q.shape[3])?,
+        dim_v: size(v.shape[3])?,
+    };
+    let attention = Attention::new(shape).dtype(reader.dtype()?);
+    let attention = attention.paged(size(k.shape[0])?, page_size, row);
+    let (mut attention, offsets) = apply(reader.case, attention)?;
+    let tables = reader.tables(&mut attention, offsets.as_deref())?;
+    let problem = attention.validate().map_err(|e| reader.about(&e))?;
+    let residue = reader.scale_residue(&problem)?;
+    let round = |x: &f64| reader.round(*x, attention.dtype);
+    // Unused entries are -1, which is no page.
+    let page = |x: &i64| u32::try_from(*x).unwrap_or(u32::MAX);
+    let data = CaseData {
+        q: q.values.iter().map(|x| round(&(x * residue))).collect(),
+        k: k.values.iter().map(round).collect(),
+        v: v.values.iter().map(round).collect(),
+        page_table: reader.integers("block_table", &table)?.iter().map(page).collect(),
+        ..tables
+    };
+    data.inputs().validate(&problem).map_err(|e| reader.about(&e))?;
+    let (expected, notes) = reader.expected(&attention)?;
     Ok(Support::Supported(Box::new(Loaded {
         attention,
         data,

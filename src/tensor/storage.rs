@@ -1,0 +1,244 @@
+//! How rows of keys and values are stored: in an element type, or quantised with scales of their own.
+
+use std::fmt;
+use std::str::FromStr;
+
+use half::bf16;
+
+use crate::error::{Error, Result};
+use crate::tensor::DType;
+
+/// Channels that share a scale in [`Storage::Int4`].
+const BLOCK: usize = 32;
+
+/// Storage of k and v.
+///
+/// A row of `dim` channels is made of *units*: elements of a plain type, bytes of an int8 row, nibbles of an
+/// int4 row. Quantised rows hold their scales behind their channels, so that one buffer is all there is:
+///
+/// | storage | row | error of a channel |
+/// |---|---|---|
+/// | `Int8` | `dim` bytes, padded to 4, two's complement; one f32 scale | ≤ max \|row\| / 254 |
+/// | `Int4` | `dim` nibbles, the lower index in the lower half, padded to 8; a bf16 scale per 32 channels, padded to a word | ≤ max \|block\| / 13.9 |
+///
+/// A channel is its integer times the scale. Errors are those of rounding to the nearest integer; a bf16 scale is
+/// rounded up, by at most 1 part in 128, so int4 overflows above 3.3e38. A row or block that holds NaN or ±∞ is NaN throughout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Storage {
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary16.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// 8 bits with a scale per row (one head of one token).
+    Int8,
+    /// 4 bits with a scale per 32 channels.
+    Int4,
+}
+
+impl From<DType> for Storage {
+    fn from(dtype: DType) -> Self {
+        match dtype {
+            DType::F32 => Self::F32,
+            DType::F16 => Self::F16,
+            DType::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+impl Storage {
+    /// Every storage, from the largest to the smallest.
+    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Int8, Self::Int4];
+
+    /// The element type of a plain storage.
+    pub fn dtype(self) -> Option<DType> {
+        match self {
+            Self::F32 => Some(DType::F32),
+            Self::F16 => Some(DType::F16),
+            Self::Bf16 => Some(DType::Bf16),
+            Self::Int8 | Self::Int4 => None,
+        }
+    }
+
+    /// Bits of a unit.
+    pub fn unit_bits(self) -> u64 {
+        match self {
+            Self::F32 => 32,
+            Self::F16 | Self::Bf16 => 16,
+            Self::Int8 => 8,
+            Self::Int4 => 4,
+        }
+    }
+
+    /// Units of a row of `dim` channels, its scales included.
+    pub fn row_units(self, dim: u32) -> u32 {
+        match self {
+            Self::Int8 => dim.next_multiple_of(4) + 4,
+            Self::Int4 => dim.next_multiple_of(8) + 8 * dim.div_ceil(BLOCK as u32).div_ceil(2),
+            _ => dim,
+        }
+    }
+
+    /// Bytes of `units` units; the largest number where there are more.
+    pub fn bytes(self, units: u64) -> u64 {
+        units.checked_mul(self.unit_bits()).map_or(u64::MAX, |bits| bits.div_ceil(8))
+    }
+
+    /// The row as it is after a way through this storage.
+    pub fn round(self, row: &[f64]) -> Vec<f64> {
+        self.decode(&self.encode(row), row.len())
+    }
+
+    /// A row's bytes.
+    pub fn encode(self, row: &[f64]) -> Vec<u8> {
+        match self.dtype() {
+            Some(dtype) => dtype.encode(row.iter().copied()),
+            None if self == Self::Int8 => encode_int8(row),
+            None => encode_int4(row),
+        }
+    }
+
+    /// The `dim` channels of a row from its bytes.
+    ///
+    /// # Panics
+    /// When there are fewer bytes than [`row_units`](Self::row_units) says.
+    pub fn decode(self, bytes: &[u8], dim: usize) -> Vec<f64> {
+        match self.dtype() {
+            Some(dtype) => dtype.decode(&bytes[..dim * dtype.bytes() as usize]),
+            None if self == Self::Int8 => decode_int8(bytes, dim),
+            None => decode_int4(bytes, dim),
+        }
+    }
+}
+
+/// Largest magnitude, NaN if any is NaN.
+fn magnitude(values: &[f64]) -> f32 {
+    values.iter().fold(0.0, |most: f32, x| {
+        let x = (*x as f32).abs();
+        if x.is_nan() || x > most { x } else { most }
+    })
+}
+
+/// The integer nearest to x / scale, ties to even.
+fn quantum(x: f64, scale: f32, most: f32) -> i8 {
+    let q = (x as f32 / scale).round_ties_even().clamp(-most, most);
+    if scale > 0.0 { q as i8 } else { 0 }
+}
+
+fn encode_int8(row: &[f64]) -> Vec<u8> {
+    let most = magnitude(row);
+    let scale = if most.is_finite() { most / 127.0 } else { f32::NAN };
+    let mut bytes: Vec<u8> = row.iter().map(|x| quantum(*x, scale, 127.0) as u8).collect();
+    bytes.resize(row.len().next_multiple_of(4), 0);
+    bytes.extend(scale.to_le_bytes());
+    bytes
+}
+
+fn decode_int8(bytes: &[u8], dim: usize) -> Vec<f64> {
+    let at = dim.next_multiple_of(4);
+    let scale = f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    bytes[..dim].iter().map(|byte| f64::from(f32::from(*byte as i8) * scale)).collect()
+}
+
+/// The least bf16 that is not below x / 7.
+fn scale_int4(most: f32) -> bf16 {
+    if !most.is_finite() {
+        return bf16::NAN;
+    }
+    bf16::from_bits(((most / 7.0).to_bits().wrapping_add(0xffff) >> 16) as u16)
+}
+
+fn encode_int4(row: &[f64]) -> Vec<u8> {
+    let mut nibbles = Vec::with_capacity(row.len().next_multiple_of(8));
+    let mut scales = Vec::new();
+    for block in row.chunks(BLOCK) {
+        let scale = scale_int4(magnitude(block));
+        nibbles.extend(block.iter().map(|x| quantum(*x, scale.to_f32(), 7.0) as u8 & 15));
+        scales.push(scale);
+    }
+    nibbles.resize(row.len().next_multiple_of(8), 0);
+    scales.resize(scales.len().next_multiple_of(2), bf16::ZERO);
+    let mut bytes: Vec<u8> = nibbles.chunks_exact(2).map(|pair| pair[0] | pair[1] << 4).collect();
+    bytes.extend(scales.into_iter().flat_map(bf16::to_le_bytes));
+    bytes
+}
+
+fn decode_int4(bytes: &[u8], dim: usize) -> Vec<f64> {
+    let at = dim.next_multiple_of(8) / 2;
+    let channel = |c: usize| {
+        let nibble = bytes[c / 2] >> (c % 2 * 4);
+        let scale = at + c / BLOCK * 2;
+        let scale = bf16::from_le_bytes([bytes[scale], bytes[scale + 1]]).to_f32();
+        f64::from(f32::from((nibble << 4) as i8 >> 4) * scale)
+    };
+    (0..dim).map(channel).collect()
+}
+
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+        })
+    }
+}
+
+impl FromStr for Storage {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found =
+            || Error::invalid("storage", format!("{text:?}"), "f32, f16, bf16, int8 or int4");
+        Self::ALL.into_iter().find(|storage| storage.to_string() == text).ok_or_else(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantised_rows_keep_their_error_budget_and_their_size() {
+        for dim in [1, 3, 8, 31, 32, 33, 64, 65, 100] {
+            let row: Vec<f64> = (0..dim).map(|i| ((i * 37 % 101) as f64 - 50.0) * 0.37).collect();
+            for (storage, block, levels) in
+                [(Storage::Int8, dim, 254.0), (Storage::Int4, BLOCK, 13.9)]
+            {
+                let bytes = storage.encode(&row);
+                assert_eq!(bytes.len() as u64, storage.bytes(storage.row_units(dim as u32).into()));
+                assert_eq!(bytes.len() % 4, 0);
+                let back = storage.decode(&bytes, dim);
+                for (chunk, found) in row.chunks(block).zip(back.chunks(block)) {
+                    let most = chunk.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+                    for (x, y) in chunk.iter().zip(found) {
+                        let budget = most / levels * (1.0 + 1e-5);
+                        assert!((x - y).abs() <= budget, "{storage} {dim}: {x} became {y}");
+                    }
+                }
+                // What came back stays as it is.
+                assert_eq!(storage.round(&back), back, "{storage} {dim}");
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_stay_zeros_and_what_is_not_finite_shows() {
+        for storage in [Storage::Int8, Storage::Int4] {
+            assert_eq!(storage.round(&[0.0; 5]), vec![0.0; 5]);
+            for x in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                assert!(storage.round(&[1.0, x, 0.0]).iter().all(|x| x.is_nan()), "{storage} {x}");
+            }
+            // The smallest and the largest magnitudes there are.
+            let tiny = storage.round(&[1e-45, -1e-45]);
+            assert!(tiny.iter().all(|x| x.abs() <= 2e-38), "{storage} {tiny:?}");
+            let huge = 3e38;
+            assert!((storage.round(&[huge])[0] / huge - 1.0).abs() < 0.08, "{storage}");
+        }
+    }
+}

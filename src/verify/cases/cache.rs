@@ -1,0 +1,80 @@
+//! Cases of a cache: few query rows against keys in pages and in every storage.
+
+use crate::feature::align::Align::BottomRight;
+use crate::problem::Attention;
+use crate::tensor::{DType, Layout, Storage};
+use crate::verify::cases::quick::call;
+use crate::verify::cases::{Case, padded};
+use crate::verify::data::{DataOptions, Lengths};
+
+/// Keys of a page.
+const PAGES: [u32; 5] = [1, 3, 16, 64, 256];
+
+/// Keys in pages, a few more of them than are used.
+fn in_pages(attention: Attention, page_size: u32) -> Attention {
+    let (batch, row) = (attention.shape.batch, attention.shape.seq_kv.div_ceil(page_size) + 1);
+    attention.paged(batch * row + 2, page_size, row)
+}
+
+fn poisoned(attention: Attention, lengths: Lengths) -> Case {
+    Case::new(attention, DataOptions { poison: true, lengths, ..DataOptions::default() })
+}
+
+/// Each page size with each storage once, each feature that looks at positions, layouts.
+pub(super) fn quick() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, page) in PAGES.into_iter().enumerate() {
+        for (j, storage) in Storage::ALL.into_iter().enumerate() {
+            let keys = [page - 1, page + 1, 2 * page + 3, 4 * page, 70][(i + j) % 5].max(1);
+            let seq_q = [1, 2, 4, 16][(i + j) % 4];
+            let call = call(3, [4, 2], [seq_q, keys], [40, 24]).kv_storage(storage).with_lse();
+            cases.push(poisoned(in_pages(call, page).causal(BottomRight), Lengths::Mixed));
+        }
+    }
+    for (i, storage) in Storage::ALL.into_iter().enumerate() {
+        let dtype = DType::ALL[i % 3];
+        let base = || call(2, [6, 2], [3, 150], [64, 64]).dtype(dtype).kv_storage(storage);
+        cases.push(poisoned(base().with_lse(), Lengths::Full));
+        cases.push(poisoned(base().layout(Layout::Bshd).kv_lengths().sinks(), Lengths::Mixed));
+        let call = in_pages(base(), 16).window(Some(20), None, BottomRight).softcap(5.0);
+        cases.push(poisoned(call, Lengths::Partial));
+        let call = in_pages(base(), 64).alibi(BottomRight).mask([1, 1, 3, 150]).q_lengths();
+        cases.push(poisoned(call.with_lse(), Lengths::Mixed));
+    }
+    // Channels that fill neither a word nor a block of 32.
+    for dim in [[1, 3], [33, 65], [100, 128], [31, 8]] {
+        for storage in [Storage::Int8, Storage::Int4, Storage::F16] {
+            cases.push(poisoned(call(1, [3, 1], [2, 70], dim).kv_storage(storage), Lengths::Full));
+        }
+    }
+    // Many rows read a cache too.
+    for storage in [Storage::F32, Storage::F16, Storage::Int8, Storage::Int4] {
+        let call = call(2, [4, 2], [67, 130], [64, 32]).kv_storage(storage).causal(BottomRight);
+        cases.push(poisoned(in_pages(call, 16).with_lse(), Lengths::Mixed));
+    }
+    cases
+}
+
+/// Page sizes, lengths and storages, crossed.
+pub(super) fn full() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for page in PAGES {
+        for (i, storage) in Storage::ALL.into_iter().enumerate() {
+            for (j, keys) in [1, page - 1, page, page + 1, 4097].into_iter().enumerate() {
+                let dtype = DType::ALL[(i + j) % 3];
+                let (batch, seq_q) = (if keys > 1000 { 2 } else { 3 }, [1, 5][(i + j) % 2]);
+                let call = call(batch, [4, 2], [seq_q, keys.max(1)], [64, 64]);
+                let call = call.dtype(dtype).kv_storage(storage).causal(BottomRight).with_lse();
+                let lengths = if keys == 0 { Lengths::Zero } else { Lengths::Full };
+                cases.push(poisoned(in_pages(call.clone(), page), lengths));
+                cases.push(poisoned(in_pages(call, page).sinks(), Lengths::Mixed));
+            }
+        }
+    }
+    // A key without gaps between rows and heads, and with gaps.
+    for storage in [Storage::F32, Storage::F16, Storage::Bf16] {
+        let call = call(2, [4, 2], [2, 90], [32, 32]).kv_storage(storage);
+        cases.push(poisoned(padded(call, 4), Lengths::Full));
+    }
+    cases
+}
