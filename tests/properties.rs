@@ -51,7 +51,7 @@ fn hold<S: Strategy>(cases: u32, values: &S, property: impl Fn(S::Value) -> Test
 
 #[test]
 fn any_descriptor_is_refused_by_name_or_planned() {
-    let paths = select(vec![Path::Auto, Path::Fused, Path::Staged]);
+    let paths = select(vec![Path::Auto, Path::Split, Path::Fused, Path::Staged]);
     let workspace = prop_oneof![Just(256_u64 << 20), 0_u64..100_000, Just(u64::MAX)];
     let values = (wild::attention(), wild::capabilities(), paths, workspace);
     let (valid, planned) = (Cell::new(0), Cell::new(0));
@@ -147,7 +147,7 @@ fn small_descriptors_run_on_every_path_and_agree() {
     let Some(engine) = common::gpu::engine("small_descriptors") else { return };
     let ran = Cell::new(0);
     hold(60, &small::small(), |small| {
-        for path in [Path::Fused, Path::Staged] {
+        for path in [Path::Split, Path::Fused, Path::Staged] {
             ran.set(ran.get() + u32::from(agrees(&engine, &small, path)?));
         }
         Ok(())
@@ -174,6 +174,8 @@ fn special_values_that_are_visible_reach_the_outputs() {
     let plain = Attention::new(shape).with_lse();
     let causal = plain.clone().causal(Align::TopLeft).sinks();
     let weights = plain.clone().with_weights(WeightsAt::Probabilities);
+    let few = Attention::new(Shape { seq_q: 9, ..shape }).with_lse();
+    let hidden = few.clone().causal(Align::BottomRight);
     for engine in [engine, plain_engine()] {
         for (attention, path) in [
             (&plain, Path::Fused),
@@ -181,6 +183,8 @@ fn special_values_that_are_visible_reach_the_outputs() {
             (&plain, Path::Staged),
             (&causal, Path::Staged),
             (&weights, Path::Staged),
+            (&few, Path::Split),
+            (&hidden, Path::Split),
         ] {
             let problem = attention.validate().expect("a valid call");
             for (value, where_to) in [f64::NAN, f64::INFINITY]
@@ -190,7 +194,7 @@ fn special_values_that_are_visible_reach_the_outputs() {
                 let mut data = CaseData::generate(&problem, 1, &DataOptions::default());
                 let row = 40 * 12;
                 if where_to.contains('q') {
-                    data.q[row + 3] = value;
+                    data.q[(attention.shape.seq_q as usize / 2) * 12 + 3] = value;
                 }
                 if where_to.contains('k') {
                     data.k[row + 3] = value;

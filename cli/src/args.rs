@@ -57,6 +57,7 @@ pub(crate) enum SuiteName {
     #[default]
     Quick,
     Long,
+    Decode,
     Standard,
 }
 
@@ -207,6 +208,7 @@ pub(crate) enum PathName {
     #[default]
     Auto,
     Fused,
+    Split,
     Staged,
     Reference,
 }
@@ -217,6 +219,7 @@ impl PathName {
         match self {
             Self::Auto => Some(Path::Auto),
             Self::Fused => Some(Path::Fused),
+            Self::Split => Some(Path::Split),
             Self::Staged => Some(Path::Staged),
             Self::Reference => None,
         }

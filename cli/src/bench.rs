@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use heedful::bench::{Measurement, Suite, Workload, measure, measure_matmul};
+use heedful::bench::{Measurement, Suite, Workload, measure_host, measure_matmul};
 use heedful::engine::Matmul;
 use heedful::problem::cost;
 use heedful::reference::attend;
 use heedful::verify::compare::Comparison;
-use heedful::verify::data::{CaseData, DataOptions};
+use heedful::verify::data::{CaseData, DataOptions, Lengths};
 use heedful::verify::golden::{Form, GoldenSuite, Loaded, Precision, Support};
 use heedful::verify::truth::Truth;
-use heedful::{Attention, Checks, DType, Engine, Path, Plan, Policy, Table, Tensors, wgpu};
+use heedful::{Attention, Checks, DType, Engine, Path, Policy, wgpu};
 use serde::Serialize;
 
 use crate::args::{BenchArgs, SuiteName};
@@ -69,6 +69,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Outcome {
     let suite = match args.suite {
         SuiteName::Quick => Suite::Quick,
         SuiteName::Long => Suite::Long,
+        SuiteName::Decode => Suite::Decode,
         SuiteName::Standard => Suite::Standard,
     };
     let mut workloads = suite.workloads();
@@ -104,11 +105,15 @@ fn policies(args: &BenchArgs) -> Vec<Policy> {
     let checks = if args.unchecked { vec![Checks::ON, off] } else { vec![Checks::ON] };
     let with =
         |path| checks.iter().map(move |&checks| Policy { path, checks, ..Policy::default() });
-    [Path::Fused, Path::Staged].into_iter().flat_map(with).collect()
+    [Path::Split, Path::Fused, Path::Staged].into_iter().flat_map(with).collect()
 }
 
 fn options(workload: &Workload) -> DataOptions {
-    DataOptions { density: workload.density, ..DataOptions::default() }
+    DataOptions {
+        density: workload.density,
+        lengths: if workload.ragged { Lengths::Mixed } else { Lengths::Full },
+        ..DataOptions::default()
+    }
 }
 
 fn on_gpu(args: &BenchArgs, engine: &Engine, workloads: &[Workload]) -> Outcome<Record> {
@@ -126,7 +131,7 @@ fn on_gpu(args: &BenchArgs, engine: &Engine, workloads: &[Workload]) -> Outcome<
             let judge = |o: &[f64]| checked.judge(o);
             let row =
                 row(engine, name, &workload.attention, &policy, &data, &judge, matmul.gflops)?;
-            rows.push(row);
+            rows.extend(row);
         }
     }
     bar.finish_and_clear();
@@ -162,7 +167,7 @@ fn real(engine: &Engine, matmul_gflops: f64) -> Outcome<Vec<Row>> {
             let judge = |o: &[f64]| recorded(&loaded, o);
             let name = format!("sentence-model {}", case.name);
             let policy = Policy { path, ..Policy::default() };
-            rows.push(row(
+            rows.extend(row(
                 engine,
                 &name,
                 &attention,
@@ -232,7 +237,7 @@ impl Checked {
     }
 }
 
-/// Checks, then times, one path on one workload.
+/// Checks, then times, one path on one workload; `None` where the path does not serve it.
 fn row(
     engine: &Engine,
     name: &str,
@@ -241,10 +246,13 @@ fn row(
     data: &CaseData,
     judge: &dyn Fn(&[f64]) -> Comparison,
     matmul_gflops: f64,
-) -> Outcome<Row> {
+) -> Outcome<Option<Row>> {
     let compiled = engine.compiled_kernels();
     let start = Instant::now();
-    let plan = engine.plan_with(attention, policy)?;
+    let plan = match engine.plan_with(attention, policy) {
+        Err(error) if error.is_unsupported() => return Ok(None),
+        plan => plan?,
+    };
     engine.prepare(&plan)?;
     let first_use = start.elapsed().as_secs_f64() * 1e3;
     let kernels: Vec<String> = plan.kernels().iter().map(ToString::to_string).collect();
@@ -266,32 +274,14 @@ fn row(
     };
     // A wrong result has no time.
     if row.error.is_none() {
-        let time = time(engine, &plan, data)?;
+        let time = measure_host(engine, &plan, &data.inputs(), BUDGET)?;
         let flops = cost::flops(plan.problem(), &data.operands()) as f64;
         let gflops = flops / time.median_ms / 1e6;
         row.gflops = Some(gflops);
         row.of_matmul = Some(gflops / matmul_gflops);
         row.time = Some(time);
     }
-    Ok(row)
-}
-
-fn time(engine: &Engine, plan: &Plan, data: &CaseData) -> Outcome<Measurement> {
-    let a = plan.problem().attention();
-    let buffer = |bytes: &[u8]| upload(engine, bytes);
-    let tensor = |values: &[f64]| buffer(&a.dtype.encode(values.iter().copied()));
-    let (q, k, v) = (tensor(&data.q), tensor(&data.k), tensor(&data.v));
-    let o = buffer(&vec![0; (a.shape.elements()[3] * a.dtype.bytes()) as usize]);
-    let mask: Vec<u8> = data.mask.iter().map(|keep| u8::from(*keep)).collect();
-    let mask = a.mask.map(|_| buffer(&mask));
-    let bias = a.bias.map(|_| buffer(&DType::F32.encode(data.bias.iter().copied())));
-    let mut tensors = Tensors::new(&q, &k, &v, &o);
-    tensors.mask = mask.as_ref().map(Into::into);
-    tensors.bias = bias.as_ref().map(Into::into);
-    tensors.kv_lengths = a.kv_lengths.then_some(Table::U32(&data.kv_lengths));
-    tensors.blocks = a.blocks.map(|_| Table::U32(&data.blocks));
-    let bound = engine.bind(plan, &tensors)?;
-    Ok(measure(engine, &bound, BUDGET)?)
+    Ok(Some(row))
 }
 
 fn upload(engine: &Engine, bytes: &[u8]) -> wgpu::Buffer {

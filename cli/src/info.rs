@@ -57,7 +57,7 @@ pub(crate) fn info(args: &InfoArgs) -> Outcome {
 }
 
 fn kernels(caps: &Capabilities) -> Vec<KernelInfo> {
-    let paths = [Path::Fused, Path::Staged];
+    let paths = [Path::Split, Path::Fused, Path::Staged];
     let dims = [64, 128, 512];
     let plans = paths.into_iter().flat_map(|path| dims.map(|dim| (path, dim)));
     plans

@@ -1,5 +1,6 @@
 //! `heedful verify`: case grids and recorded cases on one adapter or all, on every path.
 
+use heedful::plan::MAX_ROWS;
 use heedful::verify::cases::{Grid, grid};
 use heedful::verify::execute::{Execution, Placement};
 use heedful::verify::golden::{GoldenCase, GoldenSuite, Precision, Support};
@@ -62,7 +63,7 @@ struct Session<'a> {
     report: &'a mut Report,
 }
 
-const PATHS: [Path; 2] = [Path::Fused, Path::Staged];
+const PATHS: [Path; 3] = [Path::Split, Path::Fused, Path::Staged];
 
 impl Session<'_> {
     fn wanted(&self, name: &str) -> bool {
@@ -85,7 +86,8 @@ impl Session<'_> {
             let truth = Truth::measure(&problem, &data.inputs())?;
             // A third of the cases at odd offsets, so that both access widths are seen.
             let placement = if i % 3 == 0 { Placement::Odd } else { Placement::Aligned };
-            for path in PATHS {
+            let few = problem.attention().shape.seq_q <= MAX_ROWS;
+            for path in PATHS.into_iter().filter(|path| few || *path != Path::Split) {
                 let check = |x: &Execution| truth.check(&problem, &x.outputs);
                 let inputs = data.inputs();
                 let outcome = run(&self.engine, &case.attention, path, &inputs, placement, check)?;

@@ -16,26 +16,13 @@
 // in a block without a hidden pair, where there is a table) are seen by every row and need no test. A hidden
 // key's weight is 0 and its v is selected away, so NaN there cannot leak.
 
-// Ends a row: joins its sink, writes its lse, and returns what o is to be multiplied with; 0 in rows that see nothing and in
-// rows past the query length, whatever was summed there.
+// Ends a row: joins its sink, writes its lse, and returns what o is to be multiplied with.
 fn finish_row(rows: Rows, row: u32, seen: Normalizer) -> f32 {
-  let alive = row < rows.q_len;
-  var total = normalize_empty();
-  if (alive) {
-    total = normalize_merge(seen, normalize_start(rows.head));
-  }
+  let total = row_total(rows, row, seen);
   if (LSE) {
     lse_store(lse_index(rows, row), normalize_lse(total));
   }
-  let scale = normalize_scale(seen, total);
-  // Not `!=`, which is false for NaN in some translations: a NaN among the scores must show in o.
-  return select(scale, 0.0, !alive || seen.l == 0.0);
-}
-
-// A visible score that overflowed to -inf must not read as masked; only a bias of -inf masks.
-fn modify(product: f32, p: Position) -> f32 {
-  let capped = score_capped(score_scaled(product, p), p);
-  return score_drawn(score_biased(select(capped, LOWEST, is_masked(capped)), p), p);
+  return row_scale(rows, row, seen, total);
 }
 
 // `slice` is this invocation's place among those that fetch k and v together.

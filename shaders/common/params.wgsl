@@ -122,6 +122,9 @@ struct Params {
   aux_edge_keys: u32,
   aux_edge_bias: u32,
   edge_count: u32,
+  // Shares that keys are split into, and the keys of one, 0 for even ones.
+  split_n: u32,
+  split_size: u32,
   // The page table: entries per sequence, keys of a page, pages that exist.
   aux_pages: u32,
   page_row: u32,

@@ -7,8 +7,10 @@
 use std::time::{Duration, Instant};
 
 use crate::device::{Readback, create_buffer};
-use crate::engine::{Bound, Engine, Matmul};
+use crate::engine::{Bound, Engine, Matmul, Uploaded};
 use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::reference::Inputs;
 
 /// Where times come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,6 +37,20 @@ pub struct Measurement {
     pub runs: usize,
     /// Where the times come from.
     pub clock: Clock,
+}
+
+/// Times a call on host data, whose tensors stay on the device from run to run.
+///
+/// # Errors
+/// As [`Engine::run_host`].
+pub fn measure_host(
+    engine: &Engine,
+    plan: &Plan,
+    inputs: &Inputs<'_>,
+    budget: Duration,
+) -> Result<Measurement> {
+    let bound = Uploaded::new(engine, plan, inputs)?.bind(engine, plan, inputs)?;
+    measure(engine, &bound, budget)
 }
 
 /// Times a bound call: at least 3 runs, then until `budget` is spent, at most 1000.

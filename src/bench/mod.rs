@@ -3,5 +3,5 @@
 mod measure;
 mod workload;
 
-pub use measure::{Clock, Measurement, measure, measure_matmul};
+pub use measure::{Clock, Measurement, measure, measure_host, measure_matmul};
 pub use workload::{Suite, Workload};

@@ -99,6 +99,10 @@ impl<'a> Encoding<'a> {
                     self.draft(fused.kernel.kernel, &block, all_keys.clone(), [false; 2])?;
                 }
                 Schedule::Rows => {}
+                Schedule::Split(_) => {
+                    self.draft(Kernel::SplitForward, &block, all_keys.clone(), [false; 2])?;
+                    self.draft(Kernel::SplitMerge, &block, all_keys.clone(), [false; 2])?;
+                }
                 Schedule::Blocks(_) => self.draft_classify(&block)?,
                 Schedule::Staged(staged) => {
                     self.draft_staged(&size, &block, staged.normalize.kernel)?;
@@ -210,19 +214,25 @@ impl<'a> Encoding<'a> {
                 [(rows as u32).div_ceil(4), pairs, 1]
             }
             Kernel::Classify => self.classify_grid(block),
+            Kernel::SplitForward => self.split_grid(block),
+            Kernel::SplitMerge => [rows as u32, pairs, 1],
             _ => [s.dim_v.div_ceil(TILE), tiles(rows), pairs],
         };
         if grid.contains(&0) {
             return Ok(());
         }
+        let [head0, head_n] = match kernel {
+            Kernel::Classify => [block.heads.start, self.tables_of(block)[1]],
+            // Groups, not heads.
+            Kernel::SplitForward => {
+                [block.heads.start, block.heads.len() as u32].map(|n| n / s.group())
+            }
+            _ => [block.heads.start, block.heads.len() as u32],
+        };
         let mut params = Params {
             batch0: block.batch.start,
-            head0: block.heads.start,
-            head_n: if kernel == Kernel::Classify {
-                self.tables_of(block)[1]
-            } else {
-                block.heads.len() as u32
-            },
+            head0,
+            head_n,
             row0: block.rows.start,
             row_n: rows as u32,
             key0: keys.start,
@@ -268,6 +278,13 @@ impl<'a> Encoding<'a> {
         })
     }
 
+    fn split_grid(&self, block: &Block) -> [u32; 3] {
+        let Schedule::Split(split) = self.plan.schedule() else { return [0; 3] };
+        let problem = self.plan.problem();
+        let groups = block.heads.len() as u32 / problem.attention().shape.group();
+        [split.shares, block.batch.len() as u32 * groups * split.row_blocks(problem), 1]
+    }
+
     /// Scratch and tables: the same range for every block. The parameter block has none yet.
     fn fixed_range(&self, binding: Binding) -> Option<BoundRange> {
         if binding == Binding::Aux {
@@ -275,12 +292,12 @@ impl<'a> Encoding<'a> {
             let size = buffer.size();
             return Some(BoundRange { buffer, offset: 0, size });
         }
-        let Schedule::Staged(staged) = self.plan.schedule() else { return None };
-        let scratch = &staged.scratch;
-        let [start, size] = match binding {
-            Binding::Scores => scratch.scores,
-            Binding::InverseSums => scratch.inverse_sums,
-            Binding::Carry => scratch.carry,
+        let [start, size] = match (self.plan.schedule(), binding) {
+            (Schedule::Staged(staged), Binding::Scores) => staged.scratch.scores,
+            (Schedule::Staged(staged), Binding::InverseSums) => staged.scratch.inverse_sums,
+            (Schedule::Staged(staged), Binding::Carry) => staged.scratch.carry,
+            (Schedule::Split(split), Binding::Partials) => split.scratch[0],
+            (Schedule::Split(split), Binding::States) => split.scratch[1],
             _ => return None,
         };
         let offset = self.scratch_offset + start;

@@ -1,7 +1,7 @@
 //! Attention on host slices: uploads, runs, reads back.
 
 use crate::device::{self, Readback};
-use crate::engine::{Engine, HostTables, Tensors, stored};
+use crate::engine::{Bound, Engine, HostTables, Tensors, stored};
 use crate::error::Result;
 use crate::feature::Operands;
 use crate::plan::Plan;
@@ -53,60 +53,78 @@ impl Engine {
     }
 
     fn start_host(&self, plan: &Plan, inputs: &Inputs<'_>) -> Result<Pending> {
+        let uploaded = Uploaded::new(self, plan, inputs)?;
+        let bound = uploaded.bind(self, plan, inputs)?;
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        bound.encode(&mut encoder);
+        let mut read = |buffer: &wgpu::Buffer| {
+            Readback::record(&self.device, &mut encoder, buffer, 0, buffer.size())
+        };
+        let pending = Pending {
+            o: read(&uploaded.o)?,
+            lse: uploaded.lse.as_ref().map(&mut read).transpose()?,
+            weights: uploaded.weights.as_ref().map(&mut read).transpose()?,
+        };
+        device::scoped(&self.device, "submitting attention", 0, || {
+            self.queue.submit([encoder.finish()])
+        })?;
+        Ok(pending)
+    }
+}
+
+/// The tensors of a call in buffers of their own.
+pub(crate) struct Uploaded {
+    q: wgpu::Buffer,
+    k: wgpu::Buffer,
+    v: wgpu::Buffer,
+    o: wgpu::Buffer,
+    lse: Option<wgpu::Buffer>,
+    weights: Option<wgpu::Buffer>,
+    mask: Option<wgpu::Buffer>,
+    bias: Option<wgpu::Buffer>,
+}
+
+impl Uploaded {
+    pub(crate) fn new(engine: &Engine, plan: &Plan, inputs: &Inputs<'_>) -> Result<Self> {
         let problem = plan.problem();
         inputs.validate(problem)?;
         let a = problem.attention();
         let operands = problem.operands();
         let size =
             |operand: Operand| operands.iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n);
-        let input = |name: &str, bytes: &[u8]| {
-            device::upload(&self.device, name, bytes, wgpu::BufferUsages::STORAGE)
+        let input = |operand: Operand, bytes: &[u8]| {
+            device::upload(&engine.device, operand.name(), bytes, wgpu::BufferUsages::STORAGE)
         };
-        let tensor = |operand: Operand, values: &[f64]| {
-            input(operand.name(), &stored(problem, operand, values))
-        };
+        let rows = |operand, values: &[f64]| input(operand, &stored(problem, operand, values));
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-        let output =
-            |name: &str, bytes: u64| device::create_buffer(&self.device, name, bytes, usage);
-
-        let q = tensor(Operand::Q, inputs.q)?;
-        let k = tensor(Operand::K, inputs.k)?;
-        let v = tensor(Operand::V, inputs.v)?;
-        let o_bytes = (size(Operand::O) * a.dtype.bytes()).next_multiple_of(4);
-        let o = output("o", o_bytes)?;
-        let lse_bytes = 4 * size(Operand::Lse);
-        let lse = a.lse.then(|| output("lse", lse_bytes)).transpose()?;
-        let weights_bytes = 4 * size(Operand::Weights);
-        let weights = a.weights.map(|_| output("weights", weights_bytes)).transpose()?;
+        let output = |operand: Operand, element: u64| {
+            let bytes = (size(operand) * element).next_multiple_of(4);
+            device::create_buffer(&engine.device, operand.name(), bytes, usage)
+        };
         let given = &inputs.operands;
-        let mask_bytes: Vec<u8> = given.mask.iter().map(|&keep| keep.into()).collect();
-        let mask = a.mask.map(|_| input("mask", &mask_bytes)).transpose()?;
-        let bias_bytes = DType::F32.encode(given.bias.iter().copied());
-        let bias = a.bias.map(|_| input("bias", &bias_bytes)).transpose()?;
-        let tables = HostTables::new(problem, given);
+        let mask: Vec<u8> = given.mask.iter().map(|&keep| keep.into()).collect();
+        let bias = DType::F32.encode(given.bias.iter().copied());
+        Ok(Self {
+            q: rows(Operand::Q, inputs.q)?,
+            k: rows(Operand::K, inputs.k)?,
+            v: rows(Operand::V, inputs.v)?,
+            o: output(Operand::O, a.dtype.bytes())?,
+            lse: a.lse.then(|| output(Operand::Lse, 4)).transpose()?,
+            weights: a.weights.map(|_| output(Operand::Weights, 4)).transpose()?,
+            mask: a.mask.map(|_| input(Operand::Mask, &mask)).transpose()?,
+            bias: a.bias.map(|_| input(Operand::Bias, &bias)).transpose()?,
+        })
+    }
 
-        let mut tensors = Tensors::new(&q, &k, &v, &o);
-        tensors.lse = lse.as_ref().map(Into::into);
-        tensors.weights = weights.as_ref().map(Into::into);
-        tensors.mask = mask.as_ref().map(Into::into);
-        tensors.bias = bias.as_ref().map(Into::into);
+    pub(crate) fn bind(&self, engine: &Engine, plan: &Plan, inputs: &Inputs<'_>) -> Result<Bound> {
+        let tables = HostTables::new(plan.problem(), &inputs.operands);
+        let mut tensors = Tensors::new(&self.q, &self.k, &self.v, &self.o);
+        tensors.lse = self.lse.as_ref().map(Into::into);
+        tensors.weights = self.weights.as_ref().map(Into::into);
+        tensors.mask = self.mask.as_ref().map(Into::into);
+        tensors.bias = self.bias.as_ref().map(Into::into);
         tables.set(&mut tensors);
-
-        let bound = self.bind(plan, &tensors)?;
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        bound.encode(&mut encoder);
-        let mut read = |buffer: &wgpu::Buffer, bytes: u64| {
-            Readback::record(&self.device, &mut encoder, buffer, 0, bytes)
-        };
-        let pending = Pending {
-            o: read(&o, o_bytes)?,
-            lse: lse.as_ref().map(|lse| read(lse, lse_bytes)).transpose()?,
-            weights: weights.as_ref().map(|w| read(w, weights_bytes)).transpose()?,
-        };
-        device::scoped(&self.device, "submitting attention", 0, || {
-            self.queue.submit([encoder.finish()])
-        })?;
-        Ok(pending)
+        engine.bind(plan, &tensors)
     }
 }
 

@@ -19,6 +19,7 @@ pub use blocks::BlockBuilder;
 pub use bound::Bound;
 pub(crate) use bound::{Copied, Recorded};
 pub use engine::Engine;
+pub(crate) use host::Uploaded;
 pub(crate) use linear::{Linear, Rows, average};
 pub use matmul::Matmul;
 pub use rows::PreparedRows;

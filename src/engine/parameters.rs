@@ -5,7 +5,7 @@ use crate::feature::inner::{Activation, Inner};
 use crate::feature::mask::{Axis, Blocks, Neighborhood};
 use crate::feature::normalize::Normalizer;
 use crate::kernel::Params;
-use crate::plan::{BlockSize, Plan};
+use crate::plan::{BlockSize, Plan, Schedule};
 use crate::problem::Operand;
 
 /// The parameters that every dispatch of a plan shares.
@@ -50,7 +50,13 @@ pub(super) fn base_params(plan: &Plan, tables: &Params) -> Params {
         let causal = [a0, a1, a2].map(|a| u32::from(a.causal));
         places.near_causal = causal[0] | causal[1] << 1 | causal[2] << 2;
     }
+    let (split_n, split_size) = match plan.schedule() {
+        Schedule::Split(split) => (split.shares, split.share_keys),
+        _ => (1, 0),
+    };
     Params {
+        split_n,
+        split_size,
         heads_q: s.heads_q,
         group: s.group(),
         seq_q: s.seq_q,

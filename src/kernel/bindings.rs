@@ -30,6 +30,10 @@ pub enum Binding {
     InverseSums = 11,
     /// Scratch: partial sums of o when keys are split over dispatches.
     Carry = 12,
+    /// Scratch: sums of o over shares of the keys.
+    Partials = 13,
+    /// Scratch: the normaliser's state of each share.
+    States = 14,
 }
 
 /// How a kernel uses a resource.
@@ -67,6 +71,8 @@ impl Binding {
             Self::Scores => "scores",
             Self::InverseSums => "inverse_sums",
             Self::Carry => "carry",
+            Self::Partials => "partials",
+            Self::States => "states",
         }
     }
 

@@ -11,6 +11,7 @@ use super::glue::glue;
 use super::registers::registers;
 use super::schedule::Kernel;
 use super::spec::KernelSpec;
+use super::split::split;
 use crate::feature::inner::tanh;
 use crate::feature::score::softcap;
 
@@ -105,7 +106,16 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     }
     match spec.kernel {
         Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => {
-            commons.extend([common!("normalizer"), common!("fused_rows")]);
+            commons.extend([common!("normalizer"), common!("finish")]);
+            commons.extend([common!("modify"), common!("fused_rows")]);
+            commons.extend(spec.is_each().then_some(common!("normalize_each")));
+        }
+        Kernel::SplitForward => {
+            commons.extend([common!("normalizer"), common!("modify")]);
+            commons.extend(spec.is_each().then_some(common!("normalize_each")));
+        }
+        Kernel::SplitMerge => {
+            commons.extend([common!("normalizer"), common!("finish")]);
             commons.extend(spec.is_each().then_some(common!("normalize_each")));
         }
         Kernel::StagedScore | Kernel::StagedValue | Kernel::Project | Kernel::Matmul => {
@@ -133,6 +143,9 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     w.part("generated/glue", &glue(spec));
     if let Some(rows) = &spec.rows {
         w.part("generated/registers", &registers(rows, spec));
+    }
+    if let Some(tile) = &spec.split {
+        w.part("generated/split", &split(tile, spec));
     }
     w.part(&format!("kernel/{}.wgsl", spec.kernel.name()), spec.kernel.source());
     Composed { text: w.text, lines: w.lines }
@@ -173,7 +186,8 @@ fn variable_type(spec: &KernelSpec, binding: Binding) -> String {
             Width::Vec4 => element.load().word4,
             Width::Single => element.load().word1,
         },
-        (Binding::Scores | Binding::Carry, _) => "vec4<f32>",
+        (Binding::Scores | Binding::Carry | Binding::Partials, _) => "vec4<f32>",
+        (Binding::States, _) => "vec2<f32>",
         (Binding::Mask | Binding::Aux, _) => "u32",
         _ => "f32",
     };

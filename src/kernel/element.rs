@@ -82,6 +82,51 @@ pub struct RowTile {
     pub dim_v: u32,
 }
 
+/// How `split_forward` lays a group's rows and the keys over invocations, and the head dimensions it is unrolled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SplitTile {
+    /// Rows of a group that a workgroup takes: 1, 2 or 4.
+    pub rows: u32,
+    /// Invocations per workgroup, a power of two.
+    pub lanes: u32,
+    /// Keys between barriers, a multiple of `lanes`.
+    pub keys: u32,
+    /// Head dimension of q and k.
+    pub dim_qk: u32,
+    /// Head dimension of v and o.
+    pub dim_v: u32,
+}
+
+impl SplitTile {
+    /// Invocations side by side along o; the others take other keys.
+    pub fn dim_lanes(&self) -> u32 {
+        self.dim_v.div_ceil(4).next_power_of_two().min(self.lanes)
+    }
+
+    /// vec4s of o that an invocation sums per row.
+    pub fn slices(&self) -> u32 {
+        self.dim_v.div_ceil(4).div_ceil(self.dim_lanes())
+    }
+
+    /// The part of it that the scores' straight-line code depends on.
+    pub(super) fn registers(&self) -> RowTile {
+        let Self { rows, lanes, dim_qk, dim_v, .. } = *self;
+        RowTile { rows, lanes, fetch: 1, dim_qk, dim_v }
+    }
+
+    /// Bytes of workgroup memory: a vector of rows and two words per key, a vector of rows and a vec4 per invocation.
+    pub fn workgroup_bytes(&self) -> u32 {
+        (4 * self.rows + 8) * self.keys + (4 * self.rows + 16) * self.lanes
+    }
+}
+
+impl fmt::Display for SplitTile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{}l{}k{}d{}", self.rows, self.lanes, self.keys, self.dim_qk)?;
+        if self.dim_v != self.dim_qk { write!(f, "v{}", self.dim_v) } else { Ok(()) }
+    }
+}
+
 impl fmt::Display for RowTile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "r{}l{}f{}d{}", self.rows, self.lanes, self.fetch, self.dim_qk)?;

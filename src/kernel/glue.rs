@@ -51,7 +51,7 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
         data_glue(&mut out, spec);
         return out;
     }
-    if spec.kernel == Kernel::StagedScore || spec.kernel.is_fused() {
+    if spec.kernel.scores() {
         if spec.edges {
             let found = spec.kernel != Kernel::EdgeForward;
             let body = if found { "return edge_find(p);" } else { "return current_edge;" };
@@ -74,17 +74,19 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
         };
         function(&mut out, signature, tile);
     }
-    if spec.kernel == Kernel::StagedNormalize {
-        out += &row_types(4);
+    match spec.kernel {
+        Kernel::StagedNormalize => out += &row_types(4),
+        Kernel::SplitMerge => out += &row_types(1),
+        _ => {}
     }
-    if matches!(spec.kernel, Kernel::StagedNormalize | Kernel::StagedThreshold)
-        || spec.kernel.is_fused()
-    {
+    let stages = [Kernel::StagedNormalize, Kernel::StagedThreshold, Kernel::SplitForward];
+    if stages.contains(&spec.kernel) || spec.kernel.is_fused() {
         let body = if spec.factor { "return mask_local_factor(p);" } else { "return 1.0;" };
         function(&mut out, "weight_factor(p: Position) -> f32", body);
         let _ = writeln!(out, "const FACTOR: bool = {};", spec.factor);
     }
-    if spec.kernel == Kernel::StagedNormalize || spec.kernel.is_fused() {
+    let ends = [Kernel::StagedNormalize, Kernel::SplitMerge];
+    if ends.contains(&spec.kernel) || spec.kernel.is_fused() {
         let start = if spec.sink { "normalize_sink(head)" } else { "normalize_empty()" };
         function(&mut out, "normalize_start(head: u32) -> Normalizer", &format!("return {start};"));
     }
@@ -104,7 +106,7 @@ fn load_glue(out: &mut String, spec: &KernelSpec, binding: Binding, element: Ele
     let signature = format!("{name}_load4(i: u32, n: u32) -> vec4<f32>");
     if element.is_quantised() {
         // Behind the channels: one scale, or one per 32 channels, two to a word.
-        let dim = spec.rows.map_or(0, |x| if binding == Binding::V { x.dim_v } else { x.dim_qk });
+        let dim = spec.dims()[usize::from(binding == Binding::V)];
         let word = match element.storage {
             Storage::Int4 => format!("((at + {}u) >> 3u) + (block >> 1u)", dim.next_multiple_of(8)),
             _ => format!("(at + {}u) >> 2u", dim.next_multiple_of(4)),
@@ -248,6 +250,8 @@ fn score_glue(out: &mut String, spec: &KernelSpec) {
 
 fn keep_glue(out: &mut String, spec: &KernelSpec) {
     let mut terms = vec!["p.key < p.kv_len".to_owned(), "p.row < p.q_len".to_owned()];
+    let pages = spec.paged && spec.kernel == Kernel::SplitForward;
+    terms.extend(pages.then(|| "page_of(p.batch, p.key) < params.page_count".to_owned()));
     terms.extend(spec.masks.iter().map(|mask| format!("{}(p)", mask.function())));
     function(out, "keep(p: Position) -> bool", &format!("return {};", terms.join(" && ")));
 }

@@ -69,9 +69,10 @@ impl fmt::Display for KernelSpec {
         for flag in flags.into_iter().flatten() {
             write!(f, "/{flag}")?;
         }
-        match self.rows {
-            Some(rows) => write!(f, "/{rows}"),
-            None => Ok(()),
+        match (self.rows, self.split) {
+            (Some(rows), _) => write!(f, "/{rows}"),
+            (None, Some(split)) => write!(f, "/{split}"),
+            (None, None) => Ok(()),
         }
     }
 }

@@ -11,10 +11,11 @@ mod registers;
 mod resources;
 mod schedule;
 mod spec;
+mod split;
 
 pub use bindings::{Access, Binding, BindingKind};
 pub use compose::{Compiler, Composed, LineMap, compose, compose_for};
-pub use element::{Element, RowTile, Width};
+pub use element::{Element, RowTile, SplitTile, Width};
 pub use params::Params;
 pub use resources::Resources;
 pub use schedule::Kernel;

@@ -235,6 +235,10 @@ params! {
     aux_edge_bias: u32,
     /// Edges.
     edge_count: u32,
+    /// Shares that keys are split into.
+    split_n: u32,
+    /// Keys of a share, 0 for even ones.
+    split_size: u32,
     /// First word of the page table in `aux`.
     aux_pages: u32,
     /// Entries of the page table per sequence.

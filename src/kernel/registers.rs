@@ -46,7 +46,7 @@ fn rows(tile: &RowTile) -> std::ops::Range<u32> {
 }
 
 /// Component r of a per-row vector; a single row is a scalar.
-fn component(tile: &RowTile, name: &str, r: u32) -> String {
+pub(super) fn component(tile: &RowTile, name: &str, r: u32) -> String {
     if tile.rows == 1 { name.to_owned() } else { format!("{name}[{r}u]") }
 }
 
@@ -147,7 +147,7 @@ fn fetch(out: &mut String, tile: &RowTile, spec: &KernelSpec, binding: Binding, 
     let _ = writeln!(out, "  let x{d} = subgroupBroadcast(y{group}, {member}u);");
 }
 
-fn product(out: &mut String, tile: &RowTile, spec: &KernelSpec) {
+pub(super) fn product(out: &mut String, tile: &RowTile, spec: &KernelSpec) {
     *out += "fn registers_product(at: u32, slice: u32) -> RowVec {\n";
     for r in rows(tile) {
         let _ = writeln!(out, "  var s{r} = vec4<f32>(0.0);");

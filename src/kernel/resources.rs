@@ -33,11 +33,14 @@ impl Resources {
             Kernel::StagedThreshold => 2 * 64 * 4 + 4,
             // sh_some and sh_hidden; sh_found and sh_place
             Kernel::Classify | Kernel::StagedMonotonic => 8,
-            Kernel::Prepare | Kernel::Average => 0,
+            Kernel::SplitForward => spec.split.map_or(0, |tile| tile.workgroup_bytes()),
+            Kernel::Prepare | Kernel::Average | Kernel::SplitMerge => 0,
             // Rows live in registers.
             Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => 0,
         };
-        let invocations = spec.rows.map_or(64, |rows| rows.lanes);
+        let lanes = spec.rows.map(|x| x.lanes).or(spec.split.map(|x| x.lanes));
+        let merge = if spec.kernel == Kernel::SplitMerge { 32 } else { 64 };
+        let invocations = lanes.unwrap_or(merge);
         let storage = spec.bindings().iter().filter(|b| b.binding != Binding::Params).count();
         Self { invocations, workgroup_bytes, storage_buffers: storage as u32 }
     }

@@ -19,6 +19,10 @@ pub enum Kernel {
     EdgeForward,
     /// The same with k and v fetched by subgroups.
     FusedForwardSubgroup,
+    /// Few rows, keys split over workgroups.
+    SplitForward,
+    /// Joins the shares of `SplitForward`.
+    SplitMerge,
     /// Rotates, projects or normalises rows of q or k.
     Prepare,
     /// Builds a block table from masks given as data.
@@ -43,6 +47,8 @@ impl Kernel {
             Self::FusedForward => "fused_forward",
             Self::EdgeForward => "edge_forward",
             Self::FusedForwardSubgroup => "fused_forward_subgroup",
+            Self::SplitForward => "split_forward",
+            Self::SplitMerge => "split_merge",
             Self::Prepare => "prepare",
             Self::Classify => "classify",
             Self::Project => "project",
@@ -54,6 +60,11 @@ impl Kernel {
     /// Whether it is one of the fused kernels.
     pub fn is_fused(self) -> bool {
         matches!(self, Self::FusedForward | Self::FusedForwardSubgroup | Self::EdgeForward)
+    }
+
+    /// Whether it makes scores: with modifiers and masks for each pair.
+    pub fn scores(self) -> bool {
+        self.is_fused() || matches!(self, Self::StagedScore | Self::SplitForward)
     }
 
     pub(crate) fn source(self) -> &'static str {
@@ -68,6 +79,8 @@ impl Kernel {
             Self::FusedForwardSubgroup => {
                 include_str!("../../shaders/kernel/fused_forward_subgroup.wgsl")
             }
+            Self::SplitForward => include_str!("../../shaders/kernel/split_forward.wgsl"),
+            Self::SplitMerge => include_str!("../../shaders/kernel/split_merge.wgsl"),
             Self::Prepare => include_str!("../../shaders/kernel/prepare.wgsl"),
             Self::Classify => include_str!("../../shaders/kernel/classify.wgsl"),
             Self::Project => include_str!("../../shaders/kernel/project.wgsl"),

@@ -5,7 +5,7 @@
 //! pipeline label and test name.
 
 use super::bindings::{Access, Binding, BindingKind};
-use super::element::{Element, RowTile, Width};
+use super::element::{Element, RowTile, SplitTile, Width};
 use super::schedule::Kernel;
 use crate::feature::Slot;
 use crate::feature::align::Align;
@@ -103,6 +103,8 @@ pub struct KernelSpec {
     pub unchecked: bool,
     /// Shape of the fused row kernels.
     pub rows: Option<RowTile>,
+    /// Shape of the split kernel.
+    pub split: Option<SplitTile>,
 }
 
 impl KernelSpec {
@@ -132,6 +134,7 @@ impl KernelSpec {
             added: false,
             unchecked: false,
             rows: None,
+            split: None,
         }
     }
 
@@ -268,6 +271,44 @@ impl KernelSpec {
         }
     }
 
+    /// Shares of the keys of a few rows.
+    pub fn split_forward(problem: &Problem, elements: [Element; 3], tile: SplitTile) -> Self {
+        let a = problem.attention();
+        Self {
+            elements: [Binding::Q, Binding::K, Binding::V].into_iter().zip(elements).collect(),
+            inner: a.inner.slots(),
+            normalize: Some(a.normalizer.slot()),
+            scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
+            alibi: a.alibi.map(|alibi| alibi.align.slot()),
+            split: Some(tile),
+            ..Self::ranged(Kernel::SplitForward, problem)
+        }
+    }
+
+    /// Joins shares into o and lse.
+    pub fn split_merge(problem: &Problem, o: Element) -> Self {
+        let a = problem.attention();
+        let ranged = Self::ranged(Kernel::SplitMerge, problem);
+        Self {
+            elements: vec![(Binding::O, o)],
+            normalize: Some(a.normalizer.slot()),
+            sink: a.sinks,
+            lse: a.lse,
+            masks: Vec::new(),
+            diagonal: None,
+            factor: false,
+            paged: false,
+            table: false,
+            ..ranged
+        }
+    }
+
+    /// Head dimensions that a kernel is unrolled for, 0 where it is not.
+    pub(super) fn dims(&self) -> [u32; 2] {
+        let rows = self.rows.map(|x| [x.dim_qk, x.dim_v]);
+        rows.or(self.split.map(|x| [x.dim_qk, x.dim_v])).unwrap_or_default()
+    }
+
     /// Plain f32 matrix product.
     pub fn matmul(a: Element, b: Element, c: Element) -> Self {
         Self {
@@ -346,7 +387,9 @@ impl KernelSpec {
 
     /// Whether a visited key may be hidden from a row.
     pub(crate) fn is_masked(&self) -> bool {
-        !self.masks.is_empty() || self.edges || self.bias_may_mask()
+        // Pages that do not exist are stepped over where keys are taken one by one.
+        let pages = self.paged && self.kernel == Kernel::SplitForward;
+        !self.masks.is_empty() || self.edges || self.bias_may_mask() || pages
     }
 
     /// Whether the module needs native f16.
@@ -382,6 +425,10 @@ impl KernelSpec {
                 // cannot be bound both ways in one dispatch.
                 list.push((Binding::Scores, ReadWrite));
                 list.push((Binding::InverseSums, ReadWrite));
+            }
+            Kernel::SplitForward | Kernel::SplitMerge => {
+                list.push((Binding::Partials, ReadWrite));
+                list.push((Binding::States, ReadWrite));
             }
             Kernel::FusedForward
             | Kernel::FusedForwardSubgroup

@@ -9,6 +9,7 @@ mod plan;
 mod policy;
 mod prepare;
 mod schedule;
+mod split;
 pub mod tuning;
 
 pub use block::{Block, BlockSize};
@@ -19,3 +20,4 @@ pub(crate) use plan::operand_of;
 pub use policy::{Checks, Path, Policy, SelfTest};
 pub use prepare::Prepare;
 pub use schedule::{BlocksPlan, FusedPlan, Schedule, Scratch, StagedPlan};
+pub use split::{MAX_ROWS, SplitPlan};

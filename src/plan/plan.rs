@@ -8,7 +8,7 @@ use crate::kernel::{Binding, KernelSpec, Resources};
 use crate::plan::schedule::check_resources;
 use crate::plan::{
     BlockSize, BlocksPlan, Capabilities, Classify, FusedPlan, Path, Policy, Prepare, Schedule,
-    Scratch, StagedPlan,
+    Scratch, SplitPlan, StagedPlan,
 };
 use crate::problem::{Attention, Operand, Problem};
 
@@ -131,6 +131,7 @@ impl Plan {
         match self.schedule {
             // Block tables and prepared rows are there for the fused path.
             Schedule::Fused(_) | Schedule::Blocks(_) | Schedule::Rows => Path::Fused,
+            Schedule::Split(_) => Path::Split,
             Schedule::Staged(_) => Path::Staged,
         }
     }
@@ -144,6 +145,7 @@ impl Plan {
     pub fn block(&self) -> BlockSize {
         match &self.schedule {
             Schedule::Fused(fused) => fused.block,
+            Schedule::Split(split) => split.block,
             Schedule::Blocks(plan) => plan.block,
             Schedule::Rows => BlockSize { batch: 1, heads: 1, rows: 1, keys: 1 },
             Schedule::Staged(staged) => staged.block,
@@ -154,6 +156,7 @@ impl Plan {
     pub fn workspace_bytes(&self) -> u64 {
         match &self.schedule {
             Schedule::Fused(_) | Schedule::Blocks(_) | Schedule::Rows => 0,
+            Schedule::Split(split) => split.scratch_bytes(),
             Schedule::Staged(staged) => staged.scratch.bytes,
         }
     }
@@ -212,6 +215,7 @@ impl Plan {
                     }
                 }
             }
+            Schedule::Split(split) => **split = split.shrunk(&problem, block, caps),
             Schedule::Blocks(plan) => plan.block = block,
             Schedule::Rows => {}
             Schedule::Staged(staged) => {
@@ -230,16 +234,18 @@ impl Plan {
 /// What the planner tries, fastest first.
 #[derive(Debug, Clone, Copy)]
 enum Candidate {
+    Split,
     FusedSubgroup,
     Fused,
     Staged,
 }
 
 impl Candidate {
-    const ALL: [Self; 3] = [Self::FusedSubgroup, Self::Fused, Self::Staged];
+    const ALL: [Self; 4] = [Self::Split, Self::FusedSubgroup, Self::Fused, Self::Staged];
 
     fn path(self) -> Path {
         match self {
+            Self::Split => Path::Split,
             Self::FusedSubgroup | Self::Fused => Path::Fused,
             Self::Staged => Path::Staged,
         }
@@ -256,6 +262,7 @@ impl Candidate {
             Ok(Schedule::Fused(Box::new(plan)))
         };
         match self {
+            Self::Split => Ok(Schedule::Split(Box::new(SplitPlan::new(problem, caps, policy)?))),
             Self::FusedSubgroup => fused(true),
             Self::Fused => fused(false),
             Self::Staged => Ok(Schedule::Staged(Box::new(StagedPlan::new(problem, caps, policy)?))),
@@ -291,6 +298,13 @@ impl fmt::Display for Plan {
         )?;
         if !self.prepare.is_empty() {
             writeln!(f, "  copies  {} B of q and k in f32", self.prepared_bytes())?;
+        }
+        if let Schedule::Split(split) = &self.schedule {
+            let size = match split.share_keys {
+                0 => "as even as whole tiles are".into(),
+                n => format!("of {n} keys"),
+            };
+            writeln!(f, "  shares  {} of the keys, {size}", split.shares)?;
         }
         write!(f, "  scratch {} B", self.workspace_bytes())
     }

@@ -10,6 +10,8 @@ pub enum Path {
     Auto,
     /// One pass with an online softmax; scores are never written to memory.
     Fused,
+    /// Keys shared out over workgroups, partial results merged: for few query rows.
+    Split,
     /// Scores are materialised in scratch: QKᵀ, row softmax, weighted sum.
     Staged,
 }
@@ -19,6 +21,7 @@ impl fmt::Display for Path {
         f.pad(match self {
             Self::Auto => "auto",
             Self::Fused => "fused",
+            Self::Split => "split",
             Self::Staged => "staged",
         })
     }
@@ -75,6 +78,10 @@ pub struct Policy {
     pub self_test: SelfTest,
     /// Whether kernels are compiled with run-time checks.
     pub checks: Checks,
+    /// Whether keys are split into shares of a fixed size, so that a row has the same bits whatever the batch it
+    /// is in, its neighbours and the length of the longest sequence are. Otherwise shares are as many as keep the
+    /// device busy. All other paths are so anyway.
+    pub batch_invariant: bool,
     /// Most scratch memory a plan may use, bytes. Less scratch means more, smaller dispatches.
     pub max_workspace_bytes: u64,
 }
@@ -86,6 +93,7 @@ impl Default for Policy {
             path: Path::Auto,
             self_test: SelfTest::OnFirstUse,
             checks: Checks::ON,
+            batch_invariant: false,
             max_workspace_bytes: 256 << 20,
         }
     }

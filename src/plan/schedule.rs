@@ -3,7 +3,7 @@
 use crate::error::{Rejection, Result};
 use crate::feature::normalize::Normalizer;
 use crate::kernel::{BlockTable, Element, KernelSpec, Resources, RowTile, Width};
-use crate::plan::{BlockSize, Capabilities, Checks, Classify, Path, Policy, tuning};
+use crate::plan::{BlockSize, Capabilities, Checks, Classify, Path, Policy, SplitPlan, tuning};
 use crate::problem::{Operand, Problem};
 use crate::tensor::{Storage, Strides};
 
@@ -14,6 +14,8 @@ pub enum Schedule {
     Fused(Box<FusedPlan>),
     /// Three kernels with scratch between them.
     Staged(Box<StagedPlan>),
+    /// Two kernels, with partial results between them.
+    Split(Box<SplitPlan>),
     /// No attention, only the block table for it.
     Blocks(Box<BlocksPlan>),
     /// No attention, only q and k as they would meet.
@@ -76,7 +78,7 @@ impl Schedule {
         match self {
             Self::Fused(fused) => fused.classify.as_ref(),
             Self::Blocks(plan) => Some(&plan.classify),
-            Self::Staged(_) | Self::Rows => None,
+            Self::Staged(_) | Self::Split(_) | Self::Rows => None,
         }
     }
 
@@ -88,6 +90,7 @@ impl Schedule {
                 classify.chain([&mut fused.kernel]).collect()
             }
             Self::Staged(x) => vec![&mut x.score, &mut x.normalize, &mut x.value],
+            Self::Split(x) => vec![&mut x.forward, &mut x.merge],
             Self::Blocks(plan) => vec![&mut plan.classify.kernel],
             Self::Rows => Vec::new(),
         };
@@ -103,6 +106,7 @@ impl Schedule {
                 fused.classify.iter().map(|x| &x.kernel).chain([&fused.kernel]).collect()
             }
             Self::Staged(staged) => vec![&staged.score, &staged.normalize, &staged.value],
+            Self::Split(x) => vec![&x.forward, &x.merge],
             Self::Blocks(plan) => vec![&plan.classify.kernel],
             Self::Rows => Vec::new(),
         }
@@ -223,7 +227,7 @@ impl Scratch {
 
 /// How an operand is read or written: four elements at a time when its sizes and strides allow it
 /// (a view's byte offset is seen only when tensors are bound).
-fn element_of(problem: &Problem, operand: Operand, caps: &Capabilities) -> Element {
+pub(super) fn element_of(problem: &Problem, operand: Operand, caps: &Capabilities) -> Element {
     let a = problem.attention();
     let s = a.shape;
     let storage = problem.read_storage(operand);

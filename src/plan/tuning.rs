@@ -3,7 +3,7 @@
 //! The first row whose class and dimension fit wins; the last rows serve any device. `rows` trades
 //! loads (each element of k and v feeds `rows` products) against registers (2 · rows · dim f32).
 
-use crate::kernel::RowTile;
+use crate::kernel::{RowTile, SplitTile};
 use crate::plan::Capabilities;
 use crate::tensor::Shape;
 
@@ -83,6 +83,45 @@ pub fn row_tile(caps: &Capabilities, shape: &Shape, subgroup: bool) -> Option<Ro
         dim_qk: shape.dim_qk,
         dim_v: shape.dim_v,
     })
+}
+
+/// Why splitting the keys does not pay, where it does not: the fused kernel reads k and v once per head, the
+/// split one once per tile of a group's rows. f32, 1xHx1x8192x64 with one head, GB/s of k and v on Mesa 22.3 / 26.2:
+/// fused 3.9 / 4.9, split 7.4 / 13; 1x32/8x1x8192x128: 1.5 / 1.7 and 4.4 / 4.6. With 4 and 16 rows of 8 heads and no
+/// groups split takes 1.6 and 4 times as long.
+pub fn split_is_slower(caps: &Capabilities, shape: &Shape, tile: &SplitTile) -> Option<String> {
+    let software = caps.device_type == "cpu";
+    let blocks = (shape.group() * shape.seq_q).div_ceil(tile.rows);
+    let fewest = if shape.group() > 1 { 128 } else { 2048 };
+    let heads = u64::from(shape.batch) * u64::from(shape.heads_q);
+    let idle = heads < if software { 4 } else { 256 };
+    if shape.seq_kv < 128 || (!idle && shape.seq_kv < fewest) {
+        return Some(format!(
+            "{} keys, below {fewest} one workgroup per head is faster",
+            shape.seq_kv
+        ));
+    }
+    let reads_less = blocks < shape.group() || shape.seq_q == 1;
+    let pays = reads_less || (idle && shape.seq_q <= 4);
+    (!pays)
+        .then(|| format!("k and v would be read {blocks} times, by heads {} times", shape.group()))
+}
+
+/// Workgroups that keep a device busy: a few for each of a CPU's cores, thousands of small ones for hardware.
+pub fn split_workgroups(caps: &Capabilities) -> u64 {
+    if caps.device_type == "cpu" { 8 } else { 1024 }
+}
+
+/// The tile of the split kernel.
+pub fn split_tile(caps: &Capabilities, shape: &Shape) -> SplitTile {
+    let software = caps.device_type == "cpu";
+    let packed = (shape.group() * shape.seq_q).max(1).next_power_of_two();
+    let dim = shape.dim_qk.max(shape.dim_v);
+    // q of every row is in each invocation's registers.
+    let most = if software { if dim <= 256 { 4 } else { 2 } } else { (256 / dim).clamp(1, 4) };
+    let (lanes, keys) = if software { (8, 64) } else { (64, 64) };
+    let rows = packed.min(1 << most.ilog2());
+    SplitTile { rows, lanes, keys, dim_qk: shape.dim_qk, dim_v: shape.dim_v }
 }
 
 /// The largest power of two that every subgroup of the device holds, up to [`MAX_FETCH`].

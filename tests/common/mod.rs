@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
 use heedful::{
-    Align, Attention, Blocks, Capabilities, DType, Edges, Normalizer, Path, Plan, Policy, Relative,
-    Rotary, Scalar, Shape, WeightsAt,
+    Align, Attention, Blocks, Broadcast, Capabilities, DType, Edges, Inner, Layout, Normalizer,
+    Path, Plan, Policy, Relative, Rotary, Scalar, Shape, Storage, WeightsAt,
 };
 use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -138,6 +138,10 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
                 add(&packed.packed(100, 150), &wide, Path::Fused);
             }
         }
+        if !a.normalizer.needs_row() && !a.normalizer.takes_one() {
+            let caps = Capabilities { max_binding_bytes: 1 << 27, ..caps.clone() };
+            add(&few_rows(&a, i), &caps, Path::Split);
+        }
         let unwritten = Attention { weights: None, ..a };
         let classes = ["cpu", "discretegpu"];
         let fused = Capabilities {
@@ -187,4 +191,27 @@ pub fn check(spec: &KernelSpec) -> Checked {
         .validate(&module)
         .unwrap_or_else(|error| panic!("{spec}: {}", error.emit_to_string(&composed.text)));
     Checked { composed, module, info }
+}
+
+/// Few rows against a cache, with the features of `a` that the split path serves.
+fn few_rows(a: &Attention, i: usize) -> Attention {
+    let keys = [1, 1, 1, a.shape.seq_kv];
+    let few = Attention {
+        shape: Shape { seq_q: 5, ..a.shape },
+        weights: None,
+        mask: a.mask.map(|_| Broadcast(keys)),
+        bias: a.bias.map(|_| Broadcast(keys)),
+        inner: Inner::Product,
+        rotary: None,
+        cosine: None,
+        general: None,
+        neighborhood: None,
+        edges: None,
+        blocks: None,
+        kv_storage: Some(Storage::ALL[i % 5]),
+        layout_k: Layout::Bhsd,
+        layout_v: Layout::Bhsd,
+        ..a.clone()
+    };
+    if i % 3 == 0 { few.paged(9, 16, a.shape.seq_kv.div_ceil(16)) } else { few }
 }

@@ -30,7 +30,7 @@ impl Loaded {
                 })
             }
             Form::Layer(case) => self.run_layer(engine, case, path),
-            Form::Rotation if path == Path::Staged => {
+            Form::Rotation if path != Path::Fused => {
                 Ok(Outcome::Unsupported("a rotation is one dispatch; it ran as fused".into()))
             }
             Form::Rotation => self.run_rotation(engine),
@@ -56,7 +56,7 @@ impl Loaded {
 
     fn served(&self, attention: &Attention, path: Path) -> Attention {
         match path {
-            Path::Fused => Attention { weights: None, ..attention.clone() },
+            Path::Fused | Path::Split => Attention { weights: None, ..attention.clone() },
             _ => attention.clone(),
         }
     }

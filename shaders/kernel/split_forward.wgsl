@@ -1,0 +1,126 @@
+// Few query rows against many keys: each workgroup takes a share of the keys of one key/value head and every query head that
+// reads it, so that k and v are read once per group; `split_merge` joins the shares.
+//
+//   q [batch, heads_q, seq_q, dim_qk], k, v [batch, heads_kv, seq_kv, ...] in any storage, contiguous or in pages
+//   -> states [batch, heads_q, seq_q, split_n] (m, l), partials [batch, heads_q, seq_q, split_n, dim_v / 4]
+//
+// Workgroup (x, y) = (split, ((batch, key head) pair, ROWS of the group's rows)). The group's rows are numbered
+// query row * group + head. A tile of KEYS keys goes through three steps with a barrier after each: scores, an invocation
+// to a key, with q in registers; weights, relative to the tile's peak; sums, an invocation to DIM_LANES-th vec4s of o, with
+// LANES / DIM_LANES keys side by side. Each element of k and v is loaded once and feeds ROWS products: bound by loads
+// where a group is small. 2 * (dim_qk + dim_v) FLOP per row and key.
+//
+// Tiles start at multiples of KEYS and lanes at multiples of LANES whatever the share, and a hidden key changes nothing:
+// with shares of a fixed size a row's bits do not depend on its neighbours, the batch or the number of splits.
+
+var<workgroup> sh_weights: array<RowVec, KEYS>;
+// Bit r: the key is hidden from row r.
+var<workgroup> sh_hidden: array<u32, KEYS>;
+// What is added to the address of the key's v so that it lies in its page.
+var<workgroup> sh_places: array<u32, KEYS>;
+var<workgroup> sh_rows: array<RowVec, LANES>;
+var<workgroup> sh_sums: array<vec4<f32>, LANES>;
+
+// The keys [x, y) of a share: of a fixed size counted from key 0, or an even part of the visible ones in whole tiles.
+fn share_of(visible: vec2<u32>, split: u32) -> vec2<u32> {
+  let first = visible.x / KEYS * KEYS;
+  if (params.split_size > 0u) {
+    let start = split * params.split_size;
+    return vec2<u32>(max(start, first), min(start + params.split_size, visible.y));
+  }
+  let tiles = (visible.y - first + KEYS - 1u) / KEYS;
+  let size = (tiles + params.split_n - 1u) / params.split_n * KEYS;
+  let start = first + split * size;
+  return vec2<u32>(start, min(start + size, visible.y));
+}
+
+@compute @workgroup_size(LANES, 1, 1)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let total = params.group * params.row_n;
+  let blocks = (total + ROWS - 1u) / ROWS;
+  let pair = workgroup.y / blocks;
+  let batch = params.batch0 + pair / params.head_n;
+  let head_kv = params.head0 + pair % params.head_n;
+  let first = workgroup.y % blocks * ROWS;
+  let last = min(first + ROWS, total) - 1u;
+  let rows = rows_of(batch, head_kv * params.group, params.row0 + first / params.group,
+    params.row0 + last / params.group);
+  let row_end = stored_end(rows, params.row0 + params.row_n);
+  let visible = key_range(rows);
+  let share = share_of(visible, workgroup.x);
+  let k_at = params.k_base + k_origin(batch) + head_kv * params.k_stride_head;
+  let v_at = params.v_base + v_origin(batch) + head_kv * params.v_stride_head;
+  split_begin(rows, first, last, row_end);
+
+  var m = RowVec(normalize_empty().m);
+  // This invocation's part of the sum.
+  var l = RowVec(0.0);
+  for (var key0 = share.x; key0 < share.y; key0 += KEYS) {
+    var peaks = m;
+    for (var i = lane; i < KEYS; i += LANES) {
+      let inside = key0 + i >= visible.x && key0 + i < share.y;
+      let key = select(visible.x, key0 + i, inside);
+      let origin = span_offset(rows, key);
+      let product = split_product(k_at + origin.x + key * params.k_stride_row);
+      let s = split_modify(product, rows, key);
+      let hidden = RowMask(!inside) | split_hidden(s, rows, key);
+      peaks = select(normalize_peak(peaks, s), peaks, hidden);
+      sh_weights[i] = s;
+      if (MASKED) { sh_hidden[i] = split_bits(hidden); }
+      if (PAGED) { sh_places[i] = origin.y; }
+    }
+    sh_rows[lane] = peaks;
+    workgroupBarrier();
+    var peak = m;
+    for (var i = 0u; i < LANES; i += 1u) { peak = normalize_peak(peak, sh_rows[i]); }
+    let old = normalize_rescale(m, peak);
+    let n = min(KEYS, share.y - key0);
+    l *= old;
+    for (var i = lane; i < KEYS; i += LANES) {
+      // Where nothing is masked, only keys past the end are hidden.
+      var hidden = RowMask(i >= n);
+      if (MASKED) { hidden = split_mask(sh_hidden[i]); }
+      let p = select(normalize_weight(sh_weights[i], m, peak), RowVec(0.0), hidden);
+      l += select(normalize_share(p), RowVec(0.0), hidden);
+      var weight = p;
+      if (FACTOR) { weight *= split_factor(rows, key0 + i); }
+      sh_weights[i] = weight;
+    }
+    m = peak;
+    workgroupBarrier();
+    split_rescale(old);
+    for (var i = lane / DIM_LANES; i < n; i += LANES / DIM_LANES) {
+      var at = v_at + (key0 + i) * params.v_stride_row;
+      if (PAGED) { at += sh_places[i]; }
+      if (MASKED) {
+        let hidden = sh_hidden[i];
+        if (hidden == HIDDEN_FROM_ALL) { continue; }
+        split_accumulate(at, sh_weights[i], split_mask(hidden), lane % DIM_LANES);
+      } else {
+        split_accumulate(at, sh_weights[i], RowMask(false), lane % DIM_LANES);
+      }
+    }
+    workgroupBarrier();
+  }
+  sh_rows[lane] = l;
+  workgroupBarrier();
+  var sum = RowVec(0.0);
+  for (var i = 0u; i < LANES; i += 1u) { sum += sh_rows[i]; }
+  split_end(rows, first, last, workgroup.x, lane, m, sum);
+}
+
+// Where a row's share of the partial results is.
+fn partial_index(batch: u32, head: u32, row: u32, split: u32) -> u32 {
+  return ((batch * params.heads_q + head) * params.seq_q + row) * params.split_n + split;
+}
+
+// The sum of an invocation's neighbours that have the same vec4s of o, in the order of their keys.
+fn sum_of_parts(mine: vec4<f32>, lane: u32) -> vec4<f32> {
+  if (DIM_LANES == LANES) { return mine; }
+  sh_sums[lane] = mine;
+  workgroupBarrier();
+  var sum = vec4<f32>(0.0);
+  for (var i = lane % DIM_LANES; i < LANES; i += DIM_LANES) { sum += sh_sums[i]; }
+  workgroupBarrier();
+  return sum;
+}
