@@ -8,7 +8,7 @@ use std::fmt;
 /// Why a call could not be served.
 ///
 /// The kind is private so that it can grow; ask with [`is_invalid`](Error::is_invalid),
-/// [`is_unsupported`](Error::is_unsupported), [`is_out_of_memory`](Error::is_out_of_memory),
+/// [`is_unsupported`](Error::is_unsupported), [`is_full`](Error::is_full), [`is_out_of_memory`](Error::is_out_of_memory),
 /// [`is_device_lost`](Error::is_device_lost) and [`is_internal`](Error::is_internal).
 ///
 /// ```
@@ -27,6 +27,8 @@ enum Kind {
     Invalid { argument: String, found: String, wanted: String },
     #[error("{what} is not supported here{}", RejectionList(.rejections))]
     Unsupported { what: String, rejections: Vec<Rejection> },
+    #[error("{what} does not suffice: found {found}, want {wanted}")]
+    Full { what: String, found: String, wanted: String },
     #[error("out of device memory while {during} ({bytes} B asked for)")]
     OutOfMemory { during: String, bytes: u64 },
     #[error("the device was lost while {during}: {reason}")]
@@ -75,6 +77,19 @@ impl Error {
         Self(Box::new(Kind::Unsupported { what: what.into(), rejections }))
     }
 
+    /// A store of fixed size has no room: name it, say what was asked of it and what it has.
+    pub fn full(
+        what: impl Into<String>,
+        found: impl fmt::Display,
+        wanted: impl fmt::Display,
+    ) -> Self {
+        Self(Box::new(Kind::Full {
+            what: what.into(),
+            found: found.to_string(),
+            wanted: wanted.to_string(),
+        }))
+    }
+
     /// The device refused `bytes` of memory.
     pub fn out_of_memory(during: impl Into<String>, bytes: u64) -> Self {
         Self(Box::new(Kind::OutOfMemory { during: during.into(), bytes }))
@@ -98,6 +113,11 @@ impl Error {
     /// The request is meaningful but nothing here can serve it; see [`rejections`](Self::rejections).
     pub fn is_unsupported(&self) -> bool {
         matches!(*self.0, Kind::Unsupported { .. })
+    }
+
+    /// A cache has no room for what was to be appended; nothing was changed.
+    pub fn is_full(&self) -> bool {
+        matches!(*self.0, Kind::Full { .. })
     }
 
     /// The device has not enough memory left.

@@ -68,6 +68,7 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+pub mod cache;
 pub mod device;
 pub mod engine;
 pub mod error;
@@ -81,7 +82,9 @@ pub mod tensor;
 #[cfg(feature = "verify")]
 pub mod verify;
 
-pub use engine::{BlockBuilder, Bound, BufferView, Engine, PreparedRows, Table, Tensors};
+pub use engine::{
+    BlockBuilder, Bound, BufferView, Engine, Merge, MergeStates, PreparedRows, Table, Tensors,
+};
 pub use error::{Error, Rejection, Result};
 pub use feature::Position;
 pub use feature::align::Align;

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["plan"],
     &["device"],
     &["engine"],
-    &["layer"],
+    &["cache", "layer"],
     &["verify", "bench"],
 ];
 

@@ -6,10 +6,11 @@ mod common;
 
 use heedful::device::Readback;
 use heedful::plan::Schedule;
-use heedful::reference::Outputs;
+use heedful::reference::{Outputs, attend, merge_states};
 use heedful::verify::data::{CaseData, DataOptions, Lengths};
 use heedful::{
-    Align, Attention, DType, Engine, Path, Plan, Policy, Shape, Storage, Table, Tensors, wgpu,
+    Align, Attention, DType, Engine, MergeStates, Path, Plan, Policy, Shape, Storage, Table,
+    Tensors, wgpu,
 };
 
 fn shape(batch: u32, seq_q: u32, seq_kv: u32) -> Shape {
@@ -191,5 +192,70 @@ fn lengths_and_pages_that_do_not_exist_read_as_masked_on_the_gpu() {
         for (operand, comparison) in truth.check(&problem, &found) {
             assert!(comparison.pass, "{path} {operand}: {}", comparison.message());
         }
+    }
+}
+
+/// Partial results of one call over parts of its keys, joined: the call's, a part that saw nothing included.
+#[test]
+fn merged_states_are_those_of_all_keys() {
+    let Some(engine) = common::gpu::engine("merged_states") else { return };
+    for (dtype, dim) in [(DType::F32, 24), (DType::F16, 7), (DType::Bf16, 32)] {
+        let shape = Shape { dim_v: dim, ..shape(2, 3, 90) };
+        let whole = Attention::new(shape).dtype(dtype).with_lse();
+        let data = CaseData::generate(&whole.validate().unwrap(), 9, &DataOptions::default());
+        // Keys 0..40, 40..40 and 40..90, by masks.
+        let (mut parts_o, mut parts_lse) = (Vec::new(), Vec::new());
+        for keys in [0..40, 40..40, 40..90] {
+            let call = whole.clone().mask([1, 1, 1, 90]);
+            let mask = (0..90).map(|key| keys.contains(&key)).collect();
+            let outputs =
+                run(&engine, &call, &CaseData { mask, ..data.clone() }, &Policy::default());
+            parts_o.extend(outputs.o);
+            parts_lse.extend(outputs.lse);
+        }
+        let merge = MergeStates { parts: 3, rows: shape.rows() as u32, dim_v: dim, dtype };
+        let [o_in, o] = [parts_o.len(), parts_o.len() / 3]
+            .map(|n| upload(&engine, &dtype.encode(parts_o[..n].iter().copied())));
+        let [lse_in, lse] = [parts_lse.len(), parts_lse.len() / 3]
+            .map(|n| upload(&engine, &DType::F32.encode(parts_lse[..n].iter().copied())));
+        let bound = engine
+            .bind_merge(&merge, [(&o_in).into(), (&lse_in).into()], [(&o).into(), (&lse).into()])
+            .unwrap();
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        bound.encode(&mut encoder);
+        let read = |buffer: &wgpu::Buffer, encoder: &mut wgpu::CommandEncoder| {
+            Readback::record(engine.device(), encoder, buffer, 0, buffer.size()).unwrap()
+        };
+        let [o, lse] = [&o, &lse].map(|buffer| read(buffer, &mut encoder));
+        engine.queue().submit([encoder.finish()]);
+        let found = [
+            dtype.decode(&o.read_blocking().unwrap()),
+            DType::F32.decode(&lse.read_blocking().unwrap()),
+        ];
+        let (wanted_o, wanted_lse) = merge_states(&parts_o, &parts_lse, 3, dim as usize);
+        let truth = attend(&whole.validate().unwrap(), &data.inputs()).unwrap();
+        let unit = match dtype {
+            DType::F32 => 2e-6,
+            DType::F16 => 2e-3,
+            DType::Bf16 => 2e-2,
+        };
+        for (found, wanted, truth) in
+            [(&found[0], &wanted_o, &truth.o), (&found[1], &wanted_lse, &truth.lse)]
+        {
+            for ((x, y), z) in found.iter().zip(wanted).zip(truth) {
+                assert!(
+                    (x - y).abs() <= unit && (x - z).abs() <= 3.0 * unit,
+                    "{dtype}: {x}, {y}, {z}"
+                );
+            }
+        }
+        let error = engine
+            .bind_merge(
+                &MergeStates { parts: 0, ..merge },
+                [(&o_in).into(), (&lse_in).into()],
+                [(&o_in).into(), (&lse_in).into()],
+            )
+            .unwrap_err();
+        assert_eq!(error.argument(), Some("parts"));
     }
 }

@@ -5,36 +5,15 @@
 // Invocation = one row; workgroup (x, y) = (64 rows, (batch, head) pair). Bound by bandwidth, but for the projection of the
 // general score, whose matrix is read at uniform addresses.
 
-// Element c of a source row after rotation by the angles at `angle`.
-fn turned(at: u32, c: u32, angle: u32) -> f32 {
-  let x = q_load4(at + c, 1u).x;
-  if (!ROTARY || angle == NOT_TURNED || c >= params.rotary_dim) { return x; }
-  let half = params.rotary_dim >> 1u;
-  var first = c < half;
-  var m = select(c - half, c, first);
-  var partner = select(c - half, c + half, first);
-  if (INTERLEAVED) {
-    first = (c & 1u) == 0u;
-    m = c >> 1u;
-    partner = c ^ 1u;
-  }
-  let y = q_load4(at + partner, 1u).x;
-  let cosine = bitcast<f32>(aux[params.aux_rotary_cos + angle + m]);
-  let sine = bitcast<f32>(aux[params.aux_rotary_sin + angle + m]);
-  return fma(x, cosine, select(y, -y, first) * sine);
-}
-
-// Where the angles of a row begin in their tables. Positions past the tables are read as the last.
+// Where the angles of a row begin in their tables.
 fn angle_of(batch: u32, row: u32) -> u32 {
   if (!ROTARY || row < params.rotary_from) { return NOT_TURNED; }
-  var position = row - params.rotary_from + params.rotary_start;
+  var position = row - params.rotary_from + rotary_first(batch);
   if (POSITION_IDS) {
     position = aux[params.aux_positions + batch * params.positions_row + min(row - params.rotary_from, params.positions_row - 1u)];
   }
-  return min(position, params.rotary_rows - 1u) * (params.rotary_dim >> 1u);
+  return angle_at(position);
 }
-
-const NOT_TURNED: u32 = 0xffffffffu;
 
 // Columns c..c+3 of the row times score_matrix [dim_source, dim_qk].
 fn projected(at: u32, c: u32, angle: u32) -> vec4<f32> {

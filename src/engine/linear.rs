@@ -1,6 +1,8 @@
 //! Linear layers and averages over heads as single dispatches: what a layer puts around attention.
 
-use crate::device;
+use std::sync::Arc;
+
+use crate::device::{self, Pipeline};
 use crate::engine::bound::Dispatch;
 use crate::engine::range::{BoundRange, bind_range};
 use crate::engine::{BufferView, Engine};
@@ -156,24 +158,32 @@ fn one(
     grid: [u32; 3],
 ) -> Result<Dispatch> {
     let pipeline = engine.pipelines.get(&engine.device, spec)?;
+    let entries: Vec<_> =
+        ranges.iter().map(|(binding, range)| (*binding, range.binding())).collect();
+    one_compiled(&engine.device, pipeline, &params, &entries, grid)
+}
+
+/// The same with a pipeline that is at hand.
+pub(crate) fn one_compiled(
+    device: &wgpu::Device,
+    pipeline: Arc<Pipeline>,
+    params: &Params,
+    resources: &[(Binding, wgpu::BufferBinding<'_>)],
+    grid: [u32; 3],
+) -> Result<Dispatch> {
     let usage = wgpu::BufferUsages::UNIFORM;
-    let bytes = bytemuck::bytes_of(&params);
-    let uniform = device::upload(&engine.device, "layer parameters", bytes, usage)?;
-    let group = device::scoped(&engine.device, "binding a layer", 0, || {
+    let uniform = device::upload(device, "parameters", bytemuck::bytes_of(params), usage)?;
+    let group = device::scoped(device, "binding a kernel", 0, || {
         let mut entries = vec![wgpu::BindGroupEntry {
             binding: Binding::Params.number(),
             resource: uniform.as_entire_binding(),
         }];
-        entries.extend(ranges.iter().map(|(binding, range)| wgpu::BindGroupEntry {
+        entries.extend(resources.iter().map(|(binding, resource)| wgpu::BindGroupEntry {
             binding: binding.number(),
-            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer: &range.buffer,
-                offset: range.offset,
-                size: wgpu::BufferSize::new(range.size),
-            }),
+            resource: wgpu::BindingResource::Buffer(resource.clone()),
         }));
-        engine.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("layer"),
+        device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("kernel"),
             layout: &pipeline.layout,
             entries: &entries,
         })

@@ -2,17 +2,27 @@
 
 use std::ops::Range;
 
-use crate::engine::BufferView;
+use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
 use crate::plan::Block;
 use crate::problem::{Operand, Problem};
 
 /// A bound range: what a bind group entry needs.
 #[derive(Clone)]
-pub(super) struct BoundRange {
-    pub(super) buffer: wgpu::Buffer,
-    pub(super) offset: u64,
-    pub(super) size: u64,
+pub(crate) struct BoundRange {
+    pub(crate) buffer: wgpu::Buffer,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
+}
+
+impl BoundRange {
+    pub(crate) fn binding(&self) -> wgpu::BufferBinding<'_> {
+        wgpu::BufferBinding {
+            buffer: &self.buffer,
+            offset: self.offset,
+            size: wgpu::BufferSize::new(self.size),
+        }
+    }
 }
 
 /// Binds elements `touched`, of `bits` each, of a view: the aligned byte range, and the base that makes absolute
@@ -86,5 +96,37 @@ pub(super) fn touched(
         Operand::Mask => a.mask.map_or(0..0, |mask| dense(mask.strides(), &all_keys)),
         Operand::Bias => a.bias.map_or(0..0, |bias| dense(bias.strides(), &all_keys)),
         _ => 0..0,
+    }
+}
+
+impl Engine {
+    /// Checks a view of `n` elements of `bytes` each, and binds it whole.
+    pub(crate) fn bound_view(
+        &self,
+        name: &str,
+        view: BufferView<'_>,
+        n: u64,
+        bytes: u64,
+    ) -> Result<(BoundRange, u32)> {
+        if !view.offset.is_multiple_of(bytes) {
+            let wanted = format!("a multiple of {bytes}");
+            return Err(Error::invalid(format!("{name} offset"), view.offset, wanted));
+        }
+        if !view.buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+            let found = format!("{:?}", view.buffer.usage());
+            return Err(Error::invalid(format!("{name} buffer usage"), found, "STORAGE"));
+        }
+        let size = (n * bytes).next_multiple_of(4);
+        if view.offset.checked_add(size).is_none_or(|end| end > view.buffer.size()) {
+            let found = format!("{} B from offset {}", view.buffer.size(), view.offset);
+            return Err(Error::invalid(format!("{name} buffer size"), found, format!("{size} B")));
+        }
+        let caps = &self.capabilities;
+        let limit = caps.max_binding_bytes.saturating_sub(caps.storage_alignment + 4);
+        if size > limit {
+            let wanted = format!("at most {limit} B in one binding");
+            return Err(Error::invalid(name, format!("{size} B"), wanted));
+        }
+        bind_range(view, 0..n, 8 * bytes, caps.storage_alignment)
     }
 }

@@ -118,7 +118,8 @@ fn shrink(attention: &Attention) -> Attention {
     let rotary = attention.rotary.map(|rotary| Rotary {
         table_rows: 128,
         q_start: 3,
-        keys_from: KEYS - ROWS,
+        // Keys that are all in a cache stay so.
+        keys_from: if rotary.keys_from < s.seq_kv { KEYS - ROWS } else { KEYS },
         k_start: 7,
         ..rotary
     });

@@ -24,6 +24,9 @@ pub struct Rotary {
     pub ids: bool,
     /// Without ids: the position of the first query row.
     pub q_start: u32,
+    /// Whether the query rows are the last of the keys instead, as in a cache that holds them already: row i of a
+    /// sequence is at position kv_len − q_len + i.
+    pub at_end: bool,
     /// First key that is rotated; those before it are a cache that was rotated when it was filled.
     pub keys_from: u32,
     /// Without ids: the position of that key.
@@ -39,6 +42,7 @@ impl Rotary {
             table_rows,
             ids: false,
             q_start: 0,
+            at_end: false,
             keys_from: 0,
             k_start: 0,
         }

@@ -34,6 +34,8 @@ pub enum Binding {
     Partials = 13,
     /// Scratch: the normaliser's state of each share.
     States = 14,
+    /// Cosines and sines of rotary angles, where they are not in `aux`.
+    Angles = 15,
 }
 
 /// How a kernel uses a resource.
@@ -73,6 +75,7 @@ impl Binding {
             Self::Carry => "carry",
             Self::Partials => "partials",
             Self::States => "states",
+            Self::Angles => "angles",
         }
     }
 

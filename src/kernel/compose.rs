@@ -87,8 +87,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     let mut w = Writer::default();
     w.part("generated/prelude", &prelude(spec, compiler));
     let mut commons = vec![common!("params"), common!("numeric")];
-    let around = matches!(spec.kernel, Kernel::Prepare | Kernel::Project | Kernel::Average);
-    if spec.kernel != Kernel::Matmul && !around {
+    if !spec.kernel.stands_alone() {
         commons.push(common!("position"));
     }
     if spec.blocks.is_some() {
@@ -98,7 +97,10 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     if capped || spec.inner.contains(&tanh::SLOT) {
         commons.push(common!("tanh"));
     }
-    if spec.paged {
+    if spec.preparation.is_some() {
+        commons.push(common!("rotary"));
+    }
+    if spec.paged && !spec.kernel.stands_alone() {
         commons.push(common!("pages"));
     }
     if spec.edges {
@@ -131,6 +133,10 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
         Kernel::StagedThreshold
         | Kernel::StagedMonotonic
         | Kernel::Classify
+        | Kernel::CacheAppend
+        | Kernel::CacheAdvance
+        | Kernel::CacheCopy
+        | Kernel::MergeStates
         | Kernel::Prepare
         | Kernel::Average => {}
     }
@@ -177,6 +183,7 @@ fn variable_type(spec: &KernelSpec, binding: Binding) -> String {
     let element = spec.elements.iter().find(|(b, _)| *b == binding).map(|(_, element)| *element);
     let word = match (binding, element) {
         (Binding::Params, _) => return "Params".into(),
+        (Binding::O, Some(element)) if element.is_quantised() => "u32",
         (Binding::O, Some(element)) => match element.width {
             Width::Vec4 => element.store().word4,
             Width::Single if element.store().halves => "atomic<u32>",

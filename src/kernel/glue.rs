@@ -17,6 +17,8 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
     let mut out = String::new();
     for (binding, element) in &spec.elements {
         match binding {
+            // Written as words.
+            Binding::O if element.is_quantised() => {}
             Binding::O => store_glue(&mut out, *element),
             _ => load_glue(&mut out, spec, *binding, *element),
         }
@@ -25,11 +27,9 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
         let body = if spec.added { "return bias[params.bias_base + c];" } else { "return 0.0;" };
         function(&mut out, "added(c: u32) -> f32", body);
     }
-    if matches!(spec.kernel, Kernel::Matmul | Kernel::Project | Kernel::Average) {
-        return out;
-    }
     if let Some(x) = spec.preparation {
         let [interleaved, ids] = x.rotary.unwrap_or_default();
+        rotary_glue(&mut out, spec);
         for (name, on) in [
             ("ROTARY", x.rotary.is_some()),
             ("INTERLEAVED", interleaved),
@@ -44,6 +44,16 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
             // Named in branches that are not taken.
             out += "const aux = array<u32, 1>(0u);\n";
         }
+        let _ = writeln!(out, "const PAGED: bool = {};", spec.paged);
+    }
+    if spec.kernel == Kernel::CacheAppend {
+        let element = spec.elements.iter().find(|(binding, _)| *binding == Binding::O);
+        element.iter().for_each(|(_, element)| store_row_glue(&mut out, *element));
+    }
+    if spec.kernel == Kernel::MergeStates {
+        output_glue(&mut out, spec);
+    }
+    if spec.kernel.stands_alone() {
         return out;
     }
     position_glue(&mut out, spec);
@@ -199,6 +209,82 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
     }
     let signature = "narrow(rows: Rows, keys: vec2<i32>) -> vec2<i32>";
     function(out, signature, &format!("{body} return range;"));
+}
+
+/// `store_row(at, out, angle, lane)`: a new row into the cache at unit `out`, in its storage.
+fn store_row_glue(out: &mut String, element: Element) {
+    let body = match element.storage {
+        Storage::Int8 => {
+            "var most = 0.0;
+  let words = (params.dim_source + 3u) / 4u;
+  for (var c = lane; c < words; c += 32u) { most = larger(most, largest(channels(at, c, angle))); }
+  sh_most[lane] = most;
+  workgroupBarrier();
+  for (var i = 0u; i < 32u; i += 1u) { most = larger(most, sh_most[i]); }
+  let scale = most / 127.0;
+  for (var c = lane; c < words; c += 32u) {
+    let q = quantised(channels(at, c, angle), scale, 127.0) & vec4<u32>(0xffu);
+    o[(out >> 2u) + c] = q.x | (q.y << 8u) | (q.z << 16u) | (q.w << 24u);
+  }
+  if (lane == 0u) { o[(out >> 2u) + words] = select(0x7fc00000u, bitcast<u32>(scale), is_finite(most)); }"
+        }
+        Storage::Int4 => {
+            // An invocation takes two blocks of 32, whose scales share a word.
+            "let words = (params.dim_source + 7u) / 8u;
+  for (var pair = lane; pair * 64u < params.dim_source; pair += 32u) {
+    var scales = 0u;
+    for (var half = 0u; half < 2u; half += 1u) {
+      let first = pair * 16u + half * 8u;
+      var most = 0.0;
+      for (var c = first; c < first + 8u; c += 1u) { most = larger(most, largest(channels(at, c, angle))); }
+      // The least bfloat16 that is not below most / 7.
+      var bits = (bitcast<u32>(most / 7.0) + 0xffffu) >> 16u;
+      if (!is_finite(most)) { bits = 0x7fc0u; }
+      scales |= bits << (16u * half);
+      let scale = bitcast<f32>(bits << 16u);
+      for (var c = first; c < first + 8u && c / 2u < words; c += 2u) {
+        let low = quantised(channels(at, c, angle), scale, 7.0) & vec4<u32>(15u);
+        let high = quantised(channels(at, c + 1u, angle), scale, 7.0) & vec4<u32>(15u);
+        o[(out >> 3u) + c / 2u] = low.x | (low.y << 4u) | (low.z << 8u) | (low.w << 12u)
+          | (high.x << 16u) | (high.y << 20u) | (high.z << 24u) | (high.w << 28u);
+      }
+    }
+    o[(out >> 3u) + words + pair] = scales;
+  }"
+        }
+        _ => {
+            "for (var c = lane; 4u * c < params.dim_source; c += 32u) {
+    o_store4(out + 4u * c, min(params.dim_source - 4u * c, 4u), channels(at, c, angle));
+  }"
+        }
+    };
+    let signature = "store_row(at: u32, out: u32, angle: u32, lane: u32)";
+    let _ = writeln!(out, "fn {signature} {{\n  {body}\n}}");
+}
+
+/// Where angles are read, and the position of the first row that is turned.
+fn rotary_glue(out: &mut String, spec: &KernelSpec) {
+    let word = if spec.kernel == Kernel::CacheAppend
+        && spec.preparation.is_some_and(|x| x.rotary.is_some())
+    {
+        "return angles[i];"
+    } else {
+        "return bitcast<f32>(aux[i]);"
+    };
+    function(out, "rotary_word(i: u32) -> f32", word);
+    if !spec.preparation.is_some_and(|x| x.at_end) {
+        return function(out, "rotary_first(batch: u32) -> u32", "return params.rotary_start;");
+    }
+    let length = |on: bool, name: &str| {
+        if on {
+            format!("min(aux[params.aux_{name}_lengths + batch], params.seq_{name})")
+        } else {
+            format!("params.seq_{name}")
+        }
+    };
+    let [kv, q] = [length(spec.kv_lengths, "kv"), length(spec.q_lengths, "q")];
+    let body = format!("let rows = {q}; return max({kv}, rows) - rows;");
+    function(out, "rotary_first(batch: u32) -> u32", &body);
 }
 
 /// Where a sequence starts in q, k, v, o and lse, and how many of a block's rows are stored.

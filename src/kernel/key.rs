@@ -47,6 +47,7 @@ impl fmt::Display for KernelSpec {
                 (!x.keys, "q"),
                 (x.rotary.is_some(), if interleaved { "interleaved" } else { "halves" }),
                 (ids, "ids"),
+                (x.at_end, "end"),
                 (x.normalized, "cosine"),
                 (x.head_scale, "head_scale"),
                 (x.projected, "general"),

@@ -4,8 +4,10 @@
 //! numbers; a test compares them with the compiler's view of every composed kernel.
 
 use super::bindings::Binding;
+use super::element::Element;
 use super::schedule::Kernel;
 use super::spec::KernelSpec;
+use crate::tensor::Storage;
 
 /// Invocations, workgroup memory and storage bindings of one kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +36,20 @@ impl Resources {
             // sh_some and sh_hidden; sh_found and sh_place
             Kernel::Classify | Kernel::StagedMonotonic => 8,
             Kernel::SplitForward => spec.split.map_or(0, |tile| tile.workgroup_bytes()),
+            // sh_most, where a row has one scale
+            Kernel::CacheAppend => {
+                let int8 =
+                    |x: &(Binding, Element)| x.0 == Binding::O && x.1.storage == Storage::Int8;
+                if spec.elements.iter().any(int8) { 32 * 4 } else { 0 }
+            }
             Kernel::Prepare | Kernel::Average | Kernel::SplitMerge => 0,
+            Kernel::CacheAdvance | Kernel::CacheCopy | Kernel::MergeStates => 0,
             // Rows live in registers.
             Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => 0,
         };
         let lanes = spec.rows.map(|x| x.lanes).or(spec.split.map(|x| x.lanes));
-        let merge = if spec.kernel == Kernel::SplitMerge { 32 } else { 64 };
-        let invocations = lanes.unwrap_or(merge);
+        let few = [Kernel::SplitMerge, Kernel::MergeStates, Kernel::CacheAppend];
+        let invocations = lanes.unwrap_or(if few.contains(&spec.kernel) { 32 } else { 64 });
         let storage = spec.bindings().iter().filter(|b| b.binding != Binding::Params).count();
         Self { invocations, workgroup_bytes, storage_buffers: storage as u32 }
     }

@@ -25,6 +25,14 @@ pub enum Kernel {
     SplitMerge,
     /// Rotates, projects or normalises rows of q or k.
     Prepare,
+    /// Writes new rows into a cache.
+    CacheAppend,
+    /// Counts the new rows.
+    CacheAdvance,
+    /// Copies a page of a cache.
+    CacheCopy,
+    /// Joins partial results that were computed apart.
+    MergeStates,
     /// Builds a block table from masks given as data.
     Classify,
     /// A linear layer.
@@ -50,6 +58,10 @@ impl Kernel {
             Self::SplitForward => "split_forward",
             Self::SplitMerge => "split_merge",
             Self::Prepare => "prepare",
+            Self::CacheAppend => "cache_append",
+            Self::CacheAdvance => "cache_advance",
+            Self::CacheCopy => "cache_copy",
+            Self::MergeStates => "merge_states",
             Self::Classify => "classify",
             Self::Project => "project",
             Self::Average => "average",
@@ -67,6 +79,13 @@ impl Kernel {
         self.is_fused() || matches!(self, Self::StagedScore | Self::SplitForward)
     }
 
+    /// Whether it is a kernel beside attention, without positions and masks.
+    pub(super) fn stands_alone(self) -> bool {
+        let cache = [Self::CacheAppend, Self::CacheAdvance, Self::CacheCopy, Self::MergeStates];
+        let layer = [Self::Prepare, Self::Project, Self::Average, Self::Matmul];
+        cache.contains(&self) || layer.contains(&self)
+    }
+
     pub(crate) fn source(self) -> &'static str {
         match self {
             Self::StagedScore => include_str!("../../shaders/kernel/staged_score.wgsl"),
@@ -82,6 +101,10 @@ impl Kernel {
             Self::SplitForward => include_str!("../../shaders/kernel/split_forward.wgsl"),
             Self::SplitMerge => include_str!("../../shaders/kernel/split_merge.wgsl"),
             Self::Prepare => include_str!("../../shaders/kernel/prepare.wgsl"),
+            Self::CacheAppend => include_str!("../../shaders/kernel/cache_append.wgsl"),
+            Self::CacheAdvance => include_str!("../../shaders/kernel/cache_advance.wgsl"),
+            Self::CacheCopy => include_str!("../../shaders/kernel/cache_copy.wgsl"),
+            Self::MergeStates => include_str!("../../shaders/kernel/merge_states.wgsl"),
             Self::Classify => include_str!("../../shaders/kernel/classify.wgsl"),
             Self::Project => include_str!("../../shaders/kernel/project.wgsl"),
             Self::Average => include_str!("../../shaders/kernel/average.wgsl"),

@@ -14,6 +14,7 @@ use crate::feature::mask::{causal, chunked, dense, edges, local, neighborhood, s
 use crate::feature::normalize::{self, Normalizer};
 use crate::feature::score::{Stage, bias, relative};
 use crate::problem::{Operand, Problem, WeightsAt};
+use crate::tensor::Storage;
 
 /// Rows and columns of the register-blocked tile (`shaders/common/tile.wgsl`).
 pub const TILE: u32 = 64;
@@ -44,6 +45,8 @@ pub struct Preparation {
     pub keys: bool,
     /// Rotation: whether pairs are interleaved, and whether positions come from a table.
     pub rotary: Option<[bool; 2]>,
+    /// Whether positions count to the end of the keys.
+    pub at_end: bool,
     /// Brought to length 1.
     pub normalized: bool,
     /// And multiplied with a factor per head.
@@ -210,6 +213,7 @@ impl KernelSpec {
         let preparation = Preparation {
             keys,
             rotary: a.rotary.map(|rotary| [rotary.interleaved, rotary.ids]),
+            at_end: !keys && a.rotary.is_some_and(|rotary| rotary.at_end),
             normalized: a.cosine.is_some(),
             head_scale: !keys && a.cosine.is_some_and(|cosine| cosine.head_scale),
             projected: !keys && a.general.is_some(),
@@ -217,6 +221,8 @@ impl KernelSpec {
         Self {
             elements: vec![(Binding::Q, read), (Binding::O, write)],
             preparation: Some(preparation),
+            kv_lengths: preparation.at_end && a.kv_lengths,
+            q_lengths: preparation.at_end && a.q_lengths,
             ..Self::empty(Kernel::Prepare)
         }
     }
@@ -326,6 +332,44 @@ impl KernelSpec {
         }
     }
 
+    /// New rows of k or v into a cache, perhaps turned on the way.
+    pub fn cache_append(read: Element, write: Element, paged: bool, rotary: Option<bool>) -> Self {
+        let preparation = Preparation {
+            keys: rotary.is_some(),
+            rotary: rotary.map(|interleaved| [interleaved, false]),
+            at_end: false,
+            normalized: false,
+            head_scale: false,
+            projected: false,
+        };
+        Self {
+            elements: vec![(Binding::Q, read), (Binding::O, write)],
+            preparation: Some(preparation),
+            paged,
+            ..Self::empty(Kernel::CacheAppend)
+        }
+    }
+
+    /// Lengths after new rows were written.
+    pub fn cache_advance() -> Self {
+        Self::empty(Kernel::CacheAdvance)
+    }
+
+    /// A page of words to another place in the same buffer.
+    pub fn cache_copy() -> Self {
+        let words = Element { storage: Storage::Int8, native_f16: false, width: Width::Vec4 };
+        Self { elements: vec![(Binding::O, words)], ..Self::empty(Kernel::CacheCopy) }
+    }
+
+    /// Results of one call over parts of its keys, joined.
+    pub fn merge_states(read: Element, write: Element) -> Self {
+        Self {
+            elements: vec![(Binding::Q, read), (Binding::O, write)],
+            lse: true,
+            ..Self::empty(Kernel::MergeStates)
+        }
+    }
+
     /// The mean of f32 weights over heads.
     pub fn average() -> Self {
         let one = Element { width: Width::Single, ..Element::F32X4 };
@@ -351,6 +395,7 @@ impl KernelSpec {
             || self.table
             || self.packed
             || self.paged
+            || matches!(self.kernel, Kernel::CacheAppend | Kernel::CacheAdvance)
             || self.edges
             || self.preparation.is_some_and(|x| x.rotary.is_some() || x.head_scale || x.projected)
             || self.scores.iter().any(|(_, slot)| *slot == relative::SLOT)
@@ -412,7 +457,8 @@ impl KernelSpec {
         list.extend(self.masks.contains(&dense::SLOT).then_some((Binding::Mask, Read)));
         let bias = self.bias_may_mask() || self.added;
         list.extend(bias.then_some((Binding::Bias, Read)));
-        let aux = if self.kernel == Kernel::Classify { ReadWrite } else { Read };
+        let writes_aux = matches!(self.kernel, Kernel::Classify | Kernel::CacheAdvance);
+        let aux = if writes_aux { ReadWrite } else { Read };
         list.extend(self.needs_aux().then_some((Binding::Aux, aux)));
         match self.kernel {
             Kernel::StagedScore => list.push((Binding::Scores, ReadWrite)),
@@ -430,9 +476,17 @@ impl KernelSpec {
                 list.push((Binding::Partials, ReadWrite));
                 list.push((Binding::States, ReadWrite));
             }
+            Kernel::CacheAppend => {
+                let turned = self.preparation.is_some_and(|x| x.rotary.is_some());
+                list.extend(turned.then_some((Binding::Angles, Read)));
+            }
+            // The lse of each part.
+            Kernel::MergeStates => list.push((Binding::Bias, Read)),
             Kernel::FusedForward
             | Kernel::FusedForwardSubgroup
             | Kernel::EdgeForward
+            | Kernel::CacheAdvance
+            | Kernel::CacheCopy
             | Kernel::Classify
             | Kernel::Prepare
             | Kernel::Project
@@ -449,6 +503,9 @@ impl KernelSpec {
         let mut slots = Vec::new();
         for (binding, element) in &self.elements {
             let is_output = *binding == Binding::O;
+            if is_output && element.is_quantised() {
+                continue;
+            }
             slots.push(if is_output { element.store().slot } else { element.load().slot });
         }
         slots.extend(self.diagonal.clone());

@@ -31,7 +31,15 @@ impl Problem {
         }
         words.extend(a.rotary.map(|r| {
             let kind = if r.interleaved { "interleaved" } else { "halves" };
-            format!("rotary({},{kind}{})", r.dim, if r.ids { ",ids" } else { "" })
+            format!(
+                "rotary({},{kind}{})",
+                r.dim,
+                match (r.ids, r.at_end) {
+                    (true, _) => ",ids",
+                    (_, true) => ",end",
+                    _ => "",
+                }
+            )
         }));
         words.extend(a.cosine.map(|c| format!("cosine({:e})", c.eps.get())));
         words.extend(a.general.map(|d| format!("general({d})")));

@@ -71,7 +71,12 @@ pub(super) fn check_prepare(a: &Attention) -> Result<()> {
             return Err(Error::invalid("rotary ids", found, format!("at most seq_q, {}", s.seq_q)));
         }
         let last = |start: u32, n: u32| u64::from(start) + u64::from(n);
-        let reach = last(rotary.q_start, s.seq_q).max(last(rotary.k_start, new));
+        let q_reach = if rotary.at_end {
+            s.seq_kv.max(s.seq_q).into()
+        } else {
+            last(rotary.q_start, s.seq_q)
+        };
+        let reach = if new > 0 { q_reach.max(last(rotary.k_start, new)) } else { q_reach };
         if !rotary.ids && reach > u64::from(rotary.table_rows) {
             let wanted = format!("at least {reach}, the last position and 1");
             return Err(Error::invalid("rotary table_rows", rotary.table_rows, wanted));

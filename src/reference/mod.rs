@@ -7,11 +7,13 @@
 
 mod call;
 mod emulate;
+mod merge;
 mod oracle;
 mod prepare;
 
 pub use call::sees;
 pub use emulate::{Order, emulate};
+pub use merge::merge_states;
 pub use oracle::attend;
 pub use prepare::prepare;
 

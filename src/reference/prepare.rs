@@ -47,6 +47,10 @@ fn turn(
 ) {
     let Some(rotary) = problem.attention().rotary else { return };
     let (from, start) = match operand {
+        Operand::Q if rotary.at_end => {
+            let (q_len, kv_len) = problem.lengths(batch, operands);
+            (0, kv_len.max(q_len) - q_len)
+        }
         Operand::Q => (0, rotary.q_start),
         _ => (rotary.keys_from, rotary.k_start),
     };

@@ -155,6 +155,9 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             add(&unwritten, &fused, Path::Fused);
         }
     }
+    for spec in beside() {
+        all.insert(spec.to_string(), spec);
+    }
     for width in [Width::Single, Width::Vec4] {
         let e = Element { width, ..Element::F32X4 };
         let spec = KernelSpec::matmul(e, e, e);
@@ -213,5 +216,34 @@ fn few_rows(a: &Attention, i: usize) -> Attention {
         layout_v: Layout::Bhsd,
         ..a.clone()
     };
-    if i % 3 == 0 { few.paged(9, 16, a.shape.seq_kv.div_ceil(16)) } else { few }
+    if i.is_multiple_of(3) { few.paged(9, 16, a.shape.seq_kv.div_ceil(16)) } else { few }
+}
+
+/// The kernels around a cache, and the merge of partial results.
+fn beside() -> Vec<KernelSpec> {
+    let mut specs = vec![KernelSpec::cache_advance(), KernelSpec::cache_copy()];
+    for dtype in DType::ALL {
+        for native_f16 in [false, true].into_iter().take(if dtype == DType::F16 { 2 } else { 1 }) {
+            let read = Element { storage: dtype.into(), native_f16, width: Width::Single };
+            for storage in Storage::ALL {
+                let native_f16 = native_f16 && storage == Storage::F16;
+                for width in [Width::Single, Width::Vec4] {
+                    let write = Element { storage, native_f16, width };
+                    for rotary in [None, Some(false), Some(true)] {
+                        specs.push(KernelSpec::cache_append(
+                            read,
+                            write,
+                            width == Width::Vec4,
+                            rotary,
+                        ));
+                    }
+                }
+            }
+            for width in [Width::Single, Width::Vec4] {
+                let element = Element { width, ..read };
+                specs.push(KernelSpec::merge_states(element, element));
+            }
+        }
+    }
+    specs
 }

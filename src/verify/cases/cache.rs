@@ -1,6 +1,7 @@
 //! Cases of a cache: few query rows against keys in pages and in every storage.
 
 use crate::feature::align::Align::BottomRight;
+use crate::feature::prepare::Rotary;
 use crate::problem::Attention;
 use crate::tensor::{DType, Layout, Storage};
 use crate::verify::cases::quick::call;
@@ -40,6 +41,13 @@ pub(super) fn quick() -> Vec<Case> {
         cases.push(poisoned(call, Lengths::Partial));
         let call = in_pages(base(), 64).alibi(BottomRight).mask([1, 1, 3, 150]).q_lengths();
         cases.push(poisoned(call.with_lse(), Lengths::Mixed));
+    }
+    // Queries turned by their place at the end of the keys, which were turned when they were appended.
+    for (page, dim) in [(3, 8), (16, 40)] {
+        let rotary = Rotary { at_end: true, keys_from: 70, ..Rotary::new(dim, 80) };
+        let call = in_pages(call(3, [4, 2], [3, 70], [40, 24]), page).rotary(rotary);
+        cases.push(poisoned(call.clone().causal(BottomRight), Lengths::Mixed));
+        cases.push(poisoned(call.q_lengths().with_lse(), Lengths::Mixed));
     }
     // Channels that fill neither a word nor a block of 32.
     for dim in [[1, 3], [33, 65], [100, 128], [31, 8]] {

@@ -1,0 +1,202 @@
+//! New rows on their way into a cache.
+
+use crate::cache::kv_cache::KvCache;
+use crate::device;
+use crate::engine::{BufferView, Dispatch, Engine, one_compiled};
+use crate::error::{Error, Result};
+use crate::kernel::{Binding, Element, KernelSpec, Params, Width};
+use crate::tensor::{DType, Layout, Storage};
+
+/// Rows that are appended together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AppendDescriptor {
+    /// New rows per sequence, at most.
+    pub rows: u32,
+    /// Element type of the new keys and values.
+    pub dtype: DType,
+    /// Layout of the new keys and values, `[sequences, heads_kv, rows, dim]`.
+    pub layout: Layout,
+    /// Channels of a key that are turned by its position, and whether pairs are interleaved; see
+    /// [`Rotary`](crate::Rotary). Keys in the cache are not turned again.
+    pub rotary: Option<(u32, bool)>,
+}
+
+impl AppendDescriptor {
+    /// f32 rows `[sequences, heads_kv, rows, dim]`, not turned.
+    pub fn new(rows: u32) -> Self {
+        Self { rows, dtype: DType::F32, layout: Layout::Bhsd, rotary: None }
+    }
+}
+
+/// The tensors of an append.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRows<'a> {
+    /// New keys `[sequences, heads_kv, rows, dim_qk]`.
+    pub k: BufferView<'a>,
+    /// New values `[sequences, heads_kv, rows, dim_v]`.
+    pub v: BufferView<'a>,
+    /// Cosines and sines of the angles, each `[positions, dim / 2]`, where keys are turned.
+    pub rotary: Option<[&'a [f32]; 2]>,
+}
+
+/// Dispatches that write new rows from the caller's buffers into a cache, to be recorded any number of times.
+#[derive(Debug)]
+pub struct Append {
+    pub(super) rows: u32,
+    pub(super) dispatches: Vec<Dispatch>,
+}
+
+impl KvCache {
+    /// Ties an append to buffers; their contents may change between appends.
+    ///
+    /// # Errors
+    /// Invalid argument naming the tensor; unsupported where the kernel is wrong on this device; out of memory.
+    pub fn bind_append(
+        &self,
+        engine: &Engine,
+        descriptor: &AppendDescriptor,
+        rows: &NewRows<'_>,
+    ) -> Result<Append> {
+        self.proves_append(engine, descriptor)?;
+        self.bind_unproved(engine, descriptor, rows)
+    }
+
+    pub(super) fn bind_unproved(
+        &self,
+        engine: &Engine,
+        descriptor: &AppendDescriptor,
+        rows: &NewRows<'_>,
+    ) -> Result<Append> {
+        let d = self.descriptor();
+        let most = engine.capabilities().max_workgroups;
+        if descriptor.rows == 0 || descriptor.rows > most.min(d.capacity) {
+            let wanted = format!("1..={}", most.min(d.capacity));
+            return Err(Error::invalid("rows", descriptor.rows, wanted));
+        }
+        let pairs = u64::from(d.sequences) * u64::from(d.heads_kv);
+        if pairs > most.into() {
+            return Err(Error::invalid("sequences * heads_kv", pairs, format!("at most {most}")));
+        }
+        let angles = self.angles(engine, descriptor, rows)?;
+        let tensors = [
+            ("k", rows.k, d.dim_qk, &self.k, angles.as_ref()),
+            ("v", rows.v, d.dim_v, &self.v, None),
+        ];
+        let dispatches: Result<Vec<Dispatch>> = tensors
+            .into_iter()
+            .map(|(name, view, dim, cache, angles)| {
+                self.dispatch(engine, descriptor, (name, view, dim), cache, angles)
+            })
+            .collect();
+        Ok(Append { rows: descriptor.rows, dispatches: dispatches? })
+    }
+
+    /// Cosines, then sines, in a buffer of their own; and how many positions there are.
+    fn angles(
+        &self,
+        engine: &Engine,
+        descriptor: &AppendDescriptor,
+        rows: &NewRows<'_>,
+    ) -> Result<Option<(wgpu::Buffer, u32)>> {
+        let d = self.descriptor();
+        let (dim, tables) = match (descriptor.rotary, rows.rotary) {
+            (None, None) => return Ok(None),
+            (Some((dim, _)), Some(tables)) => (dim, tables),
+            (Some(_), None) => return Err(Error::invalid("rotary tables", "none", "two")),
+            (None, Some(_)) => {
+                return Err(Error::invalid("rotary tables", "two", "none: keys are not turned"));
+            }
+        };
+        if dim == 0 || dim % 2 == 1 || dim > d.dim_qk {
+            let wanted = format!("an even number up to {}", d.dim_qk);
+            return Err(Error::invalid("rotary dim", dim, wanted));
+        }
+        let wanted = d.capacity as usize * (dim / 2) as usize;
+        for (name, table) in ["rotary_cos", "rotary_sin"].iter().zip(tables) {
+            if table.len() < wanted || table.len() != tables[0].len() {
+                let wanted = format!("at least {wanted}, an angle for every place");
+                return Err(Error::invalid(*name, table.len(), wanted));
+            }
+        }
+        let usage = wgpu::BufferUsages::STORAGE;
+        let words = tables.concat();
+        let bytes = bytemuck::cast_slice(&words);
+        let buffer = device::upload(engine.device(), "rotary angles", bytes, usage)?;
+        Ok(Some((buffer, tables[0].len() as u32)))
+    }
+
+    fn dispatch(
+        &self,
+        engine: &Engine,
+        descriptor: &AppendDescriptor,
+        (name, view, dim): (&str, BufferView<'_>, u32),
+        cache: &wgpu::Buffer,
+        angles: Option<&(wgpu::Buffer, u32)>,
+    ) -> Result<Dispatch> {
+        let d = self.descriptor();
+        let from = descriptor.layout.strides(d.heads_kv, descriptor.rows, dim);
+        let to = d.strides(dim);
+        let sizes = [d.sequences, d.heads_kv, descriptor.rows, dim].map(u64::from);
+        let elements = from.span(sizes[0], sizes[1], sizes[2], sizes[3]);
+        let Some(elements) = elements.filter(|n| *n <= 1 << 30) else {
+            return Err(Error::invalid(name, format!("{from:?}"), "at most 2^30 elements"));
+        };
+        let size = descriptor.dtype.bytes();
+        let (source, q_base) = engine.bound_view(name, view, elements, size)?;
+        let [pages, page_size] = d.extent();
+        let (rotary_dim, _) = descriptor.rotary.unwrap_or_default();
+        let values = angles.map_or(0, |(_, n)| *n);
+        let params = Params {
+            head_n: d.heads_kv,
+            dim_source: dim,
+            seq_kv: d.capacity,
+            page_row: d.capacity.div_ceil(page_size),
+            page_size,
+            page_count: pages,
+            aux_q_lengths: d.sequences,
+            aux_pages: 2 * d.sequences,
+            q_base,
+            q_stride_batch: from.batch as u32,
+            q_stride_head: from.head as u32,
+            q_stride_row: from.row as u32,
+            o_stride_batch: to.batch as u32,
+            o_stride_head: to.head as u32,
+            o_stride_row: to.row as u32,
+            rotary_dim,
+            rotary_rows: values / (rotary_dim / 2).max(1),
+            aux_rotary_sin: values,
+            ..Params::default()
+        };
+        let spec = self.append_spec(engine, descriptor, dim, angles.is_some());
+        let pipeline = engine.pipelines.get(engine.device(), &spec)?;
+        let mut entries = vec![
+            (Binding::Q, source.binding()),
+            (Binding::O, cache.as_entire_buffer_binding()),
+            (Binding::Aux, self.state.as_entire_buffer_binding()),
+        ];
+        entries.extend(angles.map(|(b, _)| (Binding::Angles, b.as_entire_buffer_binding())));
+        let grid = [descriptor.rows, d.sequences * d.heads_kv, 1];
+        one_compiled(engine.device(), pipeline, &params, &entries, grid)
+    }
+
+    pub(super) fn append_spec(
+        &self,
+        engine: &Engine,
+        descriptor: &AppendDescriptor,
+        dim: u32,
+        turned: bool,
+    ) -> KernelSpec {
+        let d = self.descriptor();
+        let native = engine.capabilities().shader_f16;
+        let read = Element {
+            storage: descriptor.dtype.into(),
+            native_f16: descriptor.dtype == DType::F16 && native,
+            width: Width::Single,
+        };
+        let width = if dim.is_multiple_of(4) { Width::Vec4 } else { Width::Single };
+        let native_f16 = d.storage == Storage::F16 && native;
+        let write = Element { storage: d.storage, native_f16, width };
+        let rotary = descriptor.rotary.filter(|_| turned).map(|(_, interleaved)| interleaved);
+        KernelSpec::cache_append(read, write, d.pages.is_some(), rotary)
+    }
+}

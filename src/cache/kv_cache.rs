@@ -1,0 +1,402 @@
+//! `KvCache`: keys and values of a batch of sequences, in buffers that calls read in place.
+
+use std::sync::Arc;
+
+use crate::cache::append::Append;
+use crate::cache::pages::{Changes, PageTable};
+use crate::device::{self, Pipeline};
+use crate::engine::{BufferView, Dispatch, Engine, Table, Tensors, one_compiled};
+use crate::error::{Error, Rejection, Result};
+use crate::feature::align::Align;
+use crate::kernel::{Binding, KernelSpec, Params};
+use crate::problem::{Attention, Operand};
+use crate::tensor::{DType, Layout, MAX_DIM, Shape, Storage, Strides};
+
+/// What a cache holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KvCacheDescriptor {
+    /// Sequences, each with a length of its own.
+    pub sequences: u32,
+    /// Key/value heads.
+    pub heads_kv: u32,
+    /// Channels of a key.
+    pub dim_qk: u32,
+    /// Channels of a value.
+    pub dim_v: u32,
+    /// Most tokens of a sequence.
+    pub capacity: u32,
+    /// How rows are stored.
+    pub storage: Storage,
+    /// Pages and the tokens of one; `None` keeps `capacity` tokens of room for each sequence.
+    pub pages: Option<[u32; 2]>,
+    /// Only the last n tokens are visible, and pages before them are given back. Needs pages.
+    pub window: Option<u32>,
+}
+
+impl KvCacheDescriptor {
+    /// Contiguous, f32, no window, dim_v = dim_qk.
+    pub fn new(sequences: u32, heads_kv: u32, dim: u32, capacity: u32) -> Self {
+        let (storage, pages, window) = (Storage::F32, None, None);
+        Self { sequences, heads_kv, dim_qk: dim, dim_v: dim, capacity, storage, pages, window }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let limits = [
+            ("sequences", self.sequences, 1 << 16),
+            ("heads_kv", self.heads_kv, 1 << 16),
+            ("dim_qk", self.dim_qk, MAX_DIM),
+            ("dim_v", self.dim_v, MAX_DIM),
+            ("capacity", self.capacity, 1 << 24),
+        ];
+        for (argument, found, most) in limits {
+            if found == 0 || found > most {
+                return Err(Error::invalid(argument, found, format!("1..={most}")));
+            }
+        }
+        if let Some([pages, page_size]) = self.pages {
+            if pages == 0 || pages > 1 << 24 {
+                return Err(Error::invalid("pages", pages, "1..=2^24"));
+            }
+            if page_size == 0 || page_size > 1 << 20 {
+                return Err(Error::invalid("page_size", page_size, "1..=2^20"));
+            }
+        }
+        match (self.window, self.pages) {
+            (Some(0), _) => Err(Error::invalid("window", 0, "at least 1")),
+            (Some(window), None) => {
+                Err(Error::invalid("window", window, "pages, which can be given back"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Pages and the tokens of one, a page being a sequence's whole room where there are none.
+    pub(super) fn extent(&self) -> [u32; 2] {
+        self.pages.unwrap_or([self.sequences, self.capacity])
+    }
+
+    /// Strides of rows of `dim` channels: heads after one another within a page, pages at whole words.
+    pub(super) fn strides(&self, dim: u32) -> Strides {
+        let row = u64::from(self.storage.row_units(dim));
+        let head = u64::from(self.extent()[1]) * row;
+        let batch = (u64::from(self.heads_kv) * head).next_multiple_of(8);
+        Strides { batch, head, row }
+    }
+
+    fn bytes(&self, dim: u32) -> u64 {
+        self.storage.bytes(u64::from(self.extent()[0]) * self.strides(dim).batch)
+    }
+}
+
+/// A key/value cache on the GPU.
+///
+/// Its methods record what they do into the caller's encoder and keep count on the host, so a loop that appends and
+/// attends never reads back; lengths and page tables that calls read live on the GPU and change in the order of
+/// the encoder's commands. An encoder that a method wrote to must be submitted, in the order of the calls.
+///
+/// Contiguous or in pages, sequences of different lengths, any [`Storage`]; pages that a fork shares are copied when
+/// one of the sequences writes to them.
+///
+/// ```
+/// use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor};
+/// use heedful::{Engine, Storage};
+/// # fn main() -> Result<(), heedful::Error> {
+/// # let Ok(engine) = Engine::new_blocking() else { return Ok(()) };
+/// let descriptor = KvCacheDescriptor {
+///     storage: Storage::F16,
+///     pages: Some([64, 16]),
+///     ..KvCacheDescriptor::new(2, 4, 32, 256)
+/// };
+/// let cache = KvCache::new(&engine, &descriptor)?;
+/// // Eight query heads, one new token in each sequence.
+/// let plan = engine.plan(&cache.attention(8, 1))?;
+/// assert_eq!(cache.lengths(), [0, 0]);
+/// # let _ = (plan, AppendDescriptor::new(1));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct KvCache {
+    device: wgpu::Device,
+    descriptor: KvCacheDescriptor,
+    table: PageTable,
+    pub(super) k: wgpu::Buffer,
+    pub(super) v: wgpu::Buffer,
+    /// Lengths, counts of the newest append, page table.
+    pub(super) state: wgpu::Buffer,
+    advance: Dispatch,
+    copy: Arc<Pipeline>,
+    /// What the counts on the GPU are.
+    counts: Vec<u32>,
+}
+
+impl KvCache {
+    /// Makes an empty cache.
+    ///
+    /// # Errors
+    /// Invalid argument; unsupported where keys or values do not fit one binding; out of memory; internal.
+    pub fn new(engine: &Engine, descriptor: &KvCacheDescriptor) -> Result<Self> {
+        descriptor.validate()?;
+        let d = *descriptor;
+        let caps = engine.capabilities();
+        let limit = caps.max_binding_bytes.min(caps.max_buffer_bytes);
+        for (candidate, dim) in [("keys", d.dim_qk), ("values", d.dim_v)] {
+            let bytes = d.bytes(dim);
+            if bytes > limit {
+                let reason = format!("{bytes} B in one binding, the device allows {limit}");
+                let rejection = Rejection { candidate: candidate.into(), reason };
+                return Err(Error::unsupported(format!("a cache of {d:?}"), vec![rejection]));
+            }
+        }
+        let table = match d.pages {
+            Some([pages, size]) => PageTable::paged(d.sequences, d.capacity, size, pages, d.window),
+            None => PageTable::contiguous(d.sequences, d.capacity),
+        };
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let rows =
+            |name: &str, dim| device::create_buffer(engine.device(), name, d.bytes(dim), usage);
+        let (k, v) = (rows("cached keys", d.dim_qk)?, rows("cached values", d.dim_v)?);
+        let counts = vec![0; d.sequences as usize];
+        let words = [table.lengths(), &counts, table.entries()].concat();
+        let usage = usage | wgpu::BufferUsages::COPY_DST;
+        let bytes = bytemuck::cast_slice(&words);
+        let state = device::upload(engine.device(), "cache lengths and pages", bytes, usage)?;
+        let params = Params { row_n: d.sequences, seq_kv: d.capacity, ..Params::default() };
+        let params = Params { aux_q_lengths: d.sequences, ..params };
+        let grid = [d.sequences.div_ceil(64), 1, 1];
+        let spec = KernelSpec::cache_advance();
+        let pipeline = engine.pipelines.get(engine.device(), &spec)?;
+        let entries = [(Binding::Aux, state.as_entire_buffer_binding())];
+        let advance = one_compiled(engine.device(), pipeline, &params, &entries, grid)?;
+        let copy = engine.pipelines.get(engine.device(), &KernelSpec::cache_copy())?;
+        let device = engine.device().clone();
+        Ok(Self { device, descriptor: d, table, k, v, state, advance, copy, counts })
+    }
+
+    /// What it was made as.
+    pub fn descriptor(&self) -> &KvCacheDescriptor {
+        &self.descriptor
+    }
+
+    /// Tokens of each sequence once everything recorded so far has run.
+    pub fn lengths(&self) -> &[u32] {
+        self.table.lengths()
+    }
+
+    /// Pages that no sequence holds; 0 without pages.
+    pub fn free_pages(&self) -> u32 {
+        self.table.free_pages()
+    }
+
+    /// The buffer of keys (`Operand::K`) or of values; all else is values.
+    pub fn buffer(&self, operand: Operand) -> &wgpu::Buffer {
+        if operand == Operand::K { &self.k } else { &self.v }
+    }
+
+    /// The rows of a sequence, `[heads_kv][length][dim]`, from what was read back of a [`buffer`](Self::buffer); rows of
+    /// pages that were given back are left out.
+    pub fn rows_of(&self, operand: Operand, bytes: &[u8], sequence: u32) -> Vec<Vec<f64>> {
+        let d = &self.descriptor;
+        let dim = if operand == Operand::K { d.dim_qk } else { d.dim_v };
+        let (strides, [pages, size]) = (d.strides(dim), d.extent());
+        let length = self.lengths().get(sequence as usize).copied().unwrap_or(0);
+        let row = |(head, token): (u32, u32)| {
+            let entry = sequence * self.table.row() + token / size;
+            let page = *self.table.entries().get(entry as usize).filter(|page| **page < pages)?;
+            let unit = strides.index(page.into(), head.into(), (token % size).into());
+            let at = d.storage.bytes(unit) as usize;
+            Some(d.storage.decode(bytes.get(at..)?, dim as usize))
+        };
+        let all = (0..d.heads_kv).flat_map(|head| (0..length).map(move |token| (head, token)));
+        all.filter_map(row).collect()
+    }
+
+    /// A call of `seq_q` query rows, the newest of each sequence, against the cache: causal from the bottom right, and
+    /// within the window where there is one; f32. Everything else can be added.
+    pub fn attention(&self, heads_q: u32, seq_q: u32) -> Attention {
+        let d = &self.descriptor;
+        let shape = Shape {
+            batch: d.sequences,
+            heads_q,
+            heads_kv: d.heads_kv,
+            seq_q,
+            seq_kv: d.capacity,
+            dim_qk: d.dim_qk,
+            dim_v: d.dim_v,
+        };
+        let call = Attention::new(shape).dtype(DType::F32).kv_storage(d.storage).kv_lengths();
+        let call = match d.pages {
+            Some([pages, size]) => call.paged(pages, size, self.table.row()),
+            None => call,
+        };
+        let call = Attention {
+            layout_k: Layout::Strided(d.strides(d.dim_qk)),
+            layout_v: Layout::Strided(d.strides(d.dim_v)),
+            ..call.causal(Align::BottomRight)
+        };
+        match d.window {
+            Some(window) => call.window(Some(window - 1), None, Align::BottomRight),
+            None => call,
+        }
+    }
+
+    /// The tensors of such a call: keys, values, lengths and pages are the cache's.
+    pub fn tensors<'a>(
+        &'a self,
+        q: impl Into<BufferView<'a>>,
+        o: impl Into<BufferView<'a>>,
+    ) -> Tensors<'a> {
+        let mut tensors = Tensors::new(q, &self.k, &self.v, o);
+        tensors.kv_lengths = Some(self.words(0));
+        tensors.page_table =
+            self.descriptor.pages.map(|_| self.words(2 * self.descriptor.sequences));
+        tensors
+    }
+
+    /// How many tokens the newest append gave each sequence, `[sequences]` on the GPU: query lengths of a call
+    /// whose sequences have different numbers of new rows.
+    pub fn counts(&self) -> Table<'_> {
+        self.words(self.descriptor.sequences)
+    }
+
+    /// Records the append of `counts[i]` new rows to sequence i, of those that `append` is bound to.
+    ///
+    /// # Errors
+    /// Invalid argument where the counts are not the sequences' or are more than the rows bound; full where the
+    /// capacity or the pages do not suffice; out of memory. Nothing is recorded or changed then.
+    pub fn append(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        append: &Append,
+        counts: &[u32],
+    ) -> Result<()> {
+        if let Some(i) = counts.iter().position(|count| *count > append.rows) {
+            let found = format!("{} for sequence {i}", counts[i]);
+            return Err(Error::invalid("counts", found, format!("at most {} rows", append.rows)));
+        }
+        let changes = self.table.append(counts)?;
+        let n = self.descriptor.sequences;
+        let mut words: Vec<(u32, u32)> =
+            changes.entries.iter().map(|(at, page)| (2 * n + at, *page)).collect();
+        if self.counts != counts {
+            words.extend((n..).zip(counts.iter().copied()));
+            self.counts = counts.to_vec();
+        }
+        self.write(encoder, &words)?;
+        let copies = self.copies(&changes)?;
+        let mut pass = begin(encoder, "cache append");
+        for dispatch in copies.iter().chain(&append.dispatches).chain([&self.advance]) {
+            dispatch.record(&mut pass);
+        }
+        Ok(())
+    }
+
+    /// Records that a sequence forgets its tokens from `length` on.
+    ///
+    /// # Errors
+    /// Invalid argument where there is no such sequence, it is shorter, or a window needs tokens that were given back.
+    pub fn truncate(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        sequence: u32,
+        length: u32,
+    ) -> Result<()> {
+        let changes = self.table.truncate(sequence, length)?;
+        self.set(encoder, sequence, &changes)
+    }
+
+    /// Records that a sequence forgets all its tokens.
+    ///
+    /// # Errors
+    /// As [`truncate`](Self::truncate).
+    pub fn reset(&mut self, encoder: &mut wgpu::CommandEncoder, sequence: u32) -> Result<()> {
+        self.truncate(encoder, sequence, 0)
+    }
+
+    /// Records that sequence `to` becomes the same as `from`. In pages nothing is copied until one of them writes to a
+    /// page they share; without pages all of it is.
+    ///
+    /// # Errors
+    /// Invalid argument where there is no such sequence, or both are one.
+    pub fn fork(&mut self, encoder: &mut wgpu::CommandEncoder, from: u32, to: u32) -> Result<()> {
+        let changes = self.table.fork(from, to)?;
+        self.set(encoder, to, &changes)
+    }
+
+    /// Records a sequence's new length and pages.
+    fn set(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        sequence: u32,
+        changes: &Changes,
+    ) -> Result<()> {
+        let table = 2 * self.descriptor.sequences;
+        let mut words = vec![(sequence, self.table.lengths()[sequence as usize])];
+        words.extend(changes.entries.iter().map(|(at, page)| (table + at, *page)));
+        self.write(encoder, &words)?;
+        let copies = self.copies(changes)?;
+        if !copies.is_empty() {
+            let mut pass = begin(encoder, "cache fork");
+            copies.iter().for_each(|dispatch| dispatch.record(&mut pass));
+        }
+        Ok(())
+    }
+
+    /// Records the writing of single words of the state, neighbours together.
+    fn write(&self, encoder: &mut wgpu::CommandEncoder, words: &[(u32, u32)]) -> Result<()> {
+        if words.is_empty() {
+            return Ok(());
+        }
+        // Of several changes to a word the last one holds.
+        let mut words = words.to_vec();
+        words.sort_by_key(|(at, _)| *at);
+        words.reverse();
+        words.dedup_by_key(|(at, _)| *at);
+        words.reverse();
+        let values: Vec<u32> = words.iter().map(|(_, value)| *value).collect();
+        let usage = wgpu::BufferUsages::COPY_SRC;
+        let bytes = bytemuck::cast_slice(&values);
+        let staging = device::upload(&self.device, "cache changes", bytes, usage)?;
+        let mut first = 0;
+        for run in words.chunk_by(|a, b| a.0 + 1 == b.0) {
+            let (from, to, bytes) = (4 * first, 4 * u64::from(run[0].0), 4 * run.len() as u64);
+            encoder.copy_buffer_to_buffer(&staging, from, &self.state, to, bytes);
+            first += run.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Copies of pages of keys and of values.
+    fn copies(&self, changes: &Changes) -> Result<Vec<Dispatch>> {
+        let mut dispatches = Vec::new();
+        for [from, to] in &changes.copies {
+            for (buffer, dim) in
+                [(&self.k, self.descriptor.dim_qk), (&self.v, self.descriptor.dim_v)]
+            {
+                let words = self.descriptor.storage.bytes(self.descriptor.strides(dim).batch) / 4;
+                let words = words as u32;
+                let params = Params {
+                    key0: from * words,
+                    key_n: words,
+                    o_base: to * words,
+                    ..Params::default()
+                };
+                let groups = words.div_ceil(64);
+                let grid = [groups.min(65_535), groups.div_ceil(65_535), 1];
+                let entries = [(Binding::O, buffer.as_entire_buffer_binding())];
+                let copy = self.copy.clone();
+                dispatches.push(one_compiled(&self.device, copy, &params, &entries, grid)?);
+            }
+        }
+        Ok(dispatches)
+    }
+
+    fn words(&self, first: u32) -> Table<'_> {
+        Table::Buffer(BufferView { buffer: &self.state, offset: 4 * u64::from(first) })
+    }
+}
+
+fn begin<'a>(encoder: &'a mut wgpu::CommandEncoder, label: &str) -> wgpu::ComputePass<'a> {
+    let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes: None };
+    encoder.begin_compute_pass(&descriptor)
+}

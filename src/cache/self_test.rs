@@ -1,0 +1,86 @@
+//! The known-answer append: a kernel that writes a cache proves itself before it serves.
+
+use crate::cache::append::{AppendDescriptor, NewRows};
+use crate::cache::kv_cache::{KvCache, KvCacheDescriptor};
+use crate::device::{Readback, upload};
+use crate::engine::Engine;
+use crate::error::{Error, Rejection, Result};
+use crate::problem::Operand;
+use crate::tensor::Layout;
+
+/// Tokens of the known append, over three pages.
+const ROWS: u32 = 9;
+
+impl KvCache {
+    /// Appends known rows to a small cache of the same kind and compares what its keys and values then are.
+    ///
+    /// # Errors
+    /// Unsupported when they are wrong; device lost; out of memory.
+    pub(super) fn proves_append(&self, engine: &Engine, append: &AppendDescriptor) -> Result<()> {
+        let d = self.descriptor();
+        for (dim, turned) in [(d.dim_qk, append.rotary.is_some()), (d.dim_v, false)] {
+            let spec = self.append_spec(engine, append, dim, turned);
+            let verdict = match engine.verdicts.of(&spec) {
+                Some(verdict) => verdict,
+                None => {
+                    let verdict = known_append(engine, d, append, dim, turned)?;
+                    engine.verdicts.set(&spec, verdict.clone());
+                    verdict
+                }
+            };
+            if let Some(reason) = verdict {
+                let rejection = Rejection { candidate: spec.to_string(), reason };
+                return Err(Error::unsupported("appending to a cache", vec![rejection]));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn known_append(
+    engine: &Engine,
+    d: &KvCacheDescriptor,
+    append: &AppendDescriptor,
+    dim: u32,
+    turned: bool,
+) -> Result<Option<String>> {
+    let pages = d.pages.map(|_| [8, 4]);
+    let small =
+        KvCacheDescriptor { pages, storage: d.storage, ..KvCacheDescriptor::new(1, 2, dim, 12) };
+    let mut cache = KvCache::new(engine, &small)?;
+    let value = |i: u32| f64::from(i.wrapping_mul(0x9e37_79b9) >> 8) / f64::from(1 << 23) - 1.0;
+    let values: Vec<f64> = (0..2 * ROWS * dim).map(|i| append.dtype.round(value(i))).collect();
+    let bytes = append.dtype.encode(values.iter().copied());
+    let source = upload(engine.device(), "known rows", &bytes, wgpu::BufferUsages::STORAGE)?;
+    // Every place is turned by half a circle: the channels that are turned change their sign.
+    let half = (append.rotary.unwrap_or_default().0 / 2) as usize;
+    let (cos, sin) = (vec![-1.0; 12 * half], vec![0.0; 12 * half]);
+    let small_append = AppendDescriptor {
+        rows: ROWS,
+        layout: Layout::Bhsd,
+        rotary: append.rotary.filter(|_| turned),
+        ..*append
+    };
+    let rotary = turned.then_some([cos.as_slice(), sin.as_slice()]);
+    let rows = NewRows { k: (&source).into(), v: (&source).into(), rotary };
+    let bound = cache.bind_unproved(engine, &small_append, &rows)?;
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    cache.append(&mut encoder, &bound, &[ROWS])?;
+    let back = Readback::record(engine.device(), &mut encoder, &cache.k, 0, cache.k.size())?;
+    engine.queue().submit([encoder.finish()]);
+    let found = cache.rows_of(Operand::K, &back.read_blocking()?, 0);
+    let turned_channels = if turned { 2 * half } else { 0 };
+    for (row, found) in values.chunks(dim as usize).zip(&found) {
+        let wanted: Vec<f64> = row
+            .iter()
+            .enumerate()
+            .map(|(c, x)| if c < turned_channels { -x } else { *x })
+            .collect();
+        // 4 bits are the coarsest, values are below 1: anything wrong is far beyond this.
+        let near = |(x, y): (&f64, &f64)| (x - y).abs() <= 0.075;
+        if !found.iter().zip(&wanted).all(near) {
+            return Ok(Some(format!("wrong in the self-test: {found:?}, want {wanted:?}")));
+        }
+    }
+    Ok(None)
+}
