@@ -1,6 +1,7 @@
 //! Host costs: planning, composing, binding, recording. CPU time only; nothing here waits for a GPU.
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
 use heedful::kernel::compose;
 use heedful::{
     Align, Attention, Capabilities, Engine, Plan, Policy, SelfTest, Shape, Tensors, wgpu,
@@ -50,5 +51,38 @@ fn recording(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, planning, recording);
+/// One step of a text generator, everything bound: append a token to each sequence, attend, finish the encoder.
+fn decoding(criterion: &mut Criterion) {
+    let Ok(engine) = Engine::new_blocking() else { return };
+    for (name, pages) in [("contiguous", None), ("pages of 16", Some([512, 16]))] {
+        let descriptor = KvCacheDescriptor { pages, ..KvCacheDescriptor::new(4, 8, 128, 2048) };
+        let mut cache = KvCache::new(&engine, &descriptor).expect("a cache");
+        let buffer = |n: u64| {
+            engine.device().create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: 4 * n,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        };
+        let [k, v, q, o] = [8, 8, 32, 32].map(|heads| buffer(4 * heads * 128));
+        let rows = NewRows { k: (&k).into(), v: (&v).into(), rotary: None };
+        let append = cache.bind_append(&engine, &AppendDescriptor::new(1), &rows).expect("bound");
+        let plan = engine.plan(&cache.attention(32, 1)).expect("a plan");
+        let bound = engine.bind(&plan, &cache.tensors(&q, &o)).expect("bound");
+        criterion.bench_function(&format!("record a decode step, {name}"), |b| {
+            b.iter(|| {
+                let mut encoder = engine.device().create_command_encoder(&Default::default());
+                if cache.lengths()[0] == 2048 {
+                    (0..4).for_each(|i| cache.reset(&mut encoder, i).expect("reset"));
+                }
+                cache.append(&mut encoder, &append, &[1; 4]).expect("room");
+                bound.encode(&mut encoder);
+                encoder.finish()
+            });
+        });
+    }
+}
+
+criterion_group!(benches, planning, recording, decoding);
 criterion_main!(benches);

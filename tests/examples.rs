@@ -116,3 +116,25 @@ fn sentences_are_embedded_as_the_model_does() {
         println!("sentence {i}: cosine distance {:.1e}", 1.0 - cosine);
     }
 }
+
+/// The numbers behind "differs by at most", in order.
+fn differences(text: &str) -> Vec<f64> {
+    let number = |part: &str| part.split([',', '\n']).next().and_then(|x| x.trim().parse().ok());
+    text.split("differs by at most").skip(1).filter_map(number).collect()
+}
+
+#[test]
+fn steps_through_a_cache_are_one_call_over_all_tokens() {
+    let text = printed("generate_step", &[]);
+    let off = differences(&text);
+    // f32, f16, bf16, int8, int4: each storage by its own rounding, and no more.
+    let allowed = [1e-6, 1e-3, 8e-3, 2e-2, 0.1];
+    assert_eq!(off.len(), allowed.len(), "{text}");
+    assert!(off.iter().zip(allowed).all(|(off, allowed)| *off < allowed), "{text}");
+}
+
+#[test]
+fn halves_on_two_devices_make_the_whole() {
+    let off = differences(&printed("two_devices", &[]));
+    assert!(off.len() == 1 && off[0] < 1e-6, "{off:?}");
+}

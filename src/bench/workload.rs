@@ -116,6 +116,7 @@ fn decode() -> Vec<Workload> {
         ("rows-16", call(1, [8, 8], [16, 4096], 64)),
         ("kv-heads", call(1, [8, 8], [1, 8192], 128)),
         ("grouped", grouped()),
+        ("grouped-1024", call(1, [32, 8], [1, 1024], 128)),
         ("grouped-f16", grouped().kv_storage(Storage::F16)),
         ("grouped-int8", grouped().kv_storage(Storage::Int8)),
         ("grouped-int4", grouped().kv_storage(Storage::Int4)),

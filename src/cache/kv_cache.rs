@@ -354,7 +354,8 @@ impl KvCache {
         words.dedup_by_key(|(at, _)| *at);
         words.reverse();
         let values: Vec<u32> = words.iter().map(|(_, value)| *value).collect();
-        let usage = wgpu::BufferUsages::COPY_SRC;
+        // MAP_WRITE: written in place, without a staging buffer of wgpu's own.
+        let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::MAP_WRITE;
         let bytes = bytemuck::cast_slice(&values);
         let staging = device::upload(&self.device, "cache changes", bytes, usage)?;
         let mut first = 0;

@@ -92,7 +92,7 @@ pub fn row_tile(caps: &Capabilities, shape: &Shape, subgroup: bool) -> Option<Ro
 pub fn split_is_slower(caps: &Capabilities, shape: &Shape, tile: &SplitTile) -> Option<String> {
     let software = caps.device_type == "cpu";
     let blocks = (shape.group() * shape.seq_q).div_ceil(tile.rows);
-    let fewest = if shape.group() > 1 { 128 } else { 2048 };
+    let fewest = if shape.group() > 1 { 128 } else { 1024 };
     let heads = u64::from(shape.batch) * u64::from(shape.heads_q);
     let idle = heads < if software { 4 } else { 256 };
     if shape.seq_kv < 128 || (!idle && shape.seq_kv < fewest) {
