@@ -11,7 +11,8 @@
 //! scores or weights as outputs; other scores ([`Attention::additive`], [`general`](Attention::general),
 //! [`cosine`](Attention::cosine)) and [`Normalizer`]s, [`Rotary`] and [`Relative`] positions, masks by place
 //! ([`Neighborhood`], [`Edges`], chunks, dilation, [`Local`] centres), [`Blocks`] of a sparse mask; and
-//! [`layer::MultiHeadAttention`] around it all.
+//! [`layer::MultiHeadAttention`] around it all. Keys and values that stay from step to step are in a
+//! [`cache::KvCache`].
 //!
 //! # The three nouns
 //! [`Attention`] says what is asked, as plain data. [`Plan`] says how it will run: computed without a
@@ -51,7 +52,8 @@
 //! - A row that may attend to nothing gives o = 0 and lse = −∞ (with a sink: lse = sink). Masks decide
 //!   that, never logits. NaN or infinity in a masked key never leaks.
 //! - Scores, sums and outputs are accumulated in f32 whatever the storage type.
-//! - Two runs of a plan on one device give the same bits.
+//! - Two runs of a plan on one device give the same bits; so does a row alone and in a batch, on the split path
+//!   with [`Policy::batch_invariant`].
 //! - Bad input is a typed [`Error`] that names the argument, what was found and what is wanted; an
 //!   unsupported call lists each candidate kernel and why it was refused; nothing panics, and no
 //!   device-wide callback is installed on a borrowed device.
@@ -64,7 +66,7 @@
 //!
 //! # Layers
 //! Imports only go down, and a test enforces it:
-//! `error < tensor < feature < problem < {reference | kernel} < plan < device < engine < layer < {verify | bench}`.
+//! `error < tensor < feature < problem < {reference | kernel} < plan < device < engine < {cache | layer} < {verify | bench}`.
 
 #[cfg(feature = "bench")]
 pub mod bench;
