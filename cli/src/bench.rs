@@ -37,6 +37,8 @@ struct Row {
     gflops: Option<f64>,
     /// Of the plain tiled matrix product in the same run.
     of_matmul: Option<f64>,
+    /// Bytes that any implementation must move, per second.
+    gbps: Option<f64>,
     workspace_bytes: u64,
     max_abs: Option<f64>,
     /// Largest error divided by what is allowed.
@@ -136,7 +138,7 @@ fn on_gpu(args: &BenchArgs, engine: &Engine, workloads: &[Workload]) -> Outcome<
     }
     bar.finish_and_clear();
     let named = args.filter.as_deref().is_none_or(|text| "sentence-model".contains(text));
-    if named && args.suite != SuiteName::Long {
+    if named && !matches!(args.suite, SuiteName::Long | SuiteName::Decode) {
         rows.extend(real(engine, matmul.gflops)?);
     }
     Ok(Record {
@@ -267,6 +269,7 @@ fn row(
         time: None,
         gflops: None,
         of_matmul: None,
+        gbps: None,
         workspace_bytes: plan.workspace_bytes(),
         max_abs: Some(comparison.max_abs),
         tolerance_ratio: Some(comparison.tolerance_ratio).filter(|ratio| ratio.is_finite()),
@@ -279,6 +282,8 @@ fn row(
         let gflops = flops / time.median_ms / 1e6;
         row.gflops = Some(gflops);
         row.of_matmul = Some(gflops / matmul_gflops);
+        let bytes = cost::min_bytes(plan.problem(), &data.operands()) as f64;
+        row.gbps = Some(bytes / time.median_ms / 1e6);
         row.time = Some(time);
     }
     Ok(Some(row))
@@ -330,6 +335,7 @@ fn on_reference(args: &BenchArgs, workloads: &[Workload]) -> Outcome<Record> {
             }),
             gflops: Some(cost::flops(&problem, &data.operands()) as f64 / ms / 1e6),
             of_matmul: None,
+            gbps: None,
             workspace_bytes: 0,
             max_abs: Some(0.0),
             tolerance_ratio: Some(0.0),
@@ -364,6 +370,7 @@ fn print(record: &Record) {
         "± ms",
         "GFLOP/s",
         "of matmul",
+        "GB/s",
         "scratch KiB",
         "first ms",
         "max error",
@@ -384,6 +391,7 @@ fn print(record: &Record) {
             number(row.time.map(|t| t.spread_ms), 2),
             number(row.gflops, 1),
             percent,
+            number(row.gbps, 1),
             (row.workspace_bytes >> 10).to_string(),
             number(row.first_use_ms, 0),
             row.max_abs.map_or("-".into(), |x| format!("{x:.1e}")),

@@ -1,16 +1,15 @@
-//! Generated functions by which a kernel reaches its slots: loads and stores, positions, scores, masks, outputs.
+//! Generated functions by which a kernel reaches its slots: positions, scores, masks, outputs.
 
 use std::fmt::Write;
 
 use super::bindings::Binding;
-use super::element::{Element, Width};
+use super::glue_elements::{load_glue, store_glue, store_row_glue};
 use super::registers::row_types;
 use super::schedule::Kernel;
 use super::spec::{BlockTable, Capture, KernelSpec, by_position};
 use crate::feature::Slot;
 use crate::feature::score::Stage;
 use crate::problem::WeightsAt;
-use crate::tensor::Storage;
 
 /// The functions by which a kernel reaches its slots.
 pub(super) fn glue(spec: &KernelSpec) -> String {
@@ -104,66 +103,9 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
     out
 }
 
-fn function(out: &mut String, signature: &str, body: &str) {
+pub(super) fn function(out: &mut String, signature: &str, body: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "fn {signature} {{ {body} }}");
-}
-
-/// `{name}_load4(i, n)`: elements i..i+n (n ≤ 4) as f32, zeros after them.
-fn load_glue(out: &mut String, spec: &KernelSpec, binding: Binding, element: Element) {
-    let (name, load) = (binding.name(), element.load());
-    let slot = load.slot.function();
-    let signature = format!("{name}_load4(i: u32, n: u32) -> vec4<f32>");
-    if element.is_quantised() {
-        // Behind the channels: one scale, or one per 32 channels, two to a word.
-        let dim = spec.dims()[usize::from(binding == Binding::V)];
-        let word = match element.storage {
-            Storage::Int4 => format!("((at + {}u) >> 3u) + (block >> 1u)", dim.next_multiple_of(8)),
-            _ => format!("(at + {}u) >> 2u", dim.next_multiple_of(4)),
-        };
-        let body = format!("return {slot}_scale({name}[{word}], block);");
-        function(out, &format!("{name}_scale(at: u32, block: u32) -> f32"), &body);
-    }
-    if element.storage == Storage::Int4 {
-        // Half a word holds four; what lies past the channels is 0.
-        let body = format!("return {slot}_4({name}[i >> 3u] >> ((i & 4u) * 4u));");
-        return function(out, &signature, &body);
-    }
-    if element.width == Width::Vec4 {
-        let body =
-            format!("if (n == 0u) {{ return vec4<f32>(0.0); }} return {slot}_4({name}[i >> 2u]);");
-        return function(out, &signature, &body);
-    }
-    let one = format!("return {slot}_1({name}[i >> {}u], i);", load.word1_log2);
-    function(out, &format!("{name}_load1(i: u32) -> f32"), &one);
-    let mut body = "var v = vec4<f32>(0.0);".to_owned();
-    for c in 0..4 {
-        body += &format!(" if (n > {c}u) {{ v[{c}u] = {name}_load1(i + {c}u); }}");
-    }
-    function(out, &signature, &format!("{body} return v;"));
-}
-
-/// `o_store4(i, n, v)`: the first n of v to elements i..i+n.
-fn store_glue(out: &mut String, element: Element) {
-    let store = element.store();
-    let slot = store.slot.function();
-    let signature = "o_store4(i: u32, n: u32, v: vec4<f32>)";
-    if element.width == Width::Vec4 {
-        return function(out, signature, &format!("o[i >> 2u] = {slot}_4(v);"));
-    }
-    let one = if store.halves {
-        // Each invocation changes only its own half of the word, so no order is needed.
-        format!(
-            "let shift = (i & 1u) * 16u; atomicAnd(&o[i >> 1u], ~(0xffffu << shift)); \
-             atomicOr(&o[i >> 1u], {slot}_1(v) << shift);"
-        )
-    } else {
-        format!("o[i] = {slot}_1(v);")
-    };
-    function(out, "o_store1(i: u32, v: f32)", &one);
-    let body: Vec<String> =
-        (0..4).map(|c| format!("if (n > {c}u) {{ o_store1(i + {c}u, v[{c}u]); }}")).collect();
-    function(out, signature, &body.join(" "));
 }
 
 fn position_glue(out: &mut String, spec: &KernelSpec) {
@@ -209,57 +151,6 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
     }
     let signature = "narrow(rows: Rows, keys: vec2<i32>) -> vec2<i32>";
     function(out, signature, &format!("{body} return range;"));
-}
-
-/// `store_row(at, out, angle, lane)`: a new row into the cache at unit `out`, in its storage.
-fn store_row_glue(out: &mut String, element: Element) {
-    let body = match element.storage {
-        Storage::Int8 => {
-            "var most = 0.0;
-  let words = (params.dim_source + 3u) / 4u;
-  for (var c = lane; c < words; c += 32u) { most = larger(most, largest(channels(at, c, angle))); }
-  sh_most[lane] = most;
-  workgroupBarrier();
-  for (var i = 0u; i < 32u; i += 1u) { most = larger(most, sh_most[i]); }
-  let scale = most / 127.0;
-  for (var c = lane; c < words; c += 32u) {
-    let q = quantised(channels(at, c, angle), scale, 127.0) & vec4<u32>(0xffu);
-    o[(out >> 2u) + c] = q.x | (q.y << 8u) | (q.z << 16u) | (q.w << 24u);
-  }
-  if (lane == 0u) { o[(out >> 2u) + words] = select(0x7fc00000u, bitcast<u32>(scale), is_finite(most)); }"
-        }
-        Storage::Int4 => {
-            // An invocation takes two blocks of 32, whose scales share a word.
-            "let words = (params.dim_source + 7u) / 8u;
-  for (var pair = lane; pair * 64u < params.dim_source; pair += 32u) {
-    var scales = 0u;
-    for (var half = 0u; half < 2u; half += 1u) {
-      let first = pair * 16u + half * 8u;
-      var most = 0.0;
-      for (var c = first; c < first + 8u; c += 1u) { most = larger(most, largest(channels(at, c, angle))); }
-      // The least bfloat16 that is not below most / 7.
-      var bits = (bitcast<u32>(most / 7.0) + 0xffffu) >> 16u;
-      if (!is_finite(most)) { bits = 0x7fc0u; }
-      scales |= bits << (16u * half);
-      let scale = bitcast<f32>(bits << 16u);
-      for (var c = first; c < first + 8u && c / 2u < words; c += 2u) {
-        let low = quantised(channels(at, c, angle), scale, 7.0) & vec4<u32>(15u);
-        let high = quantised(channels(at, c + 1u, angle), scale, 7.0) & vec4<u32>(15u);
-        o[(out >> 3u) + c / 2u] = low.x | (low.y << 4u) | (low.z << 8u) | (low.w << 12u)
-          | (high.x << 16u) | (high.y << 20u) | (high.z << 24u) | (high.w << 28u);
-      }
-    }
-    o[(out >> 3u) + words + pair] = scales;
-  }"
-        }
-        _ => {
-            "for (var c = lane; 4u * c < params.dim_source; c += 32u) {
-    o_store4(out + 4u * c, min(params.dim_source - 4u * c, 4u), channels(at, c, angle));
-  }"
-        }
-    };
-    let signature = "store_row(at: u32, out: u32, angle: u32, lane: u32)";
-    let _ = writeln!(out, "fn {signature} {{\n  {body}\n}}");
 }
 
 /// Where angles are read, and the position of the first row that is turned.

@@ -5,6 +5,7 @@ mod bindings;
 mod compose;
 mod element;
 mod glue;
+mod glue_elements;
 mod key;
 mod params;
 mod registers;
@@ -12,6 +13,7 @@ mod resources;
 mod schedule;
 mod spec;
 mod split;
+mod variants;
 
 pub use bindings::{Access, Binding, BindingKind};
 pub use compose::{Compiler, Composed, LineMap, compose, compose_for};

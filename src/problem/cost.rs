@@ -33,20 +33,22 @@ pub fn flops(problem: &Problem, operands: &Operands<'_>) -> u64 {
     2 * visible_pairs(problem, operands) * u64::from(shape.dim_qk + shape.dim_v)
 }
 
-/// Bytes that any implementation must move: each input read once, each output written once.
-pub fn min_bytes(problem: &Problem) -> u64 {
+/// Bytes that any implementation must move: each input read once, as far as the sequences' lengths reach, each
+/// output written once.
+pub fn min_bytes(problem: &Problem, operands: &Operands<'_>) -> u64 {
     let a = problem.attention();
-    let [q, k, v, o] = a.shape.elements();
+    let [q, _, _, o] = a.shape.elements();
     let side: u64 = problem
         .operands()
         .iter()
         .filter(|(operand, _)| *operand > Operand::O)
         .map(|&(operand, n)| if operand == Operand::Mask { n } else { 4 * n })
         .sum();
+    let keys: u64 = (0..a.shape.batch).map(|b| u64::from(problem.lengths(b, operands).1)).sum();
     // What is stored of k and v beside their channels is read as well.
-    let stored = |operand, elements: u64| {
-        let dim = u64::from(problem.dim(operand)).max(1);
-        problem.storage(operand).bytes(elements / dim * u64::from(problem.row_units(operand)))
+    let stored = |operand| {
+        let row = u64::from(problem.row_units(operand)) * u64::from(a.shape.heads_kv);
+        problem.storage(operand).bytes(keys * row)
     };
-    (q + o) * a.dtype.bytes() + stored(Operand::K, k) + stored(Operand::V, v) + side
+    (q + o) * a.dtype.bytes() + stored(Operand::K) + stored(Operand::V) + side
 }
