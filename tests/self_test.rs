@@ -4,8 +4,12 @@
 mod common;
 
 use common::gpu::engine;
+use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
 use heedful::kernel::Kernel;
-use heedful::{Align, Attention, CustomMask, CustomScore, Path, Policy, SelfTest, Shape};
+use heedful::{
+    Align, Attention, CustomMask, CustomScore, DType, MergeStates, Path, Policy, SelfTest, Shape,
+    wgpu,
+};
 
 fn call() -> Attention {
     Attention::new(Shape::self_attention(1, 2, 64, 32)).causal(Align::TopLeft)
@@ -62,6 +66,64 @@ fn when_every_candidate_is_wrong_each_is_named() {
     assert!(error.is_unsupported(), "{error}");
     assert_eq!(error.rejections().len(), 4, "{error}");
     assert!(error.to_string().contains("staged_score"), "{error}");
+}
+
+/// Joins with the sum of the other row: what a wrong index does.
+fn other_row(text: &str) -> String {
+    let planted = text
+        .replace("(p * params.row_n + row) * params.dim_v", "(p * params.row_n) * params.dim_v");
+    assert_ne!(planted, text, "the fault is planted");
+    planted
+}
+
+/// Leaves out the counts of shares before the last.
+fn forgets_shares(text: &str) -> String {
+    let planted = text.replace(
+        "normalize_rescale(states[i].x, seen.m), seen.l)",
+        "normalize_rescale(states[i].x, seen.m), 0.0)",
+    );
+    assert_ne!(planted, text, "the fault is planted");
+    planted
+}
+
+/// Writes a token one place late.
+fn late(text: &str) -> String {
+    let planted = text.replace("+ workgroup.x;\n  var page", "+ workgroup.x + 1u;\n  var page");
+    assert_ne!(planted, text, "the fault is planted");
+    planted
+}
+
+#[test]
+fn wrong_kernels_around_a_cache_are_refused() {
+    let Some(engine) = engine("around_a_cache") else { return };
+    engine.plant(Kernel::SplitMerge, forgets_shares);
+    let call = Attention::new(Shape { seq_q: 1, ..Shape::self_attention(1, 2, 4096, 32) });
+    let plan = engine.plan(&call).unwrap();
+    assert_eq!(plan.path(), Path::Fused, "{plan}");
+    // The kernels of a path are tried together and refused together.
+    assert!(plan.to_string().contains("refused split_forward"), "{plan}");
+
+    engine.plant(Kernel::MergeStates, other_row);
+    let usage = wgpu::BufferUsages::STORAGE;
+    let buffer = || {
+        let descriptor =
+            wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false };
+        engine.device().create_buffer(&descriptor)
+    };
+    let [a, b, c, d] = [buffer(), buffer(), buffer(), buffer()];
+    let merge = MergeStates { parts: 2, rows: 1, dim_v: 8, dtype: DType::F32 };
+    let error = engine.bind_merge(&merge, [(&a).into(), (&b).into()], [(&c).into(), (&d).into()]);
+    let error = error.unwrap_err();
+    assert!(error.is_unsupported() && error.to_string().contains("self-test"), "{error}");
+
+    engine.plant(Kernel::CacheAppend, late);
+    for pages in [None, Some([4, 4])] {
+        let descriptor = KvCacheDescriptor { pages, ..KvCacheDescriptor::new(1, 1, 4, 4) };
+        let cache = KvCache::new(&engine, &descriptor).unwrap();
+        let rows = NewRows { k: (&a).into(), v: (&b).into(), rotary: None };
+        let error = cache.bind_append(&engine, &AppendDescriptor::new(1), &rows).unwrap_err();
+        assert!(error.is_unsupported() && error.to_string().contains("self-test"), "{error}");
+    }
 }
 
 #[test]

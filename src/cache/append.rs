@@ -44,6 +44,8 @@ pub struct NewRows<'a> {
 pub struct Append {
     pub(super) rows: u32,
     pub(super) dispatches: Vec<Dispatch>,
+    /// Of the cache it is bound to.
+    pub(super) state: wgpu::Buffer,
 }
 
 impl KvCache {
@@ -88,7 +90,8 @@ impl KvCache {
                 self.dispatch(engine, descriptor, (name, view, dim), cache, angles)
             })
             .collect();
-        Ok(Append { rows: descriptor.rows, dispatches: dispatches? })
+        let state = self.state.clone();
+        Ok(Append { rows: descriptor.rows, dispatches: dispatches?, state })
     }
 
     /// Cosines, then sines, in a buffer of their own; and how many positions there are.

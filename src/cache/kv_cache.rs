@@ -205,7 +205,8 @@ impl KvCache {
             let page = *self.table.entries().get(entry as usize).filter(|page| **page < pages)?;
             let unit = strides.index(page.into(), head.into(), (token % size).into());
             let at = d.storage.bytes(unit) as usize;
-            Some(d.storage.decode(bytes.get(at..)?, dim as usize))
+            let end = at + d.storage.bytes(d.storage.row_units(dim).into()) as usize;
+            Some(d.storage.decode(bytes.get(at..end)?, dim as usize))
         };
         let all = (0..d.heads_kv).flat_map(|head| (0..length).map(move |token| (head, token)));
         all.filter_map(row).collect()
@@ -262,14 +263,22 @@ impl KvCache {
     /// Records the append of `counts[i]` new rows to sequence i, of those that `append` is bound to.
     ///
     /// # Errors
-    /// Invalid argument where the counts are not the sequences' or are more than the rows bound; full where the
-    /// capacity or the pages do not suffice; out of memory. Nothing is recorded or changed then.
+    /// Invalid argument where `append` is bound to another cache, the counts are not the sequences' or are more than
+    /// the rows bound; full where the capacity or the pages do not suffice. Nothing is recorded or changed then.
+    /// Out of memory, after which the cache must be made anew.
     pub fn append(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         append: &Append,
         counts: &[u32],
     ) -> Result<()> {
+        if append.state != self.state {
+            return Err(Error::invalid(
+                "append",
+                "one bound to another cache",
+                "one of this cache",
+            ));
+        }
         if let Some(i) = counts.iter().position(|count| *count > append.rows) {
             let found = format!("{} for sequence {i}", counts[i]);
             return Err(Error::invalid("counts", found, format!("at most {} rows", append.rows)));

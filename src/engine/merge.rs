@@ -1,10 +1,12 @@
 //! Results of one call over parts of its keys, joined on the GPU.
 
+use crate::device::{self, Readback};
 use crate::engine::bound::Dispatch;
 use crate::engine::linear::one_compiled;
 use crate::engine::{BufferView, Engine};
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejection, Result};
 use crate::kernel::{Binding, Element, KernelSpec, Params, Width};
+use crate::reference::merge_states;
 use crate::tensor::{DType, MAX_DIM};
 
 /// Which partial results are joined.
@@ -45,8 +47,21 @@ impl Engine {
     /// `[rows, dim_v]` and `lse` `[rows]` (f32), all without gaps. What is written lies in buffers of its own.
     ///
     /// # Errors
-    /// Invalid argument naming the size or tensor; out of memory; internal.
+    /// Invalid argument naming the size or tensor; unsupported where the kernel is wrong on this device; out of
+    /// memory; internal.
     pub fn bind_merge(
+        &self,
+        merge: &MergeStates,
+        parts: [BufferView<'_>; 2],
+        whole: [BufferView<'_>; 2],
+    ) -> Result<Merge> {
+        for wide in [false, true] {
+            self.proves_merge(merge.dtype, wide)?;
+        }
+        self.bind_unproved_merge(merge, parts, whole)
+    }
+
+    fn bind_unproved_merge(
         &self,
         merge: &MergeStates,
         [parts_o, parts_lse]: [BufferView<'_>; 2],
@@ -79,16 +94,8 @@ impl Engine {
         let elements = u64::from(rows) * columns;
         let (target, o_base) = self.bound_view("o", o, elements, dtype.bytes())?;
         let (totals, lse_base) = self.bound_view("lse", lse, rows.into(), 4)?;
-        let element = |base: u32| Element {
-            storage: dtype.into(),
-            native_f16: dtype == DType::F16 && self.capabilities.shader_f16,
-            width: if dim_v.is_multiple_of(4) && base.is_multiple_of(4) {
-                Width::Vec4
-            } else {
-                Width::Single
-            },
-        };
-        let spec = KernelSpec::merge_states(element(q_base), element(o_base));
+        let wide = [dim_v, q_base, o_base].iter().all(|n| n.is_multiple_of(4));
+        let spec = self.merge_spec(dtype, wide);
         let pipeline = self.pipelines.get(&self.device, &spec)?;
         let params = Params {
             split_n: parts,
@@ -109,5 +116,61 @@ impl Engine {
         ];
         let grid = [rows.min(65_535), rows.div_ceil(65_535), 1];
         one_compiled(&self.device, pipeline, &params, &entries, grid).map(|x| Merge(Some(x)))
+    }
+
+    fn merge_spec(&self, dtype: DType, wide: bool) -> KernelSpec {
+        let element = Element {
+            storage: dtype.into(),
+            native_f16: dtype == DType::F16 && self.capabilities.shader_f16,
+            width: if wide { Width::Vec4 } else { Width::Single },
+        };
+        KernelSpec::merge_states(element, element)
+    }
+
+    /// Tries the kernel the first time it is bound.
+    fn proves_merge(&self, dtype: DType, wide: bool) -> Result<()> {
+        let spec = self.merge_spec(dtype, wide);
+        let verdict = match self.verdicts.of(&spec) {
+            Some(verdict) => verdict,
+            None => {
+                let verdict = self.known_merge(dtype, if wide { 8 } else { 7 })?;
+                self.verdicts.set(&spec, verdict.clone());
+                verdict
+            }
+        };
+        let Some(reason) = verdict else { return Ok(()) };
+        let rejection = Rejection { candidate: spec.to_string(), reason };
+        Err(Error::unsupported("merging partial results", vec![rejection]))
+    }
+
+    /// Joins three known parts of two rows, one of which saw nothing; says what is wrong with the result.
+    fn known_merge(&self, dtype: DType, dim_v: u32) -> Result<Option<String>> {
+        let n = 6 * dim_v;
+        let parts_o: Vec<f64> = (0..n).map(|i| f64::from(i * 37 % 64) / 32.0 - 1.0).collect();
+        let parts_lse = [0.5, -3.0, f64::NEG_INFINITY, 2.0, 1.5, f64::NEG_INFINITY];
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let upload = |dtype: DType, values: &[f64]| {
+            let bytes = dtype.encode(values.iter().copied());
+            device::upload(&self.device, "self-test", &bytes, usage)
+        };
+        let (from, states) = (upload(dtype, &parts_o)?, upload(DType::F32, &parts_lse)?);
+        let o = upload(dtype, &vec![0.0; 2 * dim_v as usize])?;
+        let lse = upload(DType::F32, &[0.0; 2])?;
+        let merge = MergeStates { parts: 3, rows: 2, dim_v, dtype };
+        let inputs = [(&from).into(), (&states).into()];
+        let bound = self.bind_unproved_merge(&merge, inputs, [(&o).into(), (&lse).into()])?;
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        bound.encode(&mut encoder);
+        let o = Readback::record(&self.device, &mut encoder, &o, 0, o.size())?;
+        let lse = Readback::record(&self.device, &mut encoder, &lse, 0, lse.size())?;
+        self.queue.submit([encoder.finish()]);
+        let mut found = dtype.decode(&o.read_blocking()?);
+        found.truncate(2 * dim_v as usize);
+        found.extend(&DType::F32.decode(&lse.read_blocking()?)[..2]);
+        let (mut wanted, wanted_lse) = merge_states(&parts_o, &parts_lse, 3, dim_v as usize);
+        wanted.extend(wanted_lse);
+        // Far above the rounding of bf16, far below what a wrong index does.
+        let off = found.iter().zip(&wanted).position(|(x, e)| (x - e).abs() > 0.02 || x.is_nan());
+        Ok(off.map(|i| format!("wrong in the self-test: {:e}, want {:e}", found[i], wanted[i])))
     }
 }
