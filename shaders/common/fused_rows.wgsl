@@ -7,19 +7,22 @@
 //
 // The others (slot/normalize) fill the same places: m', a, p, and what o is scaled with in the end.
 //
-// An invocation owns ROWS query rows, `LANES` apart, with their q and o in registers; a workgroup owns LANES * ROWS rows of
+// An invocation owns ROWS query rows, `LANES` apart, with their q and o in registers; a workgroup owns GROUP_ROWS = LANES * ROWS rows of
 // one head. No workgroup memory and no barriers. Keys are taken one at a time: k and v are read once per workgroup row
 // block at addresses that are the same for all its invocations, and feed ROWS fused multiply-adds per element. The
 // straight-line code over registers (`registers_*`) is generated from ROWS and the head dimensions.
+//
+// WIDE: rows whose q and o would not fit an invocation are shared by all of a workgroup, GROUP_ROWS = ROWS. Each holds
+// every LANES-th vec4 of them and of k and v, and scores are summed over the subgroup. Where keys may be hidden, all are tested.
 //
 // Keys outside `key_range`, and those in blocks that a block table rules out, are not visited; keys inside `whole_range` (and
 // in a block without a hidden pair, where there is a table) are seen by every row and need no test. A hidden
 // key's weight is 0 and its v is selected away, so NaN there cannot leak.
 
 // Ends a row: joins its sink, writes its lse, and returns what o is to be multiplied with.
-fn finish_row(rows: Rows, row: u32, seen: Normalizer) -> f32 {
+fn finish_row(rows: Rows, row: u32, seen: Normalizer, writes: bool) -> f32 {
   let total = row_total(rows, row, seen);
-  if (LSE) {
+  if (LSE && writes) {
     lse_store(lse_index(rows, row), normalize_lse(total));
   }
   return row_scale(rows, row, seen, total);
@@ -30,18 +33,18 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
   let batch = params.batch0 + workgroup.y / params.head_n;
   let head = params.head0 + workgroup.y % params.head_n;
   let block_end = params.row0 + params.row_n;
-  let row0 = params.row0 + workgroup.x * (LANES * ROWS);
-  let rows = rows_of(batch, head, row0, min(row0 + LANES * ROWS, block_end) - 1u);
+  let row0 = params.row0 + workgroup.x * GROUP_ROWS;
+  let rows = rows_of(batch, head, row0, min(row0 + GROUP_ROWS, block_end) - 1u);
   let row_end = stored_end(rows, block_end);
   let visible = key_range(rows);
   let whole = whole_range(rows, visible);
-  let row = row0 + lane;
+  let row = row0 + select(lane, 0u, WIDE);
   let head_kv = head / params.group;
   let q_at = params.q_base + q_origin(batch) + head * params.q_stride_head;
   let o_at = params.o_base + o_origin(batch) + head * params.o_stride_head;
   let k_at = params.k_base + k_origin(batch) + head_kv * params.k_stride_head;
   let v_at = params.v_base + v_origin(batch) + head_kv * params.v_stride_head;
-  registers_load_q(head, q_at, row, row_end);
+  registers_load_q(head, q_at, row, row_end, slice);
 
   var m = RowVec(normalize_empty().m);
   var l = RowVec(0.0);
@@ -70,7 +73,7 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
         }
       }
       let untested = select(span.yz, span.zz, part == 1u);
-      for (var key = untested.x; key < untested.y; key += 1u) {
+      for (var key = untested.x; !(WIDE && MASKED) && key < untested.y; key += 1u) {
         let s = registers_modify(registers_product(origin.x + key * params.k_stride_row, slice), rows, row, key);
         let peak = normalize_peak(m, s);
         let old = normalize_rescale(m, peak);
@@ -81,5 +84,5 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
       }
     }
   }
-  registers_finish(rows, row, row_end, o_at, m, l);
+  registers_finish(rows, row, row_end, o_at, m, l, slice);
 }

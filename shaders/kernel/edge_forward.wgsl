@@ -25,7 +25,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let o_at = params.o_base + o_origin(batch) + head * params.o_stride_head;
   let k_at = params.k_base + k_origin(batch) + head_kv * params.k_stride_head;
   let v_at = params.v_base + v_origin(batch) + head_kv * params.v_stride_head;
-  registers_load_q(head, q_at, row, row_end);
+  registers_load_q(head, q_at, row, row_end, 0u);
 
   var m = RowVec(normalize_empty().m);
   var l = RowVec(0.0);
@@ -48,5 +48,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       }
     }
   }
-  registers_finish(rows, row, row_end, o_at, m, l);
+  registers_finish(rows, row, row_end, o_at, m, l, 0u);
 }

@@ -203,7 +203,7 @@ impl<'a> Encoding<'a> {
         let Some(spec) = spec.cloned() else {
             return Err(Error::internal("encoding", format!("no {} in the plan", kernel.name())));
         };
-        let rows_per_group = spec.rows.map_or(1, |tile| tile.rows * tile.lanes);
+        let rows_per_group = spec.rows.map_or(1, |tile| tile.group_rows());
         let grid = match kernel {
             Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => {
                 [(rows as u32).div_ceil(rows_per_group), pairs, 1]

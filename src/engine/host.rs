@@ -143,7 +143,12 @@ fn collect(
     let mut outputs = Outputs {
         o: Vec::with_capacity(a.shape.elements()[3] as usize),
         lse: Vec::new(),
-        weights: weights.map(|bytes| DType::F32.decode(bytes)),
+        // Buffers are rounded up.
+        weights: weights.map(|bytes| {
+            let mut values = DType::F32.decode(bytes);
+            values.truncate((a.shape.rows() * u64::from(a.shape.seq_kv)) as usize);
+            values
+        }),
     };
     for [batch, head, row] in a.shape.row_positions() {
         let at = [batch, head, row];

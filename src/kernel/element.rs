@@ -80,6 +80,30 @@ pub struct RowTile {
     pub dim_qk: u32,
     /// Head dimension of v and o.
     pub dim_v: u32,
+    /// Whether the invocations of a workgroup share its rows, each with every `lanes`-th vec4 of them; scores are then
+    /// summed over the subgroup. Needs whole shares, and a workgroup that is one subgroup.
+    pub wide: bool,
+}
+
+impl RowTile {
+    /// Query rows of a workgroup.
+    pub fn group_rows(&self) -> u32 {
+        if self.wide { self.rows } else { self.rows * self.lanes }
+    }
+
+    /// vec4s that an invocation holds of a row of `dim` channels.
+    pub(super) fn slices(&self, dim: u32) -> u32 {
+        if self.wide { dim / 4 / self.lanes } else { dim.div_ceil(4) }
+    }
+
+    /// The first channel of the d-th of them, as WGSL.
+    pub(super) fn channel(&self, d: u32) -> String {
+        if self.wide {
+            format!("4u * (slice + {}u)", d * self.lanes)
+        } else {
+            format!("{}u", 4 * d)
+        }
+    }
 }
 
 /// How `split_forward` lays a group's rows and the keys over invocations, and the head dimensions it is unrolled for.
@@ -111,7 +135,7 @@ impl SplitTile {
     /// The part of it that the scores' straight-line code depends on.
     pub(super) fn registers(&self) -> RowTile {
         let Self { rows, lanes, dim_qk, dim_v, .. } = *self;
-        RowTile { rows, lanes, fetch: 1, dim_qk, dim_v }
+        RowTile { rows, lanes, fetch: 1, dim_qk, dim_v, wide: false }
     }
 
     /// Bytes of workgroup memory: a vector of rows and two words per key, a vector of rows and a vec4 per invocation.
@@ -129,7 +153,8 @@ impl fmt::Display for SplitTile {
 
 impl fmt::Display for RowTile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "r{}l{}f{}d{}", self.rows, self.lanes, self.fetch, self.dim_qk)?;
+        let wide = if self.wide { "w" } else { "" };
+        write!(f, "{wide}r{}l{}f{}d{}", self.rows, self.lanes, self.fetch, self.dim_qk)?;
         if self.dim_v != self.dim_qk { write!(f, "v{}", self.dim_v) } else { Ok(()) }
     }
 }

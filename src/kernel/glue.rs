@@ -246,7 +246,9 @@ fn whole_glue(out: &mut String, spec: &KernelSpec) {
         Some(BlockTable::Classified) => spec.masks.iter().any(|mask| mask.custom),
         None => spec.bias_may_mask() || spec.masks.iter().any(|mask| !by_position(mask)),
     };
-    if feared {
+    // A loop less is half the code, and rows that are shared are long: testing their keys costs little beside them.
+    let wide = spec.rows.is_some_and(|rows| rows.wide) && spec.is_masked();
+    if feared || wide {
         body += " range = vec2<i32>(0);";
     }
     body += " if (range.x >= range.y) { return visible.yy; } return vec2<u32>(range);";

@@ -67,43 +67,48 @@ fn types(tile: &RowTile, masked: bool) -> String {
     let types = row_types(tile.rows);
     format!(
         "{types}const ROWS: u32 = {}u;\nconst LANES: u32 = {}u;\nconst FETCH: u32 = {}u;\n\
+         const ROW_STEP: u32 = {}u;\nconst GROUP_ROWS: u32 = {}u;\nconst WIDE: bool = {};\n\
          const MASKED: bool = {masked};\n\
          fn registers_all(hidden: RowMask) -> bool {{ return {all}; }}\n",
-        tile.rows, tile.lanes, tile.fetch
+        tile.rows,
+        tile.lanes,
+        tile.fetch,
+        if tile.wide { 1 } else { tile.lanes },
+        tile.group_rows(),
+        tile.wide
     )
 }
 
 fn declare(out: &mut String, tile: &RowTile, additive: bool) {
-    for d in 0..if additive { tile.dim_qk.div_ceil(4) } else { 0 } {
+    for d in 0..if additive { tile.slices(tile.dim_qk) } else { 0 } {
         let _ = writeln!(out, "var<private> w_{d}: vec4<f32>;");
     }
     for r in rows(tile) {
-        for d in 0..tile.dim_qk.div_ceil(4) {
+        for d in 0..tile.slices(tile.dim_qk) {
             let _ = writeln!(out, "var<private> q{r}_{d}: vec4<f32>;");
         }
-        for d in 0..tile.dim_v.div_ceil(4) {
+        for d in 0..tile.slices(tile.dim_v) {
             let _ = writeln!(out, "var<private> o{r}_{d}: vec4<f32>;");
         }
     }
 }
 
 fn load_q(out: &mut String, tile: &RowTile, additive: bool) {
-    *out += "fn registers_load_q(head: u32, q_at: u32, row: u32, row_end: u32) {\n";
-    for d in 0..if additive { tile.dim_qk.div_ceil(4) } else { 0 } {
-        let _ = writeln!(out, "  w_{d} = inner_weights(head, {}u);", 4 * d);
+    *out += "fn registers_load_q(head: u32, q_at: u32, row: u32, row_end: u32, slice: u32) {\n";
+    for d in 0..if additive { tile.slices(tile.dim_qk) } else { 0 } {
+        let _ = writeln!(out, "  w_{d} = inner_weights(head, {});", tile.channel(d));
     }
     for r in rows(tile) {
-        let _ = writeln!(out, "  let row{r} = row + {r}u * LANES;");
+        let _ = writeln!(out, "  let row{r} = row + {r}u * ROW_STEP;");
         let _ = writeln!(out, "  let at{r} = q_at + row{r} * params.q_stride_row;");
-        for d in 0..tile.dim_qk.div_ceil(4) {
-            let n = (tile.dim_qk - 4 * d).min(4);
-            let c = 4 * d;
+        for d in 0..tile.slices(tile.dim_qk) {
+            let (c, n) = (tile.channel(d), (tile.dim_qk - 4 * d).min(4));
             let _ = writeln!(
                 out,
-                "  q{r}_{d} = q_load4(at{r} + {c}u, select(0u, {n}u, row{r} < row_end));"
+                "  q{r}_{d} = q_load4(at{r} + {c}, select(0u, {n}u, row{r} < row_end));"
             );
         }
-        for d in 0..tile.dim_v.div_ceil(4) {
+        for d in 0..tile.slices(tile.dim_v) {
             let _ = writeln!(out, "  o{r}_{d} = vec4<f32>(0.0);");
         }
     }
@@ -118,13 +123,21 @@ fn fetch(out: &mut String, tile: &RowTile, spec: &KernelSpec, binding: Binding, 
     // Rows with scales: one for all, or one for every 8 fours.
     let block = match storage {
         Some(Storage::Int8) => Some(0),
+        // Of neighbours that share a row, those of one register are in one block.
+        Some(Storage::Int4) if tile.wide => Some(d * tile.lanes / 8),
         Some(Storage::Int4) => Some(d / 8),
         _ => None,
     };
-    if let Some(block) = block.filter(|block| d == 8 * block) {
+    let first = if tile.wide { 8 / tile.lanes } else { 8 };
+    if let Some(block) = block.filter(|block| d == first * block) {
         let _ = writeln!(out, "  let scale{block} = {operand}_scale(at, {block}u);");
     }
     let scale = block.map_or(String::new(), |block| format!(" * scale{block}"));
+    if tile.wide {
+        let c = tile.channel(d);
+        let _ = writeln!(out, "  let x{d} = {operand}_load4(at + {c}, 4u){scale};");
+        return;
+    }
     if tile.fetch == 1 {
         let _ = writeln!(out, "  let x{d} = {operand}_load4(at + {}u, {n}u){scale};", 4 * d);
         return;
@@ -152,7 +165,7 @@ pub(super) fn product(out: &mut String, tile: &RowTile, spec: &KernelSpec) {
     for r in rows(tile) {
         let _ = writeln!(out, "  var s{r} = vec4<f32>(0.0);");
     }
-    for d in 0..tile.dim_qk.div_ceil(4) {
+    for d in 0..tile.slices(tile.dim_qk) {
         fetch(out, tile, spec, Binding::K, d);
         for r in rows(tile) {
             let term = if spec.is_additive() {
@@ -163,8 +176,11 @@ pub(super) fn product(out: &mut String, tile: &RowTile, spec: &KernelSpec) {
             let _ = writeln!(out, "  s{r} = {term};");
         }
     }
-    let sums: Vec<String> =
-        rows(tile).map(|r| format!("(s{r}.x + s{r}.y) + (s{r}.z + s{r}.w)")).collect();
+    let sum = |r: u32| {
+        let own = format!("(s{r}.x + s{r}.y) + (s{r}.z + s{r}.w)");
+        if tile.wide { format!("subgroupAdd({own})") } else { own }
+    };
+    let sums: Vec<String> = rows(tile).map(sum).collect();
     let _ = writeln!(out, "  return RowVec({});\n}}", sums.join(", "));
 }
 
@@ -174,20 +190,20 @@ fn per_row(out: &mut String, tile: &RowTile) {
     let modified: Vec<String> = rows(tile)
         .map(|r| {
             let s = component(tile, "product", r);
-            format!("modify({s}, position_at(rows, row + {r}u * LANES, key))")
+            format!("modify({s}, position_at(rows, row + {r}u * ROW_STEP, key))")
         })
         .collect();
     let _ = writeln!(out, "  return RowVec({});\n}}", modified.join(", "));
     *out += "fn registers_factor(rows: Rows, row: u32, key: u32) -> RowVec {\n";
     let factors: Vec<String> = rows(tile)
-        .map(|r| format!("weight_factor(position_at(rows, row + {r}u * LANES, key))"))
+        .map(|r| format!("weight_factor(position_at(rows, row + {r}u * ROW_STEP, key))"))
         .collect();
     let _ = writeln!(out, "  return RowVec({});\n}}", factors.join(", "));
     *out += "fn registers_hidden(s: RowVec, rows: Rows, row: u32, key: u32) -> RowMask {\n";
     let hidden: Vec<String> = rows(tile)
         .map(|r| {
             let s = component(tile, "s", r);
-            format!("is_masked({s}) || !keep(position_at(rows, row + {r}u * LANES, key))")
+            format!("is_masked({s}) || !keep(position_at(rows, row + {r}u * ROW_STEP, key))")
         })
         .collect();
     let _ = writeln!(out, "  return RowMask({});\n}}", hidden.join(", "));
@@ -200,7 +216,7 @@ fn accumulate(out: &mut String, tile: &RowTile, spec: &KernelSpec, which: Rows) 
         Rows::Shown => ACCUMULATE_SHOWN,
     };
     let _ = writeln!(out, "{signature} {{");
-    for d in 0..tile.dim_v.div_ceil(4) {
+    for d in 0..tile.slices(tile.dim_v) {
         fetch(out, tile, spec, Binding::V, d);
         for r in rows(tile) {
             let (old, p) = (component(tile, "old", r), component(tile, "p", r));
@@ -222,19 +238,22 @@ fn accumulate(out: &mut String, tile: &RowTile, spec: &KernelSpec, which: Rows) 
 }
 
 fn finish(out: &mut String, tile: &RowTile) {
-    *out += "fn registers_finish(rows: Rows, row: u32, row_end: u32, o_at: u32, m: RowVec, l: RowVec) {\n";
+    *out += "fn registers_finish(rows: Rows, row: u32, row_end: u32, o_at: u32, m: RowVec, l: RowVec, slice: u32) {\n";
     for r in rows(tile) {
         let (m, l) = (component(tile, "m", r), component(tile, "l", r));
-        let _ = writeln!(out, "  let row{r} = row + {r}u * LANES;");
+        let _ = writeln!(out, "  let row{r} = row + {r}u * ROW_STEP;");
         let _ = writeln!(out, "  if (row{r} < row_end) {{");
-        let _ = writeln!(out, "    let scale = finish_row(rows, row{r}, Normalizer({m}, {l}));");
+        let _ = writeln!(
+            out,
+            "    let scale = finish_row(rows, row{r}, Normalizer({m}, {l}), !WIDE || slice == 0u);"
+        );
         let _ = writeln!(out, "    let at = o_at + row{r} * params.o_stride_row;");
-        for d in 0..tile.dim_v.div_ceil(4) {
+        for d in 0..tile.slices(tile.dim_v) {
             let n = (tile.dim_v - 4 * d).min(4);
             let _ = writeln!(
                 out,
-                "    o_store4(at + {}u, {n}u, select(o{r}_{d} * scale, vec4<f32>(0.0), scale == 0.0));",
-                4 * d
+                "    o_store4(at + {}, {n}u, select(o{r}_{d} * scale, vec4<f32>(0.0), scale == 0.0));",
+                tile.channel(d)
             );
         }
         *out += "  }\n";

@@ -42,7 +42,7 @@ impl Classify {
         let varies = |axis: usize| masks.iter().any(|mask| mask.0[axis] > 1);
         let by_row = a.segments || varies(2);
         let blocks = Blocks {
-            rows: if by_row { (rows.rows * rows.lanes).min(TILE) } else { s.seq_q.min(1 << 20) },
+            rows: if by_row { rows.group_rows().min(TILE) } else { s.seq_q.min(1 << 20) },
             keys: KEYS,
             batch: if a.segments || varies(0) { s.batch } else { 1 },
             heads: if varies(1) { s.heads_q } else { 1 },

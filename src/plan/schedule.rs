@@ -136,7 +136,8 @@ impl FusedPlan {
         }
         let rows = tuning::row_tile(caps, &shape, subgroup);
         // Along edges an invocation has one row: its neighbours visit other keys.
-        let rows = rows.map(|tile| if edges { RowTile { rows: 1, ..tile } } else { tile });
+        let rows =
+            rows.map(|tile| if edges { RowTile { rows: 1, wide: false, ..tile } } else { tile });
         let Some(rows) = rows else {
             let [low, high] = caps.subgroup_size;
             let has = if caps.subgroups { "has" } else { "lacks subgroups;" };

@@ -59,6 +59,10 @@ pub fn spills(caps: &Capabilities, tile: &RowTile) -> bool {
     caps.device_type != "cpu" && tile.rows * (tile.dim_qk + tile.dim_v) > MAX_ROW_REGISTERS
 }
 
+/// Above this head dimension rows are shared by the invocations of a workgroup, where subgroups can sum: the code is as many
+/// times shorter.
+const MAX_OWN_DIM: u32 = 256;
+
 /// Widest group that fetches together: more would need subgroups that many adapters lack.
 const MAX_FETCH: u32 = 8;
 
@@ -73,6 +77,12 @@ pub fn row_tile(caps: &Capabilities, shape: &Shape, subgroup: bool) -> Option<Ro
             && dim <= row.max_dim
     })?;
     let fetch = if subgroup { fetch_of(caps, tuned.lanes)? } else { 1 };
+    let shares = [shape.dim_qk, shape.dim_v].iter().all(|dim| dim.is_multiple_of(4 * fetch));
+    if class == Class::Software && subgroup && dim > MAX_OWN_DIM && shares {
+        let (dim_qk, dim_v) = (shape.dim_qk, shape.dim_v);
+        let rows = shape.seq_q.clamp(1, 4).next_power_of_two();
+        return Some(RowTile { rows, lanes: fetch, fetch, dim_qk, dim_v, wide: true });
+    }
     // Few query rows: more per invocation would be computed for nothing. 1x8x1x1024x64 f32 on Mesa 22.3 / 26.2:
     // 4 rows 1.03 / 0.79 ms, 1 row 0.56 / 0.46.
     let needed = shape.seq_q.div_ceil(tuned.lanes).max(1).next_power_of_two();
@@ -82,6 +92,7 @@ pub fn row_tile(caps: &Capabilities, shape: &Shape, subgroup: bool) -> Option<Ro
         fetch,
         dim_qk: shape.dim_qk,
         dim_v: shape.dim_v,
+        wide: false,
     })
 }
 
