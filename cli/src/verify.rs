@@ -7,7 +7,7 @@ use heedful::verify::golden::{GoldenCase, GoldenSuite, Precision, Support};
 use heedful::verify::report::{Adapter, CaseResult, Report, Status, Totals};
 use heedful::verify::run::{Outcome as CaseOutcome, run};
 use heedful::verify::truth::Truth;
-use heedful::{Capabilities, Engine, Path, wgpu};
+use heedful::{Attention, Capabilities, Engine, Path, wgpu};
 
 use crate::args::{GridName, VerifyArgs};
 use crate::table::{progress, step, table, write_json};
@@ -63,7 +63,12 @@ struct Session<'a> {
     report: &'a mut Report,
 }
 
-const PATHS: [Path; 3] = [Path::Split, Path::Fused, Path::Staged];
+/// The paths a call is run on: many rows are not what split is for.
+fn paths(call: &Attention) -> impl Iterator<Item = Path> + use<> {
+    let few = call.shape.seq_q <= MAX_ROWS;
+    let paths = [Path::Split, Path::Fused, Path::Staged].into_iter();
+    paths.filter(move |path| few || *path != Path::Split)
+}
 
 impl Session<'_> {
     fn wanted(&self, name: &str) -> bool {
@@ -86,8 +91,7 @@ impl Session<'_> {
             let truth = Truth::measure(&problem, &data.inputs())?;
             // A third of the cases at odd offsets, so that both access widths are seen.
             let placement = if i % 3 == 0 { Placement::Odd } else { Placement::Aligned };
-            let few = problem.attention().shape.seq_q <= MAX_ROWS;
-            for path in PATHS.into_iter().filter(|path| few || *path != Path::Split) {
+            for path in paths(&case.attention) {
                 let check = |x: &Execution| truth.check(&problem, &x.outputs);
                 let inputs = data.inputs();
                 let outcome = run(&self.engine, &case.attention, path, &inputs, placement, check)?;
@@ -119,7 +123,7 @@ impl Session<'_> {
                 return Ok(());
             }
         };
-        for path in PATHS {
+        for path in paths(&loaded.attention) {
             let outcome = loaded.run(&self.engine, path)?;
             self.push(&case.name, &suite.name, None, path, outcome);
         }
