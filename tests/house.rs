@@ -17,7 +17,8 @@ const LAYERS: &[&[&str]] = &[
     &["device"],
     &["engine"],
     &["cache", "layer"],
-    &["verify", "bench"],
+    &["verify"],
+    &["bench"],
 ];
 
 fn root() -> PathBuf {

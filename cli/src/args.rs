@@ -1,5 +1,9 @@
 //! Arguments, as the user types them.
 
+mod bench;
+
+pub(crate) use bench::{BenchArgs, TuneArgs};
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -26,39 +30,10 @@ pub(crate) enum Command {
     Map(MapArgs),
     /// Run one attention call on arrays from files.
     Run(Box<RunArgs>),
+    /// Search for faster tile shapes on an adapter and write them as a table.
+    Tune(TuneArgs),
     /// Check kernels against the reference and against recorded results.
     Verify(VerifyArgs),
-}
-
-#[derive(Debug, Default, ClapArgs)]
-pub(crate) struct BenchArgs {
-    /// Which workloads.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) suite: SuiteName,
-    /// Only workloads whose name contains this.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) filter: Option<String>,
-    /// Only the adapter whose name, backend or driver contains this.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) adapter: Option<String>,
-    /// Write the rows as JSON; `-` is standard output.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Fail with status 3 rather than fall back to the reference.
-    #[arg(long)]
-    pub(crate) require_adapter: bool,
-    /// Also time kernels compiled without run-time checks, as rows of their own.
-    #[arg(long)]
-    pub(crate) unchecked: bool,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SuiteName {
-    #[default]
-    Quick,
-    Long,
-    Decode,
-    Standard,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -69,6 +44,9 @@ pub(crate) struct InfoArgs {
     /// Write as JSON; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Measure what the adapter reaches: multiply-adds, memory, dispatches.
+    #[arg(long)]
+    pub(crate) measure: bool,
 }
 
 #[derive(Debug, ClapArgs)]

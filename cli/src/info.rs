@@ -1,9 +1,11 @@
 //! `heedful info`: adapters, what they can do, which kernels they can run.
 
+use heedful::bench::Roofline;
 use heedful::{Attention, Capabilities, Engine, Path, Policy, Shape};
 use serde::Serialize;
 
 use crate::args::InfoArgs;
+use crate::bench::limits;
 use crate::table::write_json;
 use crate::{Outcome, adapters};
 
@@ -14,6 +16,8 @@ struct AdapterInfo {
     features: Vec<String>,
     matrix: Vec<String>,
     kernels: Vec<KernelInfo>,
+    /// Measured limits, where they were asked for.
+    roofline: Option<Roofline>,
 }
 
 /// Whether a path can serve plain attention of a head dimension.
@@ -42,6 +46,7 @@ pub(crate) fn info(args: &InfoArgs) -> Outcome {
                 })
                 .collect(),
             kernels: kernels(engine.capabilities()),
+            roofline: args.measure.then(|| Roofline::measure(&engine)).transpose()?,
         });
     }
     match &args.json {
@@ -98,6 +103,9 @@ fn print(adapter: &AdapterInfo) {
         c.max_invocations
     );
     println!("  features    {}", adapter.features.join(" "));
+    if let Some(roofline) = &adapter.roofline {
+        println!("  {}", limits(roofline));
+    }
     for kernel in &adapter.kernels {
         let runs = kernel.kernels.join(" + ");
         let runs = if runs.is_empty() { "cannot run" } else { &runs };

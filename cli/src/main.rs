@@ -1,4 +1,4 @@
-//! The command line of heedful: `bench`, `info`, `map`, `run` and `verify`.
+//! The command line of heedful: `bench`, `info`, `map`, `run`, `tune` and `verify`.
 //!
 //! Exit status: 0 done and right; 1 a result was wrong; 2 the request or a file is bad; 3 no adapter
 //! where one was required; 4 the device failed.
@@ -12,6 +12,7 @@ mod info;
 mod map;
 mod run;
 mod table;
+mod tune;
 mod verify;
 
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::info(&args),
         Command::Map(args) => map::map(&args),
         Command::Run(args) => run::run(&args),
+        Command::Tune(args) => tune::tune(&args),
         Command::Verify(args) => verify::verify(&args),
     };
     let (status, message) = match result {

@@ -27,7 +27,9 @@ pub(crate) fn table(header: &[&str], numbers: usize) -> Table {
 pub(crate) fn progress(steps: usize, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::hidden());
     if std::io::stderr().is_terminal() {
-        let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {eta} {msg}");
+        let style = ProgressStyle::with_template(
+            "{prefix} {bar:24} {pos}/{len} {per_sec} {eta} {wide_msg}",
+        );
         if let Ok(style) = style {
             bar.set_style(style);
         }
@@ -36,13 +38,24 @@ pub(crate) fn progress(steps: usize, what: &'static str) -> ProgressBar {
     bar
 }
 
-/// Shows the bar if the work has taken two seconds already, and moves it on.
-pub(crate) fn step(bar: &ProgressBar) {
+/// Shows the bar if the work has taken two seconds already, and moves it on to what begins now.
+pub(crate) fn step(bar: &ProgressBar, what: &str) {
     bar.inc(1);
+    bar.set_message(what.to_owned());
     let late = bar.elapsed().as_secs() >= 2;
     if late && bar.is_hidden() && std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::stderr());
     }
+}
+
+/// Refuses a file whose folder does not exist, before any work is done for it.
+pub(crate) fn writable(path: &Path) -> Outcome {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if path.as_os_str() == "-" || folder.is_none_or(Path::is_dir) {
+        return Ok(());
+    }
+    let found = "no such folder".to_owned();
+    Err(Error::invalid(path.display().to_string(), found, "a file in a folder that exists").into())
 }
 
 /// Writes JSON to a file, or to standard output for `-`.

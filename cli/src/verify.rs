@@ -24,7 +24,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     if !args.all_adapters {
         chosen.truncate(1);
     }
-    let mut report = Report::new(option_env!("HEEDFUL_REVISION").unwrap_or_default());
+    let mut report = Report::new(env!("HEEDFUL_REVISION"));
     for (index, adapter) in chosen.iter().enumerate() {
         let engine = Engine::with_adapter_blocking(adapter)?;
         report.adapters.push(describe(adapter, engine.capabilities()));
@@ -82,7 +82,7 @@ impl Session<'_> {
         };
         let bar = progress(cases.len(), "verify");
         for (i, mut case) in cases.into_iter().enumerate() {
-            step(&bar);
+            step(&bar, &case.name);
             if !self.wanted(&case.name) {
                 continue;
             }
@@ -105,7 +105,7 @@ impl Session<'_> {
     fn suite(&mut self, suite: &GoldenSuite) -> Outcome {
         let bar = progress(suite.cases.len(), "verify");
         for case in &suite.cases {
-            step(&bar);
+            step(&bar, &case.name);
             if self.wanted(&case.name) {
                 self.recorded(suite, case)?;
             }

@@ -15,10 +15,110 @@ fn workloads_and_the_real_model_are_checked_and_timed() {
         let rows = record["rows"].as_array().expect("a list").clone();
         assert!(rows.len() >= 2, "{filter}: {} rows", rows.len());
         for row in rows {
-            assert!(row["error"].is_null(), "{row}");
+            assert_eq!(row["verdict"], "ok", "{row}");
             assert!(row["name"].as_str().is_some_and(|name| name.contains(filter)), "{row}");
-            assert!(row["time"]["median_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{row}");
+            assert!(row["median_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{row}");
             assert!(row["tolerance_ratio"].as_f64().is_some_and(|ratio| ratio <= 1.0), "{row}");
         }
     }
+}
+
+#[test]
+fn a_suite_is_written_as_csv_markdown_pictures_and_a_record() {
+    if !adapter("a_suite_is_written") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let run = "bench --suite decode --filter row- --path split --budget 0.01 --csv rows.csv --markdown table.md \
+               --plot picture.svg --plot picture.png --record record";
+    heedful(at, run).succeeded();
+    let csv = std::fs::read_to_string(at.join("rows.csv")).expect("a table");
+    let header = csv.lines().next().expect("a header");
+    for column in ["name", "median_ms", "of_limit", "tolerance_ratio", "buffers"] {
+        assert!(header.split(',').any(|x| x == column), "{column} in {header}");
+    }
+    assert!(csv.lines().count() >= 5, "{csv}");
+    let table = std::fs::read_to_string(at.join("table.md")).expect("a table");
+    assert!(
+        table.contains("limits measured:")
+            && table.contains("| row-1024 | 1x8x1/1024x64 f32 | split |"),
+        "{table}"
+    );
+    for picture in ["roofline", "lengths", "paths"] {
+        let svg =
+            std::fs::read_to_string(at.join(format!("picture-{picture}.svg"))).expect(picture);
+        assert!(svg.starts_with("<svg") && svg.contains("</svg>"), "{picture}");
+        let png = std::fs::read(at.join(format!("picture-{picture}.png"))).expect(picture);
+        assert!(png.starts_with(b"\x89PNG"), "{picture}");
+        assert!(at.join(format!("record/decode-{picture}.svg")).exists(), "{picture}");
+    }
+    let origin = std::fs::read_to_string(at.join("record/decode.json")).expect("provenance");
+    let origin: serde_json::Value = serde_json::from_str(&origin).expect("JSON");
+    assert!(origin["roofline"]["f32_gflops"].as_f64().is_some_and(|x| x > 0.0), "{origin}");
+    assert!(origin["capabilities"]["max_binding_bytes"].as_u64().is_some(), "{origin}");
+    assert_eq!(std::fs::read_to_string(at.join("record/decode.csv")).expect("a table"), csv);
+}
+
+#[test]
+fn own_workloads_and_peers_are_taken_and_bad_ones_refused() {
+    if !adapter("own_workloads_and_peers") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let write = |name: &str, text: &str| std::fs::write(at.join(name), text).expect("written");
+    write(
+        "own.toml",
+        "[[workload]]\nname = \"mine\"\nshape = \"1x2x33x16\"\ncausal = \"top-left\"\n",
+    );
+    let shape = r#"{"batch": 1, "heads_q": 2, "heads_kv": 2, "seq_q": 33, "seq_kv": 33, "dim": 16, "causal": true, "dtype": "f32"}"#;
+    let result = |name: &str, verdict: &str| {
+        format!(
+            r#"{{"shape": {shape}, "strategy": "{name}", "check": {{"verdict": "{verdict}"}}, "median_ms": 1000.0}}"#
+        )
+    };
+    let peers = format!(
+        r#"{{"tool": "peer-x", "results": [{}, {}]}}"#,
+        result("right", "ok"),
+        result("wrong", "wrong")
+    );
+    write("peers.json", &peers);
+    let done =
+        heedful(at, "bench --definitions own.toml --budget 0.01 --peers peers.json --json -")
+            .succeeded();
+    let rows = done.json()["rows"].as_array().expect("rows").clone();
+    let row = |path: &str| {
+        rows.iter().find(|x| x["path"] == path).unwrap_or_else(|| panic!("{path} in {rows:?}"))
+    };
+    assert_eq!(row("fused")["buffers"], "same");
+    assert!(row("x right")["of_best"].as_f64().is_some_and(|x| x > 1.0), "{rows:?}");
+    assert_eq!(row("x wrong")["verdict"], "skipped");
+    assert!(
+        row("x wrong")["median_ms"].is_null() && row("x wrong")["reason"] == "its result is wrong"
+    );
+
+    write("bad.toml", "[[workload]]\nname = \"mine\"\nshape = \"1x3/2x4x4\"\n");
+    for (arguments, named) in [
+        ("bench --definitions bad.toml", "workload \"mine\""),
+        ("bench --definitions none.toml", "none.toml"),
+        ("bench --filter nothing-like-this", "--filter"),
+        ("bench --filter one-row --plot picture.gif", "--plot"),
+        ("bench --filter one-row --json none/x.json", "none/x.json"),
+        ("bench --filter one-row --peers own.toml", "own.toml"),
+        ("bench --filter one-row --tuning peers.json", "peers.json"),
+    ] {
+        heedful(at, arguments).refused(2, &[named]);
+    }
+}
+
+#[test]
+fn work_beyond_the_limit_is_a_row_that_says_so() {
+    if !adapter("work_beyond_the_limit") {
+        return;
+    }
+    let arguments = "bench --filter one-row --max-gflop 0 --json -";
+    let rows = heedful(&repository(), arguments).succeeded().json()["rows"].clone();
+    assert_eq!(rows[0]["verdict"], "skipped", "{rows}");
+    assert!(rows[0]["reason"].as_str().is_some_and(|x| x.contains("--max-gflop")), "{rows}");
 }

@@ -10,6 +10,7 @@ use crate::device::{Readback, create_buffer};
 use crate::engine::{Bound, Engine, Matmul, Uploaded};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
+use crate::problem::cost::min_bytes;
 use crate::reference::Inputs;
 
 /// Where times come from.
@@ -39,7 +40,25 @@ pub struct Measurement {
     pub clock: Clock,
 }
 
-/// Times a call on host data, whose tensors stay on the device from run to run.
+/// Which tensors the runs of a measurement read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Buffers {
+    /// Each run another copy, [`ROTATED_BYTES`] of them in all: no cache holds the inputs, as in an application
+    /// that does other work between two calls.
+    Rotated,
+    /// The same in every run: caches hold what fits them.
+    Same,
+}
+
+/// Bytes that copies of a call's tensors take together, more than last-level caches hold.
+pub const ROTATED_BYTES: u64 = 192 << 20;
+
+/// Most copies: a bind group and tables for each.
+const MOST_COPIES: u64 = 48;
+
+/// Times a call on host data, whose tensors stay on the device from run to run; with the dispatches of a run.
 ///
 /// # Errors
 /// As [`Engine::run_host`].
@@ -47,20 +66,38 @@ pub fn measure_host(
     engine: &Engine,
     plan: &Plan,
     inputs: &Inputs<'_>,
+    buffers: Buffers,
     budget: Duration,
-) -> Result<Measurement> {
-    let bound = Uploaded::new(engine, plan, inputs)?.bind(engine, plan, inputs)?;
-    measure(engine, &bound, budget)
+) -> Result<(Measurement, usize)> {
+    let bytes = min_bytes(plan.problem(), &inputs.operands).max(1);
+    let copies = match buffers {
+        Buffers::Rotated => (ROTATED_BYTES / bytes).clamp(1, MOST_COPIES),
+        Buffers::Same => 1,
+    };
+    let mut uploaded = vec![Uploaded::new(engine, plan, inputs)?];
+    for _ in 1..copies {
+        uploaded.push(uploaded[0].copied(engine)?);
+    }
+    let bound: Result<Vec<Bound>> = uploaded.iter().map(|x| x.bind(engine, plan, inputs)).collect();
+    let bound = bound?;
+    Ok((measure(engine, &bound, budget)?, bound[0].dispatch_count()))
 }
 
-/// Times a bound call: at least 3 runs, then until `budget` is spent, at most 1000.
+/// Times bound calls, which take turns: at least 3 runs (2 of those that take seconds), then until `budget` is
+/// spent, at most 1000.
 ///
 /// # Errors
-/// Device lost, out of memory, internal.
-pub fn measure(engine: &Engine, bound: &Bound, budget: Duration) -> Result<Measurement> {
-    repeat(engine, budget, &|encoder, timestamps| match timestamps {
-        Some(timestamps) => bound.encode_timed(encoder, timestamps),
-        None => bound.encode(encoder),
+/// Invalid argument when there are none; device lost, out of memory, internal.
+pub fn measure(engine: &Engine, bound: &[Bound], budget: Duration) -> Result<Measurement> {
+    if bound.is_empty() {
+        return Err(Error::invalid("bound", "no call", "at least one"));
+    }
+    repeat(engine, budget, &|run, encoder, timestamps| {
+        let bound = &bound[run % bound.len()];
+        match timestamps {
+            Some(timestamps) => bound.encode_timed(encoder, timestamps),
+            None => bound.encode(encoder),
+        }
     })
 }
 
@@ -69,27 +106,48 @@ pub fn measure(engine: &Engine, bound: &Bound, budget: Duration) -> Result<Measu
 /// # Errors
 /// Device lost, out of memory, internal.
 pub fn measure_matmul(engine: &Engine, matmul: &Matmul, budget: Duration) -> Result<Measurement> {
-    repeat(engine, budget, &|encoder, timestamps| matmul.encode(encoder, timestamps))
+    repeat(engine, budget, &|_, encoder, timestamps| matmul.encode(encoder, timestamps))
 }
 
-type Encode<'a> =
-    dyn Fn(&mut wgpu::CommandEncoder, Option<wgpu::ComputePassTimestampWrites<'_>>) + 'a;
+/// Records one run; its number comes first.
+pub(super) type Encode<'a> =
+    dyn Fn(usize, &mut wgpu::CommandEncoder, Option<wgpu::ComputePassTimestampWrites<'_>>) + 'a;
 
-fn repeat(engine: &Engine, budget: Duration, encode: &Encode<'_>) -> Result<Measurement> {
+pub(super) fn repeat(
+    engine: &Engine,
+    budget: Duration,
+    encode: &Encode<'_>,
+) -> Result<Measurement> {
     let timer = Timer::new(engine)?;
-    // Warms caches, and says how long a run is.
-    let first = timer.wall(engine, encode, 1)?;
-    let batch = (0.005 / first.max(1e-6)).clamp(1.0, 32.0) as usize;
+    // Warms caches and clocks, and says how long a run is.
+    let warm = Instant::now();
+    let mut run = 0;
+    let mut last = timer.wall(engine, encode, run, 1)?;
+    while run < 2 || (warm.elapsed() < budget / 8 && run < 100) {
+        run += 1;
+        if last < 1.0 {
+            last = timer.wall(engine, encode, run, 1)?;
+        }
+    }
+    let batch = (0.005 / last.max(1e-6)).clamp(1.0, 32.0) as usize;
+    let least = if last > 2.0 { 2 } else { 3 };
     let mut times = Vec::new();
     let start = Instant::now();
-    while times.len() < 3 || (start.elapsed() < budget && times.len() < 1000) {
+    while times.len() < least || (start.elapsed() < budget && times.len() < 1000) {
         times.push(match &timer.queries {
-            Some(queries) => timer.gpu(engine, encode, queries)?,
-            None => timer.wall(engine, encode, batch)?,
+            Some(queries) => timer.gpu(engine, encode, run, queries)?,
+            None => timer.wall(engine, encode, run, batch)?,
         });
+        run += if timer.queries.is_some() { 1 } else { batch };
     }
     let clock = if timer.queries.is_some() { Clock::Gpu } else { Clock::Wall };
     Ok(summary(times, clock))
+}
+
+/// Waits for everything submitted.
+pub(super) fn wait(engine: &Engine) -> Result<()> {
+    let polled = engine.device().poll(wgpu::PollType::wait_indefinitely());
+    polled.map(|_| ()).map_err(|e| Error::device_lost("timing", e.to_string()))
 }
 
 fn summary(mut seconds: Vec<f64>, clock: Clock) -> Measurement {
@@ -134,6 +192,7 @@ impl Timer {
         &self,
         engine: &Engine,
         encode: &Encode<'_>,
+        run: usize,
         (set, buffer): &(wgpu::QuerySet, wgpu::Buffer),
     ) -> Result<f64> {
         let mut encoder = engine.device().create_command_encoder(&Default::default());
@@ -142,7 +201,7 @@ impl Timer {
             beginning_of_pass_write_index: Some(0),
             end_of_pass_write_index: Some(1),
         };
-        encode(&mut encoder, Some(timestamps));
+        encode(run, &mut encoder, Some(timestamps));
         encoder.resolve_query_set(set, 0..2, buffer, 0);
         let readback = Readback::record(engine.device(), &mut encoder, buffer, 0, 16)?;
         engine.queue().submit([encoder.finish()]);
@@ -159,17 +218,14 @@ impl Timer {
     }
 
     /// Seconds of one run by the host's clock, from `batch` runs in one submission.
-    fn wall(&self, engine: &Engine, encode: &Encode<'_>, batch: usize) -> Result<f64> {
+    fn wall(&self, engine: &Engine, encode: &Encode<'_>, run: usize, batch: usize) -> Result<f64> {
         let start = Instant::now();
         let mut encoder = engine.device().create_command_encoder(&Default::default());
-        for _ in 0..batch {
-            encode(&mut encoder, None);
+        for i in 0..batch {
+            encode(run + i, &mut encoder, None);
         }
         engine.queue().submit([encoder.finish()]);
-        engine
-            .device()
-            .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|e| Error::device_lost("timing", e.to_string()))?;
+        wait(engine)?;
         Ok(start.elapsed().as_secs_f64() / batch as f64)
     }
 }

@@ -1,7 +1,12 @@
-//! What `heedful bench` is made of: workloads as data, and measurement.
+//! What `heedful bench` is made of: workloads as data, measurement, and the limits of the device.
 
 mod measure;
+mod roofline;
+pub mod tune;
 mod workload;
 
-pub use measure::{Clock, Measurement, measure, measure_host, measure_matmul};
-pub use workload::{Suite, Workload};
+pub use measure::{
+    Buffers, Clock, Measurement, ROTATED_BYTES, measure, measure_host, measure_matmul,
+};
+pub use roofline::{Limit, Roofline};
+pub use workload::Workload;

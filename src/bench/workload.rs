@@ -1,153 +1,376 @@
-//! Workloads: what is timed, as data.
+//! Workloads: what is timed, read from definitions in TOML.
+//!
+//! The built-in ones lie in `benches/definitions`; a file of one's own has the same form, one
+//! `[[workload]]` table for each call. Only `name` and `shape` are required.
 
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
 use crate::feature::align::Align;
-use crate::feature::mask::Blocks;
+use crate::feature::mask::{Blocks, Edges, Neighborhood};
+use crate::feature::normalize::Normalizer;
+use crate::feature::prepare::Rotary;
+use crate::feature::score::Relative;
 use crate::problem::Attention;
-use crate::tensor::{DType, Layout, Shape, Storage};
+use crate::tensor::{Layout, Scalar, Shape};
+use crate::verify::data::{DataOptions, Lengths};
 
 /// A named call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workload {
-    /// Short name, unique in its suite.
-    pub name: &'static str,
+    /// Short name, unique among the definitions it comes from.
+    pub name: String,
+    /// What it stands for; may be empty.
+    pub about: String,
+    /// The suites it is in.
+    pub suites: Vec<String>,
     /// The call.
     pub attention: Attention,
-    /// Share of the blocks that a block table visits.
-    pub density: f64,
-    /// Whether sequences are, by turns, a part of their room, empty and full; otherwise all are full.
-    pub ragged: bool,
+    /// How its tensors are drawn.
+    pub data: DataOptions,
 }
 
-/// How many workloads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Suite {
-    /// Small shapes, seconds on a software adapter.
-    Quick,
-    /// Lengths at which skipped work shows: causal, windows and blocks against all pairs.
-    Long,
-    /// One query row or a few against a cache: lengths, storages, pages, groups, ragged batches.
-    Decode,
-    /// The quick ones, and shapes of common models that want a GPU.
-    Standard,
+/// The built-in definition files by name.
+const BUILT_IN: [(&str, &str); 5] = [
+    ("small.toml", include_str!("../../benches/definitions/small.toml")),
+    ("models.toml", include_str!("../../benches/definitions/models.toml")),
+    ("long.toml", include_str!("../../benches/definitions/long.toml")),
+    ("decode.toml", include_str!("../../benches/definitions/decode.toml")),
+    ("forms.toml", include_str!("../../benches/definitions/forms.toml")),
+];
+
+impl Workload {
+    /// Every built-in workload.
+    ///
+    /// # Errors
+    /// An invalid-argument error that names the file and the workload, should a definition be wrong.
+    pub fn built_in() -> Result<Vec<Self>> {
+        let files = BUILT_IN.iter().map(|(file, text)| Self::parse(file, text));
+        Ok(files.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    /// The built-in workloads of a suite; `full` is all of them.
+    ///
+    /// # Errors
+    /// As [`built_in`](Self::built_in).
+    pub fn suite(name: &str) -> Result<Vec<Self>> {
+        let mut workloads = Self::built_in()?;
+        workloads.retain(|x| name == "full" || x.suites.iter().any(|suite| suite == name));
+        Ok(workloads)
+    }
+
+    /// Reads definitions from a file.
+    ///
+    /// # Errors
+    /// An invalid-argument error that names the file, and the workload where one is wrong.
+    pub fn read(path: &Path) -> Result<Vec<Self>> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::invalid(&file, e, "a readable file of definitions"))?;
+        Self::parse(&file, &text)
+    }
+
+    fn parse(file: &str, text: &str) -> Result<Vec<Self>> {
+        let definitions: Definitions = toml::from_str(text)
+            .map_err(|e| Error::invalid(file, e, "definitions of workloads in TOML"))?;
+        let mut names = std::collections::HashSet::new();
+        let named = |x: Definition| {
+            let place = format!("{file}, workload {:?}", x.name);
+            if !names.insert(x.name.clone()) {
+                return Err(Error::invalid(place, "a second one", "one of each name"));
+            }
+            x.workload().map_err(|e| Error::invalid(place, e, "a valid call"))
+        };
+        definitions.workload.into_iter().map(named).collect()
+    }
 }
 
-impl Suite {
-    /// The suite's workloads.
-    pub fn workloads(self) -> Vec<Workload> {
+/// A file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Definitions {
+    workload: Vec<Definition>,
+}
+
+/// One table of a file; names are those of [`Attention`]'s methods.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Definition {
+    name: String,
+    #[serde(default)]
+    about: String,
+    #[serde(default)]
+    suites: Vec<String>,
+    /// `batch x heads x rows x dim`, as tables show it.
+    shape: String,
+    dtype: Option<String>,
+    kv_storage: Option<String>,
+    scale: Option<f32>,
+    /// `dot`, `additive`, `leaky`, `cosine` or `general`.
+    score: Option<String>,
+    /// As `heedful run --normalizer`.
+    normalizer: Option<String>,
+    softcap: Option<f32>,
+    /// `top-left`, `bottom-right` or an offset.
+    causal: Option<Diagonal>,
+    window: Option<WindowDefinition>,
+    dilated: Option<u32>,
+    chunked: Option<u32>,
+    /// Shape of a boolean mask.
+    mask: Option<[u32; 4]>,
+    /// Shape of an additive bias.
+    bias: Option<[u32; 4]>,
+    alibi: Option<Diagonal>,
+    relative: Option<RelativeDefinition>,
+    /// Channels that are rotated.
+    rotary: Option<u32>,
+    /// Reach around predicted centres, with a Gaussian.
+    local: Option<f32>,
+    /// Rows and columns of an image and the side of a neighbourhood.
+    neighborhood: Option<[u32; 3]>,
+    /// Edges of a graph.
+    edges: Option<u32>,
+    /// Rows and keys of a block.
+    blocks: Option<[u32; 2]>,
+    /// Share of the blocks that are visited.
+    #[serde(default = "all")]
+    density: f64,
+    #[serde(default)]
+    sinks: bool,
+    #[serde(default)]
+    segments: bool,
+    #[serde(default)]
+    lse: bool,
+    /// Key lengths per sequence: `full` or `mixed` (a part, nothing, all, by turns).
+    lengths: Option<String>,
+    /// Rows of all sequences together, which lie after one another.
+    packed: Option<u32>,
+    /// Keys of a page.
+    pages: Option<u32>,
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+enum Diagonal {
+    Offset(i32),
+    Named(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowDefinition {
+    left: Option<u32>,
+    right: Option<u32>,
+    align: Option<Diagonal>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RelativeDefinition {
+    left: u32,
+    right: u32,
+}
+
+impl Diagonal {
+    fn align(&self) -> Result<Align> {
         match self {
-            Self::Quick => quick(),
-            Self::Long => long(),
-            Self::Decode => decode(),
-            Self::Standard => quick().into_iter().chain(standard()).collect(),
+            Self::Offset(n) => Ok(Align::Offset(*n)),
+            Self::Named(name) if name == "top-left" => Ok(Align::TopLeft),
+            Self::Named(name) if name == "bottom-right" => Ok(Align::BottomRight),
+            Self::Named(name) => {
+                let wanted = "top-left, bottom-right or an integer";
+                Err(Error::invalid("diagonal", format!("{name:?}"), wanted))
+            }
         }
     }
 }
 
-fn quick() -> Vec<Workload> {
-    let square =
-        |batch, heads, seq, dim| Attention::new(Shape::self_attention(batch, heads, seq, dim));
-    let shape = |batch, [heads_q, heads_kv]: [u32; 2], [seq_q, seq_kv]: [u32; 2], dim| {
-        Attention::new(Shape { batch, heads_q, heads_kv, seq_q, seq_kv, dim_qk: dim, dim_v: dim })
-    };
-    [
-        ("square", square(1, 8, 512, 64)),
-        ("causal", square(1, 8, 512, 64).causal(Align::TopLeft)),
-        ("grouped", shape(1, [8, 2], [256, 256], 128)),
-        ("many-small", square(12, 12, 64, 32)),
-        ("odd-sizes", square(1, 4, 113, 72)),
-        ("cross", shape(1, [8, 8], [128, 512], 64)),
-        ("window", square(1, 8, 512, 64).window(Some(64), Some(0), Align::TopLeft)),
-        ("padding", square(2, 8, 256, 64).mask([2, 1, 1, 256])),
-        ("half", square(1, 8, 512, 64).dtype(DType::F16)),
-        ("one-row", shape(1, [8, 8], [1, 1024], 64)),
-    ]
-    .into_iter()
-    .map(dense)
-    .collect()
+impl Definition {
+    fn workload(self) -> Result<Workload> {
+        let shape: Shape = self.shape.parse()?;
+        let attention = self.placed(self.scored(Attention::new(shape))?)?;
+        let lengths = match self.lengths.as_deref() {
+            None | Some("full") => Lengths::Full,
+            Some("mixed") => Lengths::Mixed,
+            Some(other) => {
+                return Err(Error::invalid("lengths", format!("{other:?}"), "full or mixed"));
+            }
+        };
+        if !(0.0..=1.0).contains(&self.density) {
+            return Err(Error::invalid("density", self.density, "0 to 1"));
+        }
+        attention.validate()?;
+        let data = DataOptions { density: self.density, lengths, ..DataOptions::default() };
+        Ok(Workload { name: self.name, about: self.about, suites: self.suites, attention, data })
+    }
+
+    /// How scores and weights are made, and in which storage.
+    fn scored(&self, call: Attention) -> Result<Attention> {
+        let mut call = call;
+        if let Some(dtype) = &self.dtype {
+            call = call.dtype(dtype.parse()?);
+        }
+        if let Some(storage) = &self.kv_storage {
+            call = call.kv_storage(storage.parse()?);
+        }
+        if let Some(scale) = self.scale {
+            call = call.scale(scale);
+        }
+        let shape = call.shape;
+        call = match self.score.as_deref() {
+            None | Some("dot") => call,
+            Some("additive") => call.additive(1.0),
+            Some("leaky") => call.additive_leaky(0.2),
+            Some("cosine") => call.cosine(1e-6, true),
+            Some("general") => call.general(shape.dim_qk),
+            Some(other) => {
+                let wanted = "dot, additive, leaky, cosine or general";
+                return Err(Error::invalid("score", format!("{other:?}"), wanted));
+            }
+        };
+        if let Some(name) = &self.normalizer {
+            call = call.normalizer(normalizer(name, shape.seq_kv)?);
+        }
+        if let Some(cap) = self.softcap {
+            call = call.softcap(cap);
+        }
+        if let Some(bias) = self.bias {
+            call = call.bias(bias);
+        }
+        if let Some(alibi) = &self.alibi {
+            call = call.alibi(alibi.align()?);
+        }
+        if let Some(RelativeDefinition { left, right }) = self.relative {
+            call = call.relative(Relative { left, right, offset: 0 });
+        }
+        if let Some(dim) = self.rotary {
+            call = call.rotary(Rotary::new(dim, shape.seq_q.max(shape.seq_kv)));
+        }
+        if self.sinks {
+            call = call.sinks();
+        }
+        if self.lse {
+            call = call.with_lse();
+        }
+        Ok(call)
+    }
+
+    /// Which keys a row sees, and how sequences lie.
+    fn placed(&self, call: Attention) -> Result<Attention> {
+        let mut call = call;
+        let shape = call.shape;
+        if let Some(causal) = &self.causal {
+            call = call.causal(causal.align()?);
+        }
+        if let Some(WindowDefinition { left, right, align }) = &self.window {
+            let align = align.as_ref().map_or(Ok(Align::TopLeft), Diagonal::align)?;
+            call = call.window(*left, *right, align);
+        }
+        if let Some(step) = self.dilated {
+            call = call.dilated(step, Align::TopLeft);
+        }
+        if let Some(size) = self.chunked {
+            call = call.chunked(size, Align::TopLeft);
+        }
+        if let Some(mask) = self.mask {
+            call = call.mask(mask);
+        }
+        if let Some(reach) = self.local {
+            call = call.local(reach, true);
+        }
+        if let Some([rows, columns, side]) = self.neighborhood {
+            call = call.neighborhood(Neighborhood::image(rows, columns, side));
+        }
+        if let Some(count) = self.edges {
+            call = call.edges(Edges { count, bias: false });
+        }
+        if let Some([rows, keys]) = self.blocks {
+            call = call.blocks(Blocks::new(rows, keys));
+        }
+        if self.segments {
+            call = call.segments();
+        }
+        if self.lengths.is_some() {
+            call = call.kv_lengths();
+        }
+        if let Some(total) = self.packed {
+            call = call.packed(total, total);
+        }
+        if let Some(size) = self.pages {
+            if size == 0 {
+                return Err(Error::invalid("pages", size, "at least 1 key"));
+            }
+            // As a cache keeps its pages: heads after one another.
+            let row = shape.seq_kv.div_ceil(size);
+            let paged = call.paged(shape.batch * row, size, row);
+            call = Attention { layout_k: Layout::Bhsd, layout_v: Layout::Bhsd, ..paged };
+        }
+        Ok(call)
+    }
 }
 
-fn dense((name, attention): (&'static str, Attention)) -> Workload {
-    Workload { name, attention, density: 1.0, ragged: false }
+/// A normaliser by its name on the command line, with the usual parameters for so many keys.
+fn normalizer(name: &str, keys: u32) -> Result<Normalizer> {
+    let n = keys.max(1) as f32;
+    Ok(match name {
+        "softmax" => Normalizer::Softmax,
+        "relu" => Normalizer::Relu { power: 1, divisor: Scalar(n) },
+        "relu-squared" => Normalizer::Relu { power: 2, divisor: Scalar(n) },
+        "sigmoid" => Normalizer::Sigmoid { bias: Scalar(-n.ln()) },
+        "hard" => Normalizer::Hard,
+        "sample" => Normalizer::Sample { seed: 1 },
+        "sparsemax" => Normalizer::Sparsemax,
+        "entmax15" => Normalizer::Entmax15,
+        "monotonic" => Normalizer::Monotonic,
+        "raw" => Normalizer::Raw,
+        _ => {
+            let wanted = "softmax, relu, relu-squared, sigmoid, hard, sample, sparsemax, entmax15, monotonic or raw";
+            return Err(Error::invalid("normalizer", format!("{name:?}"), wanted));
+        }
+    })
 }
 
-fn long() -> Vec<Workload> {
-    let full = |seq| Attention::new(Shape::self_attention(1, 8, seq, 64));
-    let blocks = |density| Workload {
-        name: if density < 0.5 { "blocks-10%-1024" } else { "blocks-all-1024" },
-        attention: full(1024).blocks(Blocks::new(64, 64)),
-        density,
-        ragged: false,
-    };
-    let mut workloads: Vec<Workload> = [
-        ("full-1024", full(1024)),
-        ("mask-1024", full(1024).mask([1, 1, 1024, 1024])),
-        ("full-2048", full(2048)),
-        ("causal-2048", full(2048).causal(Align::TopLeft)),
-        ("full-4096", full(4096)),
-        ("window-256-4096", full(4096).window(Some(255), Some(0), Align::TopLeft)),
-    ]
-    .into_iter()
-    .map(dense)
-    .collect();
-    workloads.extend([blocks(1.0), blocks(0.1)]);
-    workloads
-}
+#[cfg(test)]
+mod tests {
+    use super::Workload;
 
-/// As a cache keeps its pages: heads after one another.
-fn in_pages(attention: Attention, page_size: u32) -> Attention {
-    let row = attention.shape.seq_kv / page_size;
-    let paged = attention.paged(row, page_size, row);
-    Attention { layout_k: Layout::Bhsd, layout_v: Layout::Bhsd, ..paged }
-}
+    #[test]
+    fn every_definition_is_a_valid_call_of_a_known_suite() {
+        let workloads = Workload::built_in().expect("valid definitions");
+        let mut names: Vec<&str> = workloads.iter().map(|x| x.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), workloads.len(), "names are unique over all files");
+        for workload in &workloads {
+            let known = ["quick", "standard", "long", "decode", "forms", "full"];
+            assert!(workload.suites.iter().all(|x| known.contains(&x.as_str())), "{workload:?}");
+            assert!(!workload.suites.is_empty(), "{} is in no suite", workload.name);
+        }
+        for suite in ["quick", "standard", "long", "decode", "forms"] {
+            assert!(!Workload::suite(suite).expect(suite).is_empty(), "{suite}");
+        }
+        assert_eq!(Workload::suite("full").expect("full").len(), workloads.len());
+    }
 
-fn decode() -> Vec<Workload> {
-    let call = |batch, [heads_q, heads_kv]: [u32; 2], [seq_q, seq_kv]: [u32; 2], dim| {
-        Attention::new(Shape { batch, heads_q, heads_kv, seq_q, seq_kv, dim_qk: dim, dim_v: dim })
-    };
-    let grouped = || call(1, [32, 8], [1, 8192], 128);
-    let batch = || call(8, [8, 2], [1, 2048], 64).kv_lengths();
-    let mut workloads: Vec<Workload> = [
-        ("row-1024", call(1, [8, 8], [1, 1024], 64)),
-        ("row-2048", call(1, [8, 8], [1, 2048], 64)),
-        ("row-4096", call(1, [8, 8], [1, 4096], 64)),
-        ("row-8192", call(1, [8, 8], [1, 8192], 64)),
-        ("row-8192-one-head", call(1, [1, 1], [1, 8192], 64)),
-        ("rows-4", call(1, [8, 8], [4, 4096], 64)),
-        ("rows-16", call(1, [8, 8], [16, 4096], 64)),
-        ("kv-heads", call(1, [8, 8], [1, 8192], 128)),
-        ("grouped", grouped()),
-        ("grouped-1024", call(1, [32, 8], [1, 1024], 128)),
-        ("grouped-f16", grouped().kv_storage(Storage::F16)),
-        ("grouped-int8", grouped().kv_storage(Storage::Int8)),
-        ("grouped-int4", grouped().kv_storage(Storage::Int4)),
-        ("grouped-pages-16", in_pages(grouped(), 16)),
-        ("batch-full", batch()),
-    ]
-    .into_iter()
-    .map(dense)
-    .collect();
-    let ragged = Workload { name: "batch-ragged", ragged: true, ..dense(("", batch())) };
-    workloads.push(ragged);
-    workloads
-}
-
-fn standard() -> Vec<Workload> {
-    let f16 = |batch, heads, seq, dim| {
-        Attention::new(Shape::self_attention(batch, heads, seq, dim)).dtype(DType::F16)
-    };
-    let gqa = Shape { heads_kv: 8, ..Shape::self_attention(1, 32, 8192, 128) };
-    let decode = Shape { seq_q: 1, ..Shape { batch: 16, seq_kv: 4096, ..gqa } };
-    [
-        ("bert-base", f16(8, 12, 128, 64)),
-        ("gpt2", f16(4, 12, 1024, 64).causal(Align::TopLeft)),
-        ("llama", f16(4, 32, 2048, 128).causal(Align::TopLeft)),
-        ("llama-gqa", Attention::new(gqa).dtype(DType::F16).causal(Align::TopLeft)),
-        ("long", f16(1, 16, 4096, 128)),
-        ("long-f32", Attention::new(Shape::self_attention(1, 16, 4096, 128))),
-        ("wide", f16(1, 8, 4096, 256)),
-        ("decode", Attention::new(decode).dtype(DType::F16)),
-    ]
-    .into_iter()
-    .map(dense)
-    .collect()
+    #[test]
+    fn a_wrong_definition_is_refused_by_file_workload_and_field() {
+        let parse = |text: &str| Workload::parse("own.toml", text).expect_err(text).to_string();
+        let with = |line: &str| {
+            parse(&format!("[[workload]]\nname = \"x\"\nshape = \"1x8/3x4x5\"\n{line}"))
+        };
+        assert!(parse("nonsense").contains("own.toml"));
+        assert!(with("").contains("own.toml, workload \"x\""), "{}", with(""));
+        assert!(with("").contains("heads_q"), "{}", with(""));
+        assert!(with("colour = 3").contains("colour"));
+        let twice = "[[workload]]\nname = \"x\"\nshape = \"1x8x4x5\"\n";
+        assert!(parse(&format!("{twice}{twice}")).contains("a second one"));
+        assert!(parse(&format!("{twice}causal = \"middle\"")).contains("top-left"));
+        assert!(parse(&format!("{twice}normalizer = \"none\"")).contains("entmax15"));
+    }
 }

@@ -93,7 +93,9 @@ impl Uploaded {
         let size =
             |operand: Operand| operands.iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n);
         let input = |operand: Operand, bytes: &[u8]| {
-            device::upload(&engine.device, operand.name(), bytes, wgpu::BufferUsages::STORAGE)
+            // Measurements copy them.
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+            device::upload(&engine.device, operand.name(), bytes, usage)
         };
         let rows = |operand, values: &[f64]| input(operand, &stored(problem, operand, values));
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
@@ -114,6 +116,30 @@ impl Uploaded {
             mask: a.mask.map(|_| input(Operand::Mask, &mask)).transpose()?,
             bias: a.bias.map(|_| input(Operand::Bias, &bias)).transpose()?,
         })
+    }
+
+    /// The same contents in other buffers, copied on the device.
+    #[cfg(feature = "bench")]
+    pub(crate) fn copied(&self, engine: &Engine) -> Result<Self> {
+        let mut encoder = engine.device.create_command_encoder(&Default::default());
+        let mut copy = |from: &wgpu::Buffer| {
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+            let to = device::create_buffer(&engine.device, "a copy", from.size(), usage)?;
+            encoder.copy_buffer_to_buffer(from, 0, &to, 0, from.size());
+            Ok(to)
+        };
+        let copies = Self {
+            q: copy(&self.q)?,
+            k: copy(&self.k)?,
+            v: copy(&self.v)?,
+            o: copy(&self.o)?,
+            lse: self.lse.as_ref().map(&mut copy).transpose()?,
+            weights: self.weights.as_ref().map(&mut copy).transpose()?,
+            mask: self.mask.as_ref().map(&mut copy).transpose()?,
+            bias: self.bias.as_ref().map(&mut copy).transpose()?,
+        };
+        engine.queue.submit([encoder.finish()]);
+        Ok(copies)
     }
 
     pub(crate) fn bind(&self, engine: &Engine, plan: &Plan, inputs: &Inputs<'_>) -> Result<Bound> {

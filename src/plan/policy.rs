@@ -1,6 +1,9 @@
 //! What the caller leaves open or insists on.
 
 use std::fmt;
+use std::sync::Arc;
+
+use crate::plan::tuning::Tuning;
 
 /// Which schedule to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -84,10 +87,12 @@ pub struct Policy {
     pub batch_invariant: bool,
     /// Most scratch memory a plan may use, bytes. Less scratch means more, smaller dispatches.
     pub max_workspace_bytes: u64,
+    /// Tile shapes to use before those that ship, as `heedful tune` writes them.
+    pub tuning: Option<Arc<Tuning>>,
 }
 
 impl Default for Policy {
-    /// Any path, self-tested, with checks, at most 256 MiB of scratch.
+    /// Any path, self-tested, with checks, at most 256 MiB of scratch, the tile shapes that ship.
     fn default() -> Self {
         Self {
             path: Path::Auto,
@@ -95,6 +100,7 @@ impl Default for Policy {
             checks: Checks::ON,
             batch_invariant: false,
             max_workspace_bytes: 256 << 20,
+            tuning: None,
         }
     }
 }

@@ -134,7 +134,7 @@ impl FusedPlan {
         if edges && subgroup {
             return Err(refuse("rows of a graph have keys of their own to fetch"));
         }
-        let rows = tuning::row_tile(caps, &shape, subgroup);
+        let rows = tuning::row_tile(caps, &shape, subgroup, policy.tuning.as_deref());
         // Along edges an invocation has one row: its neighbours visit other keys.
         let rows =
             rows.map(|tile| if edges { RowTile { rows: 1, wide: false, ..tile } } else { tile });

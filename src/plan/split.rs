@@ -57,7 +57,7 @@ impl SplitPlan {
         if let Some((_, reason)) = others.iter().find(|(on, _)| *on) {
             return Err(refuse((*reason).into()));
         }
-        let tile = tuning::split_tile(caps, &s);
+        let tile = tuning::split_tile(caps, &s, policy.tuning.as_deref());
         let slower = tuning::split_is_slower(caps, &s, &tile);
         if let (Path::Auto, Some(reason)) = (policy.path, slower) {
             return Err(refuse(reason));

@@ -1,6 +1,7 @@
 //! The seven sizes of an attention call.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
@@ -111,5 +112,45 @@ impl fmt::Display for Shape {
             pair(self.dim_qk, self.dim_v)
         );
         f.pad(&text)
+    }
+}
+
+impl FromStr for Shape {
+    type Err = Error;
+
+    /// Reads what `Display` writes: `1x8x512x64`, `1x32/8x1/8192x128`.
+    fn from_str(text: &str) -> Result<Self> {
+        let wanted = || {
+            let form = "batch x heads x rows x dim, where `a/b` is query/key heads, rows/keys, dim of q and k/of v";
+            Error::invalid("shape", format!("{text:?}"), form)
+        };
+        let number = |text: &str| text.parse::<u32>().map_err(|_| wanted());
+        let pair = |text: &str| match text.split_once('/') {
+            Some((a, b)) => Ok((number(a)?, number(b)?)),
+            None => number(text).map(|n| (n, n)),
+        };
+        let parts: Vec<&str> = text.split('x').collect();
+        let [batch, heads, seq, dim] = parts[..] else { return Err(wanted()) };
+        let ((heads_q, heads_kv), (seq_q, seq_kv), (dim_qk, dim_v)) =
+            (pair(heads)?, pair(seq)?, pair(dim)?);
+        let batch = number(batch)?;
+        Ok(Self { batch, heads_q, heads_kv, seq_q, seq_kv, dim_qk, dim_v })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shape;
+
+    #[test]
+    fn shapes_are_read_as_they_are_written() {
+        for text in ["1x8x512x64", "16x32/8x1/4096x128", "2x1x3/0x192/128"] {
+            let shape: Shape = text.parse().expect(text);
+            assert_eq!(shape.to_string(), text);
+        }
+        for text in ["", "1x2x3", "1x2x3x4x5", "1x2x3x-4", "1x8/x2x3", "axbxcxd"] {
+            let error = text.parse::<Shape>().expect_err(text);
+            assert_eq!(error.argument(), Some("shape"), "{error}");
+        }
     }
 }

@@ -1,55 +1,13 @@
-//! Tile shapes as data: which row tile a fused kernel gets, by device class and head dimension.
-//!
-//! The first row whose class and dimension fit wins; the last rows serve any device. `rows` trades
-//! loads (each element of k and v feeds `rows` products) against registers (2 · rows · dim f32).
+//! Which tile a kernel gets on a device: the first row of a table that fits, and rules for when a kernel pays.
+
+mod table;
+
+pub use table::{Class, FUSED, FusedRow, SPLIT, SplitRow, Tuning, class};
 
 use crate::kernel::{RowTile, SplitTile};
 use crate::plan::Capabilities;
 use crate::tensor::Shape;
-
-/// What kind of device a tuning row is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// A driver that runs shaders on the CPU: loads are dear, registers spill to cache, and small
-    /// workgroups keep causal blocks small.
-    Software,
-    /// Anything else.
-    Any,
-}
-
-/// One row of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TuningRow {
-    /// Devices it is for.
-    pub class: Class,
-    /// Largest head dimension (the larger of dim_qk and dim_v) it is for.
-    pub max_dim: u32,
-    /// Whether subgroups fetch k and v together.
-    pub subgroup: bool,
-    /// Query rows per invocation.
-    pub rows: u32,
-    /// Invocations per workgroup.
-    pub lanes: u32,
-}
-
-const fn row(class: Class, max_dim: u32, subgroup: bool, rows: u32, lanes: u32) -> TuningRow {
-    TuningRow { class, max_dim, subgroup, rows, lanes }
-}
-
-/// The table. Software rows: measured on 2 cores, f32, 1×8×512×dim, GFLOP/s on Mesa 22.3 / 26.2:
-/// dim 64, 4 rows: 75 / 85 by subgroups of 8, 25 / 61 without; dim 128, 2 rows: 45 / 55 (4 rows:
-/// 38 / 69, at 2.7 times the compile time); dim 256, 1 row: 23 / 33.
-/// Other devices: chosen by register count, at most 128 f32 for q and o.
-pub const TABLE: &[TuningRow] = &[
-    row(Class::Software, 64, true, 4, 8),
-    row(Class::Software, 128, true, 2, 8),
-    row(Class::Software, 512, true, 1, 8),
-    row(Class::Software, 64, false, 4, 8),
-    row(Class::Software, 128, false, 2, 8),
-    row(Class::Software, 512, false, 1, 8),
-    row(Class::Any, 32, false, 2, 64),
-    row(Class::Any, 512, false, 1, 64),
-];
+use table::serves;
 
 /// Most f32 registers a row may take on hardware before its kernel spills; software spills to cache anyway.
 const MAX_ROW_REGISTERS: u32 = 160;
@@ -66,19 +24,23 @@ const MAX_OWN_DIM: u32 = 256;
 /// Widest group that fetches together: more would need subgroups that many adapters lack.
 const MAX_FETCH: u32 = 8;
 
-/// The row tile for a shape, with or without subgroup fetches; `None` when the table has none or
-/// the device has no subgroups that are large enough.
-pub fn row_tile(caps: &Capabilities, shape: &Shape, subgroup: bool) -> Option<RowTile> {
-    let class = if caps.device_type == "cpu" { Class::Software } else { Class::Any };
+/// The row tile for a shape, with or without subgroup fetches, by the caller's table or the one that ships;
+/// `None` when neither has a row or the device has no subgroups that are large enough.
+pub fn row_tile(
+    caps: &Capabilities,
+    shape: &Shape,
+    subgroup: bool,
+    tuning: Option<&Tuning>,
+) -> Option<RowTile> {
     let dim = shape.dim_qk.max(shape.dim_v);
-    let tuned = TABLE.iter().find(|row| {
-        (row.class == class || row.class == Class::Any)
-            && row.subgroup == subgroup
-            && dim <= row.max_dim
-    })?;
+    let fits = |row: &&FusedRow| {
+        row.subgroup == subgroup && dim <= row.max_dim && serves(row.class, &row.device, caps)
+    };
+    let own = tuning.and_then(|tuning| tuning.fused.iter().find(fits));
+    let tuned = own.or_else(|| FUSED.iter().find(fits))?;
     let fetch = if subgroup { fetch_of(caps, tuned.lanes)? } else { 1 };
     let shares = [shape.dim_qk, shape.dim_v].iter().all(|dim| dim.is_multiple_of(4 * fetch));
-    if class == Class::Software && subgroup && dim > MAX_OWN_DIM && shares {
+    if class(caps) == Class::Software && subgroup && dim > MAX_OWN_DIM && shares {
         let (dim_qk, dim_v) = (shape.dim_qk, shape.dim_v);
         let rows = shape.seq_q.clamp(1, 4).next_power_of_two();
         return Some(RowTile { rows, lanes: fetch, fetch, dim_qk, dim_v, wide: true });
@@ -123,15 +85,15 @@ pub fn split_workgroups(caps: &Capabilities) -> u64 {
     if caps.device_type == "cpu" { 8 } else { 1024 }
 }
 
-/// The tile of the split kernel.
-pub fn split_tile(caps: &Capabilities, shape: &Shape) -> SplitTile {
-    let software = caps.device_type == "cpu";
+/// The tile of the split kernel, by the caller's table or the one that ships.
+pub fn split_tile(caps: &Capabilities, shape: &Shape, tuning: Option<&Tuning>) -> SplitTile {
     let packed = (shape.group() * shape.seq_q).max(1).next_power_of_two();
     let dim = shape.dim_qk.max(shape.dim_v);
-    // q of every row is in each invocation's registers.
-    let most = if software { if dim <= 256 { 4 } else { 2 } } else { (256 / dim).clamp(1, 4) };
-    let (lanes, keys) = if software { (8, 64) } else { (64, 64) };
-    let rows = packed.min(1 << most.ilog2());
+    let fits = |row: &&SplitRow| dim <= row.max_dim && serves(row.class, &row.device, caps);
+    let own = tuning.and_then(|tuning| tuning.split.iter().find(fits));
+    let tuned = own.or_else(|| SPLIT.iter().find(fits));
+    let [rows, lanes, keys] = tuned.map_or([1, 64, 64], |row| [row.rows, row.lanes, row.keys]);
+    let rows = packed.min(rows);
     SplitTile { rows, lanes, keys, dim_qk: shape.dim_qk, dim_v: shape.dim_v }
 }
 

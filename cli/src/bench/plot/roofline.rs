@@ -1,0 +1,81 @@
+//! The roofline: speed against arithmetic intensity, under what the device's arithmetic and memory allow.
+
+use plotters::prelude::*;
+
+use super::{
+    Area, Drawn, FAINT, GREY, INK, Labels, SIZE, colour, decades, font, heading, legend, paths_of,
+    tick, timed,
+};
+use crate::bench::rows::Record;
+
+pub(super) fn draw<B: DrawingBackend>(record: &Record, area: &Area<'_, B>) -> Drawn {
+    let Some(roofline) = record.provenance.roofline else { return Ok(()) };
+    heading(
+        area,
+        "Speed against arithmetic intensity, under the device's measured limits",
+        record,
+    )?;
+    let paths = paths_of(record);
+    legend(area, &paths, (24, 70))?;
+    let intensity = |gflop: f64, megabytes: f64| gflop * 1e3 / megabytes.max(1e-9);
+    let points: Vec<(f64, f64, &str, &str)> = timed(record)
+        .filter_map(|(row, _)| {
+            let x = intensity(row.gflop, row.megabytes);
+            Some((x, row.gflops?, row.path.as_str(), row.name.as_str()))
+        })
+        .collect();
+    let knee = roofline.f32_gflops / roofline.read_gbps;
+    let (left, right) = decades(points.iter().map(|p| p.0).chain([knee]));
+    let (low, high) = decades(points.iter().map(|p| p.1).chain([roofline.f32_gflops]));
+    let mut chart = ChartBuilder::on(area)
+        .margin(16)
+        .margin_top(96)
+        .x_label_area_size(52)
+        .y_label_area_size(76)
+        .build_cartesian_2d((left..right).log_scale(), (low..high).log_scale())
+        .map_err(|e| e.to_string())?;
+    chart
+        .configure_mesh()
+        .bold_line_style(FAINT)
+        .light_line_style(TRANSPARENT)
+        .axis_style(GREY)
+        .label_style(font(13, INK))
+        .x_desc("FLOP per byte that must move")
+        .y_desc("GFLOP/s")
+        .x_label_formatter(&tick)
+        .y_label_formatter(&tick)
+        .draw()
+        .map_err(|e| e.to_string())?;
+    let roof = |gbps: f64| {
+        let ends = [left, (roofline.f32_gflops / gbps).clamp(left, right), right];
+        ends.map(|x| (x, (x * gbps).min(roofline.f32_gflops).max(low)))
+    };
+    chart
+        .draw_series(LineSeries::new(roof(roofline.read_gbps), INK.stroke_width(2)))
+        .map_err(|e| e.to_string())?;
+    chart
+        .draw_series(DashedLineSeries::new(roof(roofline.cached_gbps), 6, 5, GREY.stroke_width(1)))
+        .map_err(|e| e.to_string())?;
+    let mut labels = Labels::default();
+    let places: Vec<(i32, i32)> = points.iter().map(|p| chart.backend_coord(&(p.0, p.1))).collect();
+    places.iter().for_each(|place| labels.marker(*place));
+    let peak = format!("{:.0} GFLOP/s f32", roofline.f32_gflops);
+    let slope = format!(
+        "{:.1} GB/s from memory, dashed {:.1} from caches",
+        roofline.read_gbps, roofline.cached_gbps
+    );
+    let put = |text: String, at: (i32, i32), style: TextStyle<'static>| {
+        area.draw(&Text::new(text, at, style)).map_err(|e| e.to_string())
+    };
+    let (x, y) = chart.backend_coord(&(right, roofline.f32_gflops));
+    put(peak.clone(), (x - 10 - 8 * peak.len() as i32, y - 20), font(13, INK))?;
+    put(slope, (24, SIZE.1 as i32 - 24), font(13, GREY))?;
+    for ((_, _, path, name), place) in points.iter().zip(&places) {
+        let fill = colour(&paths, path).filled();
+        area.draw(&Circle::new(*place, 4, fill)).map_err(|e| e.to_string())?;
+        if let Some(at) = labels.place(name, *place, (SIZE.0 as i32 - 10, SIZE.1 as i32 - 70)) {
+            put((*name).to_owned(), at, font(11, GREY))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! Rows on an adapter: plan, check, time, hold against the device's limits.
+
+use std::path::Path as FilePath;
+use std::time::{Duration, Instant};
+
+use heedful::bench::{Buffers, Roofline, Workload, measure_host, measure_matmul};
+use heedful::engine::Matmul;
+use heedful::problem::cost;
+use heedful::verify::compare::Comparison;
+use heedful::verify::data::CaseData;
+use heedful::verify::golden::{Form, GoldenSuite, Precision, Support};
+use heedful::{Attention, Checks, DType, Engine, Path, Policy, wgpu};
+
+use super::check::{Checked, recorded};
+use super::rows::{MatmulRow, Provenance, Record, Row, Verdict};
+use crate::args::BenchArgs;
+use crate::table::{progress, step};
+use crate::{Outcome, adapters};
+
+/// Rows of a recorded sentence model, which the default suites end with.
+pub(super) const MODEL: &str = "sentence-model";
+
+/// Work above which a software adapter is spared a workload, GFLOP: minutes for a row.
+const SOFTWARE_GFLOP: f64 = 200.0;
+
+/// One run of the bench on an adapter.
+pub(super) struct Session<'a> {
+    args: &'a BenchArgs,
+    engine: Engine,
+    provenance: Provenance,
+    roofline: Roofline,
+    matmul_gflops: f64,
+}
+
+/// A call with its tensors, and how its result is judged.
+struct Call<'a> {
+    name: &'a str,
+    attention: &'a Attention,
+    data: &'a CaseData,
+    judge: &'a dyn Fn(&[f64]) -> Comparison,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        args: &'a BenchArgs,
+        engine: Engine,
+        provenance: Provenance,
+    ) -> Outcome<Self> {
+        let roofline = Roofline::measure(&engine)?;
+        let matmul = matmul(&engine, args.budget())?;
+        let matmul_gflops = matmul.gflops;
+        let (measured, matmul) = (Some(roofline), Some(matmul));
+        let provenance = Provenance { roofline: measured, matmul, ..provenance };
+        Ok(Self { args, engine, provenance, roofline, matmul_gflops })
+    }
+
+    pub(super) fn run(mut self, workloads: &[Workload]) -> Outcome<Record> {
+        let mut rows = Vec::new();
+        let policies = self.policies()?;
+        let bar = progress(workloads.len(), "bench");
+        for workload in workloads {
+            step(&bar, &workload.name);
+            let problem = workload.attention.validate()?;
+            if let Some(row) = self.too_large(workload) {
+                rows.push(row);
+                continue;
+            }
+            let data = CaseData::generate(&problem, 1, &workload.data);
+            let checked = Checked::new(&problem, &data)?;
+            let judge = |o: &[f64]| checked.judge(o);
+            let (name, attention) = (workload.name.as_str(), &workload.attention);
+            let call = Call { name, attention, data: &data, judge: &judge };
+            for policy in &policies {
+                rows.extend(self.row(&call, policy)?);
+            }
+        }
+        bar.finish_and_clear();
+        let named = self.args.filter.as_deref().is_none_or(|text| MODEL.contains(text));
+        let suite = self.args.definitions.is_none() && self.args.suite.has_model();
+        if named && suite {
+            rows.extend(self.model(&policies)?);
+        }
+        Ok(Record { provenance: self.provenance, rows })
+    }
+
+    /// The policies that every workload is timed under.
+    fn policies(&self) -> Outcome<Vec<Policy>> {
+        #[allow(unsafe_code, reason = "the bench's tables and functions are its own")]
+        // SAFETY: every table is generated within its tensors, and workloads have no functions of their own.
+        let off = unsafe { Checks::off() };
+        let checks = if self.args.unchecked { vec![Checks::ON, off] } else { vec![Checks::ON] };
+        let tuning = self.args.tuning.as_deref().map(crate::tune::read).transpose()?;
+        let with = |path| {
+            let tuning = tuning.clone();
+            checks.iter().map(move |&checks| Policy {
+                path,
+                checks,
+                tuning: tuning.clone(),
+                ..Policy::default()
+            })
+        };
+        let wanted = |path: &Path| self.args.path.is_none_or(|x| x.path() == Some(*path));
+        let paths = [Path::Split, Path::Fused, Path::Staged].into_iter().filter(wanted);
+        Ok(paths.flat_map(with).collect())
+    }
+
+    /// A row for a workload that the adapter is spared.
+    fn too_large(&self, workload: &Workload) -> Option<Row> {
+        let software = self.engine.capabilities().device_type == "cpu";
+        let default = if software { SOFTWARE_GFLOP } else { f64::INFINITY };
+        let limit = self.args.max_gflop.unwrap_or(default);
+        let problem = workload.attention.validate().ok()?;
+        // Without tables every sequence counts as full.
+        let plain = Attention {
+            kv_lengths: false,
+            q_lengths: false,
+            packed: None,
+            ..workload.attention.clone()
+        };
+        let gflop = cost::flops(&plain.validate().ok()?, &Default::default()) as f64 / 1e9;
+        if gflop <= limit {
+            return None;
+        }
+        let shape = workload.attention.shape.to_string();
+        let mut row = Row::new(&workload.name, shape, problem.feature_text(), "-".into());
+        row.gflop = gflop;
+        row.reason = format!("{gflop:.0} GFLOP, more than --max-gflop {limit:.0}");
+        Some(row)
+    }
+
+    /// The attention of a real sentence model, where its recorded layers are at hand.
+    fn model(&mut self, policies: &[Policy]) -> Outcome<Vec<Row>> {
+        let folder = FilePath::new("tests/golden/real");
+        if !folder.join("cases.json").exists() {
+            return Ok(Vec::new());
+        }
+        let mut rows = Vec::new();
+        for case in GoldenSuite::open(folder)?.cases {
+            let Support::Supported(loaded) = case.load(Precision::Stored)? else { continue };
+            if !matches!(loaded.form, Form::Attention) {
+                continue;
+            }
+            let attention = Attention { weights: None, lse: false, ..loaded.attention.clone() };
+            let judge = |o: &[f64]| recorded(&loaded, o);
+            let name = format!("{MODEL} {}", case.name);
+            let call =
+                Call { name: &name, attention: &attention, data: &loaded.data, judge: &judge };
+            for policy in policies {
+                rows.extend(self.row(&call, policy)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Checks, then times, one path on one call; `None` where the path does not serve it.
+    fn row(&mut self, call: &Call<'_>, policy: &Policy) -> Outcome<Option<Row>> {
+        let problem = call.attention.validate()?;
+        let unchecked = if policy.checks.are_off() { " unchecked" } else { "" };
+        let path = format!("{}{unchecked}", policy.path);
+        let shape = call.attention.shape.to_string();
+        let mut row = Row::new(call.name, shape, problem.feature_text(), path);
+        row.gflop = cost::flops(&problem, &call.data.operands()) as f64 / 1e9;
+        row.megabytes = cost::min_bytes(&problem, &call.data.operands()) as f64 / 1e6;
+        match self.fill(&mut row, call, policy) {
+            Ok(()) => Ok(Some(row)),
+            Err(error) if error.is_unsupported() => Ok(None),
+            Err(error) if error.is_invalid() => Err(error.into()),
+            Err(error) => {
+                row.verdict = Verdict::Failed;
+                row.reason = error.to_string();
+                if error.is_device_lost() {
+                    // The next row gets a new device.
+                    if let Some(engine) = adapters::engine(self.args.adapter.as_deref(), true)? {
+                        self.engine = engine;
+                    }
+                }
+                Ok(Some(row))
+            }
+        }
+    }
+
+    fn fill(&self, row: &mut Row, call: &Call<'_>, policy: &Policy) -> heedful::Result<()> {
+        let engine = &self.engine;
+        let compiled = engine.compiled_kernels();
+        let start = Instant::now();
+        let plan = engine.plan_with(call.attention, policy)?;
+        engine.prepare(&plan)?;
+        let first_use = start.elapsed().as_secs_f64() * 1e3;
+        row.first_use_ms = (engine.compiled_kernels() > compiled).then_some(first_use);
+        let kernels: Vec<String> = plan.kernels().iter().map(ToString::to_string).collect();
+        row.kernel = kernels.join(" ");
+        row.workspace_bytes = plan.workspace_bytes();
+        let comparison = (call.judge)(&engine.run_host(&plan, &call.data.inputs())?.o);
+        row.max_abs = Some(comparison.max_abs);
+        row.tolerance_ratio = Some(comparison.tolerance_ratio).filter(|ratio| ratio.is_finite());
+        if !comparison.pass {
+            // A wrong result has no time.
+            row.verdict = Verdict::Wrong;
+            row.reason = comparison.message();
+            return Ok(());
+        }
+        let buffers = self.args.buffers();
+        let inputs = call.data.inputs();
+        let (time, dispatches) = measure_host(engine, &plan, &inputs, buffers, self.args.budget())?;
+        row.timed(&time);
+        row.buffers = Some(buffers);
+        row.dispatches = Some(dispatches);
+        row.of_matmul = row.gflops.map(|gflops| gflops / self.matmul_gflops);
+        let cached = buffers == Buffers::Same;
+        let (flops, bytes) = (row.gflop * 1e9, row.megabytes * 1e6);
+        let (limit_ms, limit) = self.roofline.bound(flops, bytes, dispatches, cached);
+        row.limit_ms = Some(limit_ms);
+        row.limit = Some(limit);
+        row.of_limit = Some(limit_ms / time.median_ms);
+        Ok(())
+    }
+}
+
+fn upload(engine: &Engine, bytes: &[u8]) -> wgpu::Buffer {
+    let buffer = engine.device().create_buffer(&wgpu::BufferDescriptor {
+        label: Some("bench"),
+        size: bytes.len() as u64,
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    engine.queue().write_buffer(&buffer, 0, bytes);
+    buffer
+}
+
+/// The plain tiled matrix product that results are held against as well.
+fn matmul(engine: &Engine, budget: Duration) -> Outcome<MatmulRow> {
+    let n = if engine.capabilities().device_type == "cpu" { 512 } else { 4096 };
+    let values = DType::F32.encode((0..n * n).map(|i| f64::from(i % 7) - 3.0));
+    let (a, b, c) = (upload(engine, &values), upload(engine, &values), upload(engine, &values));
+    let matmul = Matmul::new(engine, [1, n, n, n], &a, &b, &c)?;
+    let time = measure_matmul(engine, &matmul, budget)?;
+    let gflops = matmul.flops() as f64 / time.median_ms / 1e6;
+    Ok(MatmulRow { shape: format!("{n}x{n}x{n} f32"), time, gflops })
+}

@@ -1,0 +1,238 @@
+//! What the device can do, measured on the spot by small kernels: the limits that results are held against.
+
+use std::time::Duration;
+
+use crate::bench::measure::{Clock, Measurement, repeat};
+use crate::device::{create_buffer, scoped, upload};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::tensor::DType;
+
+/// Time spent on each rate.
+const BUDGET: Duration = Duration::from_millis(100);
+/// Multiply-adds of one invocation of `fma.wgsl`: 64 times 8 rounds of 5 chains of pairs.
+const FMA_OF_INVOCATION: u64 = 64 * 8 * 5 * 2;
+/// Bytes that one workgroup of `read.wgsl` and `copy.wgsl` reads.
+const BYTES_OF_GROUP: u64 = 4096 * 16;
+/// Dispatches that are timed together.
+const DISPATCHES: u32 = 256;
+
+/// Rates of a device, by the same clock as results.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Roofline {
+    /// f32 multiply-adds, counted as two, 10⁹ a second.
+    pub f32_gflops: f64,
+    /// Native f16 multiply-adds, where the device has them.
+    pub f16_gflops: Option<f64>,
+    /// Reading memory that no cache holds, 10⁹ bytes a second.
+    pub read_gbps: f64,
+    /// Reading 4 MiB again and again, which caches may hold.
+    pub cached_gbps: f64,
+    /// Bytes read and bytes written by a copy, together.
+    pub copy_gbps: f64,
+    /// From one dispatch to the next that depends on it, microseconds.
+    pub dispatch_us: f64,
+    /// An empty submission, from the call to the end of waiting for it, microseconds of the host's clock.
+    pub submit_us: f64,
+    /// Where times come from.
+    pub clock: Clock,
+}
+
+/// What keeps a call from being faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Limit {
+    /// Multiply-adds.
+    Compute,
+    /// Reading inputs and writing outputs.
+    Memory,
+    /// Starting dispatches.
+    Dispatch,
+}
+
+impl Roofline {
+    /// Measures the device.
+    ///
+    /// # Errors
+    /// Device lost, out of memory, internal.
+    pub fn measure(engine: &Engine) -> Result<Self> {
+        let f16 = engine.capabilities().shader_f16;
+        let (f32_gflops, clock) = fma(engine, "f32")?;
+        let (large, small) = (memory_bytes(engine), 4 << 20);
+        let (read, copy) = (
+            include_str!("../../shaders/roofline/read.wgsl"),
+            include_str!("../../shaders/roofline/copy.wgsl"),
+        );
+        Ok(Self {
+            f32_gflops,
+            f16_gflops: if f16 { Some(fma(engine, "f16")?.0) } else { None },
+            read_gbps: moved(engine, "read", read, large, 1)?,
+            cached_gbps: moved(engine, "read", read, small, 1)?,
+            copy_gbps: moved(engine, "copy", copy, large / 2, 2)?,
+            dispatch_us: dispatch(engine)?,
+            submit_us: submit(engine)?,
+            clock,
+        })
+    }
+
+    /// The least time of so much work, milliseconds, and what sets it. `cached` says that inputs were
+    /// read just before and may lie in a cache.
+    pub fn bound(&self, flops: f64, bytes: f64, dispatches: usize, cached: bool) -> (f64, Limit) {
+        let gbps = if cached { self.cached_gbps.max(self.read_gbps) } else { self.read_gbps };
+        let candidates = [
+            (flops / self.f32_gflops / 1e6, Limit::Compute),
+            (bytes / gbps / 1e6, Limit::Memory),
+            (dispatches as f64 * self.dispatch_us / 1e3, Limit::Dispatch),
+        ];
+        let largest = candidates.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
+        largest.unwrap_or((0.0, Limit::Compute))
+    }
+}
+
+/// Enough that no last-level cache holds it: 256 MiB, or what one binding may hold.
+fn memory_bytes(engine: &Engine) -> u64 {
+    let caps = engine.capabilities();
+    let groups = u64::from(caps.max_workgroups) * BYTES_OF_GROUP;
+    let most = (256 << 20).min(caps.max_binding_bytes).min(caps.max_buffer_bytes).min(groups);
+    most / BYTES_OF_GROUP * BYTES_OF_GROUP
+}
+
+/// A kernel of two buffers, ready to be recorded.
+struct Small {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+}
+
+impl Small {
+    fn new(
+        engine: &Engine,
+        name: &str,
+        text: &str,
+        given: &wgpu::Buffer,
+        bytes: u64,
+    ) -> Result<Self> {
+        let device = engine.device();
+        let result = create_buffer(device, name, bytes.max(16), wgpu::BufferUsages::STORAGE)?;
+        scoped(device, &format!("compiling roofline/{name}"), 0, || {
+            let module = unchecked(device, name, text);
+            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(name),
+                layout: None,
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: Default::default(),
+                cache: None,
+            });
+            let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(name),
+                layout: &pipeline.get_bind_group_layout(0),
+                entries: &[
+                    wgpu::BindGroupEntry { binding: 0, resource: given.as_entire_binding() },
+                    wgpu::BindGroupEntry { binding: 1, resource: result.as_entire_binding() },
+                ],
+            });
+            Self { pipeline, group }
+        })
+    }
+
+    fn time(&self, engine: &Engine, groups: u32, dispatches: u32) -> Result<Measurement> {
+        repeat(engine, BUDGET, &|_, encoder, timestamps| {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some("roofline"),
+                timestamp_writes: timestamps,
+            });
+            pass.set_pipeline(&self.pipeline);
+            pass.set_bind_group(0, &self.group, &[]);
+            for _ in 0..dispatches {
+                pass.dispatch_workgroups(groups, 1, 1);
+            }
+        })
+    }
+}
+
+#[allow(
+    unsafe_code,
+    reason = "a limit is measured without the checks that would be measured with it"
+)]
+fn unchecked(device: &wgpu::Device, name: &str, text: &str) -> wgpu::ShaderModule {
+    let descriptor = wgpu::ShaderModuleDescriptor {
+        label: Some(name),
+        source: wgpu::ShaderSource::Wgsl(text.into()),
+    };
+    // SAFETY: the kernels of shaders/roofline index by workgroup and lane only, within buffers that are
+    // made here for just so many workgroups, and their loops have fixed ends.
+    unsafe {
+        device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+    }
+}
+
+/// 10⁹ multiply-adds a second, counted as two, of the better of two ways to write them: drivers differ in
+/// which becomes one instruction.
+fn fma(engine: &Engine, real: &str) -> Result<(f64, Clock)> {
+    let values = [0.999_f64; 4].into_iter().chain([1e-3; 4]).chain([1.0; 4]);
+    let bytes = DType::F32.encode(values);
+    let given = upload(engine.device(), "roofline", &bytes, wgpu::BufferUsages::STORAGE)?;
+    let mut best = (0.0, Clock::Wall);
+    for fused in ["fma(x, b, c)", "x * b + c"] {
+        let enable = if real == "f16" { "enable f16;\n" } else { "" };
+        let round = |x: &str| format!("{x} = {};\n", fused.replace('x', x));
+        let rounds = ["x0", "x1", "x2", "x3", "x4"].map(round).concat().repeat(8);
+        let text = include_str!("../../shaders/roofline/fma.wgsl").replace("ROUNDS", &rounds);
+        let text = format!("{enable}alias real = {real};\n{text}");
+        let most = 1 << 14;
+        let kernel = Small::new(engine, "fma", &text, &given, most * 64 * 16)?;
+        // As many workgroups as take two milliseconds, which no clock is too coarse for.
+        let mut groups = 64;
+        loop {
+            let time = kernel.time(engine, groups, 1)?;
+            let count = u64::from(groups) * 64 * FMA_OF_INVOCATION * 2;
+            let rate = count as f64 / time.min_ms / 1e6;
+            best = if rate > best.0 { (rate, time.clock) } else { best };
+            if time.min_ms >= 2.0 || u64::from(groups) * 2 > most {
+                break;
+            }
+            groups *= 2;
+        }
+    }
+    Ok(best)
+}
+
+/// 10⁹ bytes a second of a kernel that reads `bytes`, each of them moved `times` in all; of the best of several
+/// widths of a workgroup: drivers that run shaders on the CPU read in order only where it is narrow.
+fn moved(engine: &Engine, name: &str, text: &str, bytes: u64, times: u64) -> Result<f64> {
+    let groups = (bytes / BYTES_OF_GROUP).max(1);
+    let bytes = groups * BYTES_OF_GROUP;
+    let usage = wgpu::BufferUsages::STORAGE;
+    let given = create_buffer(engine.device(), "roofline", bytes, usage)?;
+    let mut best = 0.0_f64;
+    for lanes in [8, 64, 256] {
+        let written = if times > 1 { bytes } else { groups * lanes * 16 };
+        let text = text.replace("LANES", &format!("{lanes}u"));
+        let kernel = Small::new(engine, name, &text, &given, written)?;
+        let time = kernel.time(engine, groups as u32, 1)?;
+        best = best.max((times * bytes) as f64 / time.min_ms / 1e6);
+    }
+    Ok(best)
+}
+
+fn dispatch(engine: &Engine) -> Result<f64> {
+    let given = create_buffer(engine.device(), "roofline", 16, wgpu::BufferUsages::STORAGE)?;
+    let text = include_str!("../../shaders/roofline/nothing.wgsl");
+    let kernel = Small::new(engine, "nothing", text, &given, 16)?;
+    Ok(kernel.time(engine, 1, DISPATCHES)?.median_ms * 1e3 / f64::from(DISPATCHES))
+}
+
+fn submit(engine: &Engine) -> Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..50 {
+        let start = std::time::Instant::now();
+        let encoder = engine.device().create_command_encoder(&Default::default());
+        engine.queue().submit([encoder.finish()]);
+        crate::bench::measure::wait(engine)?;
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}

@@ -1,0 +1,223 @@
+//! The search for tile shapes: every feasible one is proved right, timed, and held against the one that ships.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::bench::measure::{Buffers, measure_host};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::kernel::Kernel;
+use crate::plan::tuning::{FusedRow, SplitRow, Tuning, class};
+use crate::plan::{Path, Plan, Policy};
+use crate::problem::{Attention, Problem};
+use crate::tensor::Shape;
+use crate::verify::data::{CaseData, DataOptions, Lengths};
+use crate::verify::truth::Truth;
+
+/// How much faster than the shape that ships a shape must be to replace it.
+const GAIN: f64 = 0.97;
+
+/// Longest compilation of a kernel, seconds: above it a faster shape is not worth its wait.
+const MAX_FIRST_USE: f64 = 1.5;
+
+/// A tile shape to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Candidate {
+    /// Of a fused kernel.
+    Fused(FusedRow),
+    /// Of the split kernel.
+    Split(SplitRow),
+}
+
+/// What became of a candidate.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trial {
+    /// Right: median milliseconds, and seconds to compile.
+    Timed(f64, f64),
+    /// Refused by the planner or the driver, wrong, or too slow to compile.
+    Refused(String),
+}
+
+/// One thing to tune: a kernel at a head dimension.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// What it is called in a table.
+    pub name: String,
+    /// The call that is timed.
+    pub attention: Attention,
+    /// Every shape to try.
+    pub candidates: Vec<Candidate>,
+    path: Path,
+    kernel: Kernel,
+    subgroups: bool,
+}
+
+impl Candidate {
+    /// The table that has only this shape.
+    fn table(&self) -> Tuning {
+        match self {
+            Self::Fused(row) => Tuning { fused: vec![row.clone()], ..Tuning::default() },
+            Self::Split(row) => Tuning { split: vec![row.clone()], ..Tuning::default() },
+        }
+    }
+}
+
+impl std::fmt::Display for Candidate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fused(row) => write!(f, "{} rows, {} lanes", row.rows, row.lanes),
+            Self::Split(row) => {
+                write!(f, "{} rows, {} lanes, {} keys", row.rows, row.lanes, row.keys)
+            }
+        }
+    }
+}
+
+impl Target {
+    /// The fused kernels, with and without subgroups, and the split kernel, at a head dimension. A software
+    /// adapter gets shorter sequences.
+    pub fn all(engine: &Engine, dim: u32) -> Vec<Self> {
+        let caps = engine.capabilities();
+        let software = caps.device_type == "cpu";
+        let (rows, keys) = if software { (512, 4096) } else { (4096, 16384) };
+        let heads = if software { 8 } else { 16 };
+        let square = Attention::new(Shape::self_attention(1, heads, rows, dim));
+        let decode = Shape { heads_q: 4 * heads, seq_q: 1, seq_kv: keys, ..square.shape };
+        let device = short_name(&caps.driver);
+        let class = class(caps);
+        let fused = |subgroup: bool| {
+            let shapes = [1, 2, 4].into_iter().flat_map(|r| [8, 16, 32, 64, 128].map(|l| (r, l)));
+            let row = |(rows, lanes)| {
+                let device = Cow::Owned(device.clone());
+                Candidate::Fused(FusedRow { class, device, max_dim: dim, subgroup, rows, lanes })
+            };
+            shapes.map(row).collect::<Vec<_>>()
+        };
+        let split = || {
+            let rows = [1, 2, 4].into_iter();
+            let lanes = rows.flat_map(|r| [8, 16, 32, 64].map(|l| (r, l)));
+            let shapes = lanes.flat_map(|(r, l)| [64, 128].map(|k| (r, l, k)));
+            let row = |(rows, lanes, keys)| {
+                let device = Cow::Owned(device.clone());
+                Candidate::Split(SplitRow { class, device, max_dim: dim, rows, lanes, keys })
+            };
+            shapes.map(row).collect::<Vec<_>>()
+        };
+        let target = |kernel: Kernel, attention: Attention, path, candidates| {
+            let subgroups = kernel == Kernel::FusedForwardSubgroup;
+            let name = format!("{}, dim {dim}", kernel.name());
+            Self { name, attention, candidates, path, kernel, subgroups }
+        };
+        let portable = target(Kernel::FusedForward, square.clone(), Path::Fused, fused(false));
+        let mut targets = vec![portable];
+        if caps.subgroups && caps.subgroup_size[0] >= 4 {
+            targets.push(target(Kernel::FusedForwardSubgroup, square, Path::Fused, fused(true)));
+        }
+        targets.push(target(Kernel::SplitForward, Attention::new(decode), Path::Split, split()));
+        targets
+    }
+
+    /// Proves and times the shape that ships (`None`) or a candidate.
+    ///
+    /// # Errors
+    /// Device lost, out of memory.
+    pub fn attempt(
+        &self,
+        engine: &Engine,
+        candidate: Option<&Candidate>,
+        given: &Given,
+        budget: Duration,
+    ) -> Result<Trial> {
+        let tuning = candidate.map(|x| Arc::new(x.table()));
+        let policy = Policy { path: self.path, tuning, ..Policy::default() };
+        let refused = |reason: String| Ok(Trial::Refused(reason));
+        let mut caps = engine.capabilities().clone();
+        caps.subgroups &= self.subgroups;
+        let plan = match Plan::new(&self.attention.validate()?, &caps, &policy) {
+            Err(error) if error.is_unsupported() => return refused(error.to_string()),
+            plan => plan?,
+        };
+        let serves = plan.kernels().iter().any(|spec| spec.kernel == self.kernel);
+        if let Some(rejection) = plan.rejections().first().filter(|_| !serves) {
+            return refused(rejection.reason.clone());
+        }
+        let start = Instant::now();
+        match engine.prepare(&plan) {
+            Err(error) if error.is_internal() => return refused(error.to_string()),
+            prepared => prepared?,
+        }
+        let first_use = start.elapsed().as_secs_f64();
+        if first_use > MAX_FIRST_USE {
+            return refused(format!("{first_use:.1} s to compile"));
+        }
+        let found = engine.run_host(&plan, &given.data.inputs())?;
+        let comparison = given.truth.check_o(&found.o);
+        if !comparison.pass {
+            return refused(comparison.message());
+        }
+        let (time, _) = measure_host(engine, &plan, &given.data.inputs(), Buffers::Same, budget)?;
+        Ok(Trial::Timed(time.median_ms, first_use))
+    }
+
+    /// The best candidate, where it is enough faster than the shape that ships.
+    pub fn winner<'a>(
+        &'a self,
+        shipped: &Trial,
+        trials: &[(&'a Candidate, Trial)],
+    ) -> Option<(&'a Candidate, f64)> {
+        let timed = trials.iter().filter_map(|(candidate, trial)| match trial {
+            Trial::Timed(ms, _) => Some((*candidate, *ms)),
+            Trial::Refused(_) => None,
+        });
+        let best = timed.min_by(|a, b| a.1.total_cmp(&b.1))?;
+        match shipped {
+            Trial::Timed(ms, _) => (best.1 < ms * GAIN).then_some(best),
+            Trial::Refused(_) => Some(best),
+        }
+    }
+}
+
+/// The tensors of a target and what they should yield.
+#[derive(Debug)]
+pub struct Given {
+    data: CaseData,
+    truth: Truth,
+}
+
+impl Given {
+    /// Draws them and runs the reference.
+    ///
+    /// # Errors
+    /// Invalid argument when the call is not valid.
+    pub fn new(target: &Target) -> Result<Self> {
+        let problem: Problem = target.attention.validate()?;
+        let options = DataOptions { lengths: Lengths::Full, ..DataOptions::default() };
+        let data = CaseData::generate(&problem, 1, &options);
+        let truth = Truth::measure(&problem, &data.inputs())?;
+        Ok(Self { data, truth })
+    }
+}
+
+/// What tells a driver's generation from others: up to the second number of its version.
+fn short_name(driver: &str) -> String {
+    let driver = driver.split(" (").next().unwrap_or(driver).trim();
+    let mut dots = 0;
+    let end = driver.char_indices().find(|(_, c)| {
+        dots += usize::from(*c == '.');
+        dots == 2
+    });
+    driver[..end.map_or(driver.len(), |(i, _)| i)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short_name;
+
+    #[test]
+    fn drivers_are_named_by_generation() {
+        assert_eq!(short_name("llvmpipe Mesa 22.3.6 (LLVM 15.0.6)"), "llvmpipe Mesa 22.3");
+        assert_eq!(short_name("NVIDIA 570.12"), "NVIDIA 570.12");
+        assert_eq!(short_name(""), "");
+    }
+}

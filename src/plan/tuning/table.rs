@@ -1,0 +1,147 @@
+//! Tile shapes as data: the rows that ship, and tables that [`Policy::tuning`](crate::Policy::tuning) brings.
+//!
+//! `rows` trades loads (each element of k and v feeds `rows` products) against registers (2 · rows · dim f32)
+//! and code size; `lanes` trades idle invocations at short sequences and causal blocks against scheduling.
+
+use std::borrow::Cow;
+
+use crate::error::{Error, Result};
+use crate::plan::Capabilities;
+
+/// What kind of device a row is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Class {
+    /// A driver that runs shaders on the CPU: loads are dear, registers spill to cache, and small
+    /// workgroups keep causal blocks small.
+    Software,
+    /// Anything else.
+    Any,
+}
+
+/// Shape of the fused kernels' workgroups up to a head dimension.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct FusedRow {
+    /// Devices it is for.
+    pub class: Class,
+    /// Part of the adapter's name, backend and driver, as `heedful info` shows them; empty for every device of
+    /// the class.
+    pub device: Cow<'static, str>,
+    /// Largest head dimension (the larger of dim_qk and dim_v) it is for.
+    pub max_dim: u32,
+    /// Whether subgroups fetch k and v together.
+    pub subgroup: bool,
+    /// Query rows per invocation: 1, 2 or 4.
+    pub rows: u32,
+    /// Invocations per workgroup.
+    pub lanes: u32,
+}
+
+/// Shape of the split kernel's workgroups up to a head dimension.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SplitRow {
+    /// Devices it is for.
+    pub class: Class,
+    /// As in [`FusedRow::device`].
+    pub device: Cow<'static, str>,
+    /// Largest head dimension it is for.
+    pub max_dim: u32,
+    /// Most rows of a group that share one read of k and v: 1, 2 or 4.
+    pub rows: u32,
+    /// Invocations per workgroup.
+    pub lanes: u32,
+    /// Keys of a tile, a multiple of the lanes.
+    pub keys: u32,
+}
+
+/// A table of tile shapes, tried before the ones that ship. The first row that fits a call wins.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct Tuning {
+    /// How the rows came about: adapter, date, figures.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub provenance: Vec<String>,
+    /// For the fused kernels.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub fused: Vec<FusedRow>,
+    /// For the split kernel.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub split: Vec<SplitRow>,
+}
+
+impl Tuning {
+    /// Checks every row.
+    ///
+    /// # Errors
+    /// Invalid argument naming the row, what was found and what is wanted. Whether a device can run a shape is
+    /// decided when a call is planned.
+    pub fn validate(&self) -> Result<()> {
+        let power = |place: String, n: u32, most: u32| {
+            if n.is_power_of_two() && n <= most {
+                return Ok(());
+            }
+            Err(Error::invalid(place, n, format!("a power of two, at most {most}")))
+        };
+        for (i, row) in self.fused.iter().enumerate() {
+            power(format!("tuning: rows of fused row {i}"), row.rows, 4)?;
+            power(format!("tuning: lanes of fused row {i}"), row.lanes, 256)?;
+        }
+        for (i, row) in self.split.iter().enumerate() {
+            power(format!("tuning: rows of split row {i}"), row.rows, 4)?;
+            power(format!("tuning: lanes of split row {i}"), row.lanes, 256)?;
+            if row.keys == 0 || !row.keys.is_multiple_of(row.lanes) || row.keys > 1024 {
+                let place = format!("tuning: keys of split row {i}");
+                let wanted = format!("a multiple of its {} lanes, at most 1024", row.lanes);
+                return Err(Error::invalid(place, row.keys, wanted));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The class of a device.
+pub fn class(caps: &Capabilities) -> Class {
+    if caps.device_type == "cpu" { Class::Software } else { Class::Any }
+}
+
+/// Whether a row for `row` and `device` is for the device that `caps` describes.
+pub(super) fn serves(row: Class, device: &str, caps: &Capabilities) -> bool {
+    let named = || format!("{} / {} / {}", caps.name, caps.backend, caps.driver).contains(device);
+    (row == Class::Any || row == class(caps)) && (device.is_empty() || named())
+}
+
+const fn fused(class: Class, max_dim: u32, subgroup: bool, rows: u32, lanes: u32) -> FusedRow {
+    FusedRow { class, device: Cow::Borrowed(""), max_dim, subgroup, rows, lanes }
+}
+
+const fn split(class: Class, max_dim: u32, rows: u32, lanes: u32, keys: u32) -> SplitRow {
+    SplitRow { class, device: Cow::Borrowed(""), max_dim, rows, lanes, keys }
+}
+
+/// Software rows: measured on 2 cores, f32, 1×8×512×dim, GFLOP/s on Mesa 22.3 / 26.2:
+/// dim 64, 4 rows: 75 / 85 by subgroups of 8, 25 / 61 without; dim 128, 2 rows: 45 / 55 (4 rows:
+/// 38 / 69, at 2.7 times the compile time); dim 256, 1 row: 23 / 33.
+/// Other devices: chosen by register count, at most 128 f32 for q and o.
+pub const FUSED: &[FusedRow] = &[
+    fused(Class::Software, 64, true, 4, 8),
+    fused(Class::Software, 128, true, 2, 8),
+    fused(Class::Software, 512, true, 1, 8),
+    fused(Class::Software, 64, false, 4, 8),
+    fused(Class::Software, 128, false, 2, 8),
+    fused(Class::Software, 512, false, 1, 8),
+    fused(Class::Any, 32, false, 2, 64),
+    fused(Class::Any, 512, false, 1, 64),
+];
+
+/// q of every row is in each invocation's registers: at most 256 f32 on hardware.
+pub const SPLIT: &[SplitRow] = &[
+    split(Class::Software, 256, 4, 8, 64),
+    split(Class::Software, 512, 2, 8, 64),
+    split(Class::Any, 64, 4, 64, 64),
+    split(Class::Any, 128, 2, 64, 64),
+    split(Class::Any, 512, 1, 64, 64),
+];
