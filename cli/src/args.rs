@@ -71,7 +71,10 @@ pub(crate) struct VerifyArgs {
     pub(crate) seed: Option<u64>,
     /// Write the report as JSON; `-` is standard output.
     #[arg(long, value_name = "FILE")]
-    pub(crate) report: Option<PathBuf>,
+    pub(crate) report: Vec<PathBuf>,
+    /// Go on with the run whose report the first --report FILE.json holds.
+    #[arg(long, requires = "report")]
+    pub(crate) resume: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -10,6 +10,7 @@ mod files;
 mod forms;
 mod info;
 mod map;
+mod outputs;
 mod run;
 mod table;
 mod tune;

@@ -1,5 +1,6 @@
 //! Checking results: what to run, what is expected, and whether a result is right.
 
+pub mod alone;
 pub mod cases;
 pub mod compare;
 pub mod data;

@@ -1,0 +1,226 @@
+//! One adapter's part of a run: cases one after another, whatever a driver does meanwhile.
+//!
+//! A device that is lost in a case is that case's failure; the next case gets a new device. A case's rows are
+//! reported together, so that a run that was stopped goes on with the case that it was stopped in.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use heedful::plan::MAX_ROWS;
+use heedful::verify::alone::differs_alone;
+use heedful::verify::cases::{Case, Grid, grid};
+use heedful::verify::execute::{Execution, Placement};
+use heedful::verify::golden::{GoldenCase, GoldenSuite, Precision, Support};
+use heedful::verify::report::{CaseResult, Report, Status};
+use heedful::verify::run::{Outcome as CaseOutcome, run};
+use heedful::verify::truth::Truth;
+use heedful::{Attention, Engine, Error, Path, wgpu};
+
+use super::saved::Saved;
+use crate::Outcome;
+use crate::args::{GridName, VerifyArgs};
+use crate::table::{progress, step};
+
+/// One adapter with what it has shown so far.
+pub(super) struct Session<'a> {
+    pub(super) args: &'a VerifyArgs,
+    pub(super) adapter: &'a wgpu::Adapter,
+    pub(super) engine: Engine,
+    pub(super) index: usize,
+    pub(super) report: &'a mut Report,
+    pub(super) saved: &'a mut Saved,
+    /// Set by Ctrl-C.
+    pub(super) stop: &'a AtomicBool,
+    /// Suite and name of the cases that an earlier run reported.
+    pub(super) done: HashSet<(String, String)>,
+}
+
+/// The paths a call is run on: many rows are not what split is for.
+fn paths(call: &Attention) -> impl Iterator<Item = Path> + use<> {
+    let few = call.shape.seq_q <= MAX_ROWS;
+    let paths = [Path::Split, Path::Fused, Path::Staged].into_iter();
+    paths.filter(move |path| few || *path != Path::Split)
+}
+
+impl Session<'_> {
+    /// Whether a case is asked for, is not done, and nobody wants to stop.
+    fn wanted(&self, suite: &str, name: &str) -> bool {
+        let named = self.args.filter.as_deref().is_none_or(|text| name.contains(text));
+        let known = || self.done.contains(&(suite.to_owned(), name.to_owned()));
+        named && !self.stopped() && !known()
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Runs a grid of generated cases.
+    pub(super) fn grid(&mut self, name: GridName) -> Outcome {
+        let (cases, suite) = match name {
+            GridName::Quick => (grid(Grid::Quick), "quick"),
+            GridName::Full => (grid(Grid::Full), "full"),
+        };
+        let bar = progress(cases.len(), "verify");
+        for (i, mut case) in cases.into_iter().enumerate() {
+            step(&bar, &case.name);
+            if !self.wanted(suite, &case.name) {
+                continue;
+            }
+            case.seed = self.args.seed.unwrap_or(case.seed);
+            // A third of the cases at odd offsets, so that both access widths are seen.
+            let placement = if i % 3 == 0 { Placement::Odd } else { Placement::Aligned };
+            self.generated(suite, &case, placement)?;
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn generated(&mut self, suite: &str, case: &Case, placement: Placement) -> Outcome {
+        self.saved.begins(self.index, suite, &case.name)?;
+        let (problem, data) = case.generate()?;
+        let truth = Truth::measure(&problem, &data.inputs())?;
+        let call = &case.attention;
+        let mut rows = Vec::new();
+        for path in paths(call) {
+            let row = self.row(suite, &case.name, Some(case.seed), path, |engine| {
+                let mut o = Vec::new();
+                let check = |x: &Execution| {
+                    o.clone_from(&x.outputs.o);
+                    truth.check(&problem, &x.outputs)
+                };
+                let outcome = run(engine, call, path, &data.inputs(), placement, check)?;
+                let right = matches!(&outcome, CaseOutcome::Ran(ran) if ran.failure().is_none());
+                let differs = if right {
+                    differs_alone(engine, call, &data, path, placement, &o)?
+                } else {
+                    None
+                };
+                Ok((outcome, differs))
+            })?;
+            rows.push(row);
+        }
+        self.finish(rows)
+    }
+
+    /// Runs a folder of recorded cases.
+    pub(super) fn suite(&mut self, suite: &GoldenSuite) -> Outcome {
+        let bar = progress(suite.cases.len(), "verify");
+        for case in &suite.cases {
+            step(&bar, &case.name);
+            if self.wanted(&suite.name, &case.name) {
+                self.recorded(suite, case)?;
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn recorded(&mut self, suite: &GoldenSuite, case: &GoldenCase) -> Outcome {
+        self.saved.begins(self.index, &suite.name, &case.name)?;
+        let loaded = match case.load(Precision::Stored)? {
+            Support::Supported(loaded) => loaded,
+            Support::Unsupported(reason) => {
+                let row = CaseResult::unsupported(&case.name, &suite.name, self.index, reason);
+                return self.finish(vec![row]);
+            }
+        };
+        let mut rows = Vec::new();
+        for path in paths(&loaded.attention) {
+            let run = |engine: &Engine| Ok((loaded.run(engine, path)?, None));
+            rows.push(self.row(&suite.name, &case.name, None, path, run)?);
+        }
+        self.finish(rows)
+    }
+
+    /// Runs a case on one path. What the device fails in is a failed row; what the request is wrong in
+    /// ends the run.
+    fn row(
+        &mut self,
+        suite: &str,
+        name: &str,
+        seed: Option<u64>,
+        path: Path,
+        run: impl FnOnce(&Engine) -> Result<(CaseOutcome, Option<String>), Error>,
+    ) -> Outcome<CaseResult> {
+        let mut row = CaseResult::unsupported(name, suite, self.index, "");
+        row.seed = seed;
+        match run(&self.engine) {
+            Ok((CaseOutcome::Unsupported(reason), _)) => {
+                row.kernel = path.to_string();
+                row.reason = reason;
+            }
+            Ok((CaseOutcome::Ran(ran), differs)) => {
+                row.judge(&ran.comparisons);
+                row.kernel = ran.kernel.clone();
+                row.ms = Some(ran.milliseconds);
+                if let Some(failure) = ran.failure().or(differs) {
+                    row.status = Status::Fail;
+                    row.reason = failure;
+                }
+            }
+            Err(error) if error.is_invalid() => return Err(error.into()),
+            Err(error) => {
+                row.kernel = path.to_string();
+                row.status = Status::Fail;
+                row.reason = error.to_string();
+                // Whatever state the device is in, the next case does not inherit it.
+                self.engine = Engine::with_adapter_blocking(self.adapter)?;
+            }
+        }
+        Ok(row)
+    }
+
+    /// Reports the rows of a case.
+    fn finish(&mut self, rows: Vec<CaseResult>) -> Outcome {
+        rows.into_iter().for_each(|row| self.report.push(row));
+        self.saved.ended(self.report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::atomic::AtomicBool;
+
+    use clap::Parser;
+    use heedful::Engine;
+    use heedful::verify::report::{Report, Status};
+
+    use super::{Saved, Session};
+    use crate::args::{Args, Command};
+
+    #[test]
+    fn a_device_that_is_lost_is_one_failed_row_and_the_next_case_runs() {
+        let adapters = crate::adapters::matching(None).unwrap_or_else(|_| Vec::new());
+        let Some(adapter) = adapters.first() else {
+            println!("SKIPPED a_device_that_is_lost: no adapter");
+            return;
+        };
+        let args = Args::try_parse_from(["heedful", "verify", "--filter", "1x2x1x8 "]);
+        let Some(Command::Verify(args)) = args.expect("arguments").command else {
+            panic!("verify")
+        };
+        let mut report = Report::new("");
+        let mut session = Session {
+            args: &args,
+            adapter,
+            engine: Engine::with_adapter_blocking(adapter).expect("a device"),
+            index: 0,
+            report: &mut report,
+            saved: &mut Saved::new(&[]),
+            stop: &AtomicBool::new(false),
+            done: HashSet::new(),
+        };
+        session.engine.device().destroy();
+        let mut cases = heedful::verify::cases::grid(heedful::verify::cases::Grid::Quick);
+        cases.truncate(2);
+        for case in &cases {
+            let placement = heedful::verify::execute::Placement::Aligned;
+            session.generated("quick", case, placement).unwrap_or_else(|_| panic!("goes on"));
+        }
+        let failed: Vec<_> = report.cases.iter().filter(|x| x.status == Status::Fail).collect();
+        assert_eq!(failed.len(), 1, "{:?}", report.cases);
+        assert_eq!(failed[0].name, cases[0].name);
+        assert!(report.cases.iter().any(|x| x.name == cases[1].name && x.status == Status::Pass));
+    }
+}

@@ -1,0 +1,105 @@
+//! Batch invariance: a sequence computed alone has the bits it has in its batch.
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::feature::normalize::Normalizer;
+use crate::plan::{Path, Policy, SelfTest};
+use crate::problem::{Attention, Operand};
+use crate::tensor::Broadcast;
+use crate::verify::data::CaseData;
+use crate::verify::execute::{Placement, execute};
+
+/// The last sequence of a batch as a call of its own; `None` where it is not one: a batch of one, packed
+/// sequences, block tables of their own, keys drawn by position in the batch.
+pub fn last_alone(attention: &Attention, data: &CaseData) -> Option<(Attention, CaseData)> {
+    let batch = attention.shape.batch as usize;
+    let sampled = matches!(attention.normalizer, Normalizer::Sample { .. });
+    let own_blocks = attention.blocks.is_some_and(|x| x.batch > 1);
+    if batch < 2 || attention.packed.is_some() || own_blocks || sampled {
+        return None;
+    }
+    let problem = attention.validate().ok()?;
+    let mut call = attention.clone();
+    call.shape.batch = 1;
+    let mut own = data.clone();
+    let pages = attention.paged.is_some();
+    for (operand, values) in
+        [(Operand::Q, &mut own.q), (Operand::K, &mut own.k), (Operand::V, &mut own.v)]
+    {
+        // Pages are everybody's.
+        if operand == Operand::Q || !pages {
+            let stride = problem.strides(operand).batch;
+            values.drain(..usize::try_from(stride).ok()? * (batch - 1));
+        }
+    }
+    own.mask = fitted(&mut call.mask, own.mask, batch);
+    own.bias = fitted(&mut call.bias, own.bias, batch);
+    own.kv_lengths = last(own.kv_lengths, batch);
+    own.q_lengths = last(own.q_lengths, batch);
+    own.offsets = last(own.offsets, batch);
+    own.positions = last(own.positions, batch);
+    own.centers = last(own.centers, batch);
+    own.segments_q = last(own.segments_q, batch);
+    own.segments_kv = last(own.segments_kv, batch);
+    own.page_table = last(own.page_table, batch);
+    let problem = call.validate().ok()?;
+    own.inputs().validate(&problem).ok()?;
+    Some((call, own))
+}
+
+/// What the last of `batch` sequences has of a table.
+fn last<T: Clone>(table: Vec<T>, batch: usize) -> Vec<T> {
+    table[table.len() - table.len() / batch..].to_vec()
+}
+
+/// The same of a table that all sequences may share.
+fn fitted<T: Clone>(shape: &mut Option<Broadcast>, table: Vec<T>, batch: usize) -> Vec<T> {
+    match shape {
+        Some(Broadcast(axes)) if axes[0] > 1 => {
+            axes[0] = 1;
+            last(table, batch)
+        }
+        _ => table,
+    }
+}
+
+/// Runs the last sequence of a batch alone; says where its bits are others than `o`, the output of the whole
+/// batch `[batch, heads_q, seq_q, dim_v]`. The split path, whose shares follow the batch, runs both again with
+/// shares of a fixed size.
+///
+/// # Errors
+/// Device lost, out of memory, internal.
+pub fn differs_alone(
+    engine: &Engine,
+    attention: &Attention,
+    data: &CaseData,
+    path: Path,
+    placement: Placement,
+    o: &[f64],
+) -> Result<Option<String>> {
+    let Some((call, own)) = last_alone(attention, data) else { return Ok(None) };
+    let batch_invariant = path == Path::Split;
+    let policy = Policy { path, batch_invariant, self_test: SelfTest::Off, ..Policy::default() };
+    let run = |call: &Attention, data: &CaseData| -> Result<Option<Vec<f64>>> {
+        match engine.plan_with(call, &policy) {
+            Ok(plan) => Ok(Some(execute(engine, &plan, &data.inputs(), placement)?.outputs.o)),
+            Err(error) if error.is_unsupported() => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let again = if batch_invariant { run(attention, data)? } else { None };
+    let whole = again.as_deref().unwrap_or(o);
+    let Some(alone) = run(&call, &own)? else { return Ok(None) };
+    let within = &whole[whole.len() - alone.len()..];
+    let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+    let differs = within.iter().zip(&alone).position(|pair| !same(pair));
+    Ok(differs.map(|i| {
+        let (dim, rows) = (call.shape.dim_v as usize, call.shape.seq_q as usize);
+        let (row, head) = (i / dim % rows, i / dim / rows);
+        let (channel, a, b) = (i % dim, within[i], alone[i]);
+        format!(
+            "not batch-invariant: head {head} row {row} channel {channel} of the last sequence is {a:e} in its \
+             batch and {b:e} alone"
+        )
+    }))
+}
