@@ -3,17 +3,21 @@
 //! [`Grid::Quick`] touches every feature and crosses the edges of 64-wide tiles with small tensors;
 //! [`Grid::Full`] adds products of features. A case is named by its shape, its features and what
 //! is unusual about its layout or data; names are unique and stable, and the seed follows from the
-//! name, so that a case is the same whatever grid it came from.
+//! name, so that a case is the same whatever grid it came from. Cases that stand for what went wrong in other
+//! projects and in drivers end in `seen(project-number)`; [`SEEN`] says what that was.
 
 mod cache;
 mod forms;
 mod full;
 mod quick;
+mod seen;
 
 use crate::error::Result;
 use crate::problem::{Attention, Problem};
 use crate::tensor::{Layout, Strides};
 use crate::verify::data::{CaseData, DataOptions, Lengths};
+
+pub use seen::{SEEN, Seen};
 
 /// A named call with the recipe of its data.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,12 +30,14 @@ pub struct Case {
     pub seed: u64,
     /// The data.
     pub data: DataOptions,
+    /// What went wrong elsewhere that the case stands for.
+    pub seen: Option<&'static Seen>,
 }
 
 /// How much of the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Grid {
-    /// About 370 small cases.
+    /// About 400 small cases.
     Quick,
     /// Those and about 1000 more.
     Full,
@@ -41,7 +47,13 @@ impl Case {
     /// A case with a name and a seed that follow from the call and the data.
     pub fn new(attention: Attention, data: DataOptions) -> Self {
         let name = name(&attention, &data);
-        Self { seed: hash(&name), name, attention, data }
+        Self { seed: hash(&name), name, attention, data, seen: None }
+    }
+
+    /// The same call for what was seen elsewhere, under a name that says so.
+    fn seen(attention: Attention, data: DataOptions, seen: &'static Seen) -> Self {
+        let name = format!("{} seen({})", name(&attention, &data), seen.issue);
+        Self { seed: hash(&name), name, attention, data, seen: Some(seen) }
     }
 
     /// Validates the call and draws its data.
@@ -121,7 +133,13 @@ fn name(attention: &Attention, data: &DataOptions) -> String {
             other => Some(format!("lengths={}", format!("{other:?}").to_lowercase())),
         });
     }
-    words.extend(data.poison.then(|| "poison".into()));
+    let marks = [
+        (data.poison, "poison"),
+        (data.stale, "stale"),
+        (data.special, "special"),
+        (data.high_bits, "high-bits"),
+    ];
+    words.extend(marks.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).to_owned()));
     if attention.bias.is_some() {
         words.extend((!data.bias_blocks).then(|| "finite-bias".into()));
     }

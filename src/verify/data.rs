@@ -8,6 +8,7 @@
 mod draw;
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use crate::feature::Operands;
 use crate::feature::inner::Inner;
@@ -45,23 +46,37 @@ pub struct DataOptions {
     pub lengths: Lengths,
     /// NaN and ∞ in q, k and v wherever nothing may look.
     pub poison: bool,
+    /// The largest finite values and −0 there instead: what an earlier use of the memory left.
+    pub stale: bool,
+    /// NaN and ∞ by turns in v of the key in the middle, which is seen by some rows and hidden from others.
+    pub special: bool,
+    /// Segment ids from 2³¹ on.
+    pub high_bits: bool,
     /// Blocks of −∞ in the bias.
     pub bias_blocks: bool,
     /// Share of the blocks that a block table visits.
     pub density: f64,
 }
 
+impl DataOptions {
+    /// What is usual: magnitudes of 1, and nothing special.
+    pub const USUAL: Self = Self {
+        logits: 1.0,
+        values: 1.0,
+        sinks: 1.0,
+        lengths: Lengths::Mixed,
+        poison: false,
+        stale: false,
+        special: false,
+        high_bits: false,
+        bias_blocks: true,
+        density: 0.5,
+    };
+}
+
 impl Default for DataOptions {
     fn default() -> Self {
-        Self {
-            logits: 1.0,
-            values: 1.0,
-            sinks: 1.0,
-            lengths: Lengths::Mixed,
-            poison: false,
-            bias_blocks: true,
-            density: 0.5,
-        }
+        Self::USUAL
     }
 }
 
@@ -156,8 +171,11 @@ impl CaseData {
         data.q = fill(Operand::Q, s.heads_q, &|d| factor * d.normal());
         data.k = fill(Operand::K, s.heads_kv, &|d| factor * d.normal());
         data.v = fill(Operand::V, s.heads_kv, &|d| options.values * d.signed());
-        if options.poison && a.packed.is_none() {
-            data.poison(problem);
+        if (options.poison || options.stale) && a.packed.is_none() {
+            data.poison(problem, options.stale);
+        }
+        if options.special && a.packed.is_none() && a.paged.is_none() && s.seq_kv > 0 {
+            data.special(problem);
         }
         data
     }
@@ -274,6 +292,8 @@ impl CaseData {
         if a.segments {
             data.segments_q = draw.segments(s.batch, s.seq_q);
             data.segments_kv = draw.segments(s.batch, s.seq_kv);
+            let high = if options.high_bits { 1 << 31 } else { 0 };
+            data.segments_q.iter_mut().chain(&mut data.segments_kv).for_each(|id| *id |= high);
         }
         if let Some(blocks) = a.blocks {
             data.blocks = draw.blocks(&blocks, a, options.density);
@@ -281,17 +301,18 @@ impl CaseData {
         data
     }
 
-    /// Writes NaN and ∞ by turns into the rows of q, k and v that may not be read.
-    fn poison(&mut self, problem: &Problem) {
+    /// Writes NaN and ∞ by turns, or the largest number and −0, into the rows of q, k and v that may not be
+    /// read.
+    fn poison(&mut self, problem: &Problem, stale: bool) {
         let s = problem.attention().shape;
         let seen = seen_keys(problem, &self.operands());
-        let spoil = |row: &mut [f64], i: u32| {
-            row.fill(if i.is_multiple_of(2) { f64::NAN } else { f64::INFINITY });
-        };
-        let place = |operand: Operand, b: u32, h: u32, row: u32| {
-            let start = problem.strides(operand).index(b.into(), h.into(), row.into()) as usize;
-            start..start + problem.dim(operand) as usize
-        };
+        let halves = [Operand::Q, Operand::K, Operand::V]
+            .map(|operand| problem.storage(operand).dtype())
+            .contains(&Some(DType::F16));
+        let largest = if halves { 65504.0 } else { 3e38 };
+        let turns = if stale { [largest, -0.0] } else { [f64::NAN, f64::INFINITY] };
+        let spoil = |row: &mut [f64], i: u32| row.fill(turns[i as usize % 2]);
+        let place = |operand, b, h, row| row_place(problem, operand, [b, h, row]);
         for b in 0..s.batch {
             let (q_len, _) = problem.lengths(b, &self.operands());
             for (h, row) in (0..s.heads_q).flat_map(|h| (q_len..s.seq_q).map(move |r| (h, r))) {
@@ -306,6 +327,21 @@ impl CaseData {
             }
         }
     }
+
+    /// Writes NaN into v of the middle key, in every second sequence ∞.
+    fn special(&mut self, problem: &Problem) {
+        let s = problem.attention().shape;
+        for (b, h) in (0..s.batch).flat_map(|b| (0..s.heads_kv).map(move |h| (b, h))) {
+            let value = if b.is_multiple_of(2) { f64::NAN } else { f64::INFINITY };
+            self.v[row_place(problem, Operand::V, [b, h, s.seq_kv / 2])].fill(value);
+        }
+    }
+}
+
+/// Where a row of q, k or v is.
+fn row_place(problem: &Problem, operand: Operand, [b, h, row]: [u32; 3]) -> Range<usize> {
+    let start = problem.strides(operand).index(b.into(), h.into(), row.into()) as usize;
+    start..start + problem.dim(operand) as usize
 }
 
 /// Starts of `batch` packed sequences of very different lengths, some of them empty, within `total` rows

@@ -5,6 +5,7 @@ pub mod cases;
 pub mod compare;
 pub mod data;
 pub mod execute;
+pub mod expectations;
 pub mod golden;
 pub mod npy;
 pub mod report;

@@ -12,7 +12,7 @@ use crate::verify::data::{DataOptions, Lengths};
 const PAGES: [u32; 5] = [1, 3, 16, 64, 256];
 
 /// Keys in pages, a few more of them than are used.
-fn in_pages(attention: Attention, page_size: u32) -> Attention {
+pub(super) fn in_pages(attention: Attention, page_size: u32) -> Attention {
     let (batch, row) = (attention.shape.batch, attention.shape.seq_kv.div_ceil(page_size) + 1);
     attention.paged(batch * row + 2, page_size, row)
 }

@@ -4,12 +4,18 @@ use crate::feature::align::Align::{BottomRight, Offset, PerBatch, TopLeft};
 use crate::problem::WeightsAt;
 use crate::tensor::{DType, Layout};
 use crate::verify::cases::quick::{DIMS, LENGTHS, POINTS, broadcast, call, usual};
-use crate::verify::cases::{Case, cache, forms, padded};
+use crate::verify::cases::{Case, cache, forms, padded, seen};
 use crate::verify::data::DataOptions;
 
 pub(super) fn cases() -> Vec<Case> {
     let groups = [lengths(), dims(), features(), shown(), decode()];
-    groups.into_iter().flatten().chain(forms::cases()).chain(cache::full()).collect()
+    groups
+        .into_iter()
+        .flatten()
+        .chain(forms::cases())
+        .chain(cache::full())
+        .chain(seen::full())
+        .collect()
 }
 
 /// Every pair of lengths, types and masks by turns.

@@ -4,7 +4,7 @@ use crate::feature::align::Align::{self, BottomRight, Offset, PerBatch, TopLeft}
 use crate::feature::mask::Blocks;
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout, Shape};
-use crate::verify::cases::{Case, cache, forms, packed_qkv, padded};
+use crate::verify::cases::{Case, cache, forms, packed_qkv, padded, seen};
 use crate::verify::data::{DataOptions, Lengths};
 
 /// Sequence lengths around the tile edges.
@@ -19,7 +19,14 @@ pub(super) fn cases() -> Vec<Case> {
     let groups = [shapes(), diagonals(), broadcasts(), scores(), lengths(), layouts(), shown()];
     let more = [extremes(), combined(), sparse()];
     let others = forms::cases().into_iter().step_by(2);
-    groups.into_iter().chain(more).flatten().chain(others).chain(cache::quick()).collect()
+    groups
+        .into_iter()
+        .chain(more)
+        .flatten()
+        .chain(others)
+        .chain(cache::quick())
+        .chain(seen::quick())
+        .collect()
 }
 
 /// `[batch, heads_q / heads_kv, seq_q / seq_kv, dim_qk / dim_v]`.

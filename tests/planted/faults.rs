@@ -1,0 +1,205 @@
+faults! {
+    // Tails.
+    fused_takes_in_a_key_past_the_end: FUSED, Fused,
+        ["3x2/1x12/70x32 f32 kv-lengths lse poison", "2x2/1x129x40 f32"], CLASSES, Refuses,
+        |text| swaps(text, &[
+            ("select(0, i32(rows.kv_len), ", "select(0, i32(rows.kv_len) + 1, "),
+            ("p.key < p.kv_len", "p.key <= p.kv_len"),
+        ]);
+    fused_leaves_out_the_last_key: FUSED, Fused,
+        ["2x2/1x129x40 f32", "1x2x65/257x64 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "select(0, i32(rows.kv_len), ", "select(0, i32(rows.kv_len) - 1, ");
+    split_takes_in_a_key_past_the_end: SPLIT, Split,
+        ["2x6/2x3/150x64 f32 kv(f32) lse poison"], NUMBERS, Refuses,
+        |text| swaps(text, &[
+            ("key0 + i < share.y", "key0 + i <= share.y"),
+            ("min(KEYS, share.y - key0)", "min(KEYS, share.y + 1u - key0)"),
+        ]);
+    staged_takes_in_a_key_past_the_end: SCORE, Staged,
+        ["2x2/1x129x40 f32"], NUMBERS, Refuses,
+        |text| swaps(text, &[
+            ("p.key >= params.seq_kv", "p.key > params.seq_kv"),
+            ("p.key < p.kv_len", "p.key <= p.kv_len"),
+        ]);
+    fused_leaves_out_the_last_row: FUSED, Fused,
+        ["2x2/1x129x40 f32"], CLASSES, Refuses,
+        |text| swap(text, " < row_end) {", " + 1u < row_end) {");
+
+    // What is not written, and what is written outside.
+    fused_does_not_store_a_row: FUSED, Fused,
+        ["2x2/1x129x40 f32"], CLASSES, Refuses,
+        |text| swap(text, "if (row0 < row_end) {", "if (row0 < row_end && row0 != 5u) {");
+    staged_does_not_compute_the_last_tile: SCORE, Staged,
+        ["2x2/1x129x40 f32"], CLASSES, Refuses,
+        |text| swap(text, "key0 >= visible.y ||", "key0 + TILE > visible.y ||");
+    fused_writes_a_row_past_the_end: FUSED, Fused,
+        ["2x4x33x64 f32 causal(top-left) strides(9792,2448,68)"], OUTSIDE,
+        Either("the row that is hit is another workgroup's, whichever comes last"),
+        |text| swap(text, " < row_end) {", " <= row_end) {");
+    staged_writes_a_row_past_the_end: VALUE, Staged,
+        ["2x4x33x64 f32 causal(top-left) strides(9792,2448,68)"], OUTSIDE,
+        Either("the row that is hit is another workgroup's, whichever comes last"),
+        |text| swap(text, "local_row < row_end &&", "local_row <= row_end &&");
+    prepared_rows_add_to_what_was_there: PREPARE, Fused,
+        ["2x4/2x35/70x24/16 f32 general(64) mask[2, 1, 1, 70] lse"], DIFFER,
+        Serves("it runs once, on memory that is zero"),
+        |text| swap(text, "o[i >> 2u] = ", "o[i >> 2u] += ");
+
+    // Barriers: before values of others are read, and before they are overwritten.
+    staged_score_lacks_the_barrier_before_reading: SCORE, Staged,
+        ["2x2/1x129x40 f32"], WRONG, Refuses,
+        |text| swap(text, "    workgroupBarrier();\n    inner_tile(", "    inner_tile(");
+    staged_score_lacks_the_barrier_before_writing: SCORE, Staged,
+        ["2x2/1x129x40 f32"], WRONG, Refuses,
+        |text| cut(text, "    inner_tile(&acc, head, c, x, y);", "    workgroupBarrier();");
+    staged_normalize_lacks_a_barrier: NORMALIZE, Staged,
+        ["2x2/1x129x40 f32"], WRONG, Refuses,
+        |text| cut(text, "  sh_l[lane] = state.l;", "  workgroupBarrier();");
+    staged_value_lacks_a_barrier: VALUE, Staged,
+        ["2x2/1x129x40 f32"], WRONG, Refuses,
+        |text| cut(text, "      sh_b[(i * 4u + d) * 16u + r] = v4;\n    }", "    workgroupBarrier();");
+    split_lacks_a_barrier: SPLIT, Split,
+        ["2x6/2x3/150x64 f32 kv(f32) lse poison"], WRONG, Refuses,
+        |text| cut(text, "    m = peak;", "    workgroupBarrier();");
+
+    // Heads, lanes.
+    fused_reads_the_keys_of_another_group: FUSED, Fused,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "= head / params.group;", "= head % (params.heads_q / params.group);");
+    staged_reads_the_keys_of_another_group: SCORE, Staged,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "(head / params.group)", "(head % (params.heads_q / params.group))");
+    split_numbers_the_heads_of_a_group_wrongly: SPLIT, Split,
+        ["2x6/2x3/150x64 f32 kv(f32) lse poison"], CLASSES, Refuses,
+        |text| swap(text, " % params.group;", " / params.row_n % params.group;");
+    fused_takes_subgroups_for_32: SUBGROUP, Fused,
+        ["1x2x65/257x64 f32 lse"], NUMBERS, Refuses,
+        subgroups_of_32;
+
+    // Scores and masks.
+    fused_masks_before_the_softcap: FUSED, Fused,
+        ["2x4/2x35/70x24/16 f32 relative(34,69,0) causal(35) softcap(9.0) lse"], NUMBERS,
+        Serves("a masked key keeps e^-9"), mask_first;
+    staged_masks_before_the_softcap: SCORE, Staged,
+        ["2x4/2x35/70x24/16 f32 relative(34,69,0) causal(35) softcap(9.0) lse"], NUMBERS,
+        Serves("a masked key keeps e^-9"), mask_first;
+    fused_shows_one_key_too_few: FUSED, Fused,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse", "2x2/1x130/65x16 f32 causal(-9) lse"],
+        NUMBERS, Refuses,
+        |text| swaps(text, &[
+            ("<= p.diagonal", "< p.diagonal"), ("rows.diagonal + 1", "rows.diagonal"),
+        ]);
+    fused_shows_one_key_too_many: FUSED, Fused,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
+        |text| swaps(text, &[
+            ("<= p.diagonal", "<= p.diagonal + 1"), ("rows.diagonal + 1", "rows.diagonal + 2"),
+        ]);
+    staged_shows_one_key_too_many: SCORE, Staged,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
+        |text| swap(text, "<= p.diagonal", "<= p.diagonal + 1");
+    bottom_right_is_taken_for_top_left: FUSED, Fused,
+        ["2x2/1x65/130x16 f32 causal(bottom-right) lse", "2x2/1x130/65x16 f32 causal(bottom-right) lse"],
+        NUMBERS, Refuses,
+        |text| swap(text, "return i32(kv_len) - i32(q_len);", "return 0;");
+    top_left_is_taken_for_bottom_right: FUSED, Fused,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse", "2x2/1x130/65x16 f32 causal(top-left) lse"],
+        NUMBERS, Refuses,
+        |text| swaps(text, &[(
+            "given: i32) -> i32 {\n  return 0;", "given: i32) -> i32 {\n  return i32(kv_len) - i32(q_len);",
+        )]);
+    segment_ids_are_compared_as_floats: FUSED, Fused,
+        ["3x2/1x9/70x8 f32 segments lse high-bits seen(wgpu-5318)"], NUMBERS,
+        Serves("its ids are small"),
+        |text| swap(text, "return q == kv;", "return f32(q) == f32(kv);");
+    a_masked_score_is_a_finite_sentinel: SCORE, Staged,
+        ["2x2/1x130/65x16 f32 causal(-9) lse"], NUMBERS, Refuses,
+        |text| swap(text, "return bitcast<f32>(params.minus_infinity);", "return -1e9;");
+
+    // The normaliser.
+    fused_forgets_to_rescale: FUSED, Fused,
+        ["1x2x65/257x64 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "let old = normalize_rescale(m, peak);", "let old = RowVec(1.0);");
+    split_forgets_to_rescale: SPLIT, Split,
+        ["2x6/2x3/150x64 f32 kv(f32) lse poison"], NUMBERS,
+        Serves("each of its shares is one tile of keys"),
+        |text| swap(text, "split_rescale(old);", "");
+    merge_counts_the_sink_twice: MERGE, Split,
+        ["2x6/2x3/150x64 f32 kv(f32) sinks kv-lengths bshd poison", "1x2/1x1/1025x64 f32 sinks lse sinks=1e1 poison seen(ck_tile-12227)"],
+        NUMBERS, Refuses,
+        |text| swap(text, "normalize_merge(seen, ",
+            "normalize_merge(normalize_merge(seen, normalize_start(rows.head)), ");
+    merge_does_not_rescale_shares: MERGE, Split,
+        ["1x2/1x1/1025x64 f32 lse logits=8e0 seen(pegainfer-21)"], NUMBERS, Refuses,
+        |text| swap(text, "vec4<f32>(normalize_rescale(state.x, seen.m))", "vec4<f32>(1.0)");
+    fused_begins_with_minus_infinity: FUSED, Fused,
+        ["2x4/2x13/67x16 f32 mask[2, 4, 13, 67] lse poison"], CLASSES, Refuses,
+        |text| swap(text, "Normalizer(LOWEST, 0.0)", "Normalizer(masked(), 0.0)");
+    fused_begins_with_a_finite_sentinel: FUSED, Fused,
+        ["2x4/2x9/1x64 f32 causal(top-left) lse logits=2.45e5 seen(flashinfer-4267)"], NUMBERS,
+        Serves("its scores are of magnitude 1"),
+        |text| swap(text, "Normalizer(LOWEST, 0.0)", "Normalizer(-5e4, 0.0)");
+    lse_is_in_base_two: FUSED, Fused,
+        ["2x4/2x19/65x32 f32 lse"], LSE, Refuses,
+        |text| swap(text, "n.m + log(n.l)", "(n.m + log(n.l)) * LOG2_E");
+    empty_rows_are_divided_by_zero: FUSED, Fused,
+        ["2x2/1x130/65x16 f32 causal(-9) lse"], CLASSES, Refuses,
+        |text| swaps(text, &[
+            (" / total.l, 0.0, total.l == 0.0)", " / total.l, 0.0, false)"),
+            (" || seen.l == 0.0)", ")"),
+        ]);
+
+    // Precision.
+    fused_sums_in_binary16: FUSED, Fused,
+        ["1x2x65/257x64 f32 lse"], NUMBERS, Serves("its sums are short"), halves_in;
+    fused_sums_binary16_in_binary16: FUSED, Fused,
+        ["2x2/1x257x40 f16"], NUMBERS, Serves("its sums are short"), halves_in;
+    split_sums_binary16_in_binary16: SPLIT, Split,
+        ["2x8/1x3/300x64 f16 sinks lse logits=0e0 values=6e4 seen(llama.cpp-15274)"],
+        CLASSES, Serves("its sums are short"), halves_in;
+    fused_counts_weights_in_binary16: FUSED, Fused,
+        ["1x2/1x1/51000x8 f16 lse seen(llama.cpp-28124)"], NUMBERS, Serves("its sums are short"),
+        |text| swap(text, "l = fma(l, old, normalize_share(p));",
+            "l = unpack2x16float(pack2x16float(vec2<f32>(fma(l, old, normalize_share(p)), 0.0))).x;");
+    fused_scores_are_binary16: FUSED, Fused,
+        ["2x2/1x33/70x64 f16 causal(top-left) lse logits=1e5"], CLASSES,
+        Serves("its scores are of magnitude 1"),
+        |text| swap(text, "score_scaled(product, p)",
+            "unpack2x16float(pack2x16float(vec2<f32>(score_scaled(product, p), 0.0))).x");
+
+    // What is hidden.
+    fused_multiplies_what_is_hidden_by_zero: FUSED, Fused,
+        ["2x4/2x37/70x16/24 f32 mask[2, 1, 37, 70] lse special seen(lattice-790)", "2x2/1x65x64 f32 causal(-5) lse special seen(lattice-790)"],
+        CLASSES, Serves("its tensors hold no NaN"),
+        |text| (0..32).fold(text.to_owned(), |text, d| {
+            (0..4).fold(text, |text, r| {
+                let text = swap(&text, &format!("select(x{d}, vec4<f32>(0.0), hidden[{r}u])"), &format!("x{d}"));
+                swap(&text, &format!("select(x{d}, vec4<f32>(0.0), hidden)"), &format!("x{d}"))
+            })
+        });
+    split_multiplies_what_is_hidden_by_zero: SPLIT, Split,
+        ["2x4/2x5/70x16/24 f32 mask[2, 4, 5, 70] lse special seen(lattice-790)"], CLASSES,
+        Serves("its tensors hold no NaN"),
+        |text| (0..4).fold(text.to_owned(), |text, r| {
+            swap(&text, &format!("select(x0, vec4<f32>(0.0), hidden[{r}u])"), "x0")
+        });
+    staged_multiplies_what_is_hidden_by_zero: VALUE, Staged,
+        ["2x4/2x13/67x16 f32 mask[2, 1, 1, 67] lse poison"], CLASSES,
+        Serves("its tensors hold no NaN"),
+        |text| swap(text, "if (any_special(v4))", "if (false)");
+
+    // Storage.
+    fused_reads_the_pages_of_the_first_sequence: FUSED, Fused,
+        ["3x4/2x4/35x40/24 f32 kv(f32) causal(bottom-right) kv-lengths paged(14x16,4) lse bhsd/bshd/bshd/bhsd poison"],
+        WRONG, Refuses,
+        |text| swap(text, "aux[params.aux_pages + batch * params.page_row +", "aux[params.aux_pages +");
+    split_reads_the_page_of_the_next_key: SPLIT, Split,
+        ["3x4/2x4/35x40/24 f32 kv(f32) causal(bottom-right) kv-lengths paged(14x16,4) lse bhsd/bshd/bshd/bhsd poison"],
+        CLASSES, Refuses,
+        |text| swap(text, "min(key / params.page_size,", "min((key + 1u) / params.page_size,");
+    fused_scales_keys_by_the_next_row: FUSED, Fused,
+        ["2x6/2x3/150x64 f32 kv(int8) lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "k_scale(at, 0u)", "k_scale(at + params.k_stride_row, 0u)");
+    split_scales_values_by_the_next_row: SPLIT, Split,
+        ["2x6/2x3/150x64 f32 kv(int8) lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "v_scale(at, 0u)", "v_scale(at + params.v_stride_row, 0u)");
+}
