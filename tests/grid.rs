@@ -4,6 +4,8 @@ mod common;
 
 use heedful::Path;
 use heedful::plan::MAX_ROWS;
+use heedful::reference::attend;
+use heedful::verify::alone::{differs_alone, last_alone};
 use heedful::verify::cases::{Case, Grid, grid};
 use heedful::verify::execute::Placement;
 use heedful::verify::run::{Outcome, run};
@@ -20,12 +22,18 @@ fn quick_grid_matches_the_reference_on_every_path() {
         let few = problem.attention().shape.seq_q <= MAX_ROWS;
         let paths = [Path::Split, Path::Fused, Path::Staged].into_iter();
         for path in paths.filter(|path| few || *path != Path::Split) {
+            let mut o = Vec::new();
             let outcome = run(&engine, &case.attention, path, &data.inputs(), placement, |x| {
+                o.clone_from(&x.outputs.o);
                 truth.check(&problem, &x.outputs)
             });
+            let alone = || {
+                differs_alone(&engine, &case.attention, &data, path, placement, &o)
+                    .unwrap_or_else(|e| panic!("{}: {e}", case.name))
+            };
             match outcome.unwrap_or_else(|e| panic!("{}: {e}", case.name)) {
                 Outcome::Unsupported(_) => unsupported += 1,
-                Outcome::Ran(ran) => match ran.failure() {
+                Outcome::Ran(ran) => match ran.failure().or_else(alone) {
                     None => passed += 1,
                     Some(why) => failures.push(describe(case, path, &why)),
                 },
@@ -39,4 +47,43 @@ fn quick_grid_matches_the_reference_on_every_path() {
 
 fn describe(case: &Case, path: Path, why: &str) -> String {
     format!("{path} seed {} {}: {why}", case.seed, case.name)
+}
+
+#[test]
+fn a_sequence_that_depends_on_its_batch_is_named() {
+    let Some(engine) = common::gpu::engine("a_sequence_that_depends_on_its_batch") else { return };
+    let mut compared = 0;
+    for case in grid(Grid::Quick) {
+        let (problem, data) = case.generate().expect("a valid case");
+        let s = case.attention.shape;
+        let Some((call, own)) = last_alone(&case.attention, &data) else { continue };
+        compared += 1;
+        // The reference agrees that it is the same sequence.
+        let whole = attend(&problem, &data.inputs()).expect("the reference serves all").o;
+        let alone = attend(&call.validate().expect("valid"), &own.inputs()).expect("served").o;
+        assert_eq!(whole[whole.len() - alone.len()..], alone, "{}", case.name);
+        if compared == 1 {
+            let placement = Placement::Aligned;
+            let mut o = Vec::new();
+            run(&engine, &case.attention, Path::Fused, &data.inputs(), placement, |x| {
+                o.clone_from(&x.outputs.o);
+                Vec::new()
+            })
+            .expect("runs");
+            let differs = |o: &[f64]| {
+                differs_alone(&engine, &case.attention, &data, Path::Fused, placement, o)
+                    .expect("runs")
+            };
+            assert_eq!(differs(&o), None);
+            // One bit of the last row's first channel.
+            let at = o.len() - s.dim_v as usize;
+            o[at] = f64::from(f32::from_bits((o[at] as f32).to_bits() ^ 1));
+            let why = differs(&o).expect("it is seen");
+            assert!(
+                why.contains(&format!("head {} row {} channel 0", s.heads_q - 1, s.seq_q - 1)),
+                "{why}"
+            );
+        }
+    }
+    assert!(compared > 100, "only {compared} cases have a sequence that can be alone");
 }

@@ -72,6 +72,9 @@ pub(crate) struct VerifyArgs {
     /// Write the report as JSON; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Vec<PathBuf>,
+    /// Known driver bugs of your own, as JSON: what fails as expected is no failure, what passes is one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) expect: Vec<PathBuf>,
     /// Go on with the run whose report the first --report FILE.json holds.
     #[arg(long, requires = "report")]
     pub(crate) resume: bool,

@@ -89,3 +89,25 @@ fn a_case_that_ended_the_process_fails_and_is_not_tried_again() {
     assert_eq!(row["reason"], "the process ended while this case ran");
     place.heedful("verify --resume").refused(2, &["--report"]);
 }
+
+#[test]
+fn known_bugs_are_expected_failures_and_their_passes_failures() {
+    if !adapter("known_bugs_are_expected") {
+        return;
+    }
+    let place = Place::new();
+    place.write(
+        "bugs.json",
+        r#"[{"backend": "*", "driver": "a driver nobody has", "case": "kv", "link": "x", "why": "y"},
+            {"driver": " ", "case": "1x3/1x2/70x31/8 f32 kv(int8)", "kernel": "split",
+             "link": "https://example.org/1", "why": "wrong scales"}]"#,
+    );
+    let done = place.heedful(&format!("{GRID} --expect bugs.json --report report.json"));
+    assert_eq!(done.status(), Some(1), "{}", done.stderr());
+    let failed: Vec<Value> = cases(&place).into_iter().filter(|x| x["status"] == "fail").collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let reason = failed[0]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("passes, but is expected to fail: wrong scales"), "{reason}");
+    place.write("bugs.json", "[{}]");
+    place.heedful(&format!("{GRID} --expect bugs.json")).refused(2, &["bugs.json"]);
+}

@@ -6,6 +6,7 @@ mod session;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use heedful::verify::expectations::{self, KNOWN};
 use heedful::verify::golden::GoldenSuite;
 use heedful::verify::report::{Adapter, Report, Status, Totals};
 use heedful::{Capabilities, Engine, wgpu};
@@ -28,6 +29,10 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     if !args.all_adapters {
         chosen.truncate(1);
     }
+    let mut expected = KNOWN.to_vec();
+    for path in &args.expect {
+        expected.extend(expectations::read(path)?);
+    }
     let mut saved = Saved::new(&args.report);
     let earlier = if args.resume { saved.earlier()? } else { None };
     let mut report = earlier.unwrap_or_else(|| Report::new(env!("HEEDFUL_REVISION")));
@@ -39,7 +44,9 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
         let here = report.cases.iter().filter(|case| case.adapter == index);
         let done = here.map(|case| (case.suite.clone(), case.name.clone())).collect();
         let (report, saved, stop) = (&mut report, &mut saved, &*stop);
-        let mut session = Session { args, adapter, engine, index, report, saved, stop, done };
+        let expected = &expected;
+        let mut session =
+            Session { args, adapter, engine, index, report, saved, expected, stop, done };
         if args.grid.is_some() || args.cases.is_empty() {
             session.grid(args.grid.unwrap_or(GridName::Quick))?;
         }

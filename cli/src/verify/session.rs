@@ -10,6 +10,7 @@ use heedful::plan::MAX_ROWS;
 use heedful::verify::alone::differs_alone;
 use heedful::verify::cases::{Case, Grid, grid};
 use heedful::verify::execute::{Execution, Placement};
+use heedful::verify::expectations::{self, Expectation};
 use heedful::verify::golden::{GoldenCase, GoldenSuite, Precision, Support};
 use heedful::verify::report::{CaseResult, Report, Status};
 use heedful::verify::run::{Outcome as CaseOutcome, run};
@@ -29,6 +30,8 @@ pub(super) struct Session<'a> {
     pub(super) index: usize,
     pub(super) report: &'a mut Report,
     pub(super) saved: &'a mut Saved,
+    /// Known driver bugs.
+    pub(super) expected: &'a [Expectation],
     /// Set by Ctrl-C.
     pub(super) stop: &'a AtomicBool,
     /// Suite and name of the cases that an earlier run reported.
@@ -172,7 +175,10 @@ impl Session<'_> {
 
     /// Reports the rows of a case.
     fn finish(&mut self, rows: Vec<CaseResult>) -> Outcome {
-        rows.into_iter().for_each(|row| self.report.push(row));
+        for mut row in rows {
+            expectations::apply(self.expected, &self.report.adapters[self.index], &mut row);
+            self.report.push(row);
+        }
         self.saved.ended(self.report)
     }
 }
@@ -201,13 +207,16 @@ mod tests {
             panic!("verify")
         };
         let mut report = Report::new("");
+        let engine = Engine::with_adapter_blocking(adapter).expect("a device");
+        report.adapters.push(super::super::describe(adapter, engine.capabilities()));
         let mut session = Session {
             args: &args,
             adapter,
-            engine: Engine::with_adapter_blocking(adapter).expect("a device"),
+            engine,
             index: 0,
             report: &mut report,
             saved: &mut Saved::new(&[]),
+            expected: &[],
             stop: &AtomicBool::new(false),
             done: HashSet::new(),
         };
