@@ -119,8 +119,8 @@ pub(super) fn quick() -> Vec<Case> {
 
 /// What is too large for the quick grid.
 pub(super) fn full() -> Vec<Case> {
-    // 269 MB of scores, more than a plan may use by default.
-    let large = call(1, [1, 1], [8200, 8200], [4, 4]).causal(TopLeft).with_lse();
+    // 277 MB of scores, more than a plan may use by default.
+    let large = call(1, [16, 1], [2080, 2080], [4, 4]).causal(TopLeft).with_lse();
     // Seconds on the staged path of a software driver: a workgroup for a row.
     let many = call(65_537, [1, 1], [1, 2], [4, 4]);
     vec![Case::seen(large, USUAL, &LARGE_SCRATCH), Case::seen(many, USUAL, &WORKGROUPS)]
