@@ -16,7 +16,7 @@ use crate::feature::Operands;
 use crate::feature::mask::{Axis, Blocks, Edges, Neighborhood};
 use crate::feature::prepare::Rotary;
 use crate::kernel::KernelSpec;
-use crate::plan::Plan;
+use crate::plan::{Plan, Schedule};
 use crate::problem::{Attention, Operand, Packed, Paged, Problem};
 use crate::reference::{Inputs, Outputs, attend};
 use crate::tensor::{Broadcast, DType, Layout, Shape};
@@ -78,7 +78,12 @@ impl Engine {
 
     /// Runs the plan's kernels on a small call; says what is wrong with the result.
     fn known_answer(&self, plan: &Plan) -> Result<Option<String>> {
-        let small = plan.shrunk(&shrink(plan.problem().attention()), &self.capabilities)?;
+        // Shares of the split kernel are two tiles, so that what is carried from tile to tile is tried too.
+        let keys = match plan.schedule() {
+            Schedule::Split(split) => 3 * split.tile.keys + 7,
+            _ => KEYS,
+        };
+        let small = plan.shrunk(&shrink(plan.problem().attention(), keys), &self.capabilities)?;
         let data = Known::new(small.problem());
         let found = self.run_host(&small, &data.inputs())?;
         let wanted = attend(small.problem(), &data.inputs())?;
@@ -87,21 +92,21 @@ impl Engine {
 }
 
 /// The same call at small sizes: every feature stays, so that the same variants serve it.
-fn shrink(attention: &Attention) -> Attention {
+fn shrink(attention: &Attention, keys: u32) -> Attention {
     let s = attention.shape;
     let group = s.group().min(2);
     // Two sequences of ROWS - 3 and ROWS - 33 rows, as the length tables of `Known` say.
-    let packed = attention.packed.map(|_| Packed { total_q: 2 * ROWS, total_kv: 2 * KEYS });
+    let packed = attention.packed.map(|_| Packed { total_q: 2 * ROWS, total_kv: 2 * keys });
     let heads_kv = s.heads_kv.min(2);
     let shape = Shape {
         batch: s.batch.clamp(1, 2),
         heads_q: heads_kv * group,
         heads_kv,
         seq_q: ROWS,
-        seq_kv: KEYS,
+        seq_kv: keys,
         ..s
     };
-    let keys = if attention.neighborhood.is_some() { ROWS } else { KEYS };
+    let keys = if attention.neighborhood.is_some() { ROWS } else { keys };
     let full = [shape.batch, shape.heads_q, shape.seq_q, keys];
     let fit = |given: Broadcast| {
         let axes = given.0.iter().zip(full).map(|(n, full)| if *n == 1 { 1 } else { full });
@@ -116,10 +121,10 @@ fn shrink(attention: &Attention) -> Attention {
     });
     // Longer tables than any position, and a key that is not turned.
     let rotary = attention.rotary.map(|rotary| Rotary {
-        table_rows: 128,
+        table_rows: 128.max(2 * keys),
         q_start: 3,
         // Keys that are all in a cache stay so.
-        keys_from: if rotary.keys_from < s.seq_kv { KEYS - ROWS } else { KEYS },
+        keys_from: if rotary.keys_from < s.seq_kv { keys - ROWS } else { keys },
         k_start: 7,
         ..rotary
     });
@@ -205,7 +210,7 @@ impl Known {
             bias: values(Operand::Bias, 5, single),
             alibi_slopes: values(Operand::AlibiSlopes, 6, single),
             sinks: values(Operand::Sinks, 7, single),
-            kv_lengths: lengths(Operand::KvLengths, KEYS),
+            kv_lengths: lengths(Operand::KvLengths, a.shape.seq_kv.max(KEYS)),
             q_lengths: lengths(Operand::QLengths, ROWS),
             score_v: values(Operand::ScoreV, 8, single),
             rotary_cos: values(Operand::RotaryCos, 9, single),
@@ -226,7 +231,10 @@ impl Known {
             // Backwards, so that neighbours are not neighbours.
             page_table: (0..count(Operand::PageTable) as u32).rev().collect(),
             blocks: Self::blocks(a),
-            cu_seqlens: [starts(Operand::CuSeqlensQ, ROWS), starts(Operand::CuSeqlensKv, KEYS)],
+            cu_seqlens: [
+                starts(Operand::CuSeqlensQ, ROWS),
+                starts(Operand::CuSeqlensKv, a.shape.seq_kv),
+            ],
             offsets: (0..count(Operand::Offsets)).map(|i| 5 - 9 * i as i32).collect(),
         }
     }

@@ -8,7 +8,7 @@ use crate::kernel::{Binding, KernelSpec, Resources};
 use crate::plan::schedule::check_resources;
 use crate::plan::{
     BlockSize, BlocksPlan, Capabilities, Classify, FusedPlan, Path, Policy, Prepare, Schedule,
-    Scratch, SplitPlan, StagedPlan,
+    Scratch, SplitPlan, StagedPlan, tuning,
 };
 use crate::problem::{Attention, Operand, Problem};
 
@@ -49,6 +49,8 @@ impl Plan {
         policy: &Policy,
         refused: &dyn Fn(&KernelSpec) -> Option<Rejection>,
     ) -> Result<Self> {
+        let native = policy.native_f16.unwrap_or_else(|| tuning::prefers_native_f16(caps));
+        let caps = &Capabilities { shader_f16: caps.shader_f16 && native, ..caps.clone() };
         let mut rejections = Vec::new();
         let unsupported = |rejections| Error::unsupported(problem.to_string(), rejections);
         let mut prepare = Prepare::all(problem, caps).map_err(|x| unsupported(vec![x]))?;

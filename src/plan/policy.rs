@@ -87,6 +87,9 @@ pub struct Policy {
     pub batch_invariant: bool,
     /// Most scratch memory a plan may use, bytes. Less scratch means more, smaller dispatches.
     pub max_workspace_bytes: u64,
+    /// Whether f16 tensors are read and written with the device's own f16, where it has that, rather than unpacked
+    /// from words in integers; by what is faster on the class of device unless it is given.
+    pub native_f16: Option<bool>,
     /// Tile shapes to use before those that ship, as `heedful tune` writes them.
     pub tuning: Option<Arc<Tuning>>,
 }
@@ -100,6 +103,7 @@ impl Default for Policy {
             checks: Checks::ON,
             batch_invariant: false,
             max_workspace_bytes: 256 << 20,
+            native_f16: None,
             tuning: None,
         }
     }

@@ -79,7 +79,10 @@ pub fn differs_alone(
 ) -> Result<Option<String>> {
     let Some((call, own)) = last_alone(attention, data) else { return Ok(None) };
     let batch_invariant = path == Path::Split;
-    let policy = Policy { path, batch_invariant, self_test: SelfTest::Off, ..Policy::default() };
+    // As the whole batch was run.
+    let native_f16 = (placement == Placement::Odd).then_some(true);
+    let self_test = SelfTest::Off;
+    let policy = Policy { path, batch_invariant, native_f16, self_test, ..Policy::default() };
     let run = |call: &Attention, data: &CaseData| -> Result<Option<Vec<f64>>> {
         match engine.plan_with(call, &policy) {
             Ok(plan) => Ok(Some(execute(engine, &plan, &data.inputs(), placement)?.outputs.o)),

@@ -68,7 +68,9 @@ pub fn run(
     check: impl FnOnce(&Execution) -> Vec<(Operand, Comparison)>,
 ) -> Result<Outcome> {
     // Every case is checked here, and a wrong one must show as wrong.
-    let policy = Policy { path, self_test: SelfTest::Off, ..Policy::default() };
+    // Calls at odd offsets use native f16 even where planning would not, so that both ways are seen.
+    let native_f16 = (placement == Placement::Odd).then_some(true);
+    let policy = Policy { path, native_f16, self_test: SelfTest::Off, ..Policy::default() };
     let plan = match engine.plan_with(attention, &policy) {
         Ok(plan) => plan,
         Err(error) if error.is_unsupported() => {

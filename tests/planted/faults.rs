@@ -121,7 +121,7 @@ faults! {
         |text| swap(text, "let old = normalize_rescale(m, peak);", "let old = RowVec(1.0);");
     split_forgets_to_rescale: SPLIT, Split,
         ["2x6/2x3/150x64 f32 kv(f32) lse poison"], NUMBERS,
-        Serves("each of its shares is one tile of keys"),
+        Refuses,
         |text| swap(text, "split_rescale(old);", "");
     merge_counts_the_sink_twice: MERGE, Split,
         ["2x6/2x3/150x64 f32 kv(f32) sinks kv-lengths bshd poison", "1x2/1x1/1025x64 f32 sinks lse sinks=1e1 poison seen(ck_tile-12227)"],
