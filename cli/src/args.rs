@@ -7,6 +7,7 @@ use heedful::{Align, DType, Error, Path, WeightsAt};
 
 use crate::forms::FormArgs;
 use crate::map::MapArgs;
+use crate::report::ReportArgs;
 
 /// Attention for every GPU: measure it, check it, run it.
 #[derive(Debug, Parser)]
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Draw attention weights as a picture.
     Map(MapArgs),
+    /// Merge reports of `verify` from several machines into one table of features.
+    Report(ReportArgs),
     /// Run one attention call on arrays from files.
     Run(Box<RunArgs>),
     /// Check kernels against the reference and against recorded results.
@@ -91,9 +94,10 @@ pub(crate) struct VerifyArgs {
     /// Another seed for generated data.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Write the report as JSON; `-` is standard output.
+    /// Write the report: .xml as JUnit's XML, .md as Markdown, .html as a page, any other as JSON; `-` is
+    /// JSON on standard output. May be given several times.
     #[arg(long, value_name = "FILE")]
-    pub(crate) report: Option<PathBuf>,
+    pub(crate) report: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

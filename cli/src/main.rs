@@ -1,4 +1,4 @@
-//! The command line of heedful: `bench`, `info`, `map`, `run` and `verify`.
+//! The command line of heedful: `bench`, `info`, `map`, `report`, `run` and `verify`.
 //!
 //! Exit status: 0 done and right; 1 a result was wrong; 2 the request or a file is bad; 3 no adapter
 //! where one was required; 4 the device failed.
@@ -10,7 +10,10 @@ mod files;
 mod forms;
 mod info;
 mod map;
+mod outputs;
+mod report;
 mod run;
+mod splice;
 mod table;
 mod verify;
 
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::bench(&args),
         Command::Info(args) => info::info(&args),
         Command::Map(args) => map::map(&args),
+        Command::Report(args) => report::report(&args),
         Command::Run(args) => run::run(&args),
         Command::Verify(args) => verify::verify(&args),
     };

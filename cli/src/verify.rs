@@ -10,11 +10,12 @@ use heedful::verify::truth::Truth;
 use heedful::{Attention, Capabilities, Engine, Path, wgpu};
 
 use crate::args::{GridName, VerifyArgs};
-use crate::table::{progress, step, table, write_json};
-use crate::{Failure, Outcome, adapters};
+use crate::table::{progress, step, table};
+use crate::{Failure, Outcome, adapters, outputs};
 
 /// Runs everything asked for and reports it.
 pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
+    outputs::check(args.report.iter().map(|file| ("--report", file)))?;
     let suites: Vec<GoldenSuite> =
         args.cases.iter().map(|folder| GoldenSuite::open(folder)).collect::<Result<_, _>>()?;
     let mut chosen = adapters::matching(args.adapter.as_deref())?;
@@ -36,11 +37,11 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
             session.suite(suite)?;
         }
     }
-    if args.report.as_deref() != Some("-".as_ref()) {
+    if !args.report.iter().any(|file| outputs::is_stdout(file)) {
         print(&report);
     }
-    if let Some(path) = &args.report {
-        write_json(path, &report.to_json()?)?;
+    for file in &args.report {
+        outputs::write(&report, file)?;
     }
     verdict(&report.totals)
 }
