@@ -11,6 +11,7 @@ use heedful::{Align, DType, Error, Path, WeightsAt};
 
 use crate::forms::FormArgs;
 use crate::map::MapArgs;
+use crate::report::ReportArgs;
 
 /// Attention for every GPU: measure it, check it, run it.
 #[derive(Debug, Parser)]
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Draw attention weights as a picture.
     Map(MapArgs),
+    /// Merge reports of `verify` from several machines into one table of features.
+    Report(ReportArgs),
     /// Run one attention call on arrays from files.
     Run(Box<RunArgs>),
     /// Search for faster tile shapes on an adapter and write them as a table.
@@ -69,7 +72,8 @@ pub(crate) struct VerifyArgs {
     /// Another seed for generated data.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Write the report as JSON; `-` is standard output.
+    /// Write the report: .xml as JUnit's XML, .md as Markdown, .html as a page, any other as JSON; `-` is
+    /// JSON on standard output. May be given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Vec<PathBuf>,
     /// Known driver bugs of your own, as JSON: what fails as expected is no failure, what passes is one.

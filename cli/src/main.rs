@@ -1,4 +1,4 @@
-//! The command line of heedful: `bench`, `info`, `map`, `run`, `tune` and `verify`.
+//! The command line of heedful: `bench`, `info`, `map`, `report`, `run`, `tune` and `verify`.
 //!
 //! Exit status: 0 done and right; 1 a result was wrong; 2 the request or a file is bad; 3 no adapter
 //! where one was required; 4 the device failed.
@@ -11,7 +11,9 @@ mod forms;
 mod info;
 mod map;
 mod outputs;
+mod report;
 mod run;
+mod splice;
 mod table;
 mod tune;
 mod verify;
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::bench(&args),
         Command::Info(args) => info::info(&args),
         Command::Map(args) => map::map(&args),
+        Command::Report(args) => report::report(&args),
         Command::Run(args) => run::run(&args),
         Command::Tune(args) => tune::tune(&args),
         Command::Verify(args) => verify::verify(&args),

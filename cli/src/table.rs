@@ -4,10 +4,10 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use heedful::Error;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Outcome;
+use crate::outputs::write_text;
 
 /// A table with a header row; columns from `numbers` on are aligned right.
 pub(crate) fn table(header: &[&str], numbers: usize) -> Table {
@@ -48,24 +48,7 @@ pub(crate) fn step(bar: &ProgressBar, what: &str) {
     }
 }
 
-/// Refuses a file whose folder does not exist, before any work is done for it.
-pub(crate) fn writable(path: &Path) -> Outcome {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if path.as_os_str() == "-" || folder.is_none_or(Path::is_dir) {
-        return Ok(());
-    }
-    let found = "no such folder".to_owned();
-    Err(Error::invalid(path.display().to_string(), found, "a file in a folder that exists").into())
-}
-
 /// Writes JSON to a file, or to standard output for `-`.
 pub(crate) fn write_json(path: &Path, json: &str) -> Outcome {
-    if path.as_os_str() == "-" {
-        println!("{json}");
-        return Ok(());
-    }
-    let named =
-        |e: std::io::Error| Error::invalid(path.display().to_string(), e, "a file to write");
-    std::fs::write(path, format!("{json}\n")).map_err(named)?;
-    Ok(())
+    write_text(path, json)
 }

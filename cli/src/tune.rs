@@ -9,7 +9,8 @@ use heedful::verify::report::Report;
 use heedful::{Error, Tuning};
 
 use crate::args::TuneArgs;
-use crate::table::{progress, step, table, writable, write_json};
+use crate::outputs::{check, write_text};
+use crate::table::{progress, step, table};
 use crate::{Outcome, adapters};
 
 /// Rounds over the best few: a single look at a noisy machine proves nothing.
@@ -17,7 +18,7 @@ const FINALISTS: usize = 3;
 
 /// Searches, and prints or writes the table.
 pub(crate) fn tune(args: &TuneArgs) -> Outcome {
-    args.out.iter().map(|path| writable(path)).collect::<Outcome<Vec<()>>>()?;
+    check(args.out.iter().map(|file| ("--out", file)))?;
     if let Some(dim) = args.dims.iter().find(|dim| !(1..=heedful::tensor::MAX_DIM).contains(*dim)) {
         return Err(
             Error::invalid("--dims", dim, format!("1..={}", heedful::tensor::MAX_DIM)).into()
@@ -80,7 +81,7 @@ pub(crate) fn tune(args: &TuneArgs) -> Outcome {
     if let Some(path) = &args.out {
         let json = serde_json::to_string_pretty(&tuning)
             .map_err(|e| Error::internal("writing JSON", e.to_string()))?;
-        write_json(path, &json)?;
+        write_text(path, &json)?;
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ fn ctrl_c_writes_what_ran_and_resume_goes_on() {
     }
     let place = Place::new();
     let arguments = format!("{GRID} --report report.json");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_heedful"))
+    let child = Command::new(env!("CARGO_BIN_EXE_heedful"))
         .args(arguments.split(' '))
         .current_dir(place.path(""))
         .stdout(Stdio::null())

@@ -20,7 +20,8 @@ use heedful::reference::attend;
 use heedful::verify::data::CaseData;
 
 use crate::args::BenchArgs;
-use crate::table::{progress, step, writable, write_json};
+use crate::outputs::{self, is_stdout, write_text};
+use crate::table::{progress, step};
 use crate::{Failure, Outcome, adapters};
 use rows::{Provenance, Record, Row, Verdict};
 use timing::Session;
@@ -28,8 +29,9 @@ use timing::Session;
 /// Times the suite.
 pub(crate) fn bench(args: &BenchArgs) -> Outcome {
     let workloads = workloads(args)?;
-    let outputs = [&args.json, &args.csv, &args.markdown].into_iter().flatten().chain(&args.plot);
-    outputs.map(|path| writable(path)).collect::<Outcome<Vec<()>>>()?;
+    let single = [("--json", &args.json), ("--csv", &args.csv), ("--markdown", &args.markdown)];
+    let single = single.iter().filter_map(|(option, file)| Some((*option, file.as_ref()?)));
+    outputs::check(single.chain(args.plot.iter().map(|file| ("--plot", file))))?;
     args.plot.iter().map(|path| plot::known(path)).collect::<Outcome<Vec<()>>>()?;
     let peers = peers::read(&args.peers)?;
     let engine = adapters::engine(args.adapter.as_deref(), args.require_adapter)?;
@@ -40,7 +42,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Outcome {
     };
     peers::join(&mut record, &peers);
     let silent = [&args.json, &args.csv, &args.markdown];
-    let silent = silent.iter().any(|x| x.as_deref() == Some("-".as_ref()));
+    let silent = silent.iter().any(|x| x.as_deref().is_some_and(is_stdout));
     if !silent {
         output::print(&record);
     }
@@ -70,13 +72,13 @@ fn write(args: &BenchArgs, record: &Record) -> Outcome<Vec<PathBuf>> {
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(record)
             .map_err(|e| heedful::Error::internal("writing JSON", e.to_string()))?;
-        write_json(path, &json)?;
+        write_text(path, &json)?;
     }
     if let Some(path) = &args.csv {
-        write_json(path, output::csv(&record.rows)?.trim_end())?;
+        write_text(path, output::csv(&record.rows)?.trim_end())?;
     }
     if let Some(path) = &args.markdown {
-        write_json(path, output::markdown(record).trim_end())?;
+        write_text(path, output::markdown(record).trim_end())?;
     }
     let mut written = Vec::new();
     for path in &args.plot {

@@ -12,7 +12,7 @@ use heedful::verify::report::{Adapter, Report, Status, Totals};
 use heedful::{Capabilities, Engine, wgpu};
 
 use crate::args::{GridName, VerifyArgs};
-use crate::table::{table, writable};
+use crate::table::table;
 use crate::{Failure, Outcome, adapters, outputs};
 use saved::Saved;
 use session::Session;
@@ -21,7 +21,7 @@ use session::Session;
 pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     let suites: Vec<GoldenSuite> =
         args.cases.iter().map(|folder| GoldenSuite::open(folder)).collect::<Result<_, _>>()?;
-    args.report.iter().map(|path| writable(path)).collect::<Outcome<Vec<()>>>()?;
+    outputs::check(args.report.iter().map(|file| ("--report", file)))?;
     let mut chosen = adapters::matching(args.adapter.as_deref())?;
     if chosen.is_empty() {
         return Err(Failure::NoAdapter(adapters::INSTALL.into()));
@@ -54,7 +54,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
             session.suite(suite)?;
         }
     }
-    if args.report.iter().all(|path| path.as_os_str() != "-") {
+    if args.report.iter().all(|path| !outputs::is_stdout(path)) {
         print(&report);
     }
     for path in &args.report {

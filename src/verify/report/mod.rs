@@ -1,4 +1,21 @@
-//! The report of `heedful verify`: one JSON object that machines read and `heedful report` merges.
+//! The report of `heedful verify`: one JSON object that machines read and `heedful report` merges, and
+//! the same as a page, as a table and as test results.
+//!
+//! [`merge`] puts reports of several machines side by side, a [`Column`] for each adapter;
+//! [`Merged::matrix`] counts their rows by [feature](Row::feature).
+
+mod command;
+mod escape;
+mod features;
+mod html;
+mod json;
+mod junit;
+mod markdown;
+mod matrix;
+mod merge;
+
+pub use matrix::{Matrix, Row};
+pub use merge::{Column, Merged, Source, merge};
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +46,7 @@ pub struct Report {
 }
 
 /// The machine a report comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// Operating system.
     pub os: String,
@@ -138,13 +155,30 @@ impl Report {
         self.cases.push(case);
     }
 
-    /// The report as JSON.
+    /// The report as JSON, one row a line.
     ///
     /// # Errors
     /// An internal error, should a value not be representable.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self)
-            .map_err(|e| Error::internal("writing a report", e.to_string()))
+        json::lines(self)
+    }
+
+    /// The report as JUnit's XML, see [`Merged::to_junit`].
+    pub fn to_junit(&self) -> String {
+        merge(vec![self.clone()]).to_junit()
+    }
+
+    /// The report as Markdown, see [`Merged::to_markdown`].
+    pub fn to_markdown(&self) -> String {
+        merge(vec![self.clone()]).to_markdown()
+    }
+
+    /// The report as a page, see [`Merged::to_html`].
+    ///
+    /// # Errors
+    /// An internal error, should a value not be representable.
+    pub fn to_html(&self) -> Result<String> {
+        merge(vec![self.clone()]).to_html()
     }
 
     /// Writes the report to a file.
@@ -232,6 +266,36 @@ impl Totals {
             Status::Unsupported => &mut self.unsupported,
         } += 1;
     }
+
+    /// Rows that were run, however they ended.
+    pub fn ran(&self) -> usize {
+        self.pass + self.fail + self.expected_fail
+    }
+
+    /// How they ended, as short as can be: `✗ n` when n failed, `! n` when n failed as known driver bugs
+    /// do, `✓` when all that ran passed, `–` when none could be run, nothing when there is none.
+    pub fn symbol(&self) -> String {
+        match self {
+            Self { total: 0, .. } => String::new(),
+            Self { fail: 1.., .. } => format!("✗ {}", self.fail),
+            Self { expected_fail: 1.., .. } => format!("! {}", self.expected_fail),
+            Self { pass: 1.., .. } => "✓".into(),
+            Self { .. } => "–".into(),
+        }
+    }
+
+    /// The same in words, with every count that is not 0.
+    pub fn describe(&self) -> String {
+        let counts = [
+            (self.pass, "right"),
+            (self.fail, "wrong"),
+            (self.expected_fail, "wrong as expected"),
+            (self.unsupported, "not supported"),
+        ];
+        let words: Vec<String> =
+            counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        if words.is_empty() { "not run".into() } else { words.join(", ") }
+    }
 }
 
 impl Host {
@@ -286,7 +350,7 @@ mod tests {
         assert!(row.reason.starts_with("o: largest error"), "{}", row.reason);
         report.push(row);
         let json = report.to_json()?;
-        for text in ["\"unsupported\"", "\"fail\"", "\"heedful\"", "\"tolerance_ratio\": null"] {
+        for text in ["\"unsupported\"", "\"fail\"", "\"heedful\"", "\"tolerance_ratio\":null"] {
             assert!(json.contains(text), "{text} in {json}");
         }
         let totals = report.totals;

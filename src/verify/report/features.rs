@@ -1,0 +1,279 @@
+//! The features that a row of a report exercises: those the words of its case's name say, its path, and
+//! the suite it was recorded in.
+//!
+//! Recorded cases have names of their own; the keys of the kernels that served them say what they asked
+//! for, as far as a word there has one meaning.
+
+use crate::verify::report::CaseResult;
+
+/// A row of the matrix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Feature {
+    pub(super) group: &'static str,
+    pub(super) name: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// Index into [`FEATURES`].
+    Known(usize),
+    /// A suite of recorded cases.
+    Suite(String),
+    /// A path.
+    Path(String),
+}
+
+/// How a feature shows.
+enum Sign {
+    /// The name has this word, whatever it has in brackets; a kernel has one of these.
+    Word(&'static str, &'static [&'static str]),
+    /// A name with a shape says so.
+    Name(fn(&Name<'_>) -> bool),
+    /// The name or the key of the kernel has this in it.
+    Text(&'static str, &'static str),
+}
+use Sign::{Name as Says, Text, Word};
+
+/// Groups, and each one's features in the order of the matrix.
+const FEATURES: &[(&str, &str, Sign)] = &[
+    ("Storage", "f32", Says(|n| n.words.contains(&"f32"))),
+    ("Storage", "f16", Says(|n| n.words.contains(&"f16"))),
+    ("Storage", "bf16", Says(|n| n.words.contains(&"bf16"))),
+    ("Storage", "k and v f32", Says(|n| n.words.contains(&"kv(f32)"))),
+    ("Storage", "k and v f16", Says(|n| n.words.contains(&"kv(f16)"))),
+    ("Storage", "k and v bf16", Says(|n| n.words.contains(&"kv(bf16)"))),
+    ("Storage", "k and v int8", Says(|n| n.words.contains(&"kv(int8)"))),
+    ("Storage", "k and v int4", Says(|n| n.words.contains(&"kv(int4)"))),
+    ("Masks", "causal", Word("causal", &["causal"])),
+    ("Masks", "sliding window", Word("window", &["window"])),
+    ("Masks", "boolean mask", Text("mask[", "dense")),
+    ("Masks", "key lengths", Word("kv-lengths", &[])),
+    ("Masks", "query lengths", Word("q-lengths", &[])),
+    ("Masks", "segments", Word("segments", &["segments"])),
+    ("Masks", "block tables", Word("blocks", &["classified", "blocks"])),
+    ("Masks", "dilated", Word("dilated", &["dilated"])),
+    ("Masks", "chunked", Word("chunked", &["chunked"])),
+    ("Masks", "neighbourhoods", Word("neighborhood", &["neighborhood"])),
+    ("Masks", "graph edges", Word("edges", &["edges"])),
+    ("Masks", "predicted centres", Word("local", &["local"])),
+    ("Scores", "scale of its own", Word("scale", &[])),
+    ("Scores", "softcap", Word("softcap", &["softcap"])),
+    ("Scores", "bias", Word("bias", &["bias"])),
+    ("Scores", "ALiBi", Word("alibi", &["alibi"])),
+    ("Scores", "bias by position", Word("relative", &["relative"])),
+    ("Scores", "sinks", Word("sinks", &["sink"])),
+    ("Scores", "additive, tanh", Word("additive", &["tanh"])),
+    ("Scores", "additive, leaky ReLU", Word("leaky", &["leaky_relu"])),
+    ("Scores", "general (qᵀWk)", Word("general", &["general"])),
+    ("Scores", "cosine", Word("cosine", &["cosine"])),
+    ("Scores", "rotary positions", Word("rotary", &["halves", "interleaved"])),
+    ("Normalisers", "softmax", Says(|n| n.is_softmax())),
+    ("Normalisers", "ReLU", Word("relu", &["relu"])),
+    ("Normalisers", "sigmoid", Word("sigmoid", &["sigmoid"])),
+    ("Normalisers", "hard", Word("hard", &["hard"])),
+    ("Normalisers", "sampled", Word("sample", &["gumbel"])),
+    ("Normalisers", "raw sums", Word("raw", &[])),
+    ("Normalisers", "sparsemax", Word("sparsemax", &["sparsemax"])),
+    ("Normalisers", "entmax", Word("entmax15", &["entmax15"])),
+    ("Normalisers", "monotonic", Word("monotonic", &["monotonic"])),
+    ("Outputs", "log-sum-exp", Word("lse", &["lse"])),
+    ("Outputs", "scores", Says(|n| n.any(&["raw-scores", "after-softcap", "after-bias"]))),
+    ("Outputs", "weights", Word("probabilities", &[])),
+    ("Heads and lengths", "grouped heads", Says(|n| n.heads.0 != n.heads.1)),
+    ("Heads and lengths", "one key head", Says(|n| n.heads.1 == 1 && n.heads.0 > 1)),
+    ("Heads and lengths", "one query row", Says(|n| n.seq.0 == 1)),
+    ("Heads and lengths", "seq_q ≠ seq_kv", Says(|n| n.seq.0 != n.seq.1)),
+    ("Heads and lengths", "no rows or keys", Says(|n| n.batch * n.seq.0 * n.seq.1 == 0)),
+    ("Head dimension", "1 to 32", Says(|n| n.dim() <= 32)),
+    ("Head dimension", "33 to 64", Says(|n| (33..=64).contains(&n.dim()))),
+    ("Head dimension", "65 to 128", Says(|n| (65..=128).contains(&n.dim()))),
+    ("Head dimension", "129 to 256", Says(|n| (129..=256).contains(&n.dim()))),
+    ("Head dimension", "257 to 512", Says(|n| n.dim() > 256)),
+    ("Head dimension", "no multiple of 4", Says(|n| n.dims.0 % 4 + n.dims.1 % 4 > 0)),
+    ("Head dimension", "dim_qk ≠ dim_v", Says(|n| n.dims.0 != n.dims.1)),
+    ("Layout", "[batch, seq, heads, dim]", Says(|n| n.layout(|l| l == "bshd"))),
+    ("Layout", "strides", Says(|n| n.layout(|l| l.starts_with("strides(")))),
+    ("Layout", "pages", Word("paged", &["paged"])),
+    ("Layout", "packed sequences", Word("packed", &["packed"])),
+    ("Layout", "projections (layers)", Text("_layer_", "project")),
+    ("Data", "NaN where nothing may read", Word("poison", &[])),
+    ("Data", "large scores or values", Says(|n| n.any(&["logits", "values"]))),
+];
+
+/// Group of the suites.
+pub(super) const RECORDED: &str = "Recorded cases";
+/// Group of the paths.
+pub(super) const PATHS: &str = "Path";
+/// The paths that there always is a row for.
+const KNOWN_PATHS: [&str; 3] = ["fused", "split", "staged"];
+
+/// Every feature there is, and those that only these rows have.
+pub(super) fn all<'a>(cases: impl Iterator<Item = &'a CaseResult>) -> Vec<Feature> {
+    let known = FEATURES.iter().enumerate().map(|(i, (group, name, _))| Feature {
+        group,
+        name: (*name).into(),
+        kind: Kind::Known(i),
+    });
+    let mut paths: Vec<String> = KNOWN_PATHS.map(str::to_owned).to_vec();
+    let mut suites: Vec<String> = Vec::new();
+    for case in cases {
+        let suite = Name::parse(&case.name).is_none().then_some(case.suite.as_str());
+        for (list, found) in [(&mut paths, path(&case.kernel)), (&mut suites, suite)] {
+            if let Some(found) = found.filter(|found| !list.iter().any(|known| known == found)) {
+                list.push(found.to_owned());
+            }
+        }
+    }
+    let feature = |group: &'static str, name: String, kind: fn(String) -> Kind| Feature {
+        group,
+        kind: kind(name.clone()),
+        name,
+    };
+    let suites = suites.into_iter().map(|name| feature(RECORDED, name, Kind::Suite));
+    let paths = paths.into_iter().map(|name| feature(PATHS, name, Kind::Path));
+    known.chain(suites).chain(paths).collect()
+}
+
+/// Indices of the features that a row exercises.
+pub(super) fn of(case: &CaseResult, all: &[Feature]) -> Vec<usize> {
+    let name = Name::parse(&case.name);
+    let shows = |feature: &Feature| match &feature.kind {
+        Kind::Known(i) => match (&FEATURES[*i].2, &name) {
+            (Word(word, _), Some(name)) => name.any(&[word]),
+            (Says(says), Some(name)) => says(name),
+            (Says(_), None) => false,
+            (Word(_, keys), None) => key_words(&case.kernel).any(|word| keys.contains(&word)),
+            (Text(text, _), Some(_)) => case.name.contains(text),
+            (Text(text, key), None) => {
+                case.name.contains(text) || key_words(&case.kernel).any(|word| word == *key)
+            }
+        },
+        Kind::Suite(suite) => name.is_none() && *suite == case.suite,
+        Kind::Path(known) => path(&case.kernel) == Some(known),
+    };
+    all.iter().enumerate().filter(|(_, feature)| shows(feature)).map(|(i, _)| i).collect()
+}
+
+fn key_words(kernel: &str) -> impl Iterator<Item = &str> {
+    kernel.split([' ', '/', '+', '@'])
+}
+
+/// The path of a variant key, or of a row that names its path because no kernel ran.
+fn path(kernel: &str) -> Option<&str> {
+    let bases = kernel.split(' ').map(|key| key.split('/').next().unwrap_or_default());
+    let around = ["", "prepare", "project", "classify"];
+    let base = bases.into_iter().find(|base| !around.contains(base))?;
+    // Edges are walked in one pass, and are planned as the fused path.
+    if base.starts_with("edge") { Some("fused") } else { base.split('_').next() }
+}
+
+/// The name of a generated case.
+struct Name<'a> {
+    batch: u32,
+    heads: (u32, u32),
+    seq: (u32, u32),
+    dims: (u32, u32),
+    words: Vec<&'a str>,
+}
+
+impl<'a> Name<'a> {
+    /// `None` when it does not begin with a shape, `1x8/2x512x64`.
+    fn parse(name: &'a str) -> Option<Self> {
+        let mut words = name.split(' ');
+        let mut axes = words.next()?.split('x').map(|axis| {
+            let (a, b) = axis.split_once('/').unwrap_or((axis, axis));
+            Some((a.parse().ok()?, b.parse().ok()?))
+        });
+        let mut axis = || axes.next().flatten();
+        let (batch, heads, seq, dims) = (axis()?.0, axis()?, axis()?, axis()?);
+        axes.next().is_none().then(|| Self { batch, heads, seq, dims, words: words.collect() })
+    }
+
+    /// Whether one of these words is there, alone or with something in brackets or after `=`.
+    fn any(&self, wanted: &[&str]) -> bool {
+        let head = |word: &'a str| word.split(['(', '[', '=']).next().unwrap_or_default();
+        self.words.iter().any(|word| wanted.contains(&head(word)))
+    }
+
+    fn dim(&self) -> u32 {
+        self.dims.0.max(self.dims.1)
+    }
+
+    fn layout(&self, wanted: fn(&str) -> bool) -> bool {
+        self.words.iter().flat_map(|word| word.split('/')).any(wanted)
+    }
+
+    fn is_softmax(&self) -> bool {
+        let normalizers = FEATURES.iter().filter(|(group, _, _)| *group == "Normalisers");
+        !normalizers.into_iter().any(|(_, _, sign)| match sign {
+            Word(word, _) => self.any(&[word]),
+            Says(_) | Text(..) => false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{all, of, path};
+    use crate::verify::cases::{Grid, grid};
+    use crate::verify::report::CaseResult;
+
+    fn names(name: &str, suite: &str, kernel: &str) -> Vec<String> {
+        let mut case = CaseResult::unsupported(name, suite, 0, "");
+        case.kernel = kernel.into();
+        let all = all([&case].into_iter());
+        of(&case, &all).into_iter().map(|i| all[i].name.clone()).collect()
+    }
+
+    #[test]
+    fn names_and_kernels_say_what_a_row_exercises() {
+        let name = "2x6/2x3/150x64 f16 kv(int4) window(20,-,bottom-right) softcap(5.0) mask[1, 1, 3, 150] \
+            kv-lengths paged(24x16,11) bhsd/bshd/bshd/bhsd poison";
+        let wanted = [
+            "f16",
+            "k and v int4",
+            "sliding window",
+            "boolean mask",
+            "key lengths",
+            "softcap",
+            "softmax",
+            "grouped heads",
+            "seq_q ≠ seq_kv",
+            "33 to 64",
+            "[batch, seq, heads, dim]",
+            "pages",
+            "NaN where nothing may read",
+            "split",
+        ];
+        assert_eq!(names(name, "full", "split_forward/f16 split_merge/f16"), wanted);
+        let kernel =
+            "project fused_forward_subgroup/f32x4/scale/causal+packed@top_left/sink/lse/r4";
+        let wanted = ["causal", "sinks", "log-sum-exp", "packed sequences", "projections (layers)"];
+        assert_eq!(
+            names("mha_layer_0", "forms", kernel),
+            [&wanted[..], &["forms", "fused"]].concat()
+        );
+        assert_eq!(names("rotary_embedding_0", "onnx", ""), ["onnx"]);
+        assert_eq!(path("prepare/f32 edge_forward/f32"), Some("fused"));
+        assert_eq!(path("matrix_forward/f16"), Some("matrix"));
+        assert_eq!(path("prepare/f32"), None);
+    }
+
+    /// A feature that no case exercises would be blank on every adapter: a misspelt word here, or a hole in
+    /// the grid. Packed sequences and layers are in recorded cases only.
+    #[test]
+    fn the_full_grid_exercises_every_feature() {
+        let row = |name: &String| CaseResult::unsupported(name, "full", 0, "");
+        let rows: Vec<_> = grid(Grid::Full).iter().map(|case| row(&case.name)).collect();
+        let all = all(rows.iter());
+        let mut missing: Vec<&str> = Vec::new();
+        for (i, feature) in all.iter().enumerate() {
+            if !rows.iter().any(|case| of(case, &all).contains(&i)) {
+                missing.push(&feature.name);
+            }
+        }
+        let recorded = ["packed sequences", "projections (layers)", "fused", "split", "staged"];
+        assert_eq!(missing, recorded);
+    }
+}
