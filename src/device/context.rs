@@ -84,7 +84,18 @@ pub fn capabilities(device: &wgpu::Device) -> Capabilities {
             .max_compute_invocations_per_workgroup
             .min(limits.max_compute_workgroup_size_x),
         max_workgroups: limits.max_compute_workgroups_per_dimension,
+        max_loop_iterations: max_loop_iterations(&info),
     }
+}
+
+/// Mesa's llvmpipe ends loops after 65 535 iterations, without a word: 22.3.6 does, by Vulkan and by OpenGL, 26.2.6 does
+/// not. Those between were not tried and count as the old one.
+fn max_loop_iterations(info: &wgpu::AdapterInfo) -> u32 {
+    let driver = format!("{} {}", info.driver, info.driver_info);
+    let after = driver.split("Mesa ").nth(1).unwrap_or_default();
+    let version: String = after.chars().take_while(char::is_ascii_digit).collect();
+    let old = version.parse().is_ok_and(|major: u32| major < 26);
+    if info.name.starts_with("llvmpipe") && old { 65_535 } else { u32::MAX }
 }
 
 /// The error for a machine without any adapter, with the line that mends it.

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::error::{Rejection, Result};
+use crate::feature::normalize::Normalizer;
 use crate::kernel::TILE;
 use crate::plan::{Capabilities, Path, Policy};
 use crate::problem::{Operand, Problem};
@@ -52,7 +53,11 @@ impl BlockSize {
         path: Path,
     ) -> Result<Self, Rejection> {
         let s = problem.attention().shape;
-        let all_keys = s.seq_kv.max(1);
+        // The weighted sum's loops: 17 for 16 keys, and those that load them.
+        let most = (caps.max_loop_iterations / 5 * 4 / TILE).max(1) * TILE;
+        let splits =
+            path == Path::Staged && problem.attention().normalizer != Normalizer::Monotonic;
+        let all_keys = s.seq_kv.clamp(1, if splits { most } else { u32::MAX });
         let mut size =
             Self { batch: s.batch.max(1), heads: s.heads_q, rows: s.seq_q.max(1), keys: all_keys };
         loop {
@@ -135,6 +140,8 @@ impl BlockSize {
         let mut bounds = self.operand_bounds(problem, caps);
         if path == Path::Staged {
             bounds.extend(self.scratch_bounds(problem, caps, policy));
+            let forward = problem.attention().normalizer == Normalizer::Monotonic;
+            bounds.extend(forward.then(|| self.loop_bound(caps)));
         }
         let grid = |what, workgroups: u64, by_keys| Bound {
             what,
@@ -150,6 +157,14 @@ impl BlockSize {
         bounds.push(grid("groups of 4 rows", u64::from(self.rows.div_ceil(4)), false));
         bounds.push(grid("key tiles", u64::from(self.keys.div_ceil(TILE)), true));
         bounds.into_iter().find(|bound| bound.bytes.is_none_or(|bytes| bytes > bound.limit))
+    }
+
+    /// Iterations of the loops of one invocation that finds rows' keys one row after the other.
+    fn loop_bound(&self, caps: &Capabilities) -> Bound {
+        let of_row = u64::from(self.keys) / 64 * 2 + u64::from(self.keys) / 256 + 4;
+        let iterations = of_row * u64::from(self.rows);
+        let limit = caps.max_loop_iterations.into();
+        Bound { what: "loop iterations", bytes: Some(iterations), limit, by_keys: false }
     }
 
     fn operand_bounds(&self, problem: &Problem, caps: &Capabilities) -> Vec<Bound> {

@@ -36,6 +36,8 @@ pub struct Capabilities {
     pub max_invocations: u32,
     /// Workgroups per dimension of a dispatch.
     pub max_workgroups: u32,
+    /// Iterations of all loops together after which the driver ends an invocation's loops, whatever their condition says.
+    pub max_loop_iterations: u32,
 }
 
 impl Default for Capabilities {
@@ -57,6 +59,7 @@ impl Default for Capabilities {
             max_workgroup_bytes: 16 << 10,
             max_invocations: 256,
             max_workgroups: 65_535,
+            max_loop_iterations: u32::MAX,
         }
     }
 }

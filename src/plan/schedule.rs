@@ -1,6 +1,7 @@
 //! Schedules: the kernels of a plan, the blocks they run over, their scratch.
 
 use crate::error::{Rejection, Result};
+use crate::feature::mask::Window;
 use crate::feature::normalize::Normalizer;
 use crate::kernel::{BlockTable, Element, KernelSpec, Resources, RowTile, Width};
 use crate::plan::{BlockSize, Capabilities, Checks, Classify, Path, Policy, SplitPlan, tuning};
@@ -151,6 +152,13 @@ impl FusedPlan {
                 "{registers} f32 registers per invocation spill on this device; the fused path can be asked for"
             )));
         }
+        let iterations = iterations(problem, &rows);
+        if iterations > u64::from(caps.max_loop_iterations) {
+            return Err(refuse(&format!(
+                "{iterations} iterations over keys, this driver ends loops after {}",
+                caps.max_loop_iterations
+            )));
+        }
         let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
         let operands = [Operand::Q, Operand::K, Operand::V, Operand::O];
         let elements = operands.map(|operand| element_of(problem, operand, caps));
@@ -246,6 +254,23 @@ pub(super) fn element_of(problem: &Problem, operand: Operand, caps: &Capabilitie
     let aligned = steps.iter().all(|&(stride, n)| n <= 1 || stride % 4 == 0);
     let width = if aligned && dim % 4 == 0 { Width::Vec4 } else { Width::Single };
     Element { storage, native_f16: storage == Storage::F16 && caps.shader_f16, width }
+}
+
+/// Iterations of a fused kernel's loops over the keys of one row: one a key, and three for each stretch of keys
+/// that lie side by side.
+fn iterations(problem: &Problem, tile: &RowTile) -> u64 {
+    let a = problem.attention();
+    let spread = tile.rows * tile.lanes;
+    let mut keys = a.shape.seq_kv;
+    if let Some((Window { left: Some(left), right: Some(right) }, _)) = a.window {
+        keys = keys.min(left.saturating_add(right).saturating_add(spread));
+    }
+    if let Some((size, _)) = a.chunked {
+        keys = keys.min(size.saturating_add(spread));
+    }
+    let pages = a.paged.map_or(1, |paged| keys.div_ceil(paged.page_size.max(1)));
+    let blocks = a.blocks.map_or(1, |blocks| keys.div_ceil(blocks.keys.max(1)));
+    u64::from(keys) + 3 * u64::from(pages) + 3 * u64::from(blocks)
 }
 
 pub(super) fn check_resources(spec: &KernelSpec, caps: &Capabilities) -> Result<(), Rejection> {

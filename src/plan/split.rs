@@ -92,7 +92,11 @@ impl SplitPlan {
             plan.share_keys = INVARIANT_KEYS;
             plan.shares = s.seq_kv.div_ceil(INVARIANT_KEYS).max(1);
         } else {
-            plan.shares = shares(tuning::split_workgroups(caps), workgroups, s.seq_kv, tile.keys);
+            // A share's loops: over the tiles, and twice over the keys of a tile.
+            let iterations = u64::from(s.seq_kv) * 3 / 2;
+            let least = iterations.div_ceil(caps.max_loop_iterations.into()) as u32;
+            plan.shares =
+                least.max(shares(tuning::split_workgroups(caps), workgroups, s.seq_kv, tile.keys));
         }
         plan.scratch = plan.parts(problem, caps);
         let limit = caps.max_binding_bytes.min(caps.max_buffer_bytes);
