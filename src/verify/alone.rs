@@ -3,11 +3,12 @@
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::feature::normalize::Normalizer;
-use crate::plan::{Path, Policy, SelfTest};
+use crate::plan::{Path, Policy};
 use crate::problem::{Attention, Operand};
 use crate::tensor::Broadcast;
 use crate::verify::data::CaseData;
 use crate::verify::execute::{Placement, execute};
+use crate::verify::run::policy;
 
 /// The last sequence of a batch as a call of its own; `None` where it is not one: a batch of one, packed
 /// sequences, block tables of their own, keys drawn by position in the batch.
@@ -79,10 +80,7 @@ pub fn differs_alone(
 ) -> Result<Option<String>> {
     let Some((call, own)) = last_alone(attention, data) else { return Ok(None) };
     let batch_invariant = path == Path::Split;
-    // As the whole batch was run.
-    let native_f16 = (placement == Placement::Odd).then_some(true);
-    let self_test = SelfTest::Off;
-    let policy = Policy { path, batch_invariant, native_f16, self_test, ..Policy::default() };
+    let policy = Policy { batch_invariant, ..policy(path, placement) };
     let run = |call: &Attention, data: &CaseData| -> Result<Option<Vec<f64>>> {
         match engine.plan_with(call, &policy) {
             Ok(plan) => Ok(Some(execute(engine, &plan, &data.inputs(), placement)?.outputs.o)),

@@ -54,6 +54,13 @@ impl Ran {
     }
 }
 
+/// The policy that cases are run under: one path, nothing tried before, since a wrong result must show as wrong. Calls at
+/// odd offsets use native f16 even where planning would not, so that both ways are seen.
+pub fn policy(path: Path, placement: Placement) -> Policy {
+    let native_f16 = (placement == Placement::Odd).then_some(true);
+    Policy { path, native_f16, self_test: SelfTest::Off, ..Policy::default() }
+}
+
 /// Runs a call on one path of an engine and compares its outputs by `check`.
 ///
 /// # Errors
@@ -67,11 +74,7 @@ pub fn run(
     placement: Placement,
     check: impl FnOnce(&Execution) -> Vec<(Operand, Comparison)>,
 ) -> Result<Outcome> {
-    // Every case is checked here, and a wrong one must show as wrong.
-    // Calls at odd offsets use native f16 even where planning would not, so that both ways are seen.
-    let native_f16 = (placement == Placement::Odd).then_some(true);
-    let policy = Policy { path, native_f16, self_test: SelfTest::Off, ..Policy::default() };
-    let plan = match engine.plan_with(attention, &policy) {
+    let plan = match engine.plan_with(attention, &policy(path, placement)) {
         Ok(plan) => plan,
         Err(error) if error.is_unsupported() => {
             return Ok(Outcome::Unsupported(reasons(&error)));

@@ -1,5 +1,6 @@
 //! `heedful verify`: case grids and recorded cases on one adapter or all, on every path.
 
+mod ahead;
 mod saved;
 mod session;
 
@@ -38,7 +39,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     let mut report = earlier.unwrap_or_else(|| Report::new(env!("HEEDFUL_REVISION")));
     let stop = stopped_by_ctrl_c()?;
     for adapter in &chosen {
-        let engine = Engine::with_adapter_blocking(adapter)?;
+        let engine = Arc::new(Engine::with_adapter_blocking(adapter)?);
         let index = place(&mut report, describe(adapter, engine.capabilities()));
         saved.keep(&report)?;
         let here = report.cases.iter().filter(|case| case.adapter == index);

@@ -4,6 +4,7 @@
 //! reported together, so that a run that was stopped goes on with the case that it was stopped in.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heedful::plan::MAX_ROWS;
@@ -17,6 +18,7 @@ use heedful::verify::run::{Outcome as CaseOutcome, run};
 use heedful::verify::truth::Truth;
 use heedful::{Attention, Engine, Error, Path, wgpu};
 
+use super::ahead::Ahead;
 use super::saved::Saved;
 use crate::Outcome;
 use crate::args::{GridName, VerifyArgs};
@@ -26,7 +28,7 @@ use crate::table::{progress, step};
 pub(super) struct Session<'a> {
     pub(super) args: &'a VerifyArgs,
     pub(super) adapter: &'a wgpu::Adapter,
-    pub(super) engine: Engine,
+    pub(super) engine: Arc<Engine>,
     pub(super) index: usize,
     pub(super) report: &'a mut Report,
     pub(super) saved: &'a mut Saved,
@@ -39,7 +41,7 @@ pub(super) struct Session<'a> {
 }
 
 /// The paths a call is run on: many rows are not what split is for.
-fn paths(call: &Attention) -> impl Iterator<Item = Path> + use<> {
+pub(super) fn paths(call: &Attention) -> impl Iterator<Item = Path> + use<> {
     let few = call.shape.seq_q <= MAX_ROWS;
     let paths = [Path::Split, Path::Fused, Path::Staged].into_iter();
     paths.filter(move |path| few || *path != Path::Split)
@@ -63,16 +65,40 @@ impl Session<'_> {
             GridName::Quick => (grid(Grid::Quick), "quick"),
             GridName::Full => (grid(Grid::Full), "full"),
         };
-        let bar = progress(cases.len(), "verify");
-        for (i, mut case) in cases.into_iter().enumerate() {
-            step(&bar, &case.name);
-            if !self.wanted(suite, &case.name) {
-                continue;
+        // A third of the cases at odd offsets, so that both access widths are seen.
+        let placed = |(i, case): (usize, Case)| {
+            (case, if i % 3 == 0 { Placement::Odd } else { Placement::Aligned })
+        };
+        let all: Vec<(Case, Placement)> = cases.into_iter().enumerate().map(placed).collect();
+        let wanted = all.iter().filter(|(case, _)| self.wanted(suite, &case.name));
+        let wanted: Vec<&(Case, Placement)> = wanted.collect();
+        let engine = Arc::clone(&self.engine);
+        let ahead = Ahead::default();
+        std::thread::scope(|scope| {
+            // Where a driver compiles on the CPU, two cores compile; elsewhere a crash must be the running case's.
+            if engine.capabilities().device_type == "cpu" {
+                scope.spawn(|| ahead.compile(&engine, &wanted));
             }
-            case.seed = self.args.seed.unwrap_or(case.seed);
-            // A third of the cases at odd offsets, so that both access widths are seen.
-            let placement = if i % 3 == 0 { Placement::Odd } else { Placement::Aligned };
-            self.generated(suite, &case, placement)?;
+            let _end = ahead.until_dropped();
+            self.all_generated(suite, &wanted, &ahead)
+        })
+    }
+
+    fn all_generated(
+        &mut self,
+        suite: &str,
+        cases: &[&(Case, Placement)],
+        ahead: &Ahead,
+    ) -> Outcome {
+        let bar = progress(cases.len(), "verify");
+        for (i, (case, placement)) in cases.iter().enumerate() {
+            step(&bar, &case.name);
+            ahead.reached(i);
+            if self.stopped() {
+                break;
+            }
+            let seed = self.args.seed.unwrap_or(case.seed);
+            self.generated(suite, &Case { seed, ..case.clone() }, *placement)?;
         }
         bar.finish_and_clear();
         Ok(())
@@ -167,7 +193,7 @@ impl Session<'_> {
                 row.status = Status::Fail;
                 row.reason = error.to_string();
                 // Whatever state the device is in, the next case does not inherit it.
-                self.engine = Engine::with_adapter_blocking(self.adapter)?;
+                self.engine = Arc::new(Engine::with_adapter_blocking(self.adapter)?);
             }
         }
         Ok(row)
@@ -186,6 +212,7 @@ impl Session<'_> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
 
     use clap::Parser;
@@ -212,7 +239,7 @@ mod tests {
         let mut session = Session {
             args: &args,
             adapter,
-            engine,
+            engine: Arc::new(engine),
             index: 0,
             report: &mut report,
             saved: &mut Saved::new(&[]),

@@ -63,7 +63,7 @@ fn write_failure(page: &mut String, column: &Column, case: &CaseResult) {
     ] {
         let _ = write!(page, "<div><dt>{term}</dt><dd>{}</dd></div>", markup(&value));
     }
-    let _ = write!(page, "</dl>\n<pre>{}</pre>\n</article>\n", markup(&replay(column, case)));
+    let _ = writeln!(page, "</dl>\n<pre>{}</pre>\n</article>", markup(&replay(column, case)));
 }
 
 fn write_adapter(page: &mut String, index: usize, column: &Column) {
@@ -80,8 +80,8 @@ fn write_adapter(page: &mut String, index: usize, column: &Column) {
     );
     write_reasons(page, "Known failures", &column.reasons(Status::ExpectedFail));
     write_reasons(page, "Not supported", &column.reasons(Status::Unsupported));
-    let _ = write!(page, "<h4>All {} rows</h4>\n", column.totals.total);
-    let _ = write!(page, "<div class=\"rows\" data-adapter=\"{index}\"></div>\n");
+    let _ = writeln!(page, "<h4>All {} rows</h4>", column.totals.total);
+    let _ = writeln!(page, "<div class=\"rows\" data-adapter=\"{index}\"></div>");
     let _ = write!(
         page,
         "<details class=\"limits\"><summary>Limits and features</summary>\n<p>{}, subgroups of {} to \
@@ -94,14 +94,14 @@ fn write_adapter(page: &mut String, index: usize, column: &Column) {
         let _ = writeln!(page, "<tr><th scope=\"row\">{}</th><td>{limit}</td></tr>", markup(name));
     }
     let features = markup(&adapter.features.join(", "));
-    let _ = write!(page, "</table>\n<p class=\"names\">{features}</p>\n</details>\n</details>\n");
+    let _ = writeln!(page, "</table>\n<p class=\"names\">{features}</p>\n</details>\n</details>");
 }
 
 fn write_reasons(page: &mut String, title: &str, reasons: &[(&str, usize)]) {
     if reasons.is_empty() {
         return;
     }
-    let _ = write!(page, "<h4>{title}</h4>\n<table class=\"reasons\">\n");
+    let _ = writeln!(page, "<h4>{title}</h4>\n<table class=\"reasons\">");
     for (reason, n) in reasons {
         let _ = writeln!(page, "<tr><td>{n}</td><td>{}</td></tr>", markup(reason));
     }

@@ -31,7 +31,7 @@ impl Merged {
         page.push_str("<meta charset=\"utf-8\">\n<title>heedful verify</title>\n");
         page.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
         page.push_str("<meta name=\"color-scheme\" content=\"light dark\">\n");
-        let _ = write!(page, "<style>\n{STYLE}</style>\n</head>\n<body>\n");
+        let _ = writeln!(page, "<style>\n{STYLE}</style>\n</head>\n<body>");
         self.write_header(&mut page, &matrix);
         self.write_matrix_table(&mut page, &matrix);
         self.write_failures(&mut page);
@@ -40,8 +40,8 @@ impl Merged {
             honest computation in the same precision; a ratio of 1 is all that is allowed. Recorded \
             cases are run from the folder that has the name of their suite.</footer>\n");
         let data = data::rows(self, &features)?;
-        let _ = write!(page, "<script type=\"application/json\" id=\"rows\">{data}</script>\n");
-        let _ = write!(page, "<script>\n{SCRIPT}</script>\n</body>\n</html>\n");
+        let _ = writeln!(page, "<script type=\"application/json\" id=\"rows\">{data}</script>");
+        let _ = writeln!(page, "<script>\n{SCRIPT}</script>\n</body>\n</html>");
         Ok(page)
     }
 

@@ -1,0 +1,59 @@
+//! Compiling kernels of the next cases while one runs: most of a run's time on drivers that compile on the CPU.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use heedful::Engine;
+use heedful::verify::cases::Case;
+use heedful::verify::execute::Placement;
+use heedful::verify::run::policy;
+
+use super::session::paths;
+
+/// Cases that may be compiled before the one that runs.
+const LEAD: usize = 12;
+
+/// How far a run has come.
+#[derive(Default)]
+pub(super) struct Ahead(AtomicUsize);
+
+/// Ends compiling ahead.
+pub(super) struct End<'a>(&'a Ahead);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(usize::MAX, Ordering::Relaxed);
+    }
+}
+
+impl Ahead {
+    /// The case of this place runs now.
+    pub(super) fn reached(&self, place: usize) {
+        self.0.store(place, Ordering::Relaxed);
+    }
+
+    /// When this is dropped, also in a panic, no more cases run.
+    pub(super) fn until_dropped(&self) -> End<'_> {
+        End(self)
+    }
+
+    /// Compiles what the cases need, a few before the one that runs. What does not compile is found again, and
+    /// reported, when its case runs.
+    pub(super) fn compile(&self, engine: &Engine, cases: &[&(Case, Placement)]) {
+        for (place, (case, placement)) in cases.iter().enumerate() {
+            let mut running = self.0.load(Ordering::Relaxed);
+            while running < usize::MAX && place > running + LEAD {
+                std::thread::sleep(Duration::from_millis(2));
+                running = self.0.load(Ordering::Relaxed);
+            }
+            if place <= running {
+                continue;
+            }
+            for path in paths(&case.attention) {
+                if let Ok(plan) = engine.plan_with(&case.attention, &policy(path, *placement)) {
+                    let _ = engine.prepare(&plan);
+                }
+            }
+        }
+    }
+}

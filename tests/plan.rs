@@ -1,0 +1,91 @@
+//! Planning without a device: what a plan makes of capabilities and policies.
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+use std::sync::Arc;
+
+use heedful::plan::Schedule;
+use heedful::plan::tuning::{Class, FusedRow, SplitRow};
+use heedful::{Align, Attention, Capabilities, DType, Path, Plan, Policy, Shape, Tuning};
+
+fn software() -> Capabilities {
+    let subgroup_size = [8, 8];
+    Capabilities {
+        name: "llvmpipe".into(),
+        driver: "llvmpipe Mesa 26.2.6".into(),
+        device_type: "cpu".into(),
+        subgroups: true,
+        subgroup_size,
+        shader_f16: true,
+        ..Capabilities::default()
+    }
+}
+
+#[test]
+fn a_table_of_tile_shapes_comes_before_the_one_that_ships() {
+    let call = Attention::new(Shape::self_attention(1, 8, 512, 128)).validate().unwrap();
+    let tile = |tuning: Option<Tuning>, path| {
+        let policy = Policy { path, tuning: tuning.map(Arc::new), ..Policy::default() };
+        let plan = Plan::new(&call, &software(), &policy).unwrap();
+        match plan.schedule() {
+            Schedule::Fused(fused) => (fused.rows.rows, fused.rows.lanes),
+            other => panic!("{other:?}"),
+        }
+    };
+    let row = |device: &str, max_dim, rows, lanes| {
+        let (class, device) = (Class::Software, device.to_owned().into());
+        FusedRow { class, device, max_dim, subgroup: true, rows, lanes }
+    };
+    let table = |rows: Vec<FusedRow>| Some(Tuning { fused: rows, ..Tuning::default() });
+    let shipped = tile(None, Path::Fused);
+    assert_eq!(tile(table(vec![row("Mesa 26", 128, 4, 16)]), Path::Fused), (4, 16));
+    // Rows of another driver, class or dimension are passed over.
+    for other in [row("Mesa 22", 128, 4, 16), row("", 64, 4, 16)] {
+        assert_eq!(tile(table(vec![other]), Path::Fused), shipped);
+    }
+    for (rows, lanes, named) in
+        [(3, 16, "rows"), (8, 16, "rows"), (4, 24, "lanes"), (4, 0, "lanes")]
+    {
+        let error = table(vec![row("", 128, rows, lanes)]).unwrap().validate().unwrap_err();
+        assert!(error.argument().unwrap().contains(named), "{error}");
+    }
+    let (class, device) = (Class::Any, "".into());
+    let split = SplitRow { class, device, max_dim: 128, rows: 4, lanes: 64, keys: 96 };
+    let error = Tuning { split: vec![split], ..Tuning::default() }.validate().unwrap_err();
+    assert!(error.to_string().contains("a multiple of its 64 lanes"), "{error}");
+}
+
+#[test]
+fn native_f16_is_used_where_it_is_faster_or_asked_for() {
+    let call = Attention::new(Shape::self_attention(1, 8, 64, 64)).dtype(DType::F16);
+    let problem = call.validate().unwrap();
+    let native = |caps: &Capabilities, native_f16| {
+        let policy = Policy { native_f16, ..Policy::default() };
+        Plan::new(&problem, caps, &policy).unwrap().kernels().iter().any(|spec| spec.needs_f16())
+    };
+    let hardware = Capabilities { device_type: "discretegpu".into(), ..software() };
+    assert!(native(&hardware, None) && !native(&software(), None));
+    assert!(native(&software(), Some(true)) && !native(&hardware, Some(false)));
+    let without = Capabilities { shader_f16: false, ..hardware };
+    assert!(!native(&without, Some(true)));
+}
+
+#[test]
+fn drivers_that_end_loops_get_shorter_ones() {
+    let caps = Capabilities { max_loop_iterations: 65_535, ..Capabilities::default() };
+    let plan = |seq_q: u32, path: Path, narrow: bool| {
+        let shape = Shape { seq_q, seq_kv: 200_000, ..Shape::self_attention(1, 2, 1, 64) };
+        let call = Attention::new(shape);
+        let call = if narrow { call.window(Some(64), Some(0), Align::TopLeft) } else { call };
+        let policy = Policy { path, ..Policy::default() };
+        Plan::new(&call.validate().unwrap(), &caps, &policy)
+    };
+    let refused = plan(20, Path::Fused, false).unwrap_err();
+    assert!(refused.to_string().contains("this driver ends loops after 65535"), "{refused}");
+    assert_eq!(plan(20, Path::Fused, true).unwrap().path(), Path::Fused);
+    let staged = plan(20, Path::Staged, false).unwrap();
+    assert!(staged.block().keys <= 52_428 && staged.block().keys > 50_000, "{staged}");
+    let split = plan(1, Path::Split, false).unwrap();
+    let Schedule::Split(split) = split.schedule() else { panic!("{split}") };
+    assert!(split.shares >= 5, "{} shares", split.shares);
+    assert_eq!(plan(20, Path::Auto, false).unwrap().path(), Path::Staged);
+}
