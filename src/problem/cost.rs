@@ -37,7 +37,9 @@ pub fn flops(problem: &Problem, operands: &Operands<'_>) -> u64 {
 /// output written once.
 pub fn min_bytes(problem: &Problem, operands: &Operands<'_>) -> u64 {
     let a = problem.attention();
-    let [q, _, _, o] = a.shape.elements();
+    let s = a.shape;
+    let rows: u64 = (0..s.batch).map(|b| u64::from(problem.lengths(b, operands).0)).sum();
+    let q_and_o = rows * u64::from(s.heads_q) * u64::from(problem.dim(Operand::Q) + s.dim_v);
     let side: u64 = problem
         .operands()
         .iter()
@@ -50,5 +52,5 @@ pub fn min_bytes(problem: &Problem, operands: &Operands<'_>) -> u64 {
         let row = u64::from(problem.row_units(operand)) * u64::from(a.shape.heads_kv);
         problem.storage(operand).bytes(keys * row)
     };
-    (q + o) * a.dtype.bytes() + stored(Operand::K) + stored(Operand::V) + side
+    q_and_o * a.dtype.bytes() + stored(Operand::K) + stored(Operand::V) + side
 }

@@ -228,8 +228,9 @@ impl CaseData {
             data.q_lengths = (0..s.batch).map(|b| draw.length(options, 2 * b, s.seq_q)).collect();
         }
         if let Some(packed) = a.packed {
-            data.cu_seqlens_q = starts(packed.total_q, s.batch, s.seq_q, 1);
-            data.cu_seqlens_kv = starts(packed.total_kv, s.batch, s.seq_kv, 2);
+            let full = options.lengths == Lengths::Full;
+            data.cu_seqlens_q = starts(packed.total_q, s.batch, s.seq_q, (!full).then_some(1));
+            data.cu_seqlens_kv = starts(packed.total_kv, s.batch, s.seq_kv, (!full).then_some(2));
         }
         if problem.needs_offsets() {
             data.offsets = (0..s.batch).map(|b| draw.offset(b, s.seq_q, s.seq_kv)).collect();
@@ -344,17 +345,18 @@ fn row_place(problem: &Problem, operand: Operand, [b, h, row]: [u32; 3]) -> Rang
     start..start + problem.dim(operand) as usize
 }
 
-/// Starts of `batch` packed sequences of very different lengths, some of them empty, within `total` rows
-/// and `longest`.
-fn starts(total: u32, batch: u32, longest: u32, turn: u32) -> Vec<u32> {
+/// Starts of `batch` packed sequences of very different lengths, some of them empty, or (without `turn`) of equal
+/// ones, within `total` rows and `longest`.
+fn starts(total: u32, batch: u32, longest: u32, turn: Option<u32>) -> Vec<u32> {
     let mut at = 0;
     let mut starts = vec![0];
     for b in 0..batch {
-        let length = match (b + turn) % 4 {
-            0 => 0,
-            1 => longest,
-            2 => 1,
-            _ => longest / 2 + 1,
+        let length = match turn.map(|turn| (b + turn) % 4) {
+            None => total / batch.max(1),
+            Some(0) => 0,
+            Some(1) => longest,
+            Some(2) => 1,
+            Some(_) => longest / 2 + 1,
         };
         at = total.min(at + length.min(longest));
         starts.push(at);
