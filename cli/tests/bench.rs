@@ -122,3 +122,18 @@ fn work_beyond_the_limit_is_a_row_that_says_so() {
     assert_eq!(rows[0]["verdict"], "skipped", "{rows}");
     assert!(rows[0]["reason"].as_str().is_some_and(|x| x.contains("--max-gflop")), "{rows}");
 }
+
+#[test]
+fn a_reader_that_stops_early_ends_the_program_without_a_word() {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_heedful"))
+        .args(["report", "tests/reports/software-adapters.json"])
+        .current_dir(repository())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

@@ -56,7 +56,12 @@ pub(super) fn read(paths: &[PathBuf]) -> Outcome<Vec<Peer>> {
             serde_json::from_str(&text).map_err(|e| Error::invalid(&name, e, wanted))?;
         let stem = path.file_stem().map(|x| x.to_string_lossy().into_owned());
         let tool = file.tool.clone().or(stem).unwrap_or_default();
-        for (i, result) in file.results.iter().enumerate() {
+        // What died or declined has nothing to compare; gradients are other work.
+        let of_ours = |result: &&Value| {
+            let variant = result["strategy"].as_str().unwrap_or_default();
+            result["error"].is_null() && !variant.starts_with("bwd") && !variant.starts_with("fb_")
+        };
+        for (i, result) in file.results.iter().enumerate().filter(|(_, x)| of_ours(x)) {
             let place = || format!("{name}, result {i}");
             let sizes: Sizes = serde_json::from_value(result["shape"].clone())
                 .map_err(|e| Error::invalid(place(), e, "a shape"))?;
@@ -80,16 +85,15 @@ fn peer(tool: &str, device: Option<&str>, sizes: &Sizes, result: &Value) -> Peer
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let verdict = text(&result["check"]["verdict"]);
     let right = matches!(verdict.as_deref(), Some("ok" | "loose"));
-    let reason = text(&result["error"]).or_else(|| {
-        (!right).then(|| format!("its result is {}", verdict.as_deref().unwrap_or("not checked")))
-    });
+    let verdict = verdict.as_deref().unwrap_or("not checked");
+    let reason = if right { String::new() } else { format!("its result is {verdict}") };
     Peer {
         system: format!("{} {}", tool.trim_start_matches("peer-"), variant.unwrap_or_default()),
         shape: shape.to_string(),
         features: format!("{dtype}{causal}"),
         device: text(&result["device"]).or(device.map(str::to_owned)),
         ms: if right { best(result) } else { None },
-        reason: reason.unwrap_or_default(),
+        reason,
     }
 }
 
