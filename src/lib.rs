@@ -51,7 +51,8 @@
 //! # What can be relied on
 //! - A row that may attend to nothing gives o = 0 and lse = −∞ (with a sink: lse = sink). Masks decide
 //!   that, never logits. NaN or infinity in a masked key never leaks.
-//! - Scores, sums and outputs are accumulated in f32 whatever the storage type.
+//! - Scores, sums and outputs are accumulated in f32 whatever the storage type. On matrix units, which are opt-in
+//!   ([`Policy::matrix_units`]), operands and weights are f16.
 //! - Two runs of a plan on one device give the same bits; so does a row alone and in a batch, on the split path
 //!   with [`Policy::batch_invariant`].
 //! - Bad input is a typed [`Error`] that names the argument, what was found and what is wanted; an

@@ -3,7 +3,8 @@
 // 64 invocations as an 8 x 8 grid; invocation (x, y) owns 8 x 8 elements in two strips each way, rows 4y + {0..3} and
 // 32 + 4y + {0..3}, columns likewise, so that neighbours read neighbouring vec4s. Per step of depth it reads 4 vec4
 // and does 64 fused multiply-adds. Both operands lie depth-major in workgroup memory: sh_a[d * 16 + row / 4] and
-// sh_b[d * 16 + column / 4]; 8 KiB together. The accumulator is indexed by constants only, so that it stays in registers.
+// sh_b[d * 16 + column / 4]; 8 KiB together. `half_*`, `tile_products` and `tile_finish` are those of common/tile_matrix.wgsl, or
+// do nothing but multiply. The accumulator is indexed by constants only, so that it stays in registers.
 const TILE: u32 = 64u;
 const DEPTH: u32 = 16u;
 
@@ -18,6 +19,7 @@ fn tile_put_a(r: u32, d: u32, rows: mat4x4<f32>) {
   sh_a[at + 16u] = columns[1];
   sh_a[at + 32u] = columns[2];
   sh_a[at + 48u] = columns[3];
+  half_put_a(r, d, rows);
 }
 
 // The same for B given column by column (K, whose rows are columns of K transposed).
@@ -28,6 +30,13 @@ fn tile_put_b_columns(c: u32, d: u32, columns: mat4x4<f32>) {
   sh_b[at + 16u] = rows[1];
   sh_b[at + 32u] = rows[2];
   sh_b[at + 48u] = rows[3];
+  half_put_b_columns(c, d, columns);
+}
+
+// Columns 4c..4c+3 of row d of B.
+fn tile_put_b_row(d: u32, c: u32, row: vec4<f32>) {
+  sh_b[d * 16u + c] = row;
+  half_put_b_row(d, c, row);
 }
 
 fn tile_step(acc: ptr<function, array<vec4<f32>, 16>>, d: u32, x: u32, y: u32) {

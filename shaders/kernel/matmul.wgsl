@@ -12,6 +12,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let a_row = row0 + r * 4u;
   let a_at = params.q_base + workgroup.z * params.q_stride_batch + a_row * params.q_stride_row;
   let b_at = params.v_base + workgroup.z * params.v_stride_batch;
+  half_begin(lane);
   let x = lane & 7u;
   let y = lane >> 3u;
   var acc: array<vec4<f32>, 16>;
@@ -27,14 +28,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       q_load4(a_at + 3u * params.q_stride_row + depth, select(0u, n, a_row + 3u < params.seq_q))));
     for (var i = 0u; i < 4u; i += 1u) {
       let b_row = l + i * 4u + d;
-      sh_b[(i * 4u + d) * 16u + r] =
-        v_load4(b_at + b_row * params.v_stride_row + column, select(0u, m, b_row < params.seq_kv));
+      tile_put_b_row(i * 4u + d, r,
+        v_load4(b_at + b_row * params.v_stride_row + column, select(0u, m, b_row < params.seq_kv)));
     }
     workgroupBarrier();
-    tile_multiply(&acc, x, y);
+    tile_products(&acc, false, x, y);
     workgroupBarrier();
   }
 
+  tile_finish(&acc, x, y);
   var product = acc;
   for (var i = 0u; i < 16u; i += 1u) {
     let row = row0 + tile_row(i, y);

@@ -14,6 +14,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let w_row = out0 + r * 4u;
   let x_at = params.q_base + workgroup.z * params.q_stride_batch + x_row * params.q_stride_row;
   let w_at = params.k_base + w_row * params.k_stride_row;
+  half_begin(lane);
   let x = lane & 7u;
   let y = lane >> 3u;
   var acc: array<vec4<f32>, 16>;
@@ -31,10 +32,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       k_load4(w_at + 2u * params.k_stride_row + column, select(0u, n, w_row + 2u < params.dim_v)),
       k_load4(w_at + 3u * params.k_stride_row + column, select(0u, n, w_row + 3u < params.dim_v))));
     workgroupBarrier();
-    tile_multiply(&acc, x, y);
+    tile_products(&acc, false, x, y);
     workgroupBarrier();
   }
 
+  tile_finish(&acc, x, y);
   // A copy: indexing `acc` by a variable would move it to memory for the whole kernel.
   var sums = acc;
   for (var i = 0u; i < 16u; i += 1u) {

@@ -56,6 +56,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let q_at = params.q_base + q_origin(batch) + head * params.q_stride_head + q_row * params.q_stride_row;
   let k_at = params.k_base + k_origin(batch) + (head / params.group) * params.k_stride_head
     + k_row * params.k_stride_row;
+  half_begin(lane);
   let x = lane & 7u;
   let y = lane >> 3u;
   var acc: array<vec4<f32>, 16>;
@@ -79,6 +80,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
   }
 
+  tile_finish(&acc, x, y);
   // A copy: indexing `acc` by a variable would move it to memory for the whole kernel.
   var product = acc;
   for (var i = 0u; i < 16u; i += 1u) {

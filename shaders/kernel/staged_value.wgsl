@@ -9,7 +9,8 @@
 // A weight of exactly 0 must not meet NaN or infinity in v. A finite product needs no test, so the tile is multiplied
 // plainly until a value of v is special; from then on this workgroup selects zero weights away, element by element.
 
-var<workgroup> sh_special: atomic<u32>;
+// The first one only; it fills 16 bytes, as matrix units want it of their neighbours.
+var<workgroup> sh_special: array<atomic<u32>, 4>;
 
 fn tile_row_selected(acc: ptr<function, array<vec4<f32>, 16>>, i: u32, a: f32, b0: vec4<f32>, b1: vec4<f32>) {
   // Not `a != 0.0`, which is false for NaN in some translations.
@@ -45,7 +46,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let visible = key_range(rows);
   let begin = max(visible.x & ~(DEPTH - 1u), params.key0);
   let end = min(visible.y, params.key0 + params.key_n);
-  if (lane == 0u) { atomicStore(&sh_special, 0u); }
+  if (lane == 0u) { atomicStore(&sh_special[0], 0u); }
+  half_begin(lane);
   workgroupBarrier();
 
   let r = lane & 15u;
@@ -66,13 +68,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var i = 0u; i < 4u; i += 1u) {
       let key = j + i * 4u + d;
       let v4 = v_load4(v_at + key * params.v_stride_row, select(0u, n, key < end));
-      if (any_special(v4)) { atomicStore(&sh_special, 1u); }
-      sh_b[(i * 4u + d) * 16u + r] = v4;
+      if (any_special(v4)) { atomicStore(&sh_special[0], 1u); }
+      tile_put_b_row(i * 4u + d, r, v4);
     }
     workgroupBarrier();
-    if (atomicLoad(&sh_special) == 0u) {
-      tile_multiply(&acc, x, y);
-    } else {
+    let special = atomicLoad(&sh_special[0]) != 0u;
+    tile_products(&acc, special, x, y);
+    if (special) {
       var selected = acc;
       tile_multiply_selected(&selected, x, y);
       acc = selected;
@@ -80,6 +82,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
   }
 
+  tile_finish(&acc, x, y);
   var sums = acc;
   for (var i = 0u; i < 16u; i += 1u) {
     let local_row = local_row0 + tile_row(i, y);

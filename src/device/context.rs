@@ -1,7 +1,7 @@
 //! Adapters and devices, and what they can do.
 
 use crate::error::{Error, Rejection, Result};
-use crate::plan::Capabilities;
+use crate::plan::{Capabilities, MatrixScalar, MatrixUnit};
 
 /// Every adapter of every compiled backend, in the order they are preferred: discrete, integrated,
 /// virtual, other, software; Vulkan, Metal and DX12 before GL.
@@ -43,14 +43,41 @@ pub async fn adapters() -> Vec<wgpu::Adapter> {
 /// # Errors
 /// Internal, when the driver refuses the device.
 pub async fn request(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
+    open(adapter, wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()).await
+}
+
+/// [`request`] with the features that wgpu calls experimental and kernels can use: cooperative matrices, where the adapter
+/// has them.
+///
+/// # Safety
+/// As [`wgpu::ExperimentalFeatures::enabled`]: wgpu has not proved these features to be sound.
+///
+/// # Errors
+/// As [`request`].
+#[allow(unsafe_code, reason = "this is where the caller takes responsibility")]
+pub async unsafe fn request_experimental(
+    adapter: &wgpu::Adapter,
+) -> Result<(wgpu::Device, wgpu::Queue)> {
+    // SAFETY: the caller has accepted it.
+    let experimental = unsafe { wgpu::ExperimentalFeatures::enabled() };
+    open(adapter, wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, experimental).await
+}
+
+async fn open(
+    adapter: &wgpu::Adapter,
+    more: wgpu::Features,
+    experimental_features: wgpu::ExperimentalFeatures,
+) -> Result<(wgpu::Device, wgpu::Queue)> {
     let used = wgpu::Features::SHADER_F16
         | wgpu::Features::SUBGROUP
         | wgpu::Features::TIMESTAMP_QUERY
-        | wgpu::Features::PIPELINE_CACHE;
+        | wgpu::Features::PIPELINE_CACHE
+        | more;
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("heedful"),
         required_features: adapter.features() & used,
         required_limits: adapter.limits(),
+        experimental_features,
         // Blocks of megabytes rather than hundreds of them: buffers here are few and pooled.
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         ..Default::default()
@@ -85,7 +112,31 @@ pub fn capabilities(device: &wgpu::Device) -> Capabilities {
             .min(limits.max_compute_workgroup_size_x),
         max_workgroups: limits.max_compute_workgroups_per_dimension,
         max_loop_iterations: max_loop_iterations(&info),
+        matrix_units: Vec::new(),
     }
+}
+
+/// An adapter's matrix units as planning sees them; none where the device cannot use them.
+pub(crate) fn matrix_units(
+    device: &wgpu::Device,
+    properties: &[wgpu::CooperativeMatrixProperties],
+) -> Vec<MatrixUnit> {
+    let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+    if !device.features().contains(needed) {
+        return Vec::new();
+    }
+    let scalar = |x: wgpu::CooperativeScalarType| match x {
+        wgpu::CooperativeScalarType::F32 => MatrixScalar::F32,
+        wgpu::CooperativeScalarType::F16 => MatrixScalar::F16,
+        wgpu::CooperativeScalarType::I32 => MatrixScalar::I32,
+        wgpu::CooperativeScalarType::U32 => MatrixScalar::U32,
+    };
+    let unit = |x: &wgpu::CooperativeMatrixProperties| MatrixUnit {
+        size: [x.m_size, x.n_size, x.k_size],
+        operands: scalar(x.ab_type),
+        sums: scalar(x.cr_type),
+    };
+    properties.iter().map(unit).collect()
 }
 
 /// Mesa's llvmpipe ends loops after 65 535 iterations, without a word: 22.3.6 does, by Vulkan and by OpenGL, 26.2.6 does

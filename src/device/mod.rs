@@ -6,8 +6,9 @@ mod pipeline;
 mod readback;
 mod scope;
 
+pub(crate) use context::matrix_units;
 pub(crate) use context::no_adapter;
-pub use context::{adapters, capabilities, request};
+pub use context::{adapters, capabilities, request, request_experimental};
 pub(crate) use memory::{create_buffer, upload};
 pub(crate) use pipeline::{Pipeline, PipelineCache};
 pub use readback::Readback;

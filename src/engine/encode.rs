@@ -98,6 +98,9 @@ impl<'a> Encoding<'a> {
                     }
                     self.draft(fused.kernel.kernel, &block, all_keys.clone(), [false; 2])?;
                 }
+                Schedule::Matrix(matrix) => {
+                    self.draft(matrix.kernel.kernel, &block, all_keys.clone(), [false; 2])?;
+                }
                 Schedule::Rows => {}
                 Schedule::Split(_) => {
                     self.draft(Kernel::SplitForward, &block, all_keys.clone(), [false; 2])?;
@@ -203,11 +206,16 @@ impl<'a> Encoding<'a> {
         let Some(spec) = spec.cloned() else {
             return Err(Error::internal("encoding", format!("no {} in the plan", kernel.name())));
         };
-        let rows_per_group = spec.rows.map_or(1, |tile| tile.group_rows());
+        let rows_per_group = match (&spec.rows, &spec.matrix) {
+            (Some(tile), _) => tile.group_rows(),
+            (None, Some(tile)) => tile.rows(),
+            (None, None) => 1,
+        };
         let grid = match kernel {
-            Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => {
-                [(rows as u32).div_ceil(rows_per_group), pairs, 1]
-            }
+            Kernel::FusedForward
+            | Kernel::FusedForwardSubgroup
+            | Kernel::EdgeForward
+            | Kernel::FusedForwardMatrix => [(rows as u32).div_ceil(rows_per_group), pairs, 1],
             Kernel::StagedScore => [tiles(keys.len()), tiles(rows), pairs],
             Kernel::StagedMonotonic => [pairs, 1, 1],
             Kernel::StagedNormalize | Kernel::StagedThreshold => {

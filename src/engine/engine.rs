@@ -70,6 +70,51 @@ impl Engine {
         pollster::block_on(Self::with_adapter(adapter))
     }
 
+    /// [`with_adapter`](Self::with_adapter) with matrix units, where the adapter lists them: kernels for them are used where
+    /// a [`Policy`] asks for them.
+    ///
+    /// # Safety
+    /// The device is opened with a feature that wgpu calls experimental and has not proved to be sound:
+    /// [`wgpu::ExperimentalFeatures::enabled`].
+    ///
+    /// # Errors
+    /// As [`with_adapter`](Self::with_adapter).
+    #[allow(unsafe_code, reason = "this is where the caller takes responsibility")]
+    pub async unsafe fn with_experimental_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
+        // SAFETY: the caller has accepted it.
+        let (device, queue) = unsafe { device::request_experimental(adapter) }.await?;
+        let properties = adapter.cooperative_matrix_properties();
+        Ok(Self::from_wgpu(device, queue).with_matrix_units(&properties))
+    }
+
+    /// Tells an engine of a borrowed device which matrix units it has: the list of
+    /// [`wgpu::Adapter::cooperative_matrix_properties`], which a device does not know. It counts only where the device was
+    /// opened with `EXPERIMENTAL_COOPERATIVE_MATRIX` and `SHADER_F16`.
+    ///
+    /// ```no_run
+    /// use heedful::{Attention, DType, Engine, Policy, Shape};
+    /// # fn serve(adapter: wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> heedful::Result<()> {
+    /// let engine = Engine::from_wgpu(device, queue)
+    ///     .with_matrix_units(&adapter.cooperative_matrix_properties());
+    /// let attention = Attention::new(Shape::self_attention(4, 16, 4096, 128)).dtype(DType::F16);
+    /// // On matrix units where they can serve and prove themselves, by another path otherwise.
+    /// let policy = Policy { matrix_units: true, ..Policy::default() };
+    /// let plan = engine.plan_with(&attention, &policy)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_matrix_units(mut self, properties: &[wgpu::CooperativeMatrixProperties]) -> Self {
+        self.capabilities.matrix_units = device::matrix_units(&self.device, properties);
+        self
+    }
+
+    /// Plans as if the device could do something else, to try forms of kernels that it would not get.
+    #[doc(hidden)]
+    pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+
     /// Uses the application's device and queue, with the limits and features it asked for.
     ///
     /// No device-wide callback is installed, and nothing is submitted but what [`run`](Self::run) is

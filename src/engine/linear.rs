@@ -7,7 +7,7 @@ use crate::engine::bound::Dispatch;
 use crate::engine::range::{BoundRange, bind_range};
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
-use crate::kernel::{Binding, Element, KernelSpec, Params, TILE, Width};
+use crate::kernel::{Binding, Element, KernelSpec, MatrixTile, Params, TILE, Width};
 
 /// A tensor `[batch, rows, columns]`, f32, with rows one after another within a sequence.
 #[derive(Clone, Copy)]
@@ -30,6 +30,8 @@ pub(crate) struct Linear<'a> {
     /// `[outputs]`.
     pub(crate) b: Option<BufferView<'a>>,
     pub(crate) y: Rows<'a>,
+    /// Products on matrix units: operands rounded to f16.
+    pub(crate) matrix: Option<MatrixTile>,
 }
 
 impl Linear<'_> {
@@ -61,10 +63,13 @@ impl Linear<'_> {
             ..Element::F32X4
         };
         let spec = KernelSpec::project(
-            element(x.1, &[k.into(), self.x.batch_stride]),
-            element(w.1, &[k.into()]),
-            element(y.1, &[n.into(), self.y.batch_stride]),
+            [
+                element(x.1, &[k.into(), self.x.batch_stride]),
+                element(w.1, &[k.into()]),
+                element(y.1, &[n.into(), self.y.batch_stride]),
+            ],
             self.b.is_some(),
+            self.matrix,
         );
         let params = Params {
             seq_q: m,

@@ -41,9 +41,14 @@ impl Verdicts {
     }
 }
 
-/// Rows and keys of the known-answer call: more than one tile of every kernel, and no multiple of any.
+/// Rows and keys of the known-answer call: more than one tile of every kernel, and no multiple of any. Tiles of matrix
+/// kernels are data, so there they follow from the tile.
 const ROWS: u32 = 67;
 const KEYS: u32 = 71;
+
+/// Every how manyth key of a matrix kernel's call is LOUD times as large: peaks grow from tile to tile, so that o is scaled.
+const LOUD_EVERY: usize = 24;
+const LOUD: f64 = 24.0;
 
 /// Keys of a page: neither a power of two nor a part of the keys.
 const PAGE: u32 = 12;
@@ -79,12 +84,17 @@ impl Engine {
     /// Runs the plan's kernels on a small call; says what is wrong with the result.
     fn known_answer(&self, plan: &Plan) -> Result<Option<String>> {
         // Shares of the split kernel are two tiles, so that what is carried from tile to tile is tried too.
-        let keys = match plan.schedule() {
-            Schedule::Split(split) => 3 * split.tile.keys + 7,
-            _ => KEYS,
+        let [rows, keys] = match plan.schedule() {
+            Schedule::Split(split) => [ROWS, 3 * split.tile.keys + 7],
+            Schedule::Matrix(matrix) => {
+                [ROWS.max(matrix.tile.rows() + 3), KEYS.max(2 * matrix.tile.keys + 7)]
+            }
+            _ => [ROWS, KEYS],
         };
-        let small = plan.shrunk(&shrink(plan.problem().attention(), keys), &self.capabilities)?;
-        let data = Known::new(small.problem());
+        let small = shrink(plan.problem().attention(), rows, keys);
+        let small = plan.shrunk(&small, &self.capabilities)?;
+        let loud = matches!(plan.schedule(), Schedule::Matrix(_));
+        let data = Known::new(small.problem(), loud);
         let found = self.run_host(&small, &data.inputs())?;
         let wanted = attend(small.problem(), &data.inputs())?;
         Ok(difference(small.problem(), &found, &wanted))
@@ -92,21 +102,21 @@ impl Engine {
 }
 
 /// The same call at small sizes: every feature stays, so that the same variants serve it.
-fn shrink(attention: &Attention, keys: u32) -> Attention {
+fn shrink(attention: &Attention, rows: u32, keys: u32) -> Attention {
     let s = attention.shape;
     let group = s.group().min(2);
-    // Two sequences of ROWS - 3 and ROWS - 33 rows, as the length tables of `Known` say.
-    let packed = attention.packed.map(|_| Packed { total_q: 2 * ROWS, total_kv: 2 * keys });
+    // Two sequences of rows - 3 and rows - 33 rows, as the length tables of `Known` say.
+    let packed = attention.packed.map(|_| Packed { total_q: 2 * rows, total_kv: 2 * keys });
     let heads_kv = s.heads_kv.min(2);
     let shape = Shape {
         batch: s.batch.clamp(1, 2),
         heads_q: heads_kv * group,
         heads_kv,
-        seq_q: ROWS,
+        seq_q: rows,
         seq_kv: keys,
         ..s
     };
-    let keys = if attention.neighborhood.is_some() { ROWS } else { keys };
+    let keys = if attention.neighborhood.is_some() { rows } else { keys };
     let full = [shape.batch, shape.heads_q, shape.seq_q, keys];
     let fit = |given: Broadcast| {
         let axes = given.0.iter().zip(full).map(|(n, full)| if *n == 1 { 1 } else { full });
@@ -121,15 +131,15 @@ fn shrink(attention: &Attention, keys: u32) -> Attention {
     });
     // Longer tables than any position, and a key that is not turned.
     let rotary = attention.rotary.map(|rotary| Rotary {
-        table_rows: 128.max(2 * keys),
+        table_rows: 128.max(2 * keys).max(2 * rows),
         q_start: 3,
         // Keys that are all in a cache stay so.
-        keys_from: if rotary.keys_from < s.seq_kv { keys - ROWS } else { keys },
+        keys_from: if rotary.keys_from < s.seq_kv { keys.saturating_sub(ROWS) } else { keys },
         k_start: 7,
         ..rotary
     });
     // A grid of as many points; both sequences are its points.
-    let side = Axis { n: 67, size: 5, stride: 2, dilation: 3, causal: true };
+    let side = Axis { n: rows, size: 5, stride: 2, dilation: 3, causal: true };
     let grid = Neighborhood([Axis::new(1, 1), Axis::new(1, 1), side]);
     let neighborhood = attention.neighborhood.map(|_| grid);
     let shape = Shape { seq_kv: keys, ..shape };
@@ -143,7 +153,7 @@ fn shrink(attention: &Attention, keys: u32) -> Attention {
         blocks,
         rotary,
         neighborhood,
-        edges: attention.edges.map(|edges| Edges { count: 3 * ROWS, ..edges }),
+        edges: attention.edges.map(|edges| Edges { count: 3 * rows, ..edges }),
         mask: attention.mask.map(fit),
         bias: attention.bias.map(fit),
         ..attention.clone().layout(layout)
@@ -178,7 +188,7 @@ struct Known {
 }
 
 impl Known {
-    fn new(problem: &Problem) -> Self {
+    fn new(problem: &Problem, loud: bool) -> Self {
         let a = problem.attention();
         let count = |operand| {
             let operands = problem.operands();
@@ -193,7 +203,10 @@ impl Known {
             (0..count(operand)).map(|i| dtype.round(value(salt, i))).collect()
         };
         let rows = |operand, salt: u64| -> Vec<f64> {
-            let drawn = (0..count(operand)).map(|i| value(salt, i)).collect();
+            let mut drawn: Vec<f64> = (0..count(operand)).map(|i| value(salt, i)).collect();
+            if loud && operand == Operand::K {
+                amplify(problem, &mut drawn);
+            }
             rounded(problem, operand, drawn)
         };
         let single = DType::F32;
@@ -212,7 +225,7 @@ impl Known {
             // As heavy as many keys, so that one too many shows.
             sinks: values(Operand::Sinks, 7, single).into_iter().map(|x| 4.0 * x).collect(),
             kv_lengths: lengths(Operand::KvLengths, a.shape.seq_kv.max(KEYS)),
-            q_lengths: lengths(Operand::QLengths, ROWS),
+            q_lengths: lengths(Operand::QLengths, a.shape.seq_q),
             score_v: values(Operand::ScoreV, 8, single),
             rotary_cos: values(Operand::RotaryCos, 9, single),
             rotary_sin: values(Operand::RotarySin, 10, single),
@@ -233,7 +246,7 @@ impl Known {
             page_table: (0..count(Operand::PageTable) as u32).rev().collect(),
             blocks: Self::blocks(a),
             cu_seqlens: [
-                starts(Operand::CuSeqlensQ, ROWS),
+                starts(Operand::CuSeqlensQ, a.shape.seq_q),
                 starts(Operand::CuSeqlensKv, a.shape.seq_kv),
             ],
             offsets: (0..count(Operand::Offsets)).map(|i| 5 - 9 * i as i32).collect(),
@@ -285,6 +298,16 @@ impl Known {
             table: &[],
         };
         Inputs { q, k, v, operands }
+    }
+}
+
+/// Makes every LOUD_EVERY-th key louder, whatever the layout.
+fn amplify(problem: &Problem, k: &mut [f64]) {
+    let row = problem.strides(Operand::K).row.max(1) as usize;
+    for (i, x) in k.iter_mut().enumerate() {
+        if i / row % LOUD_EVERY == LOUD_EVERY - 1 {
+            *x *= LOUD;
+        }
     }
 }
 

@@ -8,6 +8,8 @@
 use super::bindings::{Access, Binding};
 use super::element::Width;
 use super::glue::glue;
+use super::matrix::matrix;
+use super::matrix_square::matrix_square;
 use super::registers::registers;
 use super::schedule::Kernel;
 use super::spec::KernelSpec;
@@ -112,6 +114,10 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
             commons.extend([common!("modify"), common!("fused_rows")]);
             commons.extend(spec.is_each().then_some(common!("normalize_each")));
         }
+        Kernel::FusedForwardMatrix => {
+            commons.extend([common!("normalizer"), common!("finish"), common!("modify")]);
+            commons.extend(spec.is_each().then_some(common!("normalize_each")));
+        }
         Kernel::SplitForward => {
             commons.extend([common!("normalizer"), common!("modify")]);
             commons.extend(spec.is_each().then_some(common!("normalize_each")));
@@ -122,6 +128,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
         }
         Kernel::StagedScore | Kernel::StagedValue | Kernel::Project | Kernel::Matmul => {
             commons.push(common!("tile"));
+            commons.extend(spec.matrix.is_some().then_some(common!("tile_matrix")));
             commons.extend(spec.is_additive().then_some(common!("tile_sum")));
         }
         Kernel::StagedNormalize => {
@@ -150,6 +157,13 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     if let Some(rows) = &spec.rows {
         w.part("generated/registers", &registers(rows, spec));
     }
+    if let Some(tile) = &spec.matrix {
+        let text = match spec.kernel {
+            Kernel::FusedForwardMatrix => matrix(tile, spec),
+            kernel => matrix_square(tile, kernel),
+        };
+        w.part("generated/matrix", &text);
+    }
     if let Some(tile) = &spec.split {
         w.part("generated/split", &split(tile, spec));
     }
@@ -161,6 +175,9 @@ fn prelude(spec: &KernelSpec, compiler: Compiler) -> String {
     let mut out = format!("// {spec}\n");
     if spec.needs_f16() {
         out.push_str("enable f16;\n");
+    }
+    if spec.matrix.is_some() {
+        out.push_str("enable wgpu_cooperative_matrix;\n");
     }
     if spec.kernel == Kernel::FusedForwardSubgroup && compiler == Compiler::Browser {
         out.push_str("enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n");

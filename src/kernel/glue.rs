@@ -22,6 +22,9 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
             _ => load_glue(&mut out, spec, *binding, *element),
         }
     }
+    if spec.kernel.uses_tile() && spec.matrix.is_none() {
+        plain_tile_glue(&mut out);
+    }
     if spec.kernel == Kernel::Project {
         let body = if spec.added { "return bias[params.bias_base + c];" } else { "return 0.0;" };
         function(&mut out, "added(c: u32) -> f32", body);
@@ -79,7 +82,7 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
         let tile = if additive {
             "tile_sum(acc, head, depth, x, y);"
         } else {
-            "tile_multiply(acc, x, y);"
+            "tile_products(acc, false, x, y);"
         };
         function(&mut out, signature, tile);
     }
@@ -151,6 +154,22 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
     }
     let signature = "narrow(rows: Rows, keys: vec2<i32>) -> vec2<i32>";
     function(out, signature, &format!("{body} return range;"));
+}
+
+/// The tile without matrix units: nothing is put beside it, and a step is multiplied plainly.
+fn plain_tile_glue(out: &mut String) {
+    for signature in [
+        "half_begin(lane: u32)",
+        "half_put_a(r: u32, d: u32, rows: mat4x4<f32>)",
+        "half_put_b_columns(c: u32, d: u32, columns: mat4x4<f32>)",
+        "half_put_b_row(d: u32, c: u32, row: vec4<f32>)",
+        "tile_finish(acc: ptr<function, array<vec4<f32>, 16>>, x: u32, y: u32)",
+    ] {
+        function(out, signature, "");
+    }
+    let signature =
+        "tile_products(acc: ptr<function, array<vec4<f32>, 16>>, done: bool, x: u32, y: u32)";
+    function(out, signature, "if (!done) { tile_multiply(acc, x, y); }");
 }
 
 /// Where angles are read, and the position of the first row that is turned.
@@ -227,7 +246,8 @@ fn score_glue(out: &mut String, spec: &KernelSpec) {
 
 fn keep_glue(out: &mut String, spec: &KernelSpec) {
     let mut terms = vec!["p.key < p.kv_len".to_owned(), "p.row < p.q_len".to_owned()];
-    let pages = spec.paged && spec.kernel == Kernel::SplitForward;
+    let by_key = [Kernel::SplitForward, Kernel::FusedForwardMatrix].contains(&spec.kernel);
+    let pages = spec.paged && by_key;
     terms.extend(pages.then(|| "page_of(p.batch, p.key) < params.page_count".to_owned()));
     terms.extend(spec.masks.iter().map(|mask| format!("{}(p)", mask.function())));
     function(out, "keep(p: Position) -> bool", &format!("return {};", terms.join(" && ")));
@@ -241,10 +261,14 @@ fn whole_glue(out: &mut String, spec: &KernelSpec) {
         body += &format!(" range = {}_whole(rows, range);", mask.function());
     }
     // What a block table knows of each block need not be feared in all of them.
-    let feared = match spec.blocks {
+    let by_tile = spec.kernel == Kernel::FusedForwardMatrix;
+    let feared = match spec.blocks.filter(|_| !by_tile) {
         Some(BlockTable::Given) => false,
         Some(BlockTable::Classified) => spec.masks.iter().any(|mask| mask.custom),
-        None => spec.bias_may_mask() || spec.masks.iter().any(|mask| !by_position(mask)),
+        None => {
+            let data = spec.masks.iter().any(|mask| !by_position(mask));
+            data || spec.bias_may_mask() || spec.edges && by_tile || spec.paged && by_tile
+        }
     };
     // A loop less is half the code, and rows that are shared are long: testing their keys costs little beside them.
     let wide = spec.rows.is_some_and(|rows| rows.wide) && spec.is_masked();
@@ -270,6 +294,12 @@ fn blocks_glue(out: &mut String, spec: &KernelSpec) {
     let offset =
         if spec.paged { "return page_offset(rows.batch, key);" } else { "return vec2<u32>(0u);" };
     function(out, "span_offset(rows: Rows, key: u32) -> vec2<u32>", offset);
+    let there = if spec.paged {
+        "return page_of(rows.batch, key) < params.page_count;"
+    } else {
+        "return true;"
+    };
+    function(out, "key_there(rows: Rows, key: u32) -> bool", there);
     let visited = if table { "return blocks_visit(rows, keys);" } else { "return true;" };
     function(out, "tile_visited(rows: Rows, keys: vec2<u32>) -> bool", visited);
 }

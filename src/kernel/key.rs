@@ -70,10 +70,11 @@ impl fmt::Display for KernelSpec {
         for flag in flags.into_iter().flatten() {
             write!(f, "/{flag}")?;
         }
-        match (self.rows, self.split) {
-            (Some(rows), _) => write!(f, "/{rows}"),
-            (None, Some(split)) => write!(f, "/{split}"),
-            (None, None) => Ok(()),
+        match (self.rows, self.split, self.matrix) {
+            (Some(rows), ..) => write!(f, "/{rows}"),
+            (_, Some(split), _) => write!(f, "/{split}"),
+            (.., Some(matrix)) => write!(f, "/{matrix}"),
+            (None, None, None) => Ok(()),
         }
     }
 }

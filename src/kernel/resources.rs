@@ -5,6 +5,7 @@
 
 use super::bindings::Binding;
 use super::element::Element;
+use super::matrix_square;
 use super::schedule::Kernel;
 use super::spec::KernelSpec;
 use crate::tensor::Storage;
@@ -28,13 +29,14 @@ impl Resources {
         let workgroup_bytes = match spec.kernel {
             Kernel::StagedScore | Kernel::Project | Kernel::Matmul => tile,
             // sh_special
-            Kernel::StagedValue => tile + 4,
+            Kernel::StagedValue => tile + 16,
             // sh_m and sh_l, one f32 per invocation each
             Kernel::StagedNormalize => 2 * 64 * 4,
             // and sh_going
             Kernel::StagedThreshold => 2 * 64 * 4 + 4,
             // sh_some and sh_hidden; sh_found and sh_place
             Kernel::Classify | Kernel::StagedMonotonic => 8,
+            Kernel::FusedForwardMatrix => spec.matrix.map_or(0, |tile| tile.workgroup_bytes()),
             Kernel::SplitForward => spec.split.map_or(0, |tile| tile.workgroup_bytes()),
             // sh_most, where a row has one scale
             Kernel::CacheAppend => {
@@ -47,7 +49,12 @@ impl Resources {
             // Rows live in registers.
             Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => 0,
         };
+        let on_matrix = spec.kernel.uses_tile() && spec.matrix.is_some();
+        let beside = if on_matrix { matrix_square::workgroup_bytes(spec.kernel) } else { 0 };
+        let workgroup_bytes = workgroup_bytes + beside;
+        let matrix = spec.matrix.filter(|_| spec.kernel == Kernel::FusedForwardMatrix);
         let lanes = spec.rows.map(|x| x.lanes).or(spec.split.map(|x| x.lanes));
+        let lanes = lanes.or(matrix.map(|x| x.lanes()));
         let few = [Kernel::SplitMerge, Kernel::MergeStates, Kernel::CacheAppend];
         let invocations = lanes.unwrap_or(if few.contains(&spec.kernel) { 32 } else { 64 });
         let storage = spec.bindings().iter().filter(|b| b.binding != Binding::Params).count();

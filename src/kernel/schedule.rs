@@ -19,6 +19,8 @@ pub enum Kernel {
     EdgeForward,
     /// The same with k and v fetched by subgroups.
     FusedForwardSubgroup,
+    /// One pass with both products on matrix units.
+    FusedForwardMatrix,
     /// Few rows, keys split over workgroups.
     SplitForward,
     /// Joins the shares of `SplitForward`.
@@ -55,6 +57,7 @@ impl Kernel {
             Self::FusedForward => "fused_forward",
             Self::EdgeForward => "edge_forward",
             Self::FusedForwardSubgroup => "fused_forward_subgroup",
+            Self::FusedForwardMatrix => "fused_forward_matrix",
             Self::SplitForward => "split_forward",
             Self::SplitMerge => "split_merge",
             Self::Prepare => "prepare",
@@ -71,7 +74,13 @@ impl Kernel {
 
     /// Whether it is one of the fused kernels.
     pub fn is_fused(self) -> bool {
-        matches!(self, Self::FusedForward | Self::FusedForwardSubgroup | Self::EdgeForward)
+        let rows = matches!(self, Self::FusedForward | Self::FusedForwardSubgroup);
+        rows || matches!(self, Self::EdgeForward | Self::FusedForwardMatrix)
+    }
+
+    /// Whether it is a product on the tile of `common/tile.wgsl`.
+    pub(super) fn uses_tile(self) -> bool {
+        matches!(self, Self::StagedScore | Self::StagedValue | Self::Project | Self::Matmul)
     }
 
     /// Whether it makes scores: with modifiers and masks for each pair.
@@ -97,6 +106,9 @@ impl Kernel {
             Self::EdgeForward => include_str!("../../shaders/kernel/edge_forward.wgsl"),
             Self::FusedForwardSubgroup => {
                 include_str!("../../shaders/kernel/fused_forward_subgroup.wgsl")
+            }
+            Self::FusedForwardMatrix => {
+                include_str!("../../shaders/kernel/fused_forward_matrix.wgsl")
             }
             Self::SplitForward => include_str!("../../shaders/kernel/split_forward.wgsl"),
             Self::SplitMerge => include_str!("../../shaders/kernel/split_merge.wgsl"),

@@ -6,6 +6,7 @@
 
 use super::bindings::{Access, Binding, BindingKind};
 use super::element::{Element, RowTile, SplitTile};
+use super::matrix_tile::MatrixTile;
 use super::schedule::Kernel;
 use crate::feature::Slot;
 use crate::feature::align::Align;
@@ -107,6 +108,8 @@ pub struct KernelSpec {
     pub rows: Option<RowTile>,
     /// Shape of the split kernel.
     pub split: Option<SplitTile>,
+    /// Shape of the matrix kernels.
+    pub matrix: Option<MatrixTile>,
 }
 
 impl KernelSpec {
@@ -169,7 +172,7 @@ impl KernelSpec {
 
     /// Whether the module needs native f16.
     pub fn needs_f16(&self) -> bool {
-        self.elements.iter().any(|(_, element)| element.load().needs_f16)
+        self.matrix.is_some() || self.elements.iter().any(|(_, element)| element.load().needs_f16)
     }
 
     /// The resources of the kernel, ascending.
@@ -215,6 +218,7 @@ impl KernelSpec {
             Kernel::FusedForward
             | Kernel::FusedForwardSubgroup
             | Kernel::EdgeForward
+            | Kernel::FusedForwardMatrix
             | Kernel::CacheAdvance
             | Kernel::CacheCopy
             | Kernel::Classify

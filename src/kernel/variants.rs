@@ -2,6 +2,7 @@
 
 use super::bindings::Binding;
 use super::element::{Element, RowTile, SplitTile, Width};
+use super::matrix_tile::MatrixTile;
 use super::schedule::Kernel;
 use super::spec::{BlockTable, Capture, KernelSpec, Preparation, by_position};
 use crate::feature::mask::{dense, edges, local, segments};
@@ -38,6 +39,7 @@ impl KernelSpec {
             unchecked: false,
             rows: None,
             split: None,
+            matrix: None,
         }
     }
 
@@ -177,6 +179,25 @@ impl KernelSpec {
         }
     }
 
+    /// One pass with both products on matrix units.
+    pub fn fused_matrix(problem: &Problem, elements: [Element; 4], tile: MatrixTile) -> Self {
+        let a = problem.attention();
+        let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
+        Self {
+            elements: names.into_iter().zip(elements).collect(),
+            inner: a.inner.slots(),
+            normalize: Some(a.normalizer.slot()),
+            scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
+            alibi: a.alibi.map(|alibi| alibi.align.slot()),
+            sink: a.sinks,
+            lse: a.lse,
+            blocks: a.blocks.map(|_| BlockTable::Given),
+            edges: a.edges.is_some(),
+            matrix: Some(tile),
+            ..Self::ranged(Kernel::FusedForwardMatrix, problem)
+        }
+    }
+
     /// Shares of the keys of a few rows.
     pub fn split_forward(problem: &Problem, elements: [Element; 3], tile: SplitTile) -> Self {
         let a = problem.attention();
@@ -217,11 +238,12 @@ impl KernelSpec {
         }
     }
 
-    /// y = x Wᵀ, and a vector added to each row.
-    pub fn project(x: Element, w: Element, y: Element, added: bool) -> Self {
+    /// y = x Wᵀ, and a vector added to each row; on matrix units where a tile is given.
+    pub fn project([x, w, y]: [Element; 3], added: bool, matrix: Option<MatrixTile>) -> Self {
         Self {
             elements: vec![(Binding::Q, x), (Binding::K, w), (Binding::O, y)],
             added,
+            matrix,
             ..Self::empty(Kernel::Project)
         }
     }

@@ -2,8 +2,9 @@
 
 use crate::device;
 use crate::engine::{BufferView, Copied, Engine, Linear, Recorded, Rows, Tensors, average};
-use crate::error::{Error, Result};
-use crate::plan::{Plan, Policy, SelfTest};
+use crate::error::{Error, Rejection, Result};
+use crate::kernel::MatrixTile;
+use crate::plan::{Plan, Policy, SelfTest, tuning};
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout};
 
@@ -171,6 +172,11 @@ pub struct LayerPlan {
     pub layer: MultiHeadAttention,
     /// The plan between its projections.
     pub attention: Plan,
+    /// The tile of projections on matrix units, where [`Policy::matrix_units`] asked for them and they proved right: x and W
+    /// are rounded to f16, sums are f32.
+    pub projections: Option<MatrixTile>,
+    /// What was wrong with projections on matrix units on this device.
+    pub rejection: Option<Rejection>,
 }
 
 /// A layer tied to tensors, ready to be recorded.
@@ -201,11 +207,22 @@ impl Engine {
     /// As [`plan_with`](Self::plan_with), and invalid argument for the layer's own sizes.
     pub fn plan_layer(&self, layer: &MultiHeadAttention, policy: &Policy) -> Result<LayerPlan> {
         layer.validate()?;
-        if policy.self_test == SelfTest::OnFirstUse && !cfg!(target_arch = "wasm32") {
-            self.proves_linear()?;
+        let tries = policy.self_test == SelfTest::OnFirstUse && !cfg!(target_arch = "wasm32");
+        let wanted =
+            if policy.matrix_units { tuning::square_tile(&self.capabilities) } else { None };
+        let mut rejection = None;
+        if let (Some(tile), true) = (wanted, tries) {
+            rejection = self.linear_is_wrong(Some(tile))?;
+        }
+        let projections = wanted.filter(|_| rejection.is_none());
+        if tries
+            && projections.is_none()
+            && let Some(rejection) = self.linear_is_wrong(None)?
+        {
+            return Err(Error::unsupported("the layer's projections", vec![rejection]));
         }
         let attention = self.plan_with(&layer.inner(), policy)?;
-        Ok(LayerPlan { layer: layer.clone(), attention })
+        Ok(LayerPlan { layer: layer.clone(), attention, projections, rejection })
     }
 
     /// Ties a layer to tensors. Of `tensors`, q, k and v are the layer's inputs x_q, x_k and x_v
@@ -275,6 +292,7 @@ impl Binding<'_> {
                 w,
                 b,
                 y: Rows { view: y.into(), batch_stride: u64::from(stored) * u64::from(outputs) },
+                matrix: self.plan.projections,
             };
             dispatches.extend(linear.dispatch(self.engine)?);
         }
@@ -300,6 +318,7 @@ impl Binding<'_> {
                 w: w_o,
                 b: w.b_o,
                 y: Rows { view: x.o, batch_stride: stride(outputs) },
+                matrix: self.plan.projections,
             };
             dispatches.extend(linear.dispatch(self.engine)?);
         }

@@ -2,8 +2,8 @@
 
 use crate::device::{self, Readback};
 use crate::engine::{Engine, Linear, Rows};
-use crate::error::{Error, Rejection, Result};
-use crate::kernel::{Element, KernelSpec, Width};
+use crate::error::{Rejection, Result};
+use crate::kernel::{Element, KernelSpec, MatrixTile, Width};
 use crate::tensor::DType;
 
 /// Sizes of the known-answer products: more than a tile and no multiple of it, with and without
@@ -11,34 +11,37 @@ use crate::tensor::DType;
 const SIZES: [[u32; 3]; 2] = [[67, 68, 72], [65, 67, 71]];
 
 impl Engine {
-    /// Tries the linear layer the first time a layer is planned.
+    /// Tries the linear layer the first time a layer is planned: what is wrong with it on this device, if anything.
     ///
     /// # Errors
-    /// Unsupported when it is wrong on this device; device lost; out of memory.
-    pub(super) fn proves_linear(&self) -> Result<()> {
+    /// Device lost; out of memory.
+    pub(super) fn linear_is_wrong(&self, matrix: Option<MatrixTile>) -> Result<Option<Rejection>> {
         for sizes in SIZES {
             let four = sizes[1].is_multiple_of(4);
             let width = if four { Width::Vec4 } else { Width::Single };
             let element = Element { width, ..Element::F32X4 };
-            let spec = KernelSpec::project(element, element, element, true);
+            let spec = KernelSpec::project([element; 3], true, matrix);
             let verdict = match self.verdicts.of(&spec) {
                 Some(verdict) => verdict,
                 None => {
-                    let verdict = self.known_product(sizes)?;
+                    let verdict = self.known_product(sizes, matrix)?;
                     self.verdicts.set(&spec, verdict.clone());
                     verdict
                 }
             };
             if let Some(reason) = verdict {
-                let rejection = Rejection { candidate: spec.to_string(), reason };
-                return Err(Error::unsupported("the layer's projections", vec![rejection]));
+                return Ok(Some(Rejection { candidate: spec.to_string(), reason }));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// What is wrong with a small product, if anything.
-    fn known_product(&self, [rows, outputs, inputs]: [u32; 3]) -> Result<Option<String>> {
+    fn known_product(
+        &self,
+        [rows, outputs, inputs]: [u32; 3],
+        matrix: Option<MatrixTile>,
+    ) -> Result<Option<String>> {
         let values = |salt: u32, n: u32| -> Vec<f64> {
             let value = |i: u32| f64::from((i * 37 + salt * 101) % 64) / 32.0 - 1.0;
             (0..n).map(value).collect()
@@ -63,6 +66,7 @@ impl Engine {
             w: (&w_buffer).into(),
             b: Some((&b_buffer).into()),
             y: Rows { view: (&y).into(), batch_stride: 0 },
+            matrix,
         };
         let dispatch = match linear.dispatch(self) {
             Ok(dispatch) => dispatch,
@@ -80,7 +84,7 @@ impl Engine {
         })?;
         let found = DType::F32.decode(&back.read_blocking()?);
         let (inputs, outputs) = (inputs as usize, outputs as usize);
-        // Sums of at most 72 products of values of magnitude 1, exact in f32 as multiples of 2^-10.
+        // Sums of at most 72 products of values of magnitude 1, exact in f16 as multiples of 2^-5, in f32 as multiples of 2^-10.
         let wrong = found.iter().enumerate().position(|(i, y)| {
             let (row, n) = (i / outputs, i % outputs);
             let terms = x[row * inputs..].iter().zip(&w[n * inputs..]).take(inputs);

@@ -1,5 +1,7 @@
 //! What a device can do, as plain data.
 
+use std::fmt;
+
 /// The facts about a device that planning depends on; its defaults are WebGPU's guaranteed limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -38,6 +40,60 @@ pub struct Capabilities {
     pub max_workgroups: u32,
     /// Iterations of all loops together after which the driver ends an invocation's loops, whatever their condition says.
     pub max_loop_iterations: u32,
+    /// Matrix units, as [`Engine::with_matrix_units`](crate::Engine::with_matrix_units) was told of them; empty where the
+    /// device was opened without them.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub matrix_units: Vec<MatrixUnit>,
+}
+
+/// A product of two small matrices that subgroups compute together: C (m x n) += A (m x k) * B (k x n).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct MatrixUnit {
+    /// m, n and k.
+    pub size: [u32; 3],
+    /// Type of A and B.
+    pub operands: MatrixScalar,
+    /// Type of C.
+    pub sums: MatrixScalar,
+}
+
+/// Type of the elements that a matrix unit takes or gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum MatrixScalar {
+    /// binary32
+    F32,
+    /// binary16
+    F16,
+    /// Signed 32-bit integer.
+    I32,
+    /// Unsigned 32-bit integer.
+    U32,
+}
+
+impl Capabilities {
+    /// Edge of the largest cube that multiplies f16 and sums in f32, 16 or 8: the ones that WGSL can name.
+    pub fn matrix_edge(&self) -> Option<u32> {
+        let has = |edge: &u32| {
+            let wanted = MatrixUnit {
+                size: [*edge; 3],
+                operands: MatrixScalar::F16,
+                sums: MatrixScalar::F32,
+            };
+            self.matrix_units.contains(&wanted)
+        };
+        [16, 8].into_iter().find(has)
+    }
+}
+
+impl fmt::Display for MatrixUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [m, n, k] = self.size;
+        let name = |x: MatrixScalar| format!("{x:?}").to_lowercase();
+        write!(f, "{m}x{n}x{k} {} -> {}", name(self.operands), name(self.sums))
+    }
 }
 
 impl Default for Capabilities {
@@ -60,6 +116,7 @@ impl Default for Capabilities {
             max_invocations: 256,
             max_workgroups: 65_535,
             max_loop_iterations: u32::MAX,
+            matrix_units: Vec::new(),
         }
     }
 }

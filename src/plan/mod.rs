@@ -5,6 +5,7 @@
 mod block;
 mod capabilities;
 mod classify;
+mod matrix;
 mod plan;
 mod policy;
 mod prepare;
@@ -13,8 +14,9 @@ mod split;
 pub mod tuning;
 
 pub use block::{Block, BlockSize};
-pub use capabilities::Capabilities;
+pub use capabilities::{Capabilities, MatrixScalar, MatrixUnit};
 pub use classify::Classify;
+pub use matrix::MatrixPlan;
 pub use plan::Plan;
 pub(crate) use plan::operand_of;
 pub use policy::{Checks, Path, Policy, SelfTest};

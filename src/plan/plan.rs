@@ -7,8 +7,8 @@ use crate::feature::mask::Blocks;
 use crate::kernel::{Binding, KernelSpec, Resources};
 use crate::plan::schedule::check_resources;
 use crate::plan::{
-    BlockSize, BlocksPlan, Capabilities, Classify, FusedPlan, Path, Policy, Prepare, Schedule,
-    Scratch, SplitPlan, StagedPlan, tuning,
+    BlockSize, BlocksPlan, Capabilities, Classify, FusedPlan, MatrixPlan, Path, Policy, Prepare,
+    Schedule, Scratch, SplitPlan, StagedPlan, tuning,
 };
 use crate::problem::{Attention, Operand, Problem};
 
@@ -61,7 +61,12 @@ impl Plan {
             return Err(unsupported(vec![rejection]));
         }
         for candidate in Candidate::ALL {
-            if policy.path != Path::Auto && policy.path != candidate.path() {
+            let path = candidate.path();
+            let wanted = match policy.path {
+                Path::Auto => policy.matrix_units || !path.is_matrix(),
+                given => given == path,
+            };
+            if !wanted {
                 continue;
             }
             let schedule = candidate.schedule(problem, caps, policy);
@@ -130,10 +135,12 @@ impl Plan {
 
     /// The chosen path.
     pub fn path(&self) -> Path {
-        match self.schedule {
+        match &self.schedule {
             // Block tables and prepared rows are there for the fused path.
             Schedule::Fused(_) | Schedule::Blocks(_) | Schedule::Rows => Path::Fused,
+            Schedule::Matrix(_) => Path::FusedMatrix,
             Schedule::Split(_) => Path::Split,
+            Schedule::Staged(staged) if staged.score.matrix.is_some() => Path::StagedMatrix,
             Schedule::Staged(_) => Path::Staged,
         }
     }
@@ -147,6 +154,7 @@ impl Plan {
     pub fn block(&self) -> BlockSize {
         match &self.schedule {
             Schedule::Fused(fused) => fused.block,
+            Schedule::Matrix(matrix) => matrix.block,
             Schedule::Split(split) => split.block,
             Schedule::Blocks(plan) => plan.block,
             Schedule::Rows => BlockSize { batch: 1, heads: 1, rows: 1, keys: 1 },
@@ -157,7 +165,7 @@ impl Plan {
     /// Scratch memory one call uses, bytes; a caller's own workspace must be at least this large.
     pub fn workspace_bytes(&self) -> u64 {
         match &self.schedule {
-            Schedule::Fused(_) | Schedule::Blocks(_) | Schedule::Rows => 0,
+            Schedule::Fused(_) | Schedule::Matrix(_) | Schedule::Blocks(_) | Schedule::Rows => 0,
             Schedule::Split(split) => split.scratch_bytes(),
             Schedule::Staged(staged) => staged.scratch.bytes,
         }
@@ -205,7 +213,8 @@ impl Plan {
         let problem = attention.validate()?;
         let policy = Policy::default();
         let refuse = |rejection| Error::unsupported("the self-test", vec![rejection]);
-        let block = BlockSize::choose(&problem, caps, &policy, self.path()).map_err(refuse)?;
+        let block =
+            BlockSize::choose(&problem, caps, &policy, self.path().plain()).map_err(refuse)?;
         let mut schedule = self.schedule.clone();
         match &mut schedule {
             Schedule::Fused(fused) => {
@@ -217,6 +226,7 @@ impl Plan {
                     }
                 }
             }
+            Schedule::Matrix(matrix) => matrix.block = block,
             Schedule::Split(split) => **split = split.shrunk(&problem, block, caps),
             Schedule::Blocks(plan) => plan.block = block,
             Schedule::Rows => {}
@@ -237,18 +247,29 @@ impl Plan {
 #[derive(Debug, Clone, Copy)]
 enum Candidate {
     Split,
+    FusedMatrix,
     FusedSubgroup,
     Fused,
+    StagedMatrix,
     Staged,
 }
 
 impl Candidate {
-    const ALL: [Self; 4] = [Self::Split, Self::FusedSubgroup, Self::Fused, Self::Staged];
+    const ALL: [Self; 6] = [
+        Self::Split,
+        Self::FusedMatrix,
+        Self::FusedSubgroup,
+        Self::Fused,
+        Self::StagedMatrix,
+        Self::Staged,
+    ];
 
     fn path(self) -> Path {
         match self {
             Self::Split => Path::Split,
+            Self::FusedMatrix => Path::FusedMatrix,
             Self::FusedSubgroup | Self::Fused => Path::Fused,
+            Self::StagedMatrix => Path::StagedMatrix,
             Self::Staged => Path::Staged,
         }
     }
@@ -263,11 +284,19 @@ impl Candidate {
             let plan = FusedPlan::new(problem, caps, policy, subgroup)?;
             Ok(Schedule::Fused(Box::new(plan)))
         };
+        let staged = |matrix| {
+            let plan = StagedPlan::new(problem, caps, policy, matrix)?;
+            Ok(Schedule::Staged(Box::new(plan)))
+        };
         match self {
             Self::Split => Ok(Schedule::Split(Box::new(SplitPlan::new(problem, caps, policy)?))),
+            Self::FusedMatrix => {
+                Ok(Schedule::Matrix(Box::new(MatrixPlan::new(problem, caps, policy)?)))
+            }
             Self::FusedSubgroup => fused(true),
             Self::Fused => fused(false),
-            Self::Staged => Ok(Schedule::Staged(Box::new(StagedPlan::new(problem, caps, policy)?))),
+            Self::StagedMatrix => staged(true),
+            Self::Staged => staged(false),
         }
     }
 }

@@ -17,6 +17,26 @@ pub enum Path {
     Split,
     /// Scores are materialised in scratch: QKᵀ, row softmax, weighted sum.
     Staged,
+    /// One pass with both products on matrix units; see [`Policy::matrix_units`].
+    FusedMatrix,
+    /// The staged path with both products on matrix units; see [`Policy::matrix_units`].
+    StagedMatrix,
+}
+
+impl Path {
+    /// Whether its kernels are for matrix units.
+    pub fn is_matrix(self) -> bool {
+        matches!(self, Self::FusedMatrix | Self::StagedMatrix)
+    }
+
+    /// The same path without matrix units: blocks and scratch are alike.
+    pub(crate) fn plain(self) -> Self {
+        match self {
+            Self::FusedMatrix => Self::Fused,
+            Self::StagedMatrix => Self::Staged,
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for Path {
@@ -26,6 +46,8 @@ impl fmt::Display for Path {
             Self::Fused => "fused",
             Self::Split => "split",
             Self::Staged => "staged",
+            Self::FusedMatrix => "fused-matrix",
+            Self::StagedMatrix => "staged-matrix",
         })
     }
 }
@@ -90,12 +112,16 @@ pub struct Policy {
     /// Whether f16 tensors are read and written with the device's own f16, where it has that, rather than unpacked
     /// from words in integers; by what is faster on the class of device unless it is given.
     pub native_f16: Option<bool>,
+    /// Whether [`Path::Auto`] considers matrix units, where the engine was told of them
+    /// ([`Engine::with_matrix_units`](crate::Engine::with_matrix_units)), and a layer's projections use them. Operands are
+    /// rounded to f16 on the way, and so are weights; sums stay f32. wgpu calls the feature experimental.
+    pub matrix_units: bool,
     /// Tile shapes to use before those that ship, as `heedful tune` writes them.
     pub tuning: Option<Arc<Tuning>>,
 }
 
 impl Default for Policy {
-    /// Any path, self-tested, with checks, at most 256 MiB of scratch, the tile shapes that ship.
+    /// Any path without matrix units, self-tested, with checks, at most 256 MiB of scratch, the tile shapes that ship.
     fn default() -> Self {
         Self {
             path: Path::Auto,
@@ -104,6 +130,7 @@ impl Default for Policy {
             batch_invariant: false,
             max_workspace_bytes: 256 << 20,
             native_f16: None,
+            matrix_units: false,
             tuning: None,
         }
     }

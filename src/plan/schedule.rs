@@ -4,7 +4,9 @@ use crate::error::{Rejection, Result};
 use crate::feature::mask::Window;
 use crate::feature::normalize::Normalizer;
 use crate::kernel::{BlockTable, Element, KernelSpec, Resources, RowTile, Width};
-use crate::plan::{BlockSize, Capabilities, Checks, Classify, Path, Policy, SplitPlan, tuning};
+use crate::plan::{
+    BlockSize, Capabilities, Checks, Classify, MatrixPlan, Path, Policy, SplitPlan, tuning,
+};
 use crate::problem::{Operand, Problem};
 use crate::tensor::{Storage, Strides};
 
@@ -13,6 +15,8 @@ use crate::tensor::{Storage, Strides};
 pub enum Schedule {
     /// One kernel.
     Fused(Box<FusedPlan>),
+    /// One kernel on matrix units.
+    Matrix(Box<MatrixPlan>),
     /// Three kernels with scratch between them.
     Staged(Box<StagedPlan>),
     /// Two kernels, with partial results between them.
@@ -79,7 +83,7 @@ impl Schedule {
         match self {
             Self::Fused(fused) => fused.classify.as_ref(),
             Self::Blocks(plan) => Some(&plan.classify),
-            Self::Staged(_) | Self::Split(_) | Self::Rows => None,
+            Self::Staged(_) | Self::Split(_) | Self::Matrix(_) | Self::Rows => None,
         }
     }
 
@@ -92,6 +96,7 @@ impl Schedule {
             }
             Self::Staged(x) => vec![&mut x.score, &mut x.normalize, &mut x.value],
             Self::Split(x) => vec![&mut x.forward, &mut x.merge],
+            Self::Matrix(x) => vec![&mut x.kernel],
             Self::Blocks(plan) => vec![&mut plan.classify.kernel],
             Self::Rows => Vec::new(),
         };
@@ -108,6 +113,7 @@ impl Schedule {
             }
             Self::Staged(staged) => vec![&staged.score, &staged.normalize, &staged.value],
             Self::Split(x) => vec![&x.forward, &x.merge],
+            Self::Matrix(x) => vec![&x.kernel],
             Self::Blocks(plan) => vec![&plan.classify.kernel],
             Self::Rows => Vec::new(),
         }
@@ -178,8 +184,10 @@ impl StagedPlan {
         problem: &Problem,
         caps: &Capabilities,
         policy: &Policy,
+        matrix: bool,
     ) -> Result<Self, Rejection> {
         let a = problem.attention();
+        let tile = matrix.then(|| MatrixPlan::square(problem, caps)).transpose()?;
         let quantised = a.kv_storage.is_some_and(|storage| storage.dtype().is_none());
         if a.paged.is_some() || quantised {
             let reason = "keys in pages or with scales are read by the fused and split paths only";
@@ -195,7 +203,7 @@ impl StagedPlan {
         }
         let element = |operand| element_of(problem, operand, caps);
         let carry = block.splits_keys(problem);
-        let plan = Self {
+        let mut plan = Self {
             score: KernelSpec::staged_score(problem, element(Operand::Q), element(Operand::K)),
             normalize: KernelSpec::staged_normalize(problem),
             value: KernelSpec::staged_value(
@@ -207,6 +215,7 @@ impl StagedPlan {
             block,
             scratch: Scratch::new(problem, &block, caps),
         };
+        (plan.score.matrix, plan.value.matrix) = (tile, tile);
         for spec in [&plan.score, &plan.normalize, &plan.value] {
             check_resources(spec, caps)?;
         }

@@ -2,9 +2,9 @@
 
 mod table;
 
-pub use table::{Class, FUSED, FusedRow, SPLIT, SplitRow, Tuning, class};
+pub use table::{Class, FUSED, FusedRow, MATRIX, MatrixRow, SPLIT, SplitRow, Tuning, class};
 
-use crate::kernel::{RowTile, SplitTile};
+use crate::kernel::{MatrixTile, RowTile, SplitTile, TILE};
 use crate::plan::Capabilities;
 use crate::tensor::Shape;
 use table::serves;
@@ -101,6 +101,65 @@ pub fn split_tile(caps: &Capabilities, shape: &Shape, tuning: Option<&Tuning>) -
     let [rows, lanes, keys] = tuned.map_or([1, 64, 64], |row| [row.rows, row.lanes, row.keys]);
     let rows = packed.min(rows);
     SplitTile { rows, lanes, keys, dim_qk: shape.dim_qk, dim_v: shape.dim_v }
+}
+
+/// The tile of the matrix kernel, by the caller's table or the one that ships, cut to the device's workgroups; `None` where the
+/// device lists no matrices that WGSL can name, or even the smallest tile is too large.
+pub fn matrix_tile(
+    caps: &Capabilities,
+    shape: &Shape,
+    tuning: Option<&Tuning>,
+) -> Option<MatrixTile> {
+    let edge = caps.matrix_edge()?;
+    let dim = shape.dim_qk.max(shape.dim_v);
+    let fits = |row: &&MatrixRow| {
+        row.edge == edge && dim <= row.max_dim && serves(row.class, &row.device, caps)
+    };
+    let own = tuning.and_then(|tuning| tuning.matrix.iter().find(fits));
+    let tuned = own.or_else(|| MATRIX.iter().find(fits))?;
+    let team = matrix_team(caps, edge)?;
+    let blocks = tuned.blocks.min(team / edge);
+    let needed = shape.seq_q.div_ceil(blocks * edge).max(1).next_power_of_two();
+    let mut tile = MatrixTile {
+        edge,
+        team,
+        teams: tuned.teams.min(needed),
+        blocks,
+        keys: tuned.keys,
+        dim_qk: shape.dim_qk,
+        dim_v: shape.dim_v,
+        vectors: caps.backend != "metal",
+        unrolled: tuned.unrolled,
+    };
+    loop {
+        let small = tile.workgroup_bytes() <= caps.max_workgroup_bytes;
+        if small && tile.lanes() <= caps.max_invocations {
+            return Some(tile);
+        }
+        match () {
+            () if !small && tile.keys > edge => tile.keys /= 2,
+            () if tile.teams > 1 => tile.teams /= 2,
+            () => return None,
+        }
+    }
+}
+
+/// The 64 x 64 tile of the staged path and of projections on matrix units: each of its teams has as many rows as invocations.
+/// `None` where the device lists no matrices that WGSL can name, or its subgroups are not between them and the tile.
+pub fn square_tile(caps: &Capabilities) -> Option<MatrixTile> {
+    let edge = caps.matrix_edge()?;
+    let team = matrix_team(caps, edge).filter(|team| *team <= TILE)?;
+    let [teams, blocks] = [TILE / team, team / edge];
+    let vectors = caps.backend != "metal";
+    let unrolled = class(caps) != Class::Software;
+    let [keys, dim_qk, dim_v] = [TILE, TILE, TILE];
+    Some(MatrixTile { edge, team, teams, blocks, keys, dim_qk, dim_v, vectors, unrolled })
+}
+
+/// Invocations of a team: the largest subgroup. wgpu reports 4 to 64 for every Metal device; those with matrix units have 32.
+fn matrix_team(caps: &Capabilities, edge: u32) -> Option<u32> {
+    let team = if caps.backend == "metal" { 32 } else { caps.subgroup_size[1] };
+    (team.is_power_of_two() && team >= edge).then_some(team)
 }
 
 /// The largest power of two that every subgroup of the device holds, up to [`MAX_FETCH`].

@@ -57,6 +57,28 @@ pub struct SplitRow {
     pub keys: u32,
 }
 
+/// Shape of the matrix kernels' workgroups up to a head dimension.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct MatrixRow {
+    /// Devices it is for.
+    pub class: Class,
+    /// As in [`FusedRow::device`].
+    pub device: Cow<'static, str>,
+    /// Edge of the device's matrices: 8 or 16.
+    pub edge: u32,
+    /// Largest head dimension it is for.
+    pub max_dim: u32,
+    /// Teams of a workgroup: subgroups, each with rows of its own. Fewer where rows or workgroup memory are few.
+    pub teams: u32,
+    /// Blocks of `edge` query rows of a team.
+    pub blocks: u32,
+    /// Keys of a tile, a multiple of the edge. Fewer where workgroup memory is small.
+    pub keys: u32,
+    /// Whether steps over matrices are written out.
+    pub unrolled: bool,
+}
+
 /// A table of tile shapes, tried before the ones that ship. The first row that fits a call wins.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -71,6 +93,9 @@ pub struct Tuning {
     /// For the split kernel.
     #[cfg_attr(feature = "serde", serde(default))]
     pub split: Vec<SplitRow>,
+    /// For the matrix kernel.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub matrix: Vec<MatrixRow>,
 }
 
 impl Tuning {
@@ -97,6 +122,19 @@ impl Tuning {
                 let place = format!("tuning: keys of split row {i}");
                 let wanted = format!("a multiple of its {} lanes, at most 1024", row.lanes);
                 return Err(Error::invalid(place, row.keys, wanted));
+            }
+        }
+        for (i, row) in self.matrix.iter().enumerate() {
+            if row.edge != 8 && row.edge != 16 {
+                let place = format!("tuning: edge of matrix row {i}");
+                return Err(Error::invalid(place, row.edge, "8 or 16"));
+            }
+            power(format!("tuning: teams of matrix row {i}"), row.teams, 32)?;
+            power(format!("tuning: blocks of matrix row {i}"), row.blocks, 8)?;
+            power(format!("tuning: keys of matrix row {i}"), row.keys, 128)?;
+            if row.keys < row.edge {
+                let place = format!("tuning: keys of matrix row {i}");
+                return Err(Error::invalid(place, row.keys, format!("at least {}", row.edge)));
             }
         }
         Ok(())
@@ -144,4 +182,27 @@ pub const SPLIT: &[SplitRow] = &[
     split(Class::Any, 64, 4, 64, 64),
     split(Class::Any, 128, 2, 64, 64),
     split(Class::Any, 512, 1, 64, 64),
+];
+
+const fn matrix(
+    class: Class,
+    edge: u32,
+    max_dim: u32,
+    [teams, blocks, keys]: [u32; 3],
+    unrolled: bool,
+) -> MatrixRow {
+    MatrixRow { class, device: Cow::Borrowed(""), edge, max_dim, teams, blocks, keys, unrolled }
+}
+
+/// Software rows: f16 1×4×256×64 and ×128 on Mesa 26.2, first use without its cache 2.7 and 1.9 s in loops, 7.3 and 19.4 s written
+/// out; 10.1 and 17.0 ms, 10.2 and 25.3 ms.
+/// Others: chosen by counting, not measured. Two blocks of 16 rows per subgroup of 32 read k and v half as often as one
+/// and hold o in 128 registers at dim 128; above, one block.
+pub const MATRIX: &[MatrixRow] = &[
+    matrix(Class::Software, 8, 512, [4, 1, 16], false),
+    matrix(Class::Software, 16, 512, [2, 1, 16], false),
+    matrix(Class::Any, 16, 128, [4, 2, 32], true),
+    matrix(Class::Any, 16, 512, [4, 1, 32], true),
+    matrix(Class::Any, 8, 128, [4, 2, 32], true),
+    matrix(Class::Any, 8, 512, [4, 1, 16], true),
 ];
