@@ -10,6 +10,10 @@
 //! | [`Order::Forward`] | first to last | two passes | normalised weights, first key to last |
 //! | [`Order::Reversed`] | last to first | two passes | divided by the sum at the end, last key to first |
 //! | [`Order::Blocked`] | four partial sums, fused multiply-add | running maximum over tiles, base 2 | rescaled per tile, divided at the end |
+//! | [`Order::MATRIX`] | eights of f16 products, cut to f32 | two passes | weights in f16, eights of products, cut to f32 |
+//!
+//! The last is what matrix units do: operands are f16, a few products are summed exactly, and what is added to the f32 sum
+//! is cut off, not rounded (Fasi et al., "Numerical behavior of NVIDIA tensor cores", 2021). It counts only for their paths.
 
 use std::f32::consts::{LN_2, LOG2_E};
 
@@ -20,6 +24,7 @@ use crate::feature::normalize::Normalizer;
 use crate::feature::score::Stage;
 use crate::problem::Problem;
 use crate::reference::call::{Call, Row};
+use crate::reference::matrix;
 use crate::reference::{Inputs, Outputs, over_rows};
 
 /// The order in which an emulation adds, and the form of its softmax.
@@ -31,11 +36,20 @@ pub enum Order {
     Reversed,
     /// As a fused kernel does it: tiles of keys, a running maximum, exponentials in base 2.
     Blocked,
+    /// As matrix units do it: operands and weights in f16, sums in f32.
+    Matrix {
+        /// What weights are relative to lags behind the row's peak by this many times 0.7: other bits are rounded away.
+        lag: u8,
+    },
 }
 
 impl Order {
-    /// Every order.
+    /// Every order of plain f32.
     pub const ALL: [Self; 3] = [Self::Forward, Self::Reversed, Self::Blocked];
+
+    /// What counts on matrix units as well.
+    pub const MATRIX: [Self; 3] =
+        [Self::Matrix { lag: 0 }, Self::Matrix { lag: 2 }, Self::Matrix { lag: 5 }];
 }
 
 /// Keys per tile of [`Order::Blocked`].
@@ -53,7 +67,7 @@ pub fn emulate(problem: &Problem, inputs: &Inputs<'_>, order: Order) -> Result<O
 }
 
 /// One visible key with its score; then with its weight.
-type Keyed = (u32, f32);
+pub(super) type Keyed = (u32, f32);
 
 fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     let a = call.problem.attention();
@@ -78,17 +92,27 @@ fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     let dim_v = a.shape.dim_v as usize;
     if a.local.is_some_and(|local| local.gaussian) && !keys.is_empty() {
         let (o, lse) = placed(call, at, &mut keys, sink);
+        let o = match order {
+            Order::Matrix { lag } => matrix::sum(&keys, dim_v, matrix::ahead(lag), v),
+            _ => o,
+        };
         return finish(call, at, keys, o, lse, product, round);
     }
     let (o, lse) = match (keys.is_empty(), order) {
         (true, _) => (vec![0.0; dim_v], sink.unwrap_or(f32::NEG_INFINITY)),
         _ if a.normalizer != Normalizer::Softmax => {
             let lse = weigh(call, at, &mut keys);
-            (sum(&keys, dim_v, v, a.normalizer.takes_one()), lse)
+            match order {
+                Order::Matrix { .. } => (matrix::sum(&keys, dim_v, 1.0, v), lse),
+                _ => (sum(&keys, dim_v, v, a.normalizer.takes_one()), lse),
+            }
         }
         (_, Order::Forward) => two_pass(&mut keys, sink, dim_v, v, false),
         (_, Order::Reversed) => two_pass(&mut keys, sink, dim_v, v, true),
         (_, Order::Blocked) => online(&mut keys, sink, dim_v, v),
+        (_, Order::Matrix { lag }) => {
+            matrix::softmax(&mut keys, sink, dim_v, matrix::ahead(lag), v)
+        }
     };
     finish(call, at, keys, o, lse, product, round)
 }
@@ -251,5 +275,6 @@ fn dot(terms: impl DoubleEndedIterator<Item = (f32, f32)>, order: Order) -> f32 
             }
             (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
         }
+        Order::Matrix { .. } => matrix::dot(terms),
     }
 }

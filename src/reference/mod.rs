@@ -7,6 +7,7 @@
 
 mod call;
 mod emulate;
+mod matrix;
 mod merge;
 mod oracle;
 mod prepare;

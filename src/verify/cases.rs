@@ -1,7 +1,7 @@
 //! The catalogue of generated cases: one source for the tests, `heedful verify` and `heedful bench`.
 //!
 //! [`Grid::Quick`] touches every feature and crosses the edges of 64-wide tiles with small tensors;
-//! [`Grid::Full`] adds products of features. A case is named by its shape, its features and what
+//! [`Grid::Full`] adds products of features; [`Grid::Matrix`] is for matrix units. A case is named by its shape, its features and what
 //! is unusual about its layout or data; names are unique and stable, and the seed follows from the
 //! name, so that a case is the same whatever grid it came from. Cases that stand for what went wrong in other
 //! projects and in drivers end in `seen(project-number)`; [`SEEN`] says what that was.
@@ -9,6 +9,7 @@
 mod cache;
 mod forms;
 mod full;
+mod matrix;
 mod quick;
 mod seen;
 
@@ -41,6 +42,8 @@ pub enum Grid {
     Quick,
     /// Those and about 1000 more.
     Full,
+    /// For kernels on matrix units: tails of their tiles, and the quick grid in f16 and bf16.
+    Matrix,
 }
 
 impl Case {
@@ -69,7 +72,10 @@ impl Case {
 
 /// The cases of a grid, each name once.
 pub fn grid(grid: Grid) -> Vec<Case> {
-    let mut cases = quick::cases();
+    let mut cases = match grid {
+        Grid::Matrix => matrix::cases(),
+        Grid::Quick | Grid::Full => quick::cases(),
+    };
     if grid == Grid::Full {
         cases.extend(full::cases());
     }

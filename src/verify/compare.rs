@@ -18,6 +18,8 @@
 //! - `e_row` is the error of an honest computation in the same precision: the largest over several
 //!   orders of summation, and never less than is usual for the call, because a single order can be
 //!   right by luck.
+//! - On matrix units the same precision is f16 for operands and weights and f32 for sums, so there the emulations of
+//!   [`Order::MATRIX`](crate::reference::Order::MATRIX) count as well.
 //! - The first term of `floor_row` is the measured rounding of the storage type at the row's
 //!   magnitude, at least one unit in its last place; ε is the distance from 1 to the next value.
 //! - The second is what no f32 kernel can be held to. WGSL lets a division be 2.5 units off and an

@@ -26,6 +26,14 @@ impl Truth {
         Self::measure_with(problem, inputs, &Order::ALL)
     }
 
+    /// The same for kernels on matrix units, whose operands and weights are f16.
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure).
+    pub fn measure_on_matrix_units(problem: &Problem, inputs: &Inputs<'_>) -> Result<Self> {
+        Self::measure_with(problem, inputs, &[Order::ALL, Order::MATRIX].concat())
+    }
+
     /// The same with the given emulations only.
     ///
     /// # Errors

@@ -106,7 +106,7 @@ pub(super) const RECORDED: &str = "Recorded cases";
 /// Group of the paths.
 pub(super) const PATHS: &str = "Path";
 /// The paths that there always is a row for.
-const KNOWN_PATHS: [&str; 3] = ["fused", "split", "staged"];
+const KNOWN_PATHS: [&str; 5] = ["fused", "split", "staged", "fused-matrix", "staged-matrix"];
 
 /// Every feature there is, and those that only these rows have.
 pub(super) fn all<'a>(cases: impl Iterator<Item = &'a CaseResult>) -> Vec<Feature> {
@@ -161,11 +161,18 @@ fn key_words(kernel: &str) -> impl Iterator<Item = &str> {
 
 /// The path of a variant key, or of a row that names its path because no kernel ran.
 fn path(kernel: &str) -> Option<&str> {
-    let bases = kernel.split(' ').map(|key| key.split('/').next().unwrap_or_default());
     let around = ["", "prepare", "project", "classify"];
-    let base = bases.into_iter().find(|base| !around.contains(base))?;
-    // Edges are walked in one pass, and are planned as the fused path.
-    if base.starts_with("edge") { Some("fused") } else { base.split('_').next() }
+    let base = |key: &&str| !around.contains(&key.split('/').next().unwrap_or_default());
+    let key = kernel.split(' ').find(base)?;
+    let name = key.split('/').next()?;
+    let on_matrix = key.split('/').any(|word| word.starts_with("m8t") || word.starts_with("m16t"));
+    match name.split('_').next() {
+        Some("fused") if on_matrix => Some("fused-matrix"),
+        Some("staged") if on_matrix => Some("staged-matrix"),
+        // Edges are walked in one pass, and are planned as the fused path.
+        Some("edge") => Some("fused"),
+        other => other,
+    }
 }
 
 /// The name of a generated case.
@@ -256,7 +263,11 @@ mod tests {
         );
         assert_eq!(names("rotary_embedding_0", "onnx", ""), ["onnx"]);
         assert_eq!(path("prepare/f32 edge_forward/f32"), Some("fused"));
-        assert_eq!(path("matrix_forward/f16"), Some("matrix"));
+        assert_eq!(path("other_forward/f16"), Some("other"));
+        assert_eq!(path("fused_forward_matrix/f16/scale/-/m8t4x8b1k16d16w"), Some("fused-matrix"));
+        let staged = "prepare/f16 staged_score/f16/m16t2x32b2k64d64wu staged_normalize/-";
+        assert_eq!(path(staged), Some("staged-matrix"));
+        assert_eq!(path("staged-matrix"), Some("staged-matrix"));
         assert_eq!(path("prepare/f32"), None);
     }
 
@@ -273,7 +284,7 @@ mod tests {
                 missing.push(&feature.name);
             }
         }
-        let recorded = ["packed sequences", "projections (layers)", "fused", "split", "staged"];
-        assert_eq!(missing, recorded);
+        let recorded = ["packed sequences", "projections (layers)"];
+        assert_eq!(missing, [&recorded[..], &super::KNOWN_PATHS].concat());
     }
 }
