@@ -8,5 +8,5 @@ mod workload;
 pub use measure::{
     Buffers, Clock, Measurement, ROTATED_BYTES, measure, measure_host, measure_matmul,
 };
-pub use roofline::{Limit, Roofline};
+pub use roofline::{Limit, MATRIX_FORMS, Roofline, matrix_text};
 pub use workload::Workload;

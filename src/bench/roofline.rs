@@ -1,11 +1,16 @@
 //! What the device can do, measured on the spot by small kernels: the limits that results are held against.
 
+mod matrix;
+
+pub use matrix::{MATRIX_FORMS, matrix_text};
+
 use std::time::Duration;
 
 use crate::bench::measure::{Clock, Measurement, repeat};
 use crate::device::{create_buffer, scoped, upload};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::plan::Path;
 use crate::tensor::DType;
 
 /// Time spent on each rate.
@@ -14,6 +19,8 @@ const BUDGET: Duration = Duration::from_millis(100);
 const FMA_OF_INVOCATION: u64 = 64 * 8 * 5 * 2;
 /// Bytes that one workgroup of `read.wgsl` and `copy.wgsl` reads.
 const BYTES_OF_GROUP: u64 = 4096 * 16;
+/// Most workgroups of a kernel that moves nothing.
+const MOST_GROUPS: u32 = 1 << 14;
 /// Dispatches that are timed together.
 const DISPATCHES: u32 = 256;
 
@@ -25,6 +32,9 @@ pub struct Roofline {
     pub f32_gflops: f64,
     /// Native f16 multiply-adds, where the device has them.
     pub f16_gflops: Option<f64>,
+    /// Multiply-adds of f16 with f32 sums on matrix units, where the device was opened with some.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub matrix_gflops: Option<f64>,
     /// Reading memory that no cache holds, 10⁹ bytes a second.
     pub read_gbps: f64,
     /// Reading 4 MiB again and again, which caches may hold.
@@ -68,6 +78,7 @@ impl Roofline {
         Ok(Self {
             f32_gflops,
             f16_gflops: if f16 { Some(fma(engine, "f16")?.0) } else { None },
+            matrix_gflops: matrix::matrix(engine)?.map(|(gflops, _)| gflops),
             read_gbps: moved(engine, "read", read, large, 1)?,
             cached_gbps: moved(engine, "read", read, small, 1)?,
             copy_gbps: moved(engine, "copy", copy, large / 2, 2)?,
@@ -77,12 +88,24 @@ impl Roofline {
         })
     }
 
-    /// The least time of so much work, milliseconds, and what sets it. `cached` says that inputs were
+    /// What a path's multiply-adds can reach, 10⁹ a second: that of matrix units for the paths that use them.
+    pub fn gflops(&self, path: Path) -> f64 {
+        self.matrix_gflops.filter(|_| path.is_matrix()).unwrap_or(self.f32_gflops)
+    }
+
+    /// The least time of so much work on a path, milliseconds, and what sets it. `cached` says that inputs were
     /// read just before and may lie in a cache.
-    pub fn bound(&self, flops: f64, bytes: f64, dispatches: usize, cached: bool) -> (f64, Limit) {
+    pub fn bound(
+        &self,
+        path: Path,
+        flops: f64,
+        bytes: f64,
+        dispatches: usize,
+        cached: bool,
+    ) -> (f64, Limit) {
         let gbps = if cached { self.cached_gbps.max(self.read_gbps) } else { self.read_gbps };
         let candidates = [
-            (flops / self.f32_gflops / 1e6, Limit::Compute),
+            (flops / self.gflops(path) / 1e6, Limit::Compute),
             (bytes / gbps / 1e6, Limit::Memory),
             (dispatches as f64 * self.dispatch_us / 1e3, Limit::Dispatch),
         ];
@@ -181,22 +204,28 @@ fn fma(engine: &Engine, real: &str) -> Result<(f64, Clock)> {
         let rounds = ["x0", "x1", "x2", "x3", "x4"].map(round).concat().repeat(8);
         let text = include_str!("../../shaders/roofline/fma.wgsl").replace("ROUNDS", &rounds);
         let text = format!("{enable}alias real = {real};\n{text}");
-        let most = 1 << 14;
-        let kernel = Small::new(engine, "fma", &text, &given, most * 64 * 16)?;
-        // As many workgroups as take two milliseconds, which no clock is too coarse for.
-        let mut groups = 64;
-        loop {
-            let time = kernel.time(engine, groups, 1)?;
-            let count = u64::from(groups) * 64 * FMA_OF_INVOCATION * 2;
-            let rate = count as f64 / time.min_ms / 1e6;
-            best = if rate > best.0 { (rate, time.clock) } else { best };
-            if time.min_ms >= 2.0 || u64::from(groups) * 2 > most {
-                break;
-            }
-            groups *= 2;
-        }
+        let bytes = u64::from(MOST_GROUPS) * 64 * 16;
+        let kernel = Small::new(engine, "fma", &text, &given, bytes)?;
+        let found = rate(engine, &kernel, 64 * FMA_OF_INVOCATION * 2)?;
+        best = if found.0 > best.0 { found } else { best };
     }
     Ok(best)
+}
+
+/// 10⁹ operations a second of a kernel, given those of a workgroup: with more and more workgroups until they take two
+/// milliseconds, which no clock is too coarse for.
+fn rate(engine: &Engine, kernel: &Small, of_group: u64) -> Result<(f64, Clock)> {
+    let mut best = (0.0, Clock::Wall);
+    let mut groups = 64;
+    loop {
+        let time = kernel.time(engine, groups, 1)?;
+        let rate = (u64::from(groups) * of_group) as f64 / time.min_ms / 1e6;
+        best = if rate > best.0 { (rate, time.clock) } else { best };
+        if time.min_ms >= 2.0 || groups * 2 > MOST_GROUPS {
+            return Ok(best);
+        }
+        groups *= 2;
+    }
 }
 
 /// 10⁹ bytes a second of a kernel that reads `bytes`, each of them moved `times` in all; of the best of several
@@ -235,4 +264,42 @@ fn submit(engine: &Engine) -> Result<f64> {
     }
     times.sort_by(f64::total_cmp);
     Ok(times[times.len() / 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Limit, Roofline};
+    use crate::bench::measure::Clock;
+    use crate::plan::Path;
+
+    const WITH_UNITS: Roofline = Roofline {
+        f32_gflops: 100.0,
+        f16_gflops: None,
+        matrix_gflops: Some(800.0),
+        read_gbps: 10.0,
+        cached_gbps: 20.0,
+        copy_gbps: 10.0,
+        dispatch_us: 1.0,
+        submit_us: 1.0,
+        clock: Clock::Wall,
+    };
+
+    #[test]
+    fn a_path_is_held_against_the_units_it_uses() {
+        let bound = |roofline: &Roofline, path| roofline.bound(path, 1e9, 2e7, 1, false);
+        assert_eq!(bound(&WITH_UNITS, Path::Fused), (10.0, Limit::Compute));
+        // Eight times the arithmetic: memory binds.
+        assert_eq!(bound(&WITH_UNITS, Path::FusedMatrix), (2.0, Limit::Memory));
+        assert_eq!(WITH_UNITS.bound(Path::StagedMatrix, 8e9, 0.0, 1, true), (10.0, Limit::Compute));
+        let without = Roofline { matrix_gflops: None, ..WITH_UNITS };
+        assert_eq!(bound(&without, Path::FusedMatrix), (10.0, Limit::Compute));
+    }
+
+    #[test]
+    fn limits_from_before_matrix_units_are_read() {
+        let mut written = serde_json::to_value(WITH_UNITS).expect("JSON");
+        written.as_object_mut().expect("fields").remove("matrix_gflops");
+        let read: Roofline = serde_json::from_value(written).expect("limits");
+        assert_eq!(read, Roofline { matrix_gflops: None, ..WITH_UNITS });
+    }
 }

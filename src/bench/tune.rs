@@ -8,10 +8,10 @@ use crate::bench::measure::{Buffers, measure_host};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::kernel::Kernel;
-use crate::plan::tuning::{FusedRow, SplitRow, Tuning, class};
-use crate::plan::{Path, Plan, Policy};
+use crate::plan::tuning::{self, FusedRow, MatrixRow, SplitRow, Tuning, class};
+use crate::plan::{Capabilities, Path, Plan, Policy};
 use crate::problem::{Attention, Problem};
-use crate::tensor::Shape;
+use crate::tensor::{DType, Shape};
 use crate::verify::data::{CaseData, DataOptions, Lengths};
 use crate::verify::truth::Truth;
 
@@ -28,6 +28,8 @@ pub enum Candidate {
     Fused(FusedRow),
     /// Of the split kernel.
     Split(SplitRow),
+    /// Of the kernel for matrix units.
+    Matrix(MatrixRow),
 }
 
 /// What became of a candidate.
@@ -59,6 +61,7 @@ impl Candidate {
         match self {
             Self::Fused(row) => Tuning { fused: vec![row.clone()], ..Tuning::default() },
             Self::Split(row) => Tuning { split: vec![row.clone()], ..Tuning::default() },
+            Self::Matrix(row) => Tuning { matrix: vec![row.clone()], ..Tuning::default() },
         }
     }
 }
@@ -70,13 +73,17 @@ impl std::fmt::Display for Candidate {
             Self::Split(row) => {
                 write!(f, "{} rows, {} lanes, {} keys", row.rows, row.lanes, row.keys)
             }
+            Self::Matrix(MatrixRow { teams, blocks, keys, unrolled, .. }) => {
+                let form = if *unrolled { "written out" } else { "loops" };
+                write!(f, "{teams} teams, {blocks} blocks, {keys} keys, {form}")
+            }
         }
     }
 }
 
 impl Target {
-    /// The fused kernels, with and without subgroups, and the split kernel, at a head dimension. A software
-    /// adapter gets shorter sequences.
+    /// The fused kernels, with and without subgroups, the split kernel, and the one for matrix units where the engine
+    /// has some, at a head dimension. A software adapter gets shorter sequences.
     pub fn all(engine: &Engine, dim: u32) -> Vec<Self> {
         let caps = engine.capabilities();
         let software = caps.device_type == "cpu";
@@ -112,9 +119,15 @@ impl Target {
         let portable = target(Kernel::FusedForward, square.clone(), Path::Fused, fused(false));
         let mut targets = vec![portable];
         if caps.subgroups && caps.subgroup_size[0] >= 4 {
-            targets.push(target(Kernel::FusedForwardSubgroup, square, Path::Fused, fused(true)));
+            let attention = square.clone();
+            targets.push(target(Kernel::FusedForwardSubgroup, attention, Path::Fused, fused(true)));
         }
         targets.push(target(Kernel::SplitForward, Attention::new(decode), Path::Split, split()));
+        let matrix = matrix_candidates(caps, &square.shape, &device);
+        if !matrix.is_empty() {
+            let (half, path) = (square.dtype(DType::F16), Path::FusedMatrix);
+            targets.push(target(Kernel::FusedForwardMatrix, half, path, matrix));
+        }
         targets
     }
 
@@ -178,6 +191,30 @@ impl Target {
     }
 }
 
+/// Shapes for matrix units that come out as different tiles on a device; none where it has no units.
+fn matrix_candidates(caps: &Capabilities, shape: &Shape, device: &str) -> Vec<Candidate> {
+    let Some(edge) = caps.matrix_edge() else { return Vec::new() };
+    let (class, max_dim) = (class(caps), shape.dim_qk);
+    let shapes = [2, 4, 8].into_iter().flat_map(|teams| [1, 2].map(|blocks| (teams, blocks)));
+    let shapes = shapes.flat_map(|(teams, blocks)| [16, 32].map(|keys| (teams, blocks, keys)));
+    let mut tiles = Vec::new();
+    let mut candidates = Vec::new();
+    for ((teams, blocks, keys), unrolled) in
+        shapes.flat_map(|shape| [true, false].map(|unrolled| (shape, unrolled)))
+    {
+        let device = Cow::Owned(device.to_owned());
+        let row = MatrixRow { class, device, edge, max_dim, teams, blocks, keys, unrolled };
+        let candidate = Candidate::Matrix(row);
+        // What a device can't hold is cut, down to a shape that is tried already.
+        let tile = tuning::matrix_tile(caps, shape, Some(&candidate.table()));
+        if tile.is_some_and(|tile| !tiles.contains(&tile)) {
+            tiles.extend(tile);
+            candidates.push(candidate);
+        }
+    }
+    candidates
+}
+
 /// The tensors of a target and what they should yield.
 #[derive(Debug)]
 pub struct Given {
@@ -194,7 +231,9 @@ impl Given {
         let problem: Problem = target.attention.validate()?;
         let options = DataOptions { lengths: Lengths::Full, ..DataOptions::default() };
         let data = CaseData::generate(&problem, 1, &options);
-        let truth = Truth::measure(&problem, &data.inputs())?;
+        let measure =
+            if target.path.is_matrix() { Truth::measure_on_matrix_units } else { Truth::measure };
+        let truth = measure(&problem, &data.inputs())?;
         Ok(Self { data, truth })
     }
 }
@@ -212,12 +251,38 @@ fn short_name(driver: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::short_name;
+    use super::{Candidate, matrix_candidates, short_name};
+    use crate::plan::tuning::matrix_tile;
+    use crate::plan::{Capabilities, MatrixScalar, MatrixUnit};
+    use crate::tensor::Shape;
 
     #[test]
     fn drivers_are_named_by_generation() {
         assert_eq!(short_name("llvmpipe Mesa 22.3.6 (LLVM 15.0.6)"), "llvmpipe Mesa 22.3");
         assert_eq!(short_name("NVIDIA 570.12"), "NVIDIA 570.12");
         assert_eq!(short_name(""), "");
+    }
+
+    #[test]
+    fn shapes_for_matrix_units_are_few_and_none_is_tried_twice() {
+        let shape = Shape::self_attention(1, 8, 4096, 64);
+        let mut caps = Capabilities { subgroup_size: [32, 32], ..Capabilities::default() };
+        assert!(matrix_candidates(&caps, &shape, "").is_empty());
+        for (edge, team) in [(8, 8), (8, 32), (16, 32), (16, 64)] {
+            let (operands, sums) = (MatrixScalar::F16, MatrixScalar::F32);
+            caps.matrix_units = vec![MatrixUnit { size: [edge; 3], operands, sums }];
+            caps.subgroup_size = [team; 2];
+            caps.max_workgroup_bytes = 48 << 10;
+            let candidates = matrix_candidates(&caps, &shape, "");
+            assert!((2..=24).contains(&candidates.len()), "{edge} {team}: {candidates:?}");
+            let table = |x: &Candidate| {
+                let table = x.table();
+                table.validate().expect("a valid row");
+                matrix_tile(&caps, &shape, Some(&table)).expect("a tile")
+            };
+            let tiles: Vec<_> = candidates.iter().map(table).collect();
+            let again = |i: usize| tiles[..i].contains(&tiles[i]);
+            assert!(!(0..tiles.len()).any(again), "{tiles:?}");
+        }
     }
 }
