@@ -32,10 +32,20 @@ pub(crate) fn matching(text: Option<&str>) -> Outcome<Vec<wgpu::Adapter>> {
     Ok(all)
 }
 
+/// An engine on an adapter, with its matrix units if they are asked for.
+#[allow(unsafe_code, reason = "the user asked for the experimental feature by --matrix")]
+pub(crate) fn open(adapter: &wgpu::Adapter, matrix: bool) -> heedful::Result<Engine> {
+    if !matrix {
+        return Engine::with_adapter_blocking(adapter);
+    }
+    // SAFETY: the user took responsibility.
+    pollster::block_on(unsafe { Engine::with_experimental_adapter(adapter) })
+}
+
 /// An engine on the best matching adapter; `None` when the machine has none and none is required.
-pub(crate) fn engine(text: Option<&str>, required: bool) -> Outcome<Option<Engine>> {
+pub(crate) fn engine(text: Option<&str>, required: bool, matrix: bool) -> Outcome<Option<Engine>> {
     match matching(text)?.first() {
-        Some(adapter) => Ok(Some(Engine::with_adapter_blocking(adapter)?)),
+        Some(adapter) => Ok(Some(open(adapter, matrix)?)),
         None if required => Err(Failure::NoAdapter(INSTALL.into())),
         None => {
             eprintln!("heedful: {INSTALL}; using the float64 reference on the CPU");

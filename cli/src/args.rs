@@ -47,6 +47,9 @@ pub(crate) struct InfoArgs {
     /// Write as JSON; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Open adapters with their matrix units (wgpu calls the feature experimental).
+    #[arg(long)]
+    pub(crate) matrix: bool,
     /// Measure what the adapter reaches: multiply-adds, memory, dispatches.
     #[arg(long)]
     pub(crate) measure: bool,
@@ -79,15 +82,27 @@ pub(crate) struct VerifyArgs {
     /// Known driver bugs of your own, as JSON: what fails as expected is no failure, what passes is one.
     #[arg(long, value_name = "FILE")]
     pub(crate) expect: Vec<PathBuf>,
+    /// Also try the kernels for matrix units, where the adapter lists them (wgpu calls the feature experimental).
+    #[arg(long)]
+    pub(crate) matrix: bool,
     /// Go on with the run whose report the first --report FILE.json holds.
     #[arg(long, requires = "report")]
     pub(crate) resume: bool,
+}
+
+impl VerifyArgs {
+    /// Whether devices are opened with their matrix units.
+    pub(crate) fn uses_matrix(&self) -> bool {
+        self.matrix || self.grid == Some(GridName::Matrix)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GridName {
     Quick,
     Full,
+    /// Cases for matrix units; implies --matrix.
+    Matrix,
 }
 
 /// Arrays are `[batch, heads, seq, dim]`; with three axes `[heads, seq, dim]`, with two `[seq, dim]`.
@@ -165,6 +180,9 @@ pub(crate) struct RunArgs {
     /// Which path.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) path: PathName,
+    /// Use matrix units where the adapter lists them (wgpu calls the feature experimental).
+    #[arg(long)]
+    pub(crate) matrix: bool,
     /// Storage type on the GPU: f32, f16 or bf16.
     #[arg(long, value_name = "TYPE", value_parser = parse_dtype, default_value = "f32")]
     pub(crate) dtype: DType,
@@ -198,10 +216,19 @@ pub(crate) enum PathName {
     Fused,
     Split,
     Staged,
+    /// On matrix units; implies --matrix.
+    FusedMatrix,
+    /// On matrix units; implies --matrix.
+    StagedMatrix,
     Reference,
 }
 
 impl PathName {
+    /// Whether the path is for matrix units.
+    pub(crate) fn is_matrix(self) -> bool {
+        self.path().is_some_and(Path::is_matrix)
+    }
+
     /// The library's path; `None` is the reference on the CPU.
     pub(crate) fn path(self) -> Option<Path> {
         match self {
@@ -209,6 +236,8 @@ impl PathName {
             Self::Fused => Some(Path::Fused),
             Self::Split => Some(Path::Split),
             Self::Staged => Some(Path::Staged),
+            Self::FusedMatrix => Some(Path::FusedMatrix),
+            Self::StagedMatrix => Some(Path::StagedMatrix),
             Self::Reference => None,
         }
     }

@@ -1,7 +1,7 @@
 //! `heedful info`: adapters, what they can do, which kernels they can run.
 
 use heedful::bench::Roofline;
-use heedful::{Attention, Capabilities, Engine, Path, Policy, Shape};
+use heedful::{Attention, Capabilities, DType, Path, Policy, Shape};
 use serde::Serialize;
 
 use crate::args::InfoArgs;
@@ -33,7 +33,7 @@ struct KernelInfo {
 pub(crate) fn info(args: &InfoArgs) -> Outcome {
     let mut all = Vec::new();
     for adapter in adapters::matching(args.adapter.as_deref())? {
-        let engine = Engine::with_adapter_blocking(&adapter)?;
+        let engine = adapters::open(&adapter, args.matrix)?;
         let matrix = adapter.cooperative_matrix_properties();
         all.push(AdapterInfo {
             capabilities: engine.capabilities().clone(),
@@ -45,7 +45,7 @@ pub(crate) fn info(args: &InfoArgs) -> Outcome {
                     format!("{}x{}x{} {ab:?} -> {cr:?}", m.m_size, m.n_size, m.k_size)
                 })
                 .collect(),
-            kernels: kernels(engine.capabilities()),
+            kernels: kernels(engine.capabilities(), args.matrix),
             roofline: args.measure.then(|| Roofline::measure(&engine)).transpose()?,
         });
     }
@@ -61,13 +61,16 @@ pub(crate) fn info(args: &InfoArgs) -> Outcome {
     Ok(())
 }
 
-fn kernels(caps: &Capabilities) -> Vec<KernelInfo> {
-    let paths = [Path::Split, Path::Fused, Path::Staged];
+fn kernels(caps: &Capabilities, matrix: bool) -> Vec<KernelInfo> {
+    let mut paths = vec![Path::Split, Path::Fused, Path::Staged];
+    paths.extend(matrix.then_some([Path::FusedMatrix, Path::StagedMatrix]).into_iter().flatten());
     let dims = [64, 128, 512];
     let plans = paths.into_iter().flat_map(|path| dims.map(|dim| (path, dim)));
     plans
         .filter_map(|(path, dim)| {
-            let problem = Attention::new(Shape::self_attention(1, 1, 64, dim)).validate().ok()?;
+            let dtype = if path.is_matrix() { DType::F16 } else { DType::F32 };
+            let call = Attention::new(Shape::self_attention(1, 1, 64, dim)).dtype(dtype);
+            let problem = call.validate().ok()?;
             let plan = heedful::Plan::new(&problem, caps, &Policy { path, ..Policy::default() });
             let reason = |r: &heedful::Rejection| format!("{}: {}", r.candidate, r.reason);
             let (kernels, refused) = match &plan {
@@ -109,9 +112,9 @@ fn print(adapter: &AdapterInfo) {
     for kernel in &adapter.kernels {
         let runs = kernel.kernels.join(" + ");
         let runs = if runs.is_empty() { "cannot run" } else { &runs };
-        println!("  {:<6} dim {:<4} {runs}", kernel.path, kernel.dim);
+        println!("  {:<13} dim {:<4} {runs}", kernel.path, kernel.dim);
         for reason in &kernel.refused {
-            println!("                  refused {reason}");
+            println!("                         refused {reason}");
         }
     }
 }

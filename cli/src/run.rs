@@ -4,7 +4,7 @@ use heedful::reference::{Outputs, attend};
 use heedful::verify::data::CaseData;
 use heedful::verify::npy::{self, Array};
 use heedful::verify::truth::Truth;
-use heedful::{Align, Attention, Error, Layout, Normalizer, Policy, Problem, Shape};
+use heedful::{Align, Attention, Error, Layout, Normalizer, Path, Policy, Problem, Shape};
 
 use crate::args::RunArgs;
 use crate::files::Source;
@@ -16,8 +16,8 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     let problem = attention.validate()?;
     data.inputs().validate(&problem)?;
     check_destinations(args)?;
-    let outputs = compute(args, &problem, &data)?;
-    let verdict = if args.check { check(&problem, &data, &outputs)? } else { None };
+    let (outputs, path) = compute(args, &problem, &data)?;
+    let verdict = if args.check { check(&problem, &data, &outputs, path)? } else { None };
     write(args, &problem, &data, rank, &outputs)?;
     match verdict {
         Some(wrong) => Err(Failure::Wrong(wrong)),
@@ -267,28 +267,42 @@ fn lengths(name: &str, array: &Array) -> Result<Vec<u32>, Error> {
     array.values.iter().map(one).collect()
 }
 
-fn compute(args: &RunArgs, problem: &Problem, data: &CaseData) -> Outcome<Outputs> {
+/// The outputs, and the path that they took; `None` is the reference.
+fn compute(args: &RunArgs, problem: &Problem, data: &CaseData) -> Outcome<(Outputs, Option<Path>)> {
     let engine = match args.path.path() {
-        Some(_) => adapters::engine(args.adapter.as_deref(), args.require_adapter)?,
+        Some(_) => adapters::engine(
+            args.adapter.as_deref(),
+            args.require_adapter,
+            args.matrix || args.path.is_matrix(),
+        )?,
         None => None,
     };
     let (Some(engine), Some(path)) = (engine, args.path.path()) else {
         if args.explain {
             println!("plan for {problem}\n  path    reference (float64, CPU)");
         }
-        return Ok(attend(problem, &data.inputs())?);
+        return Ok((attend(problem, &data.inputs())?, None));
     };
-    let policy = Policy { path, ..Policy::default() };
+    let policy = Policy { path, matrix_units: args.matrix, ..Policy::default() };
     let plan = engine.plan_with(problem.attention(), &policy)?;
     if args.explain {
         println!("{plan}");
     }
-    Ok(engine.run_host(&plan, &data.inputs())?)
+    Ok((engine.run_host(&plan, &data.inputs())?, Some(plan.path())))
 }
 
 /// Compares with the reference; prints a line per output, and returns what is wrong.
-fn check(problem: &Problem, data: &CaseData, outputs: &Outputs) -> Outcome<Option<String>> {
-    let truth = Truth::measure(problem, &data.inputs())?;
+fn check(
+    problem: &Problem,
+    data: &CaseData,
+    outputs: &Outputs,
+    path: Option<Path>,
+) -> Outcome<Option<String>> {
+    let truth = if path.is_some_and(Path::is_matrix) {
+        Truth::measure_on_matrix_units(problem, &data.inputs())?
+    } else {
+        Truth::measure(problem, &data.inputs())?
+    };
     let mut wrong = None;
     for (operand, comparison) in truth.check(problem, outputs) {
         let verdict = if comparison.pass { "ok" } else { "WRONG" };

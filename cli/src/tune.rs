@@ -24,7 +24,9 @@ pub(crate) fn tune(args: &TuneArgs) -> Outcome {
             Error::invalid("--dims", dim, format!("1..={}", heedful::tensor::MAX_DIM)).into()
         );
     }
-    let Some(engine) = adapters::engine(args.adapter.as_deref(), true)? else { return Ok(()) };
+    let Some(engine) = adapters::engine(args.adapter.as_deref(), true, args.matrix)? else {
+        return Ok(());
+    };
     let caps = engine.capabilities().clone();
     let budget = Duration::from_secs_f64(args.budget.clamp(0.01, 60.0));
     let mut dims = args.dims.clone();
@@ -124,6 +126,7 @@ fn keep(tuning: &mut Tuning, candidate: &Candidate) {
     match candidate {
         Candidate::Fused(row) => tuning.fused.push(row.clone()),
         Candidate::Split(row) => tuning.split.push(row.clone()),
+        Candidate::Matrix(row) => tuning.matrix.push(row.clone()),
     }
 }
 

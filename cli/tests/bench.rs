@@ -35,7 +35,9 @@ fn a_suite_is_written_as_csv_markdown_pictures_and_a_record() {
     heedful(at, run).succeeded();
     let csv = std::fs::read_to_string(at.join("rows.csv")).expect("a table");
     let header = csv.lines().next().expect("a header");
-    for column in ["name", "median_ms", "of_limit", "tolerance_ratio", "buffers"] {
+    for column in
+        ["name", "median_ms", "of_limit", "of_f32", "of_matrix", "tolerance_ratio", "buffers"]
+    {
         assert!(header.split(',').any(|x| x == column), "{column} in {header}");
     }
     assert!(csv.lines().count() >= 5, "{csv}");
@@ -110,6 +112,49 @@ fn own_workloads_and_peers_are_taken_and_bad_ones_refused() {
     ] {
         heedful(at, arguments).refused(2, &[named]);
     }
+}
+
+#[test]
+fn matrix_paths_alone_are_held_against_matrix_units() {
+    if !adapter("matrix_paths_alone") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let own = "[[workload]]\nname = \"mine\"\nshape = \"1x2x33x16\"\ndtype = \"f16\"\n";
+    std::fs::write(at.join("own.toml"), own).expect("written");
+    let run = "bench --definitions own.toml --matrix --budget 0.01 --csv rows.csv --record record --json -";
+    let record = heedful(at, run).succeeded().json();
+    let peak = record["roofline"]["matrix_gflops"].as_f64();
+    let units = record["capabilities"]["matrix_units"].as_array().expect("a list").len();
+    assert!(peak.is_none_or(|x| x > 0.0 && units > 0), "{record}");
+    let rows = record["rows"].as_array().expect("rows");
+    let matrix = |row: &serde_json::Value| row["path"] == "fused-matrix";
+    assert_eq!(rows.iter().any(matrix), peak.is_some(), "{rows:?}");
+    for row in rows {
+        assert_eq!(row["verdict"], "ok", "{row}");
+        assert!(row["of_f32"].as_f64().is_some_and(|x| x > 0.0), "{row}");
+        let (share, gflops) = (row["of_matrix"].as_f64(), row["gflops"].as_f64());
+        let wanted = gflops.zip(peak).map(|(gflops, peak)| gflops / peak).filter(|_| matrix(row));
+        assert_eq!(share, wanted, "{row}");
+    }
+    if peak.is_none() {
+        println!("no matrix units: columns are empty");
+    }
+    heedful(at, "report --bench record record").succeeded();
+    // Records from before the columns are read as well.
+    let table = std::fs::read_to_string(at.join("rows.csv")).expect("a table");
+    let mut lines = table.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let header = lines.next().expect("a header");
+    let old = |cells: Vec<&str>| {
+        let kept =
+            cells.iter().zip(&header).filter(|(_, name)| !["of_f32", "of_matrix"].contains(name));
+        kept.map(|(cell, _)| *cell).collect::<Vec<_>>().join(",")
+    };
+    let text =
+        [old(header.clone())].into_iter().chain(lines.map(old)).collect::<Vec<_>>().join("\n");
+    std::fs::write(at.join("record/own.csv"), text).expect("written");
+    heedful(at, "report --bench record record").succeeded();
 }
 
 #[test]

@@ -34,6 +34,9 @@ pub(crate) struct BenchArgs {
     /// Let every run read the same tensors, which caches may hold, rather than copies past the caches.
     #[arg(long)]
     same_buffers: bool,
+    /// Also time the kernels for matrix units, where the adapter lists them (wgpu calls the feature experimental).
+    #[arg(long)]
+    pub(crate) matrix: bool,
     /// Tile shapes of `heedful tune`.
     #[arg(long, value_name = "FILE")]
     pub(crate) tuning: Option<PathBuf>,
@@ -75,6 +78,7 @@ impl Default for BenchArgs {
             budget: 0.4,
             max_gflop: None,
             same_buffers: false,
+            matrix: false,
             tuning: None,
             peers: Vec::new(),
             json: None,
@@ -100,8 +104,14 @@ impl BenchArgs {
             SuiteName::Long => "long",
             SuiteName::Decode => "decode",
             SuiteName::Forms => "forms",
+            SuiteName::Matrix => "matrix",
             SuiteName::Full => "full",
         }
+    }
+
+    /// Whether the device is opened with its matrix units.
+    pub(crate) fn uses_matrix(&self) -> bool {
+        self.matrix || self.suite == SuiteName::Matrix || self.path.is_some_and(PathName::is_matrix)
     }
 
     /// Time spent measuring each row.
@@ -120,7 +130,9 @@ impl BenchArgs {
         let mut options = vec![format!("--suite {}", self.suite_name())];
         options.push(format!("--budget {}", self.budget));
         options.extend(self.filter.as_ref().map(|text| format!("--filter {text}")));
-        options.extend(self.path.map(|path| format!("--path {path:?}").to_lowercase()));
+        let path = self.path.and_then(|path| path.to_possible_value());
+        options.extend(path.map(|path| format!("--path {}", path.get_name())));
+        options.extend(self.uses_matrix().then(|| "--matrix".into()));
         options.extend(self.max_gflop.map(|n| format!("--max-gflop {n}")));
         options.extend((self.buffers() == Buffers::Same).then(|| "--same-buffers".into()));
         options.extend(self.tuning.is_some().then(|| "--tuning".into()));
@@ -142,6 +154,8 @@ pub(crate) enum SuiteName {
     Decode,
     /// Every other score, normaliser, position and place on one shape.
     Forms,
+    /// f16 and bf16 on matrix units; implies --matrix.
+    Matrix,
     /// All of them, and shapes that want a large GPU.
     Full,
 }
@@ -161,6 +175,9 @@ pub(crate) struct TuneArgs {
     /// Head dimensions to tune for.
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [32, 64, 128, 256])]
     pub(crate) dims: Vec<u32>,
+    /// Also search shapes for matrix units, where the adapter lists them (wgpu calls the feature experimental).
+    #[arg(long)]
+    pub(crate) matrix: bool,
     /// Seconds spent measuring each tile shape.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.3)]
     pub(crate) budget: f64,

@@ -1,12 +1,14 @@
 //! What a workload's result is compared with before it is timed.
 
+use std::cell::OnceCell;
+
 use heedful::problem::cost;
 use heedful::reference::Inputs;
 use heedful::verify::compare::{Comparison, Tolerance, compare};
 use heedful::verify::data::CaseData;
 use heedful::verify::golden::{Loaded, Role};
 use heedful::verify::truth::Truth;
-use heedful::{Align, Attention, Operand, Problem, Shape};
+use heedful::{Align, Attention, Operand, Path, Problem, Shape};
 
 use crate::Outcome;
 
@@ -16,22 +18,26 @@ const CHECKED_FLOP: u64 = 4_000_000_000;
 const CHECKED_ROWS: u32 = 64;
 
 /// What o is compared with: all of it, or the last rows of its last head.
-pub(crate) struct Checked {
-    truth: Truth,
+pub(crate) struct Checked<'a> {
+    problem: Problem,
+    inputs: Inputs<'a>,
     sampled: bool,
+    /// Plain, and for matrix units, which round operands and weights to f16: each when a path first asks for it.
+    truths: [OnceCell<Truth>; 2],
 }
 
-impl Checked {
-    pub(crate) fn new(problem: &Problem, data: &CaseData) -> Outcome<Self> {
+impl<'a> Checked<'a> {
+    pub(crate) fn new(problem: &Problem, data: &'a CaseData) -> Outcome<Self> {
         let large = cost::flops(problem, &data.operands()) > CHECKED_FLOP;
         if large && is_plain(problem) {
             return Self::sample(problem.attention(), data);
         }
-        Ok(Self { truth: Truth::measure(problem, &data.inputs())?, sampled: false })
+        let (problem, inputs) = (problem.clone(), data.inputs());
+        Ok(Self { problem, inputs, sampled: false, truths: Default::default() })
     }
 
     /// The last rows of the last query head as a problem of their own: later rows shift the diagonal.
-    fn sample(attention: &Attention, data: &CaseData) -> Outcome<Self> {
+    fn sample(attention: &Attention, data: &'a CaseData) -> Outcome<Self> {
         let s = attention.shape;
         let rows = s.seq_q.min(CHECKED_ROWS);
         let shift = (s.seq_q - rows) as i32;
@@ -39,18 +45,30 @@ impl Checked {
         let mut part = Attention { shape, lse: false, ..attention.clone() };
         part.causal = attention.causal.map(|_| Align::Offset(shift));
         part.window = attention.window.map(|(w, _)| (w, Align::Offset(shift)));
-        let tail = |values: &[f64], n: u32, dim: u32| {
-            values[values.len() - n as usize * dim as usize..].to_vec()
+        let tail = |values: &'a [f64], n: u32, dim: u32| {
+            &values[values.len() - n as usize * dim as usize..]
         };
         let q = tail(&data.q, rows, s.dim_qk);
         let (k, v) = (tail(&data.k, s.seq_kv, s.dim_qk), tail(&data.v, s.seq_kv, s.dim_v));
-        let inputs = Inputs { q: &q, k: &k, v: &v, operands: Default::default() };
-        Ok(Self { truth: Truth::measure(&part.validate()?, &inputs)?, sampled: true })
+        let inputs = Inputs { q, k, v, operands: Default::default() };
+        let problem = part.validate()?;
+        Ok(Self { problem, inputs, sampled: true, truths: Default::default() })
     }
 
-    pub(crate) fn judge(&self, o: &[f64]) -> Comparison {
-        let n = self.truth.outputs.o.len();
-        self.truth.check_o(if self.sampled { &o[o.len() - n..] } else { o })
+    pub(crate) fn judge(&self, path: Path, o: &[f64]) -> heedful::Result<Comparison> {
+        let truth = self.truth(path.is_matrix())?;
+        let n = truth.outputs.o.len();
+        Ok(truth.check_o(if self.sampled { &o[o.len() - n..] } else { o }))
+    }
+
+    fn truth(&self, on_matrix: bool) -> heedful::Result<&Truth> {
+        let cell = &self.truths[usize::from(on_matrix)];
+        if let Some(truth) = cell.get() {
+            return Ok(truth);
+        }
+        let measure = if on_matrix { Truth::measure_on_matrix_units } else { Truth::measure };
+        let truth = measure(&self.problem, &self.inputs)?;
+        Ok(cell.get_or_init(|| truth))
     }
 }
 

@@ -34,7 +34,8 @@ pub(crate) fn bench(args: &BenchArgs) -> Outcome {
     outputs::check(single.chain(args.plot.iter().map(|file| ("--plot", file))))?;
     args.plot.iter().map(|path| plot::known(path)).collect::<Outcome<Vec<()>>>()?;
     let peers = peers::read(&args.peers)?;
-    let engine = adapters::engine(args.adapter.as_deref(), args.require_adapter)?;
+    let engine =
+        adapters::engine(args.adapter.as_deref(), args.require_adapter, args.uses_matrix())?;
     let provenance = Provenance::new(args.suite_name(), args.named(), engine.as_ref());
     let mut record = match engine {
         Some(engine) => Session::new(args, engine, provenance)?.run(&workloads)?,

@@ -8,7 +8,7 @@ use crate::Outcome;
 use crate::table::table;
 
 /// Columns of tables for people.
-const HEADER: [&str; 15] = [
+const HEADER: [&str; 17] = [
     "case",
     "call",
     "path",
@@ -19,6 +19,8 @@ const HEADER: [&str; 15] = [
     "GB/s",
     "of limit",
     "of matmul",
+    "of f32",
+    "of matrix",
     "scratch KiB",
     "first ms",
     "max error",
@@ -86,8 +88,11 @@ fn head(record: &Record) -> Vec<String> {
 /// The measured limits on one line.
 pub(crate) fn limits(roofline: &Roofline) -> String {
     let f16 = roofline.f16_gflops.map_or(String::new(), |x| format!(", f16 {x:.0}"));
+    let matrix = roofline
+        .matrix_gflops
+        .map_or(String::new(), |x| format!(", matrix units {}", number(Some(x))));
     format!(
-        "limits measured: {:.0} GFLOP/s f32{f16}; memory {:.1} GB/s read, {:.1} copied, {:.1} from caches; \
+        "limits measured: {:.0} GFLOP/s f32{f16}{matrix}; memory {:.1} GB/s read, {:.1} copied, {:.1} from caches; \
          {:.1} us a dispatch, {:.0} us a submission ({:?} clock)",
         roofline.f32_gflops,
         roofline.read_gbps,
@@ -118,7 +123,7 @@ fn percent(x: Option<f64>) -> String {
     x.map_or("-".into(), |x| format!("{:.0} %", x * 100.0))
 }
 
-fn cells(row: &Row) -> [String; 15] {
+fn cells(row: &Row) -> [String; 17] {
     let limit = match row.limit {
         Some(Limit::Compute) => " compute",
         Some(Limit::Memory) => " memory",
@@ -142,6 +147,8 @@ fn cells(row: &Row) -> [String; 15] {
         number(row.gbps),
         format!("{}{limit}", percent(row.of_limit)),
         percent(row.of_matmul),
+        percent(row.of_f32),
+        percent(row.of_matrix),
         (row.workspace_bytes >> 10).to_string(),
         row.first_use_ms.map_or("-".into(), |x| format!("{x:.0}")),
         row.max_abs.map_or("-".into(), |x| format!("{x:.1e}")),

@@ -48,6 +48,12 @@ pub(crate) struct Row {
     pub(crate) gbps: Option<f64>,
     /// Of the plain tiled matrix product in the same run.
     pub(crate) of_matmul: Option<f64>,
+    /// Of what multiply-adds in f32 reach.
+    #[serde(default)]
+    pub(crate) of_f32: Option<f64>,
+    /// Of what the adapter's matrix units reach, on the paths that use them.
+    #[serde(default)]
+    pub(crate) of_matrix: Option<f64>,
     /// The median divided by that of our fastest path for the same call.
     pub(crate) of_best: Option<f64>,
     /// The least time that the measured rates of the device allow.
@@ -88,6 +94,8 @@ impl Row {
             gflops: None,
             gbps: None,
             of_matmul: None,
+            of_f32: None,
+            of_matrix: None,
             of_best: None,
             limit_ms: None,
             limit: None,

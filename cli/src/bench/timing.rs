@@ -37,7 +37,7 @@ struct Call<'a> {
     name: &'a str,
     attention: &'a Attention,
     data: &'a CaseData,
-    judge: &'a dyn Fn(&[f64]) -> Comparison,
+    judge: &'a dyn Fn(Path, &[f64]) -> heedful::Result<Comparison>,
 }
 
 impl<'a> Session<'a> {
@@ -67,7 +67,7 @@ impl<'a> Session<'a> {
             }
             let data = CaseData::generate(&problem, 1, &workload.data);
             let checked = Checked::new(&problem, &data)?;
-            let judge = |o: &[f64]| checked.judge(o);
+            let judge = |path: Path, o: &[f64]| checked.judge(path, o);
             let (name, attention) = (workload.name.as_str(), &workload.attention);
             let call = Call { name, attention, data: &data, judge: &judge };
             for policy in &policies {
@@ -100,7 +100,13 @@ impl<'a> Session<'a> {
             })
         };
         let wanted = |path: &Path| self.args.path.is_none_or(|x| x.path() == Some(*path));
-        let paths = [Path::Split, Path::Fused, Path::Staged].into_iter().filter(wanted);
+        let matrix = if self.args.uses_matrix() {
+            &[Path::FusedMatrix, Path::StagedMatrix][..]
+        } else {
+            &[]
+        };
+        let plain = [Path::Split, Path::Fused, Path::Staged];
+        let paths = plain.into_iter().chain(matrix.iter().copied()).filter(wanted);
         Ok(paths.flat_map(with).collect())
     }
 
@@ -141,7 +147,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             let attention = Attention { weights: None, lse: false, ..loaded.attention.clone() };
-            let judge = |o: &[f64]| recorded(&loaded, o);
+            let judge = |_: Path, o: &[f64]| Ok(recorded(&loaded, o));
             let name = format!("{MODEL} {}", case.name);
             let call =
                 Call { name: &name, attention: &attention, data: &loaded.data, judge: &judge };
@@ -170,7 +176,11 @@ impl<'a> Session<'a> {
                 row.reason = error.to_string();
                 if error.is_device_lost() {
                     // The next row gets a new device.
-                    if let Some(engine) = adapters::engine(self.args.adapter.as_deref(), true)? {
+                    if let Some(engine) = adapters::engine(
+                        self.args.adapter.as_deref(),
+                        true,
+                        self.args.uses_matrix(),
+                    )? {
                         self.engine = engine;
                     }
                 }
@@ -190,7 +200,8 @@ impl<'a> Session<'a> {
         let kernels: Vec<String> = plan.kernels().iter().map(ToString::to_string).collect();
         row.kernel = kernels.join(" ");
         row.workspace_bytes = plan.workspace_bytes();
-        let comparison = (call.judge)(&engine.run_host(&plan, &call.data.inputs())?.o);
+        let o = engine.run_host(&plan, &call.data.inputs())?.o;
+        let comparison = (call.judge)(policy.path, &o)?;
         row.max_abs = Some(comparison.max_abs);
         row.tolerance_ratio = Some(comparison.tolerance_ratio).filter(|ratio| ratio.is_finite());
         if !comparison.pass {
@@ -205,10 +216,13 @@ impl<'a> Session<'a> {
         row.timed(&time);
         row.buffers = Some(buffers);
         row.dispatches = Some(dispatches);
-        row.of_matmul = row.gflops.map(|gflops| gflops / self.matmul_gflops);
+        let of = |rate: f64| row.gflops.map(|gflops| gflops / rate);
+        let units = self.roofline.matrix_gflops.filter(|_| policy.path.is_matrix());
+        let shares = (of(self.matmul_gflops), of(self.roofline.f32_gflops), units.and_then(of));
+        (row.of_matmul, row.of_f32, row.of_matrix) = shares;
         let cached = buffers == Buffers::Same;
         let (flops, bytes) = (row.gflop * 1e9, row.megabytes * 1e6);
-        let (limit_ms, limit) = self.roofline.bound(flops, bytes, dispatches, cached);
+        let (limit_ms, limit) = self.roofline.bound(policy.path, flops, bytes, dispatches, cached);
         row.limit_ms = Some(limit_ms);
         row.limit = Some(limit);
         row.of_limit = Some(limit_ms / time.median_ms);

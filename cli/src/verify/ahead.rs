@@ -9,6 +9,7 @@ use heedful::verify::execute::Placement;
 use heedful::verify::run::policy;
 
 use super::session::paths;
+use crate::args::VerifyArgs;
 
 /// Cases that may be compiled before the one that runs.
 const LEAD: usize = 12;
@@ -39,7 +40,7 @@ impl Ahead {
 
     /// Compiles what the cases need, a few before the one that runs. What does not compile is found again, and
     /// reported, when its case runs.
-    pub(super) fn compile(&self, engine: &Engine, cases: &[&(Case, Placement)]) {
+    pub(super) fn compile(&self, engine: &Engine, cases: &[&(Case, Placement)], args: &VerifyArgs) {
         for (place, (case, placement)) in cases.iter().enumerate() {
             let mut running = self.0.load(Ordering::Relaxed);
             while running < usize::MAX && place > running + LEAD {
@@ -49,7 +50,7 @@ impl Ahead {
             if place <= running {
                 continue;
             }
-            for path in paths(&case.attention) {
+            for path in paths(&case.attention, args) {
                 if let Ok(plan) = engine.plan_with(&case.attention, &policy(path, *placement)) {
                     let _ = engine.prepare(&plan);
                 }

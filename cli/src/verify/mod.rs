@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use heedful::verify::expectations::{self, KNOWN};
 use heedful::verify::golden::GoldenSuite;
 use heedful::verify::report::{Adapter, Report, Status, Totals};
-use heedful::{Capabilities, Engine, wgpu};
+use heedful::{Capabilities, wgpu};
 
 use crate::args::{GridName, VerifyArgs};
 use crate::table::table;
@@ -39,7 +39,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     let mut report = earlier.unwrap_or_else(|| Report::new(env!("HEEDFUL_REVISION")));
     let stop = stopped_by_ctrl_c()?;
     for adapter in &chosen {
-        let engine = Arc::new(Engine::with_adapter_blocking(adapter)?);
+        let engine = Arc::new(adapters::open(adapter, args.uses_matrix())?);
         let index = place(&mut report, describe(adapter, engine.capabilities()));
         saved.keep(&report)?;
         let here = report.cases.iter().filter(|case| case.adapter == index);
@@ -142,7 +142,8 @@ fn print(report: &Report) {
         rows().for_each(|case| totals.count(case.status));
         let passed = rows().filter(|case| case.status == Status::Pass);
         let worst = passed.filter_map(|case| case.tolerance_ratio).fold(0.0, f64::max);
-        let seconds: f64 = rows().filter_map(|case| case.ms).sum::<f64>() / 1e3;
+        // Nothing that ran sums to -0.
+        let seconds = rows().filter_map(|case| case.ms).fold(0.0, |sum, ms| sum + ms) / 1e3;
         let info = &report.adapters[adapter];
         summary.add_row([
             format!("{} ({})", info.name, info.backend),

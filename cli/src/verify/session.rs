@@ -16,7 +16,7 @@ use heedful::verify::golden::{GoldenCase, GoldenSuite, Precision, Support};
 use heedful::verify::report::{CaseResult, Report, Status};
 use heedful::verify::run::{Outcome as CaseOutcome, run};
 use heedful::verify::truth::Truth;
-use heedful::{Attention, Engine, Error, Path, wgpu};
+use heedful::{Attention, DType, Engine, Error, Path, wgpu};
 
 use super::ahead::Ahead;
 use super::saved::Saved;
@@ -40,11 +40,17 @@ pub(super) struct Session<'a> {
     pub(super) done: HashSet<(String, String)>,
 }
 
-/// The paths a call is run on: many rows are not what split is for.
-pub(super) fn paths(call: &Attention) -> impl Iterator<Item = Path> + use<> {
-    let few = call.shape.seq_q <= MAX_ROWS;
-    let paths = [Path::Split, Path::Fused, Path::Staged].into_iter();
-    paths.filter(move |path| few || *path != Path::Split)
+/// The paths a call is run on: many rows are not what split is for, nor f32 what matrix units are for.
+pub(super) fn paths(call: &Attention, args: &VerifyArgs) -> Vec<Path> {
+    let mut paths = Vec::new();
+    if args.grid != Some(GridName::Matrix) {
+        paths.extend((call.shape.seq_q <= MAX_ROWS).then_some(Path::Split));
+        paths.extend([Path::Fused, Path::Staged]);
+    }
+    if args.uses_matrix() && call.dtype != DType::F32 {
+        paths.extend([Path::FusedMatrix, Path::StagedMatrix]);
+    }
+    paths
 }
 
 impl Session<'_> {
@@ -64,6 +70,7 @@ impl Session<'_> {
         let (cases, suite) = match name {
             GridName::Quick => (grid(Grid::Quick), "quick"),
             GridName::Full => (grid(Grid::Full), "full"),
+            GridName::Matrix => (grid(Grid::Matrix), "matrix"),
         };
         // A third of the cases at odd offsets, so that both access widths are seen.
         let placed = |(i, case): (usize, Case)| {
@@ -79,7 +86,9 @@ impl Session<'_> {
             // has one context, and wgpu gives up waiting for it after a second.
             let caps = engine.capabilities();
             if caps.device_type == "cpu" && caps.backend != "gl" {
-                scope.spawn(|| ahead.compile(&engine, &wanted));
+                let args = self.args;
+                let (ahead, engine, wanted) = (&ahead, &engine, &wanted);
+                scope.spawn(move || ahead.compile(engine, wanted, args));
             }
             let _end = ahead.until_dropped();
             self.all_generated(suite, &wanted, &ahead)
@@ -109,10 +118,15 @@ impl Session<'_> {
     fn generated(&mut self, suite: &str, case: &Case, placement: Placement) -> Outcome {
         self.saved.begins(self.index, suite, &case.name)?;
         let (problem, data) = case.generate()?;
+        let paths = paths(&case.attention, self.args);
         let truth = Truth::measure(&problem, &data.inputs())?;
+        let matrix = paths.iter().any(|path| path.is_matrix());
+        let on_matrix = || Truth::measure_on_matrix_units(&problem, &data.inputs());
+        let on_matrix = matrix.then(on_matrix).transpose()?;
         let call = &case.attention;
         let mut rows = Vec::new();
-        for path in paths(call) {
+        for path in paths {
+            let truth = on_matrix.as_ref().filter(|_| path.is_matrix()).unwrap_or(&truth);
             let row = self.row(suite, &case.name, Some(case.seed), path, |engine| {
                 let mut o = Vec::new();
                 let check = |x: &Execution| {
@@ -156,7 +170,7 @@ impl Session<'_> {
             }
         };
         let mut rows = Vec::new();
-        for path in paths(&loaded.attention) {
+        for path in paths(&loaded.attention, self.args) {
             let run = |engine: &Engine| Ok((loaded.run(engine, path)?, None));
             rows.push(self.row(&suite.name, &case.name, None, path, run)?);
         }
@@ -195,7 +209,8 @@ impl Session<'_> {
                 row.status = Status::Fail;
                 row.reason = error.to_string();
                 // Whatever state the device is in, the next case does not inherit it.
-                self.engine = Arc::new(Engine::with_adapter_blocking(self.adapter)?);
+                let matrix = self.args.uses_matrix();
+                self.engine = Arc::new(crate::adapters::open(self.adapter, matrix)?);
             }
         }
         Ok(row)

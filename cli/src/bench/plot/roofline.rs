@@ -24,9 +24,12 @@ pub(super) fn draw<B: DrawingBackend>(record: &Record, area: &Area<'_, B>) -> Dr
             Some((x, row.gflops?, row.path.as_str(), row.name.as_str()))
         })
         .collect();
+    // The roof of matrix units stands where a point belongs under it.
+    let units =
+        roofline.matrix_gflops.filter(|_| timed(record).any(|(row, _)| row.of_matrix.is_some()));
     let knee = roofline.f32_gflops / roofline.read_gbps;
     let (left, right) = decades(points.iter().map(|p| p.0).chain([knee]));
-    let (low, high) = decades(points.iter().map(|p| p.1).chain([roofline.f32_gflops]));
+    let (low, high) = decades(points.iter().map(|p| p.1).chain([roofline.f32_gflops]).chain(units));
     let mut chart = ChartBuilder::on(area)
         .margin(16)
         .margin_top(96)
@@ -46,20 +49,21 @@ pub(super) fn draw<B: DrawingBackend>(record: &Record, area: &Area<'_, B>) -> Dr
         .y_label_formatter(&tick)
         .draw()
         .map_err(|e| e.to_string())?;
-    let roof = |gbps: f64| {
-        let ends = [left, (roofline.f32_gflops / gbps).clamp(left, right), right];
-        ends.map(|x| (x, (x * gbps).min(roofline.f32_gflops).max(low)))
+    let roof = |gbps: f64, peak: f64| {
+        let ends = [left, (peak / gbps).clamp(left, right), right];
+        ends.map(|x| (x, (x * gbps).min(peak).max(low)))
     };
+    for peak in [roofline.f32_gflops].into_iter().chain(units) {
+        let line = LineSeries::new(roof(roofline.read_gbps, peak), INK.stroke_width(2));
+        chart.draw_series(line).map_err(|e| e.to_string())?;
+    }
+    let cached = roof(roofline.cached_gbps, roofline.f32_gflops);
     chart
-        .draw_series(LineSeries::new(roof(roofline.read_gbps), INK.stroke_width(2)))
-        .map_err(|e| e.to_string())?;
-    chart
-        .draw_series(DashedLineSeries::new(roof(roofline.cached_gbps), 6, 5, GREY.stroke_width(1)))
+        .draw_series(DashedLineSeries::new(cached, 6, 5, GREY.stroke_width(1)))
         .map_err(|e| e.to_string())?;
     let mut labels = Labels::default();
     let places: Vec<(i32, i32)> = points.iter().map(|p| chart.backend_coord(&(p.0, p.1))).collect();
     places.iter().for_each(|place| labels.marker(*place));
-    let peak = format!("{:.0} GFLOP/s f32", roofline.f32_gflops);
     let slope = format!(
         "{:.1} GB/s from memory, dashed {:.1} from caches",
         roofline.read_gbps, roofline.cached_gbps
@@ -67,8 +71,13 @@ pub(super) fn draw<B: DrawingBackend>(record: &Record, area: &Area<'_, B>) -> Dr
     let put = |text: String, at: (i32, i32), style: TextStyle<'static>| {
         area.draw(&Text::new(text, at, style)).map_err(|e| e.to_string())
     };
-    let (x, y) = chart.backend_coord(&(right, roofline.f32_gflops));
-    put(peak.clone(), (x - 10 - 8 * peak.len() as i32, y - 20), font(13, INK))?;
+    let peaks =
+        [(roofline.f32_gflops, "f32")].into_iter().chain(units.map(|x| (x, "matrix units")));
+    for (peak, of) in peaks {
+        let text = format!("{peak:.0} GFLOP/s {of}");
+        let (x, y) = chart.backend_coord(&(right, peak));
+        put(text.clone(), (x - 10 - 8 * text.len() as i32, y - 20), font(13, INK))?;
+    }
     put(slope, (24, SIZE.1 as i32 - 24), font(13, GREY))?;
     for ((_, _, path, name), place) in points.iter().zip(&places) {
         let fill = colour(&paths, path).filled();
