@@ -16,7 +16,13 @@ fn every_variant_validates_and_translates() {
     for spec in variants.values() {
         let checked = check(spec);
         to_spirv(spec, &checked);
-        to_msl(spec, &checked);
+        // Matrices of 16 and tiles of vectors are for Vulkan, matrices of 8 for Vulkan and Metal, none for DX12 and OpenGL.
+        if spec.matrix.is_none_or(|tile| !tile.vectors) {
+            to_msl(spec, &checked);
+        }
+        if spec.matrix.is_some() {
+            continue;
+        }
         to_hlsl(spec, &checked);
         // OpenGL has neither f16 nor subgroups in wgpu.
         if !spec.needs_f16() && spec.kernel != Kernel::FusedForwardSubgroup {
@@ -31,7 +37,8 @@ fn to_spirv(spec: &KernelSpec, checked: &Checked) {
         shader_stage: naga::ShaderStage::Compute,
         entry_point: ENTRY.into(),
     };
-    let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+    let lang_version = if spec.matrix.is_some() { (1, 6) } else { (1, 3) };
+    let options = spv::Options { lang_version, ..Default::default() };
     let words = spv::write_vec(&checked.module, &checked.info, &options, Some(&pipeline))
         .unwrap_or_else(|e| panic!("{spec}: SPIR-V: {e}"));
     assert!(words.len() > 100);
@@ -46,7 +53,7 @@ fn to_msl(spec: &KernelSpec, checked: &Checked) {
     }
     resources.sizes_buffer = Some(30);
     let options = msl::Options {
-        lang_version: (2, 4),
+        lang_version: if spec.matrix.is_some() { (3, 1) } else { (2, 4) },
         per_entry_point_map: [(ENTRY.to_owned(), resources)].into_iter().collect(),
         fake_missing_bindings: false,
         ..Default::default()
@@ -133,7 +140,8 @@ fn resources_match_the_compilers_view() {
             .map(|b| (b.binding.number(), b.access == heedful::kernel::Access::ReadWrite))
             .collect();
         assert_eq!(declared, expected, "{spec}");
-        assert!(needs.storage_buffers <= 8 && needs.workgroup_bytes <= 16 << 10, "{spec}");
+        let most = if spec.matrix.is_some() { 48 << 10 } else { 16 << 10 };
+        assert!(needs.storage_buffers <= 8 && needs.workgroup_bytes <= most, "{spec}");
         assert_eq!(spec.bindings()[0].binding, Binding::Params);
     }
 }
@@ -159,7 +167,10 @@ fn write_variants() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tint/variants");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("a folder for the variants");
-    for (i, spec) in variants().values().enumerate() {
+    // Browsers have no cooperative matrices.
+    let variants = variants();
+    let for_browsers = variants.values().filter(|spec| spec.matrix.is_none());
+    for (i, spec) in for_browsers.enumerate() {
         let composed = heedful::kernel::compose_for(spec, heedful::kernel::Compiler::Browser);
         std::fs::write(folder.join(format!("{i:04}.wgsl")), composed.text).expect("a written file");
     }

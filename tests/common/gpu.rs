@@ -18,6 +18,26 @@ pub fn engine(test: &str) -> Option<Engine> {
     }
 }
 
+/// An engine whose device has matrix units that WGSL can name. On an adapter without them the test counts as unsupported,
+/// and fails when `REQUIRE_MATRIX=1`.
+#[allow(unsafe_code, reason = "the feature under test is experimental in wgpu")]
+pub fn matrix_engine(test: &str) -> Option<Engine> {
+    let plain = engine(test)?;
+    let adapters = pollster::block_on(heedful::device::adapters());
+    let adapter = adapters.first().expect("the engine's adapter");
+    // SAFETY: what wgpu has not proved about the feature is what these tests look at.
+    let engine = pollster::block_on(unsafe { Engine::with_experimental_adapter(adapter) });
+    let engine = engine.expect("a device with the adapter's features");
+    if engine.capabilities().matrix_edge().is_some() {
+        return Some(engine);
+    }
+    let name = &plain.capabilities().name;
+    let required = std::env::var("REQUIRE_MATRIX").is_ok_and(|value| value == "1");
+    assert!(!required, "{test}: REQUIRE_MATRIX=1 and {name} has no matrix units");
+    println!("UNSUPPORTED {test}: {name} has no matrix units");
+    None
+}
+
 /// Runs a one-invocation shader with a uniform at binding 0 and an output at binding 1.
 pub fn echo(engine: &Engine, uniform: &[u8], shader: &str) -> Vec<u8> {
     let device = engine.device();

@@ -6,6 +6,7 @@ pub mod gpu;
 use std::collections::BTreeMap;
 
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
+use heedful::plan::{MatrixScalar, MatrixUnit};
 use heedful::{
     Align, Attention, Blocks, Broadcast, Capabilities, DType, Edges, Inner, Layout, Normalizer,
     Path, Plan, Policy, Relative, Rotary, Scalar, Shape, Storage, WeightsAt,
@@ -154,6 +155,9 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         if !unwritten.normalizer.needs_row() {
             add(&unwritten, &fused, Path::Fused);
         }
+        if i % 7 == 3 {
+            on_matrix_units(&unwritten, i, &mut all);
+        }
     }
     for spec in beside() {
         all.insert(spec.to_string(), spec);
@@ -163,13 +167,54 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         let spec = KernelSpec::matmul(e, e, e);
         all.insert(spec.to_string(), spec);
         for added in [false, true] {
-            let spec = KernelSpec::project(e, e, e, added);
+            let spec = KernelSpec::project([e, e, e], added, None);
             all.insert(spec.to_string(), spec);
         }
     }
     let average = KernelSpec::average();
     all.insert(average.to_string(), average);
     all
+}
+
+/// The variants for matrices of 8 and of 16, for every subgroup size that devices with them have, where they can serve.
+fn on_matrix_units(a: &Attention, i: usize, all: &mut BTreeMap<String, KernelSpec>) {
+    let dtype = [DType::F16, DType::Bf16][i % 2];
+    let (edge, sizes, backend, class) = [
+        (8, [8, 8], "vulkan", "cpu"),
+        (8, [4, 64], "metal", "integratedgpu"),
+        (16, [32, 32], "vulkan", "discretegpu"),
+        (16, [32, 64], "vulkan", "discretegpu"),
+    ][i / 7 % 4];
+    let caps = matrix_caps(edge, sizes, backend, class);
+    for path in [Path::FusedMatrix, Path::StagedMatrix] {
+        let problem = a.clone().dtype(dtype).validate().expect("a valid descriptor");
+        let policy = Policy { path, ..Default::default() };
+        // Additive scores, unbounded weights and the like are refused.
+        if let Ok(plan) = Plan::new(&problem, &caps, &policy) {
+            all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
+        }
+    }
+    for added in [false, true] {
+        let e = Element::F32X4;
+        let spec = KernelSpec::project([e, e, e], added, heedful::plan::tuning::square_tile(&caps));
+        all.insert(spec.to_string(), spec);
+    }
+}
+
+/// A device with cubes of `edge` that multiply f16 and sum in f32.
+pub fn matrix_caps(edge: u32, sizes: [u32; 2], backend: &str, class: &str) -> Capabilities {
+    let (operands, sums) = (MatrixScalar::F16, MatrixScalar::F32);
+    Capabilities {
+        backend: backend.into(),
+        device_type: class.into(),
+        shader_f16: true,
+        subgroups: true,
+        subgroup_size: sizes,
+        max_workgroup_bytes: if edge == 16 { 48 << 10 } else { 32 << 10 },
+        max_invocations: 1024,
+        matrix_units: vec![MatrixUnit { size: [edge; 3], operands, sums }],
+        ..Capabilities::default()
+    }
 }
 
 /// A kernel as the compiler sees it.
@@ -187,7 +232,9 @@ pub fn check(spec: &KernelSpec) -> Checked {
         let (path, line) = composed.lines.locate(line);
         panic!("{spec}: {path}:{line}: {}", error.emit_to_string(&composed.text));
     });
-    let capabilities = NagaCapabilities::SHADER_FLOAT16 | NagaCapabilities::SUBGROUP;
+    let capabilities = NagaCapabilities::SHADER_FLOAT16
+        | NagaCapabilities::SUBGROUP
+        | NagaCapabilities::COOPERATIVE_MATRIX;
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())
