@@ -18,7 +18,7 @@ use heedful::verify::run::{Outcome, run};
 use heedful::verify::truth::Truth;
 use heedful::{
     Align, Attention, Capabilities, DType, Engine, Normalizer, Path, Plan, Policy, Scalar,
-    SelfTest, Shape, Tuning, WeightsAt, wgpu,
+    SelfTest, Shape, Storage, Tuning, WeightsAt, wgpu,
 };
 
 fn half(dim: u32) -> Attention {
@@ -49,6 +49,8 @@ fn matrix_units_are_used_only_where_they_are_asked_for_and_can_serve() {
     let unbounded = Normalizer::Relu { power: 1, divisor: Scalar(1.0) };
     let refused = [
         (f32_call, &caps, "f32 tensors"),
+        (call.clone().kv_storage(Storage::F32), &caps, "f32 tensors"),
+        (call.clone().kv_storage(Storage::Int8), &caps, "keys with scales"),
         (call.clone().additive(1.0), &caps, "no matrix product"),
         (call.clone().normalizer(unbounded), &caps, "no bound"),
         (call.clone().normalizer(Normalizer::Hard), &caps, "hard"),
@@ -85,11 +87,15 @@ fn tiles_fit_every_device_and_every_head_dimension() {
                 };
                 assert!(tile.workgroup_bytes() <= bytes && tile.lanes() <= 256, "{tile}");
                 assert_eq!(tile.lanes() % tile.rows(), 0, "{tile}: a row's invocations");
-                assert_eq!(tile.keys % (tile.edge * tile.parts()).min(tile.keys), 0, "{tile}");
+                assert_eq!(tile.keys % tile.parts(), 0, "{tile}: keys of each of them");
                 assert_eq!(tile.edge, edge);
             }
         }
     }
+    // Subgroups so large that an invocation would have no key.
+    let caps = matrix_caps(8, [128, 128], "vulkan", "discretegpu");
+    let caps = Capabilities { max_workgroup_bytes: 16 << 10, ..caps };
+    assert_eq!(tuning::matrix_tile(&caps, &half(256).shape, None), None);
     // A subgroup that is smaller than a matrix is none that matrices were made for.
     let caps = matrix_caps(16, [4, 8], "vulkan", "discretegpu");
     assert_eq!(tuning::matrix_tile(&caps, &half(64).shape, None), None);
@@ -145,9 +151,7 @@ const FAULTS: [Fault; 10] = [
     // The sum of weights is not scaled.
     (Kernel::FusedForwardMatrix, |x| planted(x, "state.l = seen.l * old;", "")),
     // Every workgroup has the first one's rows.
-    (Kernel::FusedForwardMatrix, |x| {
-        planted(x, "let row0 = params.row0 + workgroup.x * ROWS;", "let row0 = params.row0;")
-    }),
+    (Kernel::FusedForwardMatrix, |x| planted(x, "+ (groups - 1u - workgroup.x) * ROWS;", ";")),
     // Every team has the first one's rows.
     (Kernel::FusedForwardMatrix, |x| {
         planted(x, "lane / TEAM * TEAM_ROWS, key_range", "0u, key_range")
@@ -299,21 +303,21 @@ fn engine_with_matrices_of_16(test: &str) -> Option<Engine> {
 
 // Two tests, so that two cores compile.
 #[test]
-fn half_of_the_matrix_grid_matches_the_reference() {
-    let test = "half of the matrix grid";
+fn a_quarter_of_the_matrix_grid_matches_the_reference() {
+    let test = "a quarter of the matrix grid";
     let Some(engine) = matrix_engine(test) else { return };
-    matches_the_reference(&engine, |i| i % 2 == 0);
+    matches_the_reference(&engine, |i| i % 4 == 1);
 }
 
 #[test]
-fn a_sixth_of_the_matrix_grid_matches_the_reference_in_matrices_of_16() {
-    let test = "a sixth of the matrix grid";
+fn an_eighth_of_the_matrix_grid_matches_the_reference_in_matrices_of_16() {
+    let test = "an eighth of the matrix grid";
     let Some(engine) = engine_with_matrices_of_16(test) else { return };
     // They take longer to compile there.
-    matches_the_reference(&engine, |i| i % 6 == 1);
+    matches_the_reference(&engine, |i| i % 8 == 3);
 }
 
-/// Every case on one of the two paths, by turns; every third at odd offsets. `heedful verify --grid matrix` runs both.
+/// The wanted cases, each on one of the two paths; every third at odd offsets. `heedful verify --grid matrix` runs all on both.
 fn matches_the_reference(engine: &Engine, wanted: fn(usize) -> bool) {
     let (mut passed, mut unsupported, mut failures) = (0, 0, Vec::new());
     for (i, case) in grid(Grid::Matrix).iter().enumerate().filter(|(i, _)| wanted(*i)) {
@@ -333,7 +337,7 @@ fn matches_the_reference(engine: &Engine, wanted: fn(usize) -> bool) {
     }
     println!("{passed} passed, {unsupported} unsupported, {} failed", failures.len());
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    assert!(passed > 70, "only {passed} cases ran");
+    assert!(passed > 50, "only {passed} cases ran");
 }
 
 /// What is wrong with a case on a path, if anything.

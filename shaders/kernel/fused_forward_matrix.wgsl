@@ -3,12 +3,12 @@
 //   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk], v [batch, heads_kv, seq_kv, dim_v]
 //   -> o [batch, heads_q, seq_q, dim_v], lse [batch, heads_q, seq_q]
 //
-// Workgroup (x, y) = (block of ROWS rows, (batch, head) pair). Each team owns TEAM_ROWS rows, whose q and o are matrices that
-// only whole subgroups can touch; so scores and weights pass through workgroup memory, [key][row], where PARTS invocations
-// work on a row. A tile of KEYS keys has three steps with a barrier after each: scores, weights, sums. v is fetched into
-// registers before the scores and put into workgroup memory after them, the next tile's k before and after the sums, so that
-// memory's latency hides behind the products. 2 * (dim_qk + dim_v) FLOP per row and key on matrix units; per key and team
-// 2 * (dim_qk + dim_v) bytes and per row and key 12 bytes of workgroup memory, which is what binds.
+// Workgroup (x, y) = (block of ROWS rows, the last one first, (batch, head) pair). Each team owns TEAM_ROWS rows, whose q and o
+// are matrices that only whole subgroups can touch; so scores and weights pass through workgroup memory, [key][row], where
+// PARTS invocations work on a row. A tile of KEYS keys has three steps with a barrier after each: scores, weights, sums. v is
+// fetched into registers before the scores and put into workgroup memory after them, the next tile's k before and after the
+// sums, so that memory's latency hides behind the products. 2 * (dim_qk + dim_v) FLOP per row and key on matrix units; per key
+// and team 2 * (dim_qk + dim_v) bytes and per row and key 12 bytes of workgroup memory, which is what binds.
 //
 // Weights are relative to `m`, the largest score when o was last scaled: only when a row's peak has passed it by LAZY is o taken
 // through workgroup memory and scaled. They are multiplied with UNIT on their way into f16, which leaves 2^15 at the top and
@@ -235,7 +235,9 @@ fn work_of(workgroup: vec3<u32>, lane: u32) -> Work {
   let head = params.head0 + workgroup.y % params.head_n;
   let head_kv = head / params.group;
   let block_end = params.row0 + params.row_n;
-  let row0 = params.row0 + workgroup.x * ROWS;
+  // The last rows first: under a causal mask they have most to do, and what ends last should be little.
+  let groups = (params.row_n + ROWS - 1u) / ROWS;
+  let row0 = params.row0 + (groups - 1u - workgroup.x) * ROWS;
   let rows = rows_of(batch, head, row0, min(row0 + ROWS, block_end) - 1u);
   return Work(rows, lane % ROWS, lane / ROWS, row0 + lane % ROWS, stored_end(rows, block_end), lane,
     lane / TEAM * TEAM_ROWS, key_range(rows),

@@ -6,7 +6,7 @@ use crate::kernel::{Element, KernelSpec, MatrixTile};
 use crate::plan::schedule::{check_resources, element_of};
 use crate::plan::{BlockSize, Capabilities, Path, Policy, tuning};
 use crate::problem::{Operand, Problem};
-use crate::tensor::DType;
+use crate::tensor::{DType, Storage};
 
 /// One kernel with both products on matrix units, over blocks of rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,9 +48,7 @@ impl MatrixPlan {
         check_resources(&kernel, caps)?;
         Ok(Self { kernel, tile, block })
     }
-}
 
-impl MatrixPlan {
     /// The tile of the staged path's products, where matrix units can serve them.
     pub(super) fn square(problem: &Problem, caps: &Capabilities) -> Result<MatrixTile, Rejection> {
         let refuse =
@@ -78,7 +76,7 @@ fn check_problem(problem: &Problem, caps: &Capabilities) -> Result<(), String> {
             "needs cubes of 8 or 16 that multiply f16 and sum in f32; this device was opened with {listed}"
         ));
     }
-    if a.dtype == DType::F32 {
+    if a.dtype == DType::F32 || a.kv_storage == Some(Storage::F32) {
         return Err("f32 tensors would lose 13 bits in matrices of f16".into());
     }
     if a.kv_storage.is_some_and(|storage| storage.dtype().is_none()) {

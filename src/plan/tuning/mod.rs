@@ -134,7 +134,8 @@ pub fn matrix_tile(
     loop {
         let small = tile.workgroup_bytes() <= caps.max_workgroup_bytes;
         if small && tile.lanes() <= caps.max_invocations {
-            return Some(tile);
+            // Each of the invocations that share a row has keys of its own.
+            return tile.keys.is_multiple_of(tile.parts()).then_some(tile);
         }
         match () {
             () if !small && tile.keys > edge => tile.keys /= 2,
