@@ -61,6 +61,18 @@ impl KernelSpec {
         }
     }
 
+    /// What kernels share that make scores and weigh them at once.
+    fn scored(kernel: Kernel, problem: &Problem) -> Self {
+        let a = problem.attention();
+        Self {
+            inner: a.inner.slots(),
+            normalize: Some(a.normalizer.slot()),
+            scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
+            alibi: a.alibi.map(|alibi| alibi.align.slot()),
+            ..Self::ranged(kernel, problem)
+        }
+    }
+
     /// Stage 1: scores of a block of rows.
     pub fn staged_score(problem: &Problem, q: Element, k: Element) -> Self {
         let a = problem.attention();
@@ -161,15 +173,11 @@ impl KernelSpec {
             (false, false) => Kernel::FusedForward,
         };
         // What is visited along edges needs no look at the edges.
-        let mut ranged = Self::ranged(kernel, problem);
+        let mut ranged = Self::scored(kernel, problem);
         ranged.masks.retain(|mask| *mask != edges::SLOT);
         let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
         Self {
             elements: names.into_iter().zip(elements).collect(),
-            inner: a.inner.slots(),
-            normalize: Some(a.normalizer.slot()),
-            scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
-            alibi: a.alibi.map(|alibi| alibi.align.slot()),
             sink: a.sinks,
             lse: a.lse,
             blocks,
@@ -185,30 +193,21 @@ impl KernelSpec {
         let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
         Self {
             elements: names.into_iter().zip(elements).collect(),
-            inner: a.inner.slots(),
-            normalize: Some(a.normalizer.slot()),
-            scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
-            alibi: a.alibi.map(|alibi| alibi.align.slot()),
             sink: a.sinks,
             lse: a.lse,
             blocks: a.blocks.map(|_| BlockTable::Given),
             edges: a.edges.is_some(),
             matrix: Some(tile),
-            ..Self::ranged(Kernel::FusedForwardMatrix, problem)
+            ..Self::scored(Kernel::FusedForwardMatrix, problem)
         }
     }
 
     /// Shares of the keys of a few rows.
     pub fn split_forward(problem: &Problem, elements: [Element; 3], tile: SplitTile) -> Self {
-        let a = problem.attention();
         Self {
             elements: [Binding::Q, Binding::K, Binding::V].into_iter().zip(elements).collect(),
-            inner: a.inner.slots(),
-            normalize: Some(a.normalizer.slot()),
-            scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
-            alibi: a.alibi.map(|alibi| alibi.align.slot()),
             split: Some(tile),
-            ..Self::ranged(Kernel::SplitForward, problem)
+            ..Self::scored(Kernel::SplitForward, problem)
         }
     }
 
