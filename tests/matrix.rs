@@ -17,8 +17,8 @@ use heedful::verify::execute::Placement;
 use heedful::verify::run::{Outcome, run};
 use heedful::verify::truth::Truth;
 use heedful::{
-    Align, Attention, Capabilities, DType, Engine, Normalizer, Path, Plan, Policy, Scalar,
-    SelfTest, Shape, Storage, Tuning, WeightsAt, wgpu,
+    Align, Attention, Axis, Blocks, Capabilities, DType, Edges, Engine, Neighborhood, Normalizer,
+    Path, Plan, Policy, Rotary, Scalar, SelfTest, Shape, Storage, Tuning, WeightsAt, wgpu,
 };
 
 fn half(dim: u32) -> Attention {
@@ -299,6 +299,51 @@ fn engine_with_matrices_of_16(test: &str) -> Option<Engine> {
     let matrix_units = vec![MatrixUnit { size: [16; 3], operands, sums }];
     // Two of its subgroups of 8 do the same.
     Some(engine.with_capabilities(Capabilities { matrix_units, subgroup_size: [8, 16], ..caps }))
+}
+
+/// A tile of 128 rows, as hardware gets, makes the self-test's call larger; every table of it must fit.
+#[test]
+fn the_self_test_accepts_right_kernels_with_tiles_of_128_rows() {
+    let Some(engine) = matrix_engine("tiles_of_128_rows") else { return };
+    let caps = engine.capabilities();
+    let edge = caps.matrix_edge().unwrap();
+    let row = tuning::MatrixRow {
+        class: tuning::Class::Any,
+        device: "".into(),
+        edge,
+        max_dim: 512,
+        teams: 128 / edge,
+        blocks: 1,
+        keys: 32,
+        unrolled: false,
+    };
+    if caps.subgroup_size[1] * row.teams > caps.max_invocations {
+        println!(
+            "UNSUPPORTED tiles_of_128_rows: one block of rows to a team takes too many invocations"
+        );
+        return;
+    }
+    let tuning = Tuning { matrix: vec![row], ..Tuning::default() };
+    let policy = Policy { tuning: Some(tuning.into()), ..asked(Path::FusedMatrix) };
+    let shape = Shape::self_attention(2, 4, 300, 16);
+    let call = || Attention::new(shape).dtype(DType::F16).with_lse();
+    let grid = Neighborhood([Axis::new(1, 1), Axis::new(1, 1), Axis::new(300, 5)]);
+    for call in [
+        call().causal(Align::BottomRight),
+        call().kv_lengths().q_lengths().sinks(),
+        call().segments(),
+        call().packed(500, 500).causal(Align::TopLeft),
+        call().rotary(Rotary { ids: true, ..Rotary::new(16, 400) }),
+        call().edges(Edges { count: 900, bias: true }),
+        call().blocks(Blocks::new(32, 16)),
+        call().mask([2, 1, 300, 300]),
+        call().kv_lengths().paged(60, 12, 26),
+        call().local(9.0, true),
+        call().neighborhood(grid),
+    ] {
+        let plan = engine.plan_with(&call, &policy).unwrap();
+        assert_eq!(plan.kernels().last().unwrap().matrix.unwrap().rows(), 128, "{plan}");
+    }
 }
 
 // Two tests, so that two cores compile.
