@@ -9,6 +9,7 @@ use crate::engine::{BufferView, Dispatch, Engine, Table, Tensors, one_compiled};
 use crate::error::{Error, Rejection, Result};
 use crate::feature::align::Align;
 use crate::kernel::{Binding, KernelSpec, Params};
+use crate::plan::{Plan, Policy};
 use crate::problem::{Attention, Operand};
 use crate::tensor::{DType, Layout, MAX_DIM, Shape, Storage, Strides};
 
@@ -117,7 +118,7 @@ impl KvCacheDescriptor {
 /// ```
 #[derive(Debug)]
 pub struct KvCache {
-    device: wgpu::Device,
+    pub(super) device: wgpu::Device,
     descriptor: KvCacheDescriptor,
     table: PageTable,
     pub(super) k: wgpu::Buffer,
@@ -134,7 +135,8 @@ impl KvCache {
     /// Makes an empty cache.
     ///
     /// # Errors
-    /// Invalid argument; unsupported where keys or values do not fit one binding; out of memory; internal.
+    /// Invalid argument; unsupported where keys or values do not fit one binding, or no call could read the cache on this
+    /// device; out of memory; internal.
     pub fn new(engine: &Engine, descriptor: &KvCacheDescriptor) -> Result<Self> {
         descriptor.validate()?;
         let d = *descriptor;
@@ -152,6 +154,9 @@ impl KvCache {
             Some([pages, size]) => PageTable::paged(d.sequences, d.capacity, size, pages, d.window),
             None => PageTable::contiguous(d.sequences, d.capacity),
         };
+        // A cache that no call can read is refused before it is filled.
+        let call = attention(&d, table.row(), d.heads_kv, 1).validate()?;
+        Plan::new(&call, caps, &Policy::default())?;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let rows =
             |name: &str, dim| device::create_buffer(engine.device(), name, d.bytes(dim), usage);
@@ -215,30 +220,7 @@ impl KvCache {
     /// A call of `seq_q` query rows, the newest of each sequence, against the cache: causal from the bottom right, and
     /// within the window where there is one; f32. Everything else can be added.
     pub fn attention(&self, heads_q: u32, seq_q: u32) -> Attention {
-        let d = &self.descriptor;
-        let shape = Shape {
-            batch: d.sequences,
-            heads_q,
-            heads_kv: d.heads_kv,
-            seq_q,
-            seq_kv: d.capacity,
-            dim_qk: d.dim_qk,
-            dim_v: d.dim_v,
-        };
-        let call = Attention::new(shape).dtype(DType::F32).kv_storage(d.storage).kv_lengths();
-        let call = match d.pages {
-            Some([pages, size]) => call.paged(pages, size, self.table.row()),
-            None => call,
-        };
-        let call = Attention {
-            layout_k: Layout::Strided(d.strides(d.dim_qk)),
-            layout_v: Layout::Strided(d.strides(d.dim_v)),
-            ..call.causal(Align::BottomRight)
-        };
-        match d.window {
-            Some(window) => call.window(Some(window - 1), None, Align::BottomRight),
-            None => call,
-        }
+        attention(&self.descriptor, self.table.row(), heads_q, seq_q)
     }
 
     /// The tensors of such a call: keys, values, lengths and pages are the cache's.
@@ -403,6 +385,33 @@ impl KvCache {
 
     fn words(&self, first: u32) -> Table<'_> {
         Table::Buffer(BufferView { buffer: &self.state, offset: 4 * u64::from(first) })
+    }
+}
+
+/// A call of `seq_q` query rows against a cache whose page tables have `row` entries a sequence.
+fn attention(d: &KvCacheDescriptor, row: u32, heads_q: u32, seq_q: u32) -> Attention {
+    let shape = Shape {
+        batch: d.sequences,
+        heads_q,
+        heads_kv: d.heads_kv,
+        seq_q,
+        seq_kv: d.capacity,
+        dim_qk: d.dim_qk,
+        dim_v: d.dim_v,
+    };
+    let call = Attention::new(shape).dtype(DType::F32).kv_storage(d.storage).kv_lengths();
+    let call = match d.pages {
+        Some([pages, size]) => call.paged(pages, size, row),
+        None => call,
+    };
+    let call = Attention {
+        layout_k: Layout::Strided(d.strides(d.dim_qk)),
+        layout_v: Layout::Strided(d.strides(d.dim_v)),
+        ..call.causal(Align::BottomRight)
+    };
+    match d.window {
+        Some(window) => call.window(Some(window - 1), None, Align::BottomRight),
+        None => call,
     }
 }
 

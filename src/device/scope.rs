@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use super::foreign::foreign;
 use crate::error::{Error, Result};
 
 /// Runs `work` inside validation, out-of-memory and internal scopes, so that nothing it does can
@@ -39,7 +40,7 @@ pub(crate) fn scoped<T>(
             {
                 return Err(Error::device_lost(during, description));
             }
-            Err(Error::internal(during, description))
+            Err(foreign(&description).unwrap_or_else(|| Error::internal(during, description)))
         }
     }
 }

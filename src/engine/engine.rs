@@ -1,11 +1,11 @@
 //! `Engine`: plans, binds, encodes and runs attention on one device.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::device::{self, PipelineCache};
 use crate::engine::self_test::Verdicts;
 use crate::engine::{Bound, Tensors};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::{Kernel, KernelSpec};
 use crate::plan::{Capabilities, Plan, Policy, SelfTest};
 use crate::problem::Attention;
@@ -22,6 +22,8 @@ pub struct Engine {
     pub(crate) pipelines: PipelineCache,
     pub(crate) verdicts: Verdicts,
     scratch: Mutex<Option<wgpu::Buffer>>,
+    /// Whether the queue is the device's, once that is known.
+    queue_is_own: OnceLock<bool>,
 }
 
 // An engine is shared between threads that record different encoders.
@@ -119,6 +121,9 @@ impl Engine {
     ///
     /// No device-wide callback is installed, and nothing is submitted but what [`run`](Self::run) is
     /// called for and, unless [`Policy::self_test`] is off, the self-test of a kernel's first use.
+    ///
+    /// The queue must be the device's own. wgpu does not say whether it is; it is found out before the first submission,
+    /// which is an invalid argument otherwise. Objects of another [`wgpu::Instance`] cannot be told apart at all.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let capabilities = device::capabilities(&device);
         Self {
@@ -128,6 +133,7 @@ impl Engine {
             pipelines: PipelineCache::default(),
             verdicts: Verdicts::default(),
             scratch: Mutex::new(None),
+            queue_is_own: OnceLock::new(),
         }
     }
 
@@ -174,6 +180,9 @@ impl Engine {
     /// with each candidate's reason.
     pub fn plan_with(&self, attention: &Attention, policy: &Policy) -> Result<Plan> {
         let problem = attention.validate()?;
+        if policy.self_test == SelfTest::OnFirstUse {
+            self.check_queue()?;
+        }
         loop {
             let refused = |spec: &KernelSpec| self.verdicts.refusal(spec);
             let plan = Plan::choose(&problem, &self.capabilities, policy, &refused)?;
@@ -224,12 +233,28 @@ impl Engine {
     /// # Errors
     /// As [`bind`](Self::bind).
     pub fn run(&self, plan: &Plan, tensors: &Tensors<'_>) -> Result<wgpu::SubmissionIndex> {
+        self.check_queue()?;
         let bound = self.bind(plan, tensors)?;
         device::scoped(&self.device, "submitting attention", 0, || {
             let mut encoder = self.device.create_command_encoder(&Default::default());
             bound.encode(&mut encoder);
             self.queue.submit([encoder.finish()])
         })
+    }
+
+    /// Refuses a queue of another device before anything is submitted to it.
+    pub(crate) fn check_queue(&self) -> Result<()> {
+        let known = || device::owns_queue(&self.device, &self.queue);
+        match self.queue_is_own.get().copied().or_else(known) {
+            Some(false) => {
+                Err(Error::invalid("queue", "one of another device", "the device's own"))
+            }
+            Some(true) => {
+                self.queue_is_own.get_or_init(|| true);
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// A buffer to bind where an output has no elements.
