@@ -11,6 +11,7 @@ mod matmul;
 mod merge;
 mod parameters;
 mod range;
+mod rebind;
 mod rows;
 mod self_test;
 mod stored;
