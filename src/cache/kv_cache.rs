@@ -135,7 +135,20 @@ impl KvCache {
     ///
     /// # Errors
     /// Invalid argument; unsupported where keys or values do not fit one binding; out of memory; internal.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn new(engine: &Engine, descriptor: &KvCacheDescriptor) -> Result<Self> {
+        Self::make(engine, descriptor)
+    }
+
+    /// `new` where the device's errors come later, as in a browser: it awaits them.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub async fn new_async(engine: &Engine, descriptor: &KvCacheDescriptor) -> Result<Self> {
+        device::settled(|| Self::make(engine, descriptor)).await
+    }
+
+    pub(super) fn make(engine: &Engine, descriptor: &KvCacheDescriptor) -> Result<Self> {
         descriptor.validate()?;
         let d = *descriptor;
         let caps = engine.capabilities();

@@ -12,4 +12,5 @@ pub use context::{adapters, capabilities, request, request_experimental};
 pub(crate) use memory::{create_buffer, upload};
 pub(crate) use pipeline::{Pipeline, PipelineCache};
 pub use readback::Readback;
-pub(crate) use scope::scoped;
+pub(crate) use readback::Wait;
+pub(crate) use scope::{scoped, settled};

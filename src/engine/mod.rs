@@ -15,6 +15,7 @@ mod self_test;
 mod stored;
 mod tables;
 mod tensors;
+mod verdicts;
 
 pub use blocks::BlockBuilder;
 pub use bound::Bound;
