@@ -37,7 +37,7 @@ enum Kind {
     Internal { during: String, message: String },
 }
 
-/// One kernel that was considered and why it cannot serve, with the numbers that decided it.
+/// One kernel that was considered and why it does not serve, with the numbers that decided it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// Variant key or kernel name of the candidate.

@@ -175,15 +175,14 @@ fn unchecked_kernels_give_the_same_bits() {
 /// masks of the first, whatever part comes last.
 #[test]
 fn a_shared_table_is_that_of_the_first_whatever_the_parts() {
-    let Some(_) = common::gpu::engine("a_shared_table") else { return };
-    let adapters = pollster::block_on(heedful::device::adapters());
+    let Some(adapter) = common::gpu::adapter("a_shared_table") else { return };
     // One sequence's mask of 4 x 300 x 300 bytes fits a binding, two do not.
     let limits = wgpu::Limits {
         max_storage_buffer_binding_size: 400 << 10,
         ..wgpu::Limits::downlevel_defaults()
     };
     let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
-    let (device, queue) = pollster::block_on(adapters[0].request_device(&descriptor)).unwrap();
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
     let engine = heedful::Engine::from_wgpu(device, queue);
     let attention = Attention::new(shape()).mask([2, 4, 300, 300]);
     let problem = attention.validate().unwrap();

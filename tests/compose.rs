@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Checked, check, variants};
+use common::{Checked, browser_variants, check, missing_slots, variants};
 use heedful::kernel::{Binding, Kernel, KernelSpec, Resources};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
@@ -167,14 +167,24 @@ fn write_variants() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tint/variants");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("a folder for the variants");
-    // Browsers have no cooperative matrices.
-    let variants = variants();
-    let for_browsers = variants.values().filter(|spec| spec.matrix.is_none());
-    for (i, spec) in for_browsers.enumerate() {
+    for (i, spec) in browser_variants().values().enumerate() {
         let composed = heedful::kernel::compose_for(spec, heedful::kernel::Compiler::Browser);
         std::fs::write(folder.join(format!("{i:04}.wgsl")), composed.text).expect("a written file");
     }
     println!("{}", folder.display());
+}
+
+/// What no variant holds is read by no compiler, neither by those of naga's outputs nor by Tint.
+#[test]
+fn every_slot_is_in_a_variant() {
+    assert_eq!(missing_slots(variants().values()), [""; 0], "in no variant");
+    let for_tint = browser_variants();
+    assert_eq!(missing_slots(for_tint.values()), [""; 0], "in no variant that Tint reads");
+    // What a spec says that it holds is in the text.
+    for spec in for_tint.values().step_by(7) {
+        let text = heedful::kernel::compose_for(spec, heedful::kernel::Compiler::Browser).text;
+        assert!(spec.slots().iter().all(|slot| text.contains(&*slot.source)), "{spec}");
+    }
 }
 
 #[test]

@@ -50,9 +50,11 @@ fn everything(shape: Shape) -> Attention {
 }
 
 /// A device of the best adapter with given limits, as an application would open it.
-fn device_with(limits: impl Fn(&mut wgpu::Limits)) -> Option<(wgpu::Device, wgpu::Queue)> {
-    let adapters = pollster::block_on(heedful::device::adapters());
-    let adapter = adapters.first()?;
+fn device_with(
+    test: &str,
+    limits: impl Fn(&mut wgpu::Limits),
+) -> Option<(wgpu::Device, wgpu::Queue)> {
+    let adapter = common::gpu::adapter(test)?;
     let mut required = wgpu::Limits::default();
     limits(&mut required);
     let descriptor = wgpu::DeviceDescriptor { required_limits: required, ..Default::default() };
@@ -85,7 +87,7 @@ fn every_feature_at_once_matches_the_reference() {
 fn small_binding_limits_split_blocks_and_keys() {
     let limit = 32 << 10;
     let Some((device, queue)) =
-        device_with(|limits| limits.max_storage_buffer_binding_size = limit)
+        device_with("blocks", |limits| limits.max_storage_buffer_binding_size = limit)
     else {
         return;
     };
@@ -229,7 +231,7 @@ impl Call {
 
 #[test]
 fn a_borrowed_device_records_into_the_callers_encoder() {
-    let Some((device, queue)) = device_with(|_| {}) else { return };
+    let Some((device, queue)) = device_with("a_borrowed_device", |_| {}) else { return };
     let engine = Engine::from_wgpu(device.clone(), queue.clone());
     let attention = Attention::new(Shape::self_attention(1, 2, 70, 32)).kv_lengths();
     let call = Call::new(&device, &queue, attention);
@@ -309,7 +311,7 @@ fn bad_tensors_are_named() {
 
 #[test]
 fn a_destroyed_device_is_an_error() {
-    let Some((device, queue)) = device_with(|_| {}) else { return };
+    let Some((device, queue)) = device_with("a_destroyed_device", |_| {}) else { return };
     let engine = Engine::from_wgpu(device.clone(), queue);
     let plan = engine.plan(&Attention::new(Shape::self_attention(1, 1, 4, 4))).unwrap();
     let data = CaseData::generate(plan.problem(), 1, &DataOptions::default());

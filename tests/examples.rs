@@ -1,6 +1,9 @@
 //! The examples run and print what they promise; the sentence model meets its own implementation.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+#[path = "common/skip.rs"]
+mod skip;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -94,8 +97,8 @@ fn sentences_are_embedded_as_the_model_does() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let model = root.join("target/minilm");
     if !model.join("model.safetensors").exists() {
-        println!("skipped: {} is not there; tests/minilm.sh fetches it", model.display());
-        return;
+        let why = format!("{} is not there; tests/minilm.sh fetches it", model.display());
+        return skip::skipped("sentences_are_embedded_as_the_model_does", why);
     }
     let text = printed("sentence_embedding", &[&model.to_string_lossy()]);
     let recorded = std::fs::read(root.join("tests/golden/real/embeddings.json")).unwrap();

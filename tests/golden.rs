@@ -33,7 +33,9 @@ fn recorded_cases_pass_on_every_path() {
             }
         }
     }
-    println!("{passed} passed, {} failed, {unsupported} unsupported", failures.len());
+    let of = passed + unsupported;
+    common::skip::unsupported("recorded_cases", format!("{unsupported} of {of} runs"));
+    println!("{passed} passed, {} failed", failures.len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     // 65 + 127 + 3 + 12 + 56 cases on two paths and 6 rotations, which are one dispatch; of the forms, 6
     // normalisers are staged only; 12 cases have their keys in pages, which the staged path does not read. Split

@@ -1,5 +1,8 @@
 //! The rules of the house: layers import downwards only, and every WGSL slot has its Rust twin.
 
+#[path = "common/skip.rs"]
+mod skip;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -100,6 +103,38 @@ fn every_slot_file_has_its_twin_and_is_registered() {
         REGISTRY.iter().map(|slot| format!("{}/{}", slot.kind, slot.name)).collect();
     assert_eq!(wgsl, registered, "shaders/slot and the registry differ");
     assert_eq!(registered.len(), REGISTRY.len(), "a slot is registered twice");
+}
+
+/// What is not run is said by `tests/common/skip.rs`, past the harness and into the list that `./test` shows.
+#[test]
+fn what_is_skipped_is_seen() {
+    let list = std::env::temp_dir().join(format!("heedful-skipped-{}", std::process::id()));
+    let child = std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "a_test_that_is_skipped", "--ignored"])
+        .env(skip::LIST, &list)
+        .output()
+        .expect("this test once more");
+    let lines = "SKIPPED a_test: it has no device\nUNSUPPORTED a_test: 3 of 7 runs\n";
+    let errors = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && errors.contains(lines), "{errors}");
+    assert_eq!(fs::read_to_string(&list).expect("the list"), lines);
+    let _ = fs::remove_file(&list);
+    for folder in ["tests", "cli/tests", "cli/src", "src"] {
+        for file in files(&root().join(folder), "rs") {
+            let ours = file.ends_with("tests/house.rs") || file.ends_with("tests/common/skip.rs");
+            let text = fs::read_to_string(&file).expect("a readable file");
+            let printed = ["\"SKIPPED ", "\"UNSUPPORTED ", "\"skipped: "];
+            let silent = printed.iter().any(|print| text.contains(print));
+            assert!(ours || !silent, "{} prints what nobody sees", file.display());
+        }
+    }
+}
+
+#[test]
+#[ignore = "what_is_skipped_is_seen runs it"]
+fn a_test_that_is_skipped() {
+    skip::skipped("a_test", "it has no device");
+    skip::unsupported("a_test", "3 of 7 runs");
 }
 
 #[test]

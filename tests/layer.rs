@@ -5,7 +5,7 @@ mod common;
 
 use heedful::kernel::Kernel;
 use heedful::layer::{ExtraKeys, HostWeights, LayerInputs, MultiHeadAttention, forward};
-use heedful::{Align, Attention, Path, Policy, Shape, WeightsAt};
+use heedful::{Align, Attention, DType, Path, Policy, Shape, Storage, WeightsAt};
 
 fn values(salt: u64, n: usize) -> Vec<f64> {
     let hash = |i: u64| (i + 1 + (salt << 20)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
@@ -113,6 +113,9 @@ fn layers_that_cannot_be_are_refused_by_name() {
         (MultiHeadAttention { average_weights: true, ..layer() }, "average_weights"),
         (MultiHeadAttention { extra, ..MultiHeadAttention::new(short, 8) }, "seq_kv"),
         (MultiHeadAttention::new(attention().packed(5, 5), 8), "attention"),
+        (MultiHeadAttention::new(attention().dtype(DType::F16), 8), "attention.dtype"),
+        (MultiHeadAttention::new(attention().kv_storage(Storage::F16), 8), "attention.kv_storage"),
+        (MultiHeadAttention::new(attention().paged(2, 4, 2), 8), "attention.paged"),
     ] {
         let error = layer.validate().unwrap_err();
         assert_eq!(error.argument(), Some(argument), "{error}");

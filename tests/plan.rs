@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use heedful::plan::Schedule;
 use heedful::plan::tuning::{Class, FusedRow, SplitRow};
-use heedful::{Align, Attention, Capabilities, DType, Path, Plan, Policy, Shape, Tuning};
+use heedful::{Align, Attention, Capabilities, DType, Path, Plan, Policy, Shape, Storage, Tuning};
 
 fn software() -> Capabilities {
     let subgroup_size = [8, 8];
@@ -88,4 +88,44 @@ fn drivers_that_end_loops_get_shorter_ones() {
     let Schedule::Split(split) = split.schedule() else { panic!("{split}") };
     assert!(split.shares >= 5, "{} shares", split.shares);
     assert_eq!(plan(20, Path::Auto, false).unwrap().path(), Path::Staged);
+}
+
+/// What could serve and is slower is not refused; it serves where nothing else does.
+#[test]
+fn what_is_slower_is_passed_over() {
+    let hardware = Capabilities { device_type: "discretegpu".into(), ..Capabilities::default() };
+    let plan = |call: &Attention| {
+        Plan::new(&call.validate().unwrap(), &hardware, &Policy::default()).unwrap()
+    };
+    let few = plan(&Attention::new(Shape { seq_q: 16, ..Shape::self_attention(9, 32, 512, 64) }));
+    let text = few.to_string();
+    assert_eq!(few.path(), Path::Fused);
+    assert!(text.contains("passed over split_forward: k and v would be read"), "{text}");
+    assert!(!text.contains("refused split_forward"), "{text}");
+    assert_eq!(few.passed_over()[0].candidate, "split_forward");
+    assert!(few.rejections().iter().all(|x| x.candidate != "split_forward"), "{text}");
+
+    let wide = Attention::new(Shape::self_attention(1, 2, 300, 512));
+    let staged = plan(&wide);
+    assert_eq!(staged.path(), Path::Staged, "{staged}");
+    assert!(staged.to_string().contains("passed over fused_forward: 1024 f32 registers"));
+    // The staged path does not read quantised keys.
+    let fused = plan(&wide.kv_storage(Storage::Int8));
+    assert_eq!((fused.path(), fused.passed_over().len()), (Path::Fused, 0), "{fused}");
+}
+
+#[test]
+fn what_a_device_lacks_for_subgroups_is_named() {
+    let problem = Attention::new(Shape::self_attention(1, 2, 64, 64)).validate().unwrap();
+    let reason = |caps: Capabilities| {
+        let policy = Policy { path: Path::Fused, ..Policy::default() };
+        let plan = Plan::new(&problem, &caps, &policy).unwrap();
+        plan.rejections()[0].reason.clone()
+    };
+    let without = Capabilities { subgroups: false, ..software() };
+    assert_eq!(reason(without), "needs subgroup operations, which the device lacks");
+    let small = reason(Capabilities { subgroup_size: [2, 8], ..software() });
+    assert_eq!(small, "needs subgroups of at least 4, those of the device have 2 to 8");
+    let untuned = reason(Capabilities { device_type: "discretegpu".into(), ..software() });
+    assert_eq!(untuned, "no tile is tuned for it on devices of type discretegpu");
 }

@@ -16,6 +16,7 @@ mod common;
 #[path = "planted/edits.rs"]
 mod edits;
 
+use common::skip::skipped;
 use edits::{cut, halves_in, mask_first, subgroups_of_32, swap, swaps};
 use heedful::kernel::{Kernel, KernelSpec, compose};
 use heedful::verify::cases::{Case, Grid, grid};
@@ -90,7 +91,7 @@ fn check(fault: &Fault) {
     for kernel in fault.kernels {
         planted.plant(*kernel, fault.edit);
     }
-    let mut cases = grid(Grid::Quick);
+    let mut cases = grid(Grid::Quick).unwrap();
     cases.retain(|case| fault.cases.contains(&case.name.as_str()));
     assert_eq!(cases.len(), fault.cases.len(), "{}: a case is not in the grid", fault.name);
     let (mut tried, mut reasons) = (Vec::new(), Vec::new());
@@ -98,7 +99,7 @@ fn check(fault: &Fault) {
         let served = match changed(&right, fault, case) {
             Ok(served) => served,
             Err(why) => {
-                println!("SKIPPED {} on {}: {why}", fault.name, case.name);
+                skipped(fault.name, format!("on {}: {why}", case.name));
                 continue;
             }
         };

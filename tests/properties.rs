@@ -5,12 +5,15 @@
 //! look further.
 
 mod common;
+#[path = "properties/forms.rs"]
+mod forms;
 #[path = "properties/small.rs"]
 mod small;
 #[path = "properties/wild.rs"]
 mod wild;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
 use heedful::problem::Operand;
 use heedful::verify::data::{CaseData, DataOptions};
@@ -55,6 +58,8 @@ fn any_descriptor_is_refused_by_name_or_planned() {
     let workspace = prop_oneof![Just(256_u64 << 20), 0_u64..100_000, Just(u64::MAX)];
     let values = (wild::attention(), wild::capabilities(), paths, workspace);
     let (valid, planned) = (Cell::new(0), Cell::new(0));
+    // Fields, and whether a descriptor that asked for it was planned.
+    let served = RefCell::new(BTreeMap::new());
     hold(2000, &values, |(attention, caps, path, max_workspace_bytes)| {
         // The same, packed and with a table: refused or planned, whatever the sizes are.
         let s = attention.shape;
@@ -79,6 +84,9 @@ fn any_descriptor_is_refused_by_name_or_planned() {
         match Plan::new(&problem, &caps, &policy) {
             Ok(plan) => {
                 planned.set(planned.get() + 1);
+                for (field, on) in wild::asked(&attention) {
+                    *served.borrow_mut().entry(field).or_insert(false) |= on;
+                }
                 let most = max_workspace_bytes.min(caps.max_buffer_bytes);
                 prop_assert!(plan.workspace_bytes() <= most, "{plan}");
                 prop_assert!(path == Path::Auto || plan.path() == path, "{plan}");
@@ -93,6 +101,10 @@ fn any_descriptor_is_refused_by_name_or_planned() {
     });
     println!("{} valid, {} planned", valid.get(), planned.get());
     assert!(planned.get() > 50, "only {} of the descriptors were planned", planned.get());
+    // A field that is always refused, or never drawn, is not tried here.
+    let mut never = served.into_inner();
+    never.retain(|_, served| !*served);
+    assert!(never.is_empty(), "never planned: {:?}", never.keys());
 }
 
 #[test]

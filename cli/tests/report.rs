@@ -107,8 +107,7 @@ fn junit_is_xml_that_others_read() {
         f = r.find('.//failure'); print(f.get('message'))";
     let file = place.path("out.xml");
     let Ok(output) = Command::new("python3").args(["-c", program]).arg(file).output() else {
-        println!("SKIPPED junit_is_xml: no python3");
-        return;
+        return common::skip::skipped("junit_is_xml", "no python3");
     };
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -154,8 +153,7 @@ fn the_page_opens_in_a_browser_and_lists_rows_on_demand() {
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let found = names.into_iter().find(|x| Command::new(x).arg("--version").output().is_ok());
     let Some(browser) = found else {
-        println!("SKIPPED the_page_opens_in_a_browser: no Chromium");
-        return;
+        return common::skip::skipped("the_page_opens_in_a_browser", "no Chromium");
     };
     let place = Place::new();
     two(&place);

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::skip::skipped;
 use common::{NO_ADAPTER, Order, Place, adapter, heedful_with, npy, numbers};
 use heedful::verify::npy as reader;
 
@@ -221,9 +222,9 @@ fn run_agrees_with_numpy() {
         command.arg(script).current_dir(place.folder.path()).output()
     };
     match python("write.py") {
-        Err(error) => return println!("SKIPPED run_agrees_with_numpy: python3: {error}"),
+        Err(error) => return skipped("run_agrees_with_numpy", format!("python3: {error}")),
         Ok(output) if output.status.code() == Some(3) => {
-            return println!("SKIPPED run_agrees_with_numpy: python3 has no numpy");
+            return skipped("run_agrees_with_numpy", "python3 has no numpy");
         }
         Ok(output) => {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -149,13 +149,32 @@ fn max_loop_iterations(info: &wgpu::AdapterInfo) -> u32 {
     if info.name.starts_with("llvmpipe") && old { 65_535 } else { u32::MAX }
 }
 
-/// The error for a machine without any adapter, with the line that mends it.
+/// The error for a machine without any adapter, with what mends it.
 pub(crate) fn no_adapter() -> Error {
-    let reason = "no adapter found; a software one comes with Mesa: apt install \
-                  mesa-vulkan-drivers, dnf install mesa-vulkan-drivers, pacman -S vulkan-swrast \
-                  or apk add mesa-vulkan-swrast";
+    no_adapter_on(cfg!(target_arch = "wasm32"))
+}
+
+fn no_adapter_on(browser: bool) -> Error {
+    let reason = if browser {
+        "no adapter found; the browser must have WebGPU, on a page that came by https or from localhost"
+    } else {
+        "no adapter found; a software one comes with Mesa: apt install mesa-vulkan-drivers, \
+         dnf install mesa-vulkan-drivers, pacman -S vulkan-swrast or apk add mesa-vulkan-swrast"
+    };
     Error::unsupported(
         "attention on a GPU",
         vec![Rejection { candidate: "any adapter".into(), reason: reason.into() }],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::no_adapter_on;
+
+    #[test]
+    fn nobody_in_a_browser_is_told_to_install_a_driver() {
+        let [native, browser] = [false, true].map(|browser| no_adapter_on(browser).to_string());
+        assert!(native.contains("apt install"), "{native}");
+        assert!(browser.contains("WebGPU") && !browser.contains("install"), "{browser}");
+    }
 }

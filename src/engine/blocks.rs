@@ -23,6 +23,14 @@ impl BlockBuilder {
         self.recorded.encode(encoder, None);
     }
 
+    /// Records the build into a compute pass of the caller's, whose pipeline and bind group 0 it sets.
+    ///
+    /// # Errors
+    /// As [`Bound::encode_pass`](crate::Bound::encode_pass).
+    pub fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        self.recorded.encode_pass(pass)
+    }
+
     /// The table, for [`Tensors::blocks`] of calls that are recorded after the build.
     pub fn table(&self) -> Table<'_> {
         let offset = self.recorded.block_offset;

@@ -7,7 +7,7 @@ use crate::device::{self, Pipeline};
 use crate::engine::encode::{Encoding, Prepared};
 use crate::engine::tensors::ALL_TABLES;
 use crate::engine::{Engine, Table, Tensors};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Params;
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
@@ -32,6 +32,7 @@ impl Dispatch {
 /// What is copied from the caller's buffer into one of the engine's at every run.
 #[derive(Debug)]
 pub(crate) struct Copied {
+    pub(crate) name: &'static str,
     pub(crate) source: wgpu::Buffer,
     pub(crate) source_offset: u64,
     /// `None` is the table buffer.
@@ -77,8 +78,12 @@ impl Recorded {
             label: Some("attention"),
             timestamp_writes,
         });
+        self.record(&mut pass);
+    }
+
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
         for dispatch in &self.dispatches {
-            dispatch.record(&mut pass);
+            dispatch.record(pass);
         }
     }
 
@@ -98,6 +103,19 @@ impl Recorded {
             encoder.copy_buffer_to_buffer(source, start, target, copy.offset, copy.bytes);
         }
     }
+
+    /// Records into a pass that is open, in which nothing can be copied.
+    pub(crate) fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        let mut copied: Vec<&str> = self.copies.iter().map(|copy| copy.name).collect();
+        copied.dedup();
+        if !copied.is_empty() {
+            let found = "on the GPU, copied at every run, which a pass cannot do";
+            let wanted = "tables from the host, or `encode` into an encoder";
+            return Err(Error::invalid(copied.join(", "), found, wanted));
+        }
+        self.record(pass);
+        Ok(())
+    }
 }
 
 /// A plan tied to the caller's tensors.
@@ -115,6 +133,16 @@ impl Bound {
     /// Records the call into the caller's encoder: one compute pass, no submit, no wait.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         self.0.encode(encoder, None);
+    }
+
+    /// Records the call into a compute pass of the caller's, behind what is there already. The pass's pipeline and its bind
+    /// group 0 are those of the last dispatch afterwards; other groups stay as they are, and count for nothing here.
+    ///
+    /// # Errors
+    /// Invalid argument naming the tables that live on the GPU: they are copied at every run,
+    /// which needs an encoder. Nothing was recorded then.
+    pub fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        self.0.encode_pass(pass)
     }
 
     /// Records the call as a compute pass that writes timestamps at its ends.
@@ -191,6 +219,7 @@ impl Tables {
             Table::Buffer(view) => {
                 self.bytes.resize(start + n as usize * 4, 0);
                 self.copies.push(Copied {
+                    name: operand.name(),
                     target: None,
                     source: view.buffer.clone(),
                     source_offset: view.offset,

@@ -33,12 +33,18 @@ pub struct Merge(Option<Dispatch>);
 impl Merge {
     /// Records the merge into the caller's encoder: one compute pass, no submit, no wait.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        let Some(dispatch) = &self.0 else { return };
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: Some("merge states"),
             timestamp_writes: None,
         });
-        dispatch.record(&mut pass);
+        self.encode_pass(&mut pass);
+    }
+
+    /// Records the merge into a compute pass of the caller's, whose pipeline and bind group 0 it sets.
+    pub fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) {
+        if let Some(dispatch) = &self.0 {
+            dispatch.record(pass);
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub use blocks::BlockBuilder;
 pub use bound::Bound;
 pub(crate) use bound::{Copied, Dispatch, Recorded};
 pub use engine::Engine;
+#[cfg(feature = "bench")]
 pub(crate) use host::Uploaded;
 pub(crate) use linear::{Linear, Rows, average, one_compiled};
 pub use matmul::Matmul;
@@ -28,5 +29,6 @@ pub use merge::{Merge, MergeStates};
 pub use rows::PreparedRows;
 pub(crate) use stored::stored;
 pub(crate) use tables::HostTables;
+#[cfg(feature = "verify")]
 pub(crate) use tensors::offset_alignment;
 pub use tensors::{BufferView, Table, Tensors};

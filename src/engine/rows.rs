@@ -19,6 +19,14 @@ impl PreparedRows {
         self.recorded.encode(encoder, None);
     }
 
+    /// Records the dispatches into a compute pass of the caller's, whose pipeline and bind group 0 they set.
+    ///
+    /// # Errors
+    /// As [`Bound::encode_pass`](crate::Bound::encode_pass).
+    pub fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        self.recorded.encode_pass(pass)
+    }
+
     /// The rows of [`Operand::Q`] or [`Operand::K`]; `None` where the call reads them as they are.
     pub fn rows(&self, operand: Operand) -> Option<&wgpu::Buffer> {
         let found = self.recorded.prepared.iter().find(|(of, _)| *of == operand);

@@ -249,7 +249,7 @@ impl KernelSpec {
     }
 
     /// The slots whose files the kernel needs, in composition order.
-    pub(crate) fn slots(&self) -> Vec<Slot> {
+    pub fn slots(&self) -> Vec<Slot> {
         let mut slots = Vec::new();
         for (binding, element) in &self.elements {
             let is_output = *binding == Binding::O;

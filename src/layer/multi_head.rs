@@ -6,7 +6,7 @@ use crate::error::{Error, Rejection, Result};
 use crate::kernel::MatrixTile;
 use crate::plan::{Plan, Policy, SelfTest, tuning};
 use crate::problem::{Attention, WeightsAt};
-use crate::tensor::{DType, Layout};
+use crate::tensor::{DType, Layout, Storage};
 
 /// Keys that the layer adds behind those of its input (PyTorch's `add_bias_kv` and `add_zero_attn`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -34,7 +34,7 @@ pub struct ExtraKeys {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MultiHeadAttention {
     /// What happens between the projections: shape (seq_kv with the extra keys), masks, modifiers, normaliser.
-    /// Storage type and layouts are the layer's own.
+    /// Storage is f32, and layouts are the layer's own.
     pub attention: Attention,
     /// Channels of x_q.
     pub width_q: u32,
@@ -70,9 +70,9 @@ impl MultiHeadAttention {
         self.attention.shape.seq_kv.saturating_sub(extra)
     }
 
-    /// The call between the projections: f32, a row of a sequence holding its heads one after another.
+    /// The call between the projections: a row of a sequence holding its heads one after another.
     pub fn inner(&self) -> Attention {
-        Attention { dtype: DType::F32, ..self.attention.clone().layout(Layout::Bshd) }
+        self.attention.clone().layout(Layout::Bshd)
     }
 
     /// Channels of q, of k, of v and of the heads' outputs together.
@@ -87,6 +87,21 @@ impl MultiHeadAttention {
     /// # Errors
     /// Invalid argument naming the first field that cannot be.
     pub fn validate(&self) -> Result<()> {
+        // The projections write f32.
+        let dtype = self.attention.dtype;
+        if dtype != DType::F32 {
+            return Err(Error::invalid("attention.dtype", dtype, "f32, as a layer computes"));
+        }
+        if let Some(storage) = self.attention.kv_storage.filter(|x| *x != Storage::F32) {
+            return Err(Error::invalid(
+                "attention.kv_storage",
+                storage,
+                "f32, as a layer computes",
+            ));
+        }
+        if self.attention.paged.is_some() {
+            return Err(Error::invalid("attention.paged", "keys in pages", "a layer's own keys"));
+        }
         self.inner().validate()?;
         let extra = u32::from(self.extra.learned) + u32::from(self.extra.zero);
         if self.attention.packed.is_some() {
@@ -188,6 +203,14 @@ impl BoundLayer {
     /// its steps.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         self.0.encode(encoder, None);
+    }
+
+    /// Records the layer into a compute pass of the caller's, whose pipeline and bind group 0 it sets.
+    ///
+    /// # Errors
+    /// As [`Bound::encode_pass`](crate::Bound::encode_pass), also for a learned extra key and value.
+    pub fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        self.0.encode_pass(pass)
     }
 
     /// Records the layer as a compute pass that writes timestamps at its ends.
@@ -369,14 +392,15 @@ impl Binding<'_> {
             dispatches.extend(average(self.engine, [s.batch, s.heads_q], elements, &shown, to)?);
         }
         recorded.dispatches = dispatches;
-        recorded.copies.extend(self.extra_keys(w.bias_k, &k, width_k));
-        recorded.copies.extend(self.extra_keys(w.bias_v, &v, width_v));
+        recorded.copies.extend(self.extra_keys("bias_k", w.bias_k, &k, width_k));
+        recorded.copies.extend(self.extra_keys("bias_v", w.bias_v, &v, width_v));
         Ok(BoundLayer(recorded))
     }
 
     /// The learned key or value into its row of every sequence.
     fn extra_keys(
         &self,
+        name: &'static str,
         row: Option<BufferView<'_>>,
         to: &wgpu::Buffer,
         width: u32,
@@ -388,6 +412,7 @@ impl Binding<'_> {
         let one = |batch: u32| {
             let at = u64::from(batch) * u64::from(s.seq_kv) + u64::from(layer.input_keys());
             Copied {
+                name,
                 source: row.buffer.clone(),
                 source_offset: row.offset,
                 target: Some(to.clone()),

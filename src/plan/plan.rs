@@ -30,6 +30,7 @@ pub struct Plan {
     prepare: Vec<Prepare>,
     schedule: Schedule,
     rejections: Vec<Rejection>,
+    passed_over: Vec<Rejection>,
 }
 
 impl Plan {
@@ -61,6 +62,11 @@ impl Plan {
         if let Some(rejection) = refused(&prepared) {
             return Err(unsupported(vec![rejection]));
         }
+        let planned = |schedule, rejections, passed_over| {
+            let (problem, prepare) = (problem.clone(), prepare.clone());
+            Self { problem, prepare, schedule, rejections, passed_over }
+        };
+        let (mut passed_over, mut spare) = (Vec::new(), None);
         for candidate in Candidate::ALL {
             let path = candidate.path();
             let wanted = match policy.path {
@@ -75,18 +81,23 @@ impl Plan {
                 Ok(schedule) => match refused(&[&prepared, &*schedule.kernels()].concat()) {
                     Some(rejection) => rejections.push(rejection),
                     None => {
-                        return Ok(Self {
-                            problem: problem.clone(),
-                            prepare,
-                            schedule,
-                            rejections,
-                        });
+                        match schedule.slower(problem, caps).filter(|_| policy.path == Path::Auto) {
+                            Some(slower) => {
+                                passed_over.push(slower);
+                                spare.get_or_insert(schedule);
+                            }
+                            None => return Ok(planned(schedule, rejections, passed_over)),
+                        }
                     }
                 },
                 Err(rejection) => rejections.push(rejection),
             }
         }
-        Err(unsupported(rejections))
+        // Slower than others, but there are none.
+        match spare {
+            Some(schedule) => Ok(planned(schedule, rejections, Vec::new())),
+            None => Err(unsupported(rejections)),
+        }
     }
 
     /// Plans the building of a block table from every mask of a problem that is data or a function.
@@ -115,7 +126,13 @@ impl Plan {
         let classify = Classify { kernel, blocks, scan: blocks.rows };
         let schedule = Schedule::Blocks(Box::new(BlocksPlan { classify, block }));
         let problem = problem.clone();
-        Ok(Self { problem, prepare: Vec::new(), schedule, rejections: Vec::new() })
+        Ok(Self {
+            problem,
+            prepare: Vec::new(),
+            schedule,
+            rejections: Vec::new(),
+            passed_over: Vec::new(),
+        })
     }
 
     /// Plans only what happens to q and k before they meet.
@@ -126,7 +143,13 @@ impl Plan {
         let refuse = |rejection| Error::unsupported(problem.to_string(), vec![rejection]);
         let prepare = Prepare::all(problem, caps).map_err(refuse)?;
         let problem = problem.clone();
-        Ok(Self { problem, prepare, schedule: Schedule::Rows, rejections: Vec::new() })
+        Ok(Self {
+            problem,
+            prepare,
+            schedule: Schedule::Rows,
+            rejections: Vec::new(),
+            passed_over: Vec::new(),
+        })
     }
 
     /// Plans nothing: the parameters of a problem are all that is wanted.
@@ -213,9 +236,14 @@ impl Plan {
         self.schedule.classify().map_or(0, |x| x.blocks.words(&shape))
     }
 
-    /// Candidates that were considered before the chosen one, and why they were refused.
+    /// Candidates that were considered before the chosen one, and why they cannot serve.
     pub fn rejections(&self) -> &[Rejection] {
         &self.rejections
+    }
+
+    /// Candidates that could serve too, and why they are slower; asked for by [`Policy::path`], they do serve.
+    pub fn passed_over(&self) -> &[Rejection] {
+        &self.passed_over
     }
 
     /// The kernel variants that will run, in order.
@@ -265,7 +293,7 @@ impl Plan {
         for (small, step) in prepare.iter_mut().zip(&self.prepare) {
             small.kernel = step.kernel.clone();
         }
-        Ok(Self { problem, prepare, schedule, rejections: Vec::new() })
+        Ok(Self { problem, prepare, schedule, rejections: Vec::new(), passed_over: Vec::new() })
     }
 }
 
@@ -339,6 +367,9 @@ impl fmt::Display for Plan {
         writeln!(f, "plan for {}", self.problem)?;
         for rejection in &self.rejections {
             writeln!(f, "  refused {}: {}", rejection.candidate, rejection.reason)?;
+        }
+        for slower in &self.passed_over {
+            writeln!(f, "  passed over {}: {}", slower.candidate, slower.reason)?;
         }
         writeln!(f, "  path    {}", self.path())?;
         for spec in self.kernels() {

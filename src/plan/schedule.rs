@@ -106,6 +106,23 @@ impl Schedule {
         self
     }
 
+    /// Why another path is faster here, where one is known to be.
+    pub(super) fn slower(&self, problem: &Problem, caps: &Capabilities) -> Option<Rejection> {
+        let (kernel, reason) = match self {
+            Self::Split(x) => {
+                let shape = &problem.attention().shape;
+                (x.forward.kernel, tuning::split_is_slower(caps, shape, &x.tile)?)
+            }
+            Self::Fused(x) if tuning::spills(caps, &x.rows) => {
+                let registers = x.rows.rows * (x.rows.dim_qk + x.rows.dim_v);
+                let reason = format!("{registers} f32 registers of an invocation spill here");
+                (x.kernel.kernel, reason)
+            }
+            _ => return None,
+        };
+        Some(Rejection { candidate: kernel.name().into(), reason })
+    }
+
     pub(crate) fn kernels(&self) -> Vec<&KernelSpec> {
         match self {
             Self::Fused(fused) => {
@@ -146,18 +163,8 @@ impl FusedPlan {
         let rows =
             rows.map(|tile| if edges { RowTile { rows: 1, wide: false, ..tile } } else { tile });
         let Some(rows) = rows else {
-            let [low, high] = caps.subgroup_size;
-            let has = if caps.subgroups { "has" } else { "lacks subgroups;" };
-            return Err(refuse(&format!(
-                "needs subgroups of at least 4 and a tuning row for this class; the device {has} {low} to {high}"
-            )));
+            return Err(refuse(&no_row_tile(caps, subgroup)));
         };
-        if policy.path == Path::Auto && tuning::spills(caps, &rows) {
-            let registers = rows.rows * (rows.dim_qk + rows.dim_v);
-            return Err(refuse(&format!(
-                "{registers} f32 registers per invocation spill on this device; the fused path can be asked for"
-            )));
-        }
         let iterations = iterations(problem, &rows);
         if iterations > u64::from(caps.max_loop_iterations) {
             return Err(refuse(&format!(
@@ -176,6 +183,18 @@ impl FusedPlan {
             check_resources(spec, caps)?;
         }
         Ok(Self { classify, kernel, rows, block })
+    }
+}
+
+/// What keeps a device from having a row tile: [`tuning::row_tile`] looks at these in turn.
+fn no_row_tile(caps: &Capabilities, subgroup: bool) -> String {
+    let [low, high] = caps.subgroup_size;
+    match (subgroup, caps.subgroups) {
+        (true, false) => "needs subgroup operations, which the device lacks".into(),
+        (true, true) if low < 4 => {
+            format!("needs subgroups of at least 4, those of the device have {low} to {high}")
+        }
+        _ => format!("no tile is tuned for it on devices of type {}", caps.device_type),
     }
 }
 

@@ -58,10 +58,6 @@ impl SplitPlan {
             return Err(refuse((*reason).into()));
         }
         let tile = tuning::split_tile(caps, &s, policy.tuning.as_deref());
-        let slower = tuning::split_is_slower(caps, &s, &tile);
-        if let (Path::Auto, Some(reason)) = (policy.path, slower) {
-            return Err(refuse(reason));
-        }
         let block = BlockSize::choose(problem, caps, policy, Path::Split)?;
         let whole_groups = block.heads == s.heads_q || block.heads.is_multiple_of(s.group());
         if block.rows < s.seq_q || !whole_groups {

@@ -4,11 +4,12 @@ use crate::feature::align::Align;
 use crate::feature::inner::{Activation, Inner};
 use crate::feature::mask::{Axis, Mask};
 use crate::feature::normalize::Normalizer;
+use crate::feature::prepare::Rotary;
 use crate::feature::score::Score;
 use crate::problem::{Problem, WeightsAt};
 
 impl Problem {
-    /// Short text of everything but the shape: `f16 causal(top_left) softcap`.
+    /// Short text of everything but the shape, scale and layouts: `f16 causal(top-left) softcap(30.0)`.
     pub fn feature_text(&self) -> String {
         let a = self.attention();
         let align = |align: Align| match align {
@@ -22,26 +23,20 @@ impl Problem {
         words.extend(a.kv_storage.map(|storage| format!("kv({storage})")));
         match a.inner {
             Inner::Product => {}
-            Inner::Sum { activation: Activation::Tanh, inner_scale, .. } => {
-                words.push(format!("additive({:?})", inner_scale.get()));
+            Inner::Sum { activation: Activation::Tanh, inner_scale, per_head } => {
+                let heads = if per_head { ",per-head" } else { "" };
+                words.push(format!("additive({:?}{heads})", inner_scale.get()));
             }
-            Inner::Sum { activation: Activation::LeakyRelu { slope }, inner_scale, .. } => {
-                words.push(format!("leaky({:?},{:?})", slope.get(), inner_scale.get()));
+            Inner::Sum { activation: Activation::LeakyRelu { slope }, inner_scale, per_head } => {
+                let heads = if per_head { "" } else { ",shared" };
+                words.push(format!("leaky({:?},{:?}{heads})", slope.get(), inner_scale.get()));
             }
         }
-        words.extend(a.rotary.map(|r| {
-            let kind = if r.interleaved { "interleaved" } else { "halves" };
-            format!(
-                "rotary({},{kind}{})",
-                r.dim,
-                match (r.ids, r.at_end) {
-                    (true, _) => ",ids",
-                    (_, true) => ",end",
-                    _ => "",
-                }
-            )
+        words.extend(a.rotary.map(|rotary| rotary_text(&rotary)));
+        words.extend(a.cosine.map(|c| {
+            let heads = if c.head_scale { ",head-scale" } else { "" };
+            format!("cosine({:e}{heads})", c.eps.get())
         }));
-        words.extend(a.cosine.map(|c| format!("cosine({:e})", c.eps.get())));
         words.extend(a.general.map(|d| format!("general({d})")));
         words.extend(a.relative.map(|r| format!("relative({},{},{})", r.left, r.right, r.offset)));
         words.extend(match a.normalizer {
@@ -65,8 +60,9 @@ impl Problem {
                 let causal = if a.causal { "c" } else { "" };
                 format!("{}:{}/{}*{}{causal}", a.n, a.size, a.stride, a.dilation)
             };
-            let axes: Vec<String> = x.0.iter().filter(|a| a.n > 1).map(axis).collect();
-            format!("neighborhood({})", axes.join(","))
+            // Leading axes of one point go without saying.
+            let axes = x.0.iter().skip_while(|a| **a == Axis::new(1, 1)).map(axis);
+            format!("neighborhood({})", axes.collect::<Vec<String>>().join(","))
         }));
         words.extend(
             a.edges.map(|x| format!("edges({}{})", x.count, if x.bias { ",bias" } else { "" })),
@@ -86,6 +82,7 @@ impl Problem {
         );
         words.extend(a.paged.map(|p| format!("paged({}x{},{})", p.pages, p.page_size, p.row)));
         words.extend(a.packed.map(|p| format!("packed({},{})", p.total_q, p.total_kv)));
+        words.extend(a.table.map(|words| format!("table({words})")));
         words.extend(a.custom_scores.iter().map(|score| format!("score({})", score.slot().name)));
         words.extend(a.custom_masks.iter().map(|mask| format!("mask({})", mask.slot().name)));
         words.extend(a.lse.then(|| "lse".into()));
@@ -100,4 +97,17 @@ impl Problem {
         }));
         words.join(" ")
     }
+}
+
+/// Channels and table, pairs, and where positions start if not at 0.
+fn rotary_text(r: &Rotary) -> String {
+    let kind = if r.interleaved { "interleaved" } else { "halves" };
+    let mut text = format!("rotary({}x{},{kind}", r.dim, r.table_rows);
+    let flags = [(r.ids, ",ids"), (r.at_end, ",end")];
+    text.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag));
+    let starts = [(r.q_start, ",q+"), (r.keys_from, ",from"), (r.k_start, ",k+")];
+    for (start, name) in starts.into_iter().filter(|(start, _)| *start > 0) {
+        text += &format!("{name}{start}");
+    }
+    text + ")"
 }

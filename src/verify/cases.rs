@@ -12,8 +12,11 @@ mod full;
 mod matrix;
 mod quick;
 mod seen;
+mod slots;
 
-use crate::error::Result;
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
 use crate::problem::{Attention, Problem};
 use crate::tensor::{Layout, Strides};
 use crate::verify::data::{CaseData, DataOptions, Lengths};
@@ -44,6 +47,8 @@ pub enum Grid {
     Full,
     /// For kernels on matrix units: tails of their tiles, and the quick grid in f16 and bf16.
     Matrix,
+    /// A few of the others in which every slot file occurs: for where a case is dear, as in a browser.
+    Slots,
 }
 
 impl Case {
@@ -70,18 +75,38 @@ impl Case {
     }
 }
 
-/// The cases of a grid, each name once.
-pub fn grid(grid: Grid) -> Vec<Case> {
-    let mut cases = match grid {
+/// The cases of a grid, each once.
+///
+/// # Errors
+/// An internal error that names two unequal cases of one name, of which a report could show only one.
+pub fn grid(grid: Grid) -> Result<Vec<Case>> {
+    once(match grid {
         Grid::Matrix => matrix::cases(),
-        Grid::Quick | Grid::Full => quick::cases(),
-    };
-    if grid == Grid::Full {
-        cases.extend(full::cases());
+        Grid::Slots => slots::cases(),
+        Grid::Quick => quick::cases(),
+        Grid::Full => [quick::cases(), full::cases()].concat(),
+    })
+}
+
+/// Leaves out repetitions; cases that differ must have names that do.
+fn once(cases: Vec<Case>) -> Result<Vec<Case>> {
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut distinct: Vec<Case> = Vec::new();
+    for case in cases {
+        match places.get(&case.name).map(|&place| &distinct[place]) {
+            None => {
+                places.insert(case.name.clone(), distinct.len());
+                distinct.push(case);
+            }
+            Some(first) if *first == case => {}
+            Some(first) => {
+                let differ = if first.attention == case.attention { "data" } else { "calls" };
+                let what = format!("two cases with different {differ} are called {:?}", case.name);
+                return Err(Error::internal("making a grid of cases", what));
+            }
+        }
     }
-    let mut names = std::collections::HashSet::new();
-    cases.retain(|case| names.insert(case.name.clone()));
-    cases
+    Ok(distinct)
 }
 
 /// q, k and v as views of one packed `[batch, seq, 3, heads, dim]` tensor. Needs seq_q = seq_kv,
@@ -130,6 +155,7 @@ fn name(attention: &Attention, data: &DataOptions) -> String {
     };
     differs("logits", data.logits, usual.logits);
     differs("values", data.values, usual.values);
+    differs("density", data.density, usual.density);
     if attention.sinks {
         differs("sinks", data.sinks, usual.sinks);
     }
@@ -165,4 +191,23 @@ fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Case, once};
+    use crate::problem::Attention;
+    use crate::tensor::Shape;
+    use crate::verify::data::DataOptions;
+
+    #[test]
+    fn unequal_cases_of_one_name_are_an_error_and_equal_ones_are_one() {
+        let call = Attention::new(Shape::self_attention(1, 2, 5, 8));
+        let case = Case::new(call, DataOptions::USUAL);
+        // No bias, so its blocks are not in the name.
+        let other = Case { data: DataOptions { bias_blocks: false, ..case.data }, ..case.clone() };
+        assert_eq!(once(vec![case.clone(), case.clone()]).map(|x| x.len()).ok(), Some(1));
+        let error = once(vec![case.clone(), other]).expect_err("they differ");
+        assert!(error.is_internal() && error.to_string().contains(&case.name), "{error}");
+    }
 }

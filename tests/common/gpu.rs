@@ -1,21 +1,29 @@
 //! The adapter that tests run on, and how a test without one says so.
 
+use super::skip::{skipped, unsupported};
 use heedful::device::Readback;
 use heedful::{Engine, wgpu};
 
-/// An engine on the best adapter. Without one the test prints why it is skipped, and fails when
+/// An engine on the best adapter. Without one the test says why it is skipped, and fails when
 /// `REQUIRE_GPU=1`.
 pub fn engine(test: &str) -> Option<Engine> {
-    match Engine::new_blocking() {
-        Ok(engine) => Some(engine),
-        Err(error) if std::env::var("REQUIRE_GPU").is_ok_and(|value| value == "1") => {
-            panic!("{test}: REQUIRE_GPU=1 and {error}")
-        }
-        Err(error) => {
-            println!("SKIPPED {test}: {error}");
-            None
-        }
+    Engine::new_blocking().map_err(|error| without_adapter(test, error)).ok()
+}
+
+/// The best adapter itself, likewise.
+pub fn adapter(test: &str) -> Option<wgpu::Adapter> {
+    let adapters = pollster::block_on(heedful::device::adapters());
+    let first = adapters.into_iter().next();
+    if first.is_none() {
+        without_adapter(test, "no adapter");
     }
+    first
+}
+
+fn without_adapter(test: &str, why: impl std::fmt::Display) {
+    let required = std::env::var("REQUIRE_GPU").is_ok_and(|value| value == "1");
+    assert!(!required, "{test}: REQUIRE_GPU=1 and {why}");
+    skipped(test, why);
 }
 
 /// An engine whose device has matrix units that WGSL can name. On an adapter without them the test counts as unsupported,
@@ -23,10 +31,9 @@ pub fn engine(test: &str) -> Option<Engine> {
 #[allow(unsafe_code, reason = "the feature under test is experimental in wgpu")]
 pub fn matrix_engine(test: &str) -> Option<Engine> {
     let plain = engine(test)?;
-    let adapters = pollster::block_on(heedful::device::adapters());
-    let adapter = adapters.first().expect("the engine's adapter");
+    let adapter = adapter(test)?;
     // SAFETY: what wgpu has not proved about the feature is what these tests look at.
-    let engine = pollster::block_on(unsafe { Engine::with_experimental_adapter(adapter) });
+    let engine = pollster::block_on(unsafe { Engine::with_experimental_adapter(&adapter) });
     let engine = engine.expect("a device with the adapter's features");
     if engine.capabilities().matrix_edge().is_some() {
         return Some(engine);
@@ -34,7 +41,7 @@ pub fn matrix_engine(test: &str) -> Option<Engine> {
     let name = &plain.capabilities().name;
     let required = std::env::var("REQUIRE_MATRIX").is_ok_and(|value| value == "1");
     assert!(!required, "{test}: REQUIRE_MATRIX=1 and {name} has no matrix units");
-    println!("UNSUPPORTED {test}: {name} has no matrix units");
+    unsupported(test, format!("{name} has no matrix units"));
     None
 }
 

@@ -2,9 +2,12 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 pub mod gpu;
+pub mod skip;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
+use heedful::feature::mask::Neighborhood;
+use heedful::feature::{REGISTRY, Slot};
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
 use heedful::plan::{MatrixScalar, MatrixUnit};
 use heedful::{
@@ -45,13 +48,16 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         let on = |bit: usize| i >> bit & 1 == 1;
         // 65: no multiple of 4; 72: no multiple of what eight invocations fetch; 160: one row each.
         let dim = [64, 65, 16, 72, 160, 3, 64][i % 7];
-        let mut a = Attention::new(Shape { seq_q: 70, ..Shape::self_attention(2, 4, 130, dim) })
+        let places = i % 11;
+        // The points of a grid are rows and keys.
+        let (rows, keys) = if places == 4 { (70, 70) } else { (70, 130) };
+        let mut a = Attention::new(Shape { seq_q: rows, ..Shape::self_attention(2, 4, keys, dim) })
             .dtype(dtypes[i % 3]);
         if on(0) {
             a = a.softcap(20.0);
         }
         if on(1) {
-            a = a.bias([1, 4, 70, 130]);
+            a = a.bias([1, 4, rows, keys]);
         }
         if on(2) {
             a = a.alibi(aligns[i / 3 % 4]);
@@ -63,7 +69,7 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             a = a.window(Some(9), None, aligns[i % 4]);
         }
         if on(5) {
-            a = a.mask([2, 1, 1, 130]);
+            a = a.mask([2, 1, 1, keys]);
         }
         a.kv_lengths = on(6);
         a.q_lengths = on(7);
@@ -90,7 +96,6 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         if i % 6 == 2 {
             a = a.relative(Relative { left: 5, right: 9, offset: 1 });
         }
-        let places = i % 11;
         if places == 1 {
             a = a.edges(Edges { count: 200, bias: i % 2 == 0 });
         }
@@ -100,6 +105,10 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         }
         if places == 3 && a.causal.is_none() && a.window.is_none() {
             a = a.dilated(3, aligns[i % 4]).chunked(40, aligns[i % 4]);
+        }
+        if places == 4 {
+            let image = Neighborhood::image(7, 10, 3);
+            a = a.neighborhood(if i % 2 == 0 { image } else { Neighborhood::line(70, 9) });
         }
         a.segments = i % 7 < 2;
         a.blocks = (i % 8 > 5 && a.edges.is_none()).then(|| Blocks::new(32, 16));
@@ -128,6 +137,7 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
                 general: None,
                 edges: None,
                 local: None,
+                neighborhood: None,
                 ..a.clone()
             };
             let wide =
@@ -174,6 +184,19 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
     let average = KernelSpec::average();
     all.insert(average.to_string(), average);
     all
+}
+
+/// The variants that a browser can be given, which has no cooperative matrices.
+pub fn browser_variants() -> BTreeMap<String, KernelSpec> {
+    let mut all = variants();
+    all.retain(|_, spec| spec.matrix.is_none());
+    all
+}
+
+/// Slot files that none of these need.
+pub fn missing_slots<'a>(specs: impl Iterator<Item = &'a KernelSpec>) -> Vec<String> {
+    let there: HashSet<Slot> = specs.flat_map(KernelSpec::slots).collect();
+    REGISTRY.iter().filter(|slot| !there.contains(slot)).map(Slot::path).collect()
 }
 
 /// The variants for matrices of 8 and of 16, for every subgroup size that devices with them have, where they can serve.
@@ -245,9 +268,10 @@ pub fn check(spec: &KernelSpec) -> Checked {
 
 /// Few rows against a cache, with the features of `a` that the split path serves.
 fn few_rows(a: &Attention, i: usize) -> Attention {
-    let keys = [1, 1, 1, a.shape.seq_kv];
+    let seq_kv = if a.neighborhood.is_some() { 5 } else { a.shape.seq_kv };
+    let keys = [1, 1, 1, seq_kv];
     let few = Attention {
-        shape: Shape { seq_q: 5, ..a.shape },
+        shape: Shape { seq_q: 5, seq_kv, ..a.shape },
         weights: None,
         mask: a.mask.map(|_| Broadcast(keys)),
         bias: a.bias.map(|_| Broadcast(keys)),
@@ -255,7 +279,7 @@ fn few_rows(a: &Attention, i: usize) -> Attention {
         rotary: None,
         cosine: None,
         general: None,
-        neighborhood: None,
+        neighborhood: a.neighborhood.map(|_| Neighborhood::line(5, 3)),
         edges: None,
         blocks: None,
         kv_storage: Some(Storage::ALL[i % 5]),
@@ -263,7 +287,7 @@ fn few_rows(a: &Attention, i: usize) -> Attention {
         layout_v: Layout::Bhsd,
         ..a.clone()
     };
-    if i.is_multiple_of(3) { few.paged(9, 16, a.shape.seq_kv.div_ceil(16)) } else { few }
+    if i.is_multiple_of(3) { few.paged(9, 16, seq_kv.div_ceil(16)) } else { few }
 }
 
 /// The kernels around a cache, and the merge of partial results.

@@ -2,15 +2,16 @@
 
 use heedful::feature::score::Alibi;
 use heedful::{
-    Align, Attention, Broadcast, Capabilities, DType, Layout, Scalar, Shape, Strides, Window,
+    Align, Attention, Broadcast, Capabilities, DType, Layout, Normalizer, Scalar, Shape, Strides,
+    Window,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::small::weights_at;
+use super::{forms, small::weights_at};
 
 /// Sizes: plausible ones most of the time, so that what is wild elsewhere is reached.
-fn size(plausible: std::ops::Range<u32>) -> impl Strategy<Value = u32> {
+pub(crate) fn size(plausible: std::ops::Range<u32>) -> impl Strategy<Value = u32> {
     prop_oneof![
         60 => plausible,
         1 => Just(0),
@@ -24,25 +25,31 @@ fn shape() -> impl Strategy<Value = Shape> {
     let heads = (size(1..9), size(1..5), proptest::bool::weighted(0.9));
     let seq = || prop_oneof![30 => size(0..300), 1 => Just(1 << 28), 1 => Just((1 << 28) + 1)];
     let dim = || prop_oneof![30 => size(1..513), 1 => Just(513)];
-    (size(0..5), heads, seq(), seq(), dim(), dim()).prop_map(
-        |(batch, (heads_kv, group, grouped), seq_q, seq_kv, dim_qk, dim_v)| {
+    let square = proptest::bool::weighted(0.3);
+    (size(0..5), heads, (seq(), seq(), square), dim(), dim()).prop_map(
+        |(batch, (heads_kv, group, grouped), (seq_q, seq_kv, square), dim_qk, dim_v)| {
             let heads_q = if grouped { heads_kv.saturating_mul(group) } else { group };
+            let seq_kv = if square { seq_q } else { seq_kv };
             Shape { batch, heads_q, heads_kv, seq_q, seq_kv, dim_qk, dim_v }
         },
     )
 }
 
-fn scalar() -> impl Strategy<Value = Option<Scalar>> {
-    let value = prop_oneof![
+/// Usually a positive number of moderate size.
+pub(crate) fn number() -> impl Strategy<Value = f32> {
+    prop_oneof![
         12 => (0.1_f32..40.0).boxed(),
         1 => any::<u32>().prop_map(f32::from_bits).boxed(),
         1 => select(vec![0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-45])
             .boxed(),
-    ];
-    proptest::option::weighted(0.4, value.prop_map(Scalar))
+    ]
 }
 
-fn align() -> impl Strategy<Value = Align> {
+fn scalar() -> impl Strategy<Value = Option<Scalar>> {
+    proptest::option::weighted(0.4, number().prop_map(Scalar))
+}
+
+pub(crate) fn align() -> impl Strategy<Value = Align> {
     prop_oneof![
         6 => Just(Align::TopLeft),
         6 => Just(Align::BottomRight),
@@ -84,49 +91,175 @@ fn layout() -> impl Strategy<Value = Layout> {
     prop_oneof![8 => Just(Layout::Bhsd), 4 => Just(Layout::Bshd), 1 => strided]
 }
 
+/// Layouts that packed sequences and pages want, in place of others.
+fn fit(a: &mut Attention) {
+    if a.packed.is_some() {
+        (a.kv_lengths, a.q_lengths, a.weights) = (false, false, None);
+        [a.layout_q, a.layout_k, a.layout_v, a.layout_o] = [Layout::Bshd; 4];
+    }
+    if a.paged.is_some() {
+        a.kv_lengths = true;
+        [a.layout_k, a.layout_v] = [Layout::Bshd; 2];
+    }
+}
+
 pub(crate) fn attention() -> impl Strategy<Value = Attention> {
     shape().prop_flat_map(|shape| {
         let side = || proptest::option::of(prop_oneof![0_u32..300, any::<u32>(), Just(u32::MAX)]);
         let window = (side(), side(), align(), proptest::bool::weighted(0.8));
         let masks = (
-            proptest::option::of(align()),
-            proptest::option::of(window),
-            proptest::option::of(align()),
+            proptest::option::weighted(0.3, align()),
+            proptest::option::weighted(0.3, window),
+            proptest::option::weighted(0.3, align()),
         );
-        let data = (broadcast(shape), broadcast(shape), any::<[bool; 4]>());
-        let layouts = [layout(), layout(), layout(), layout()];
-        let scalars = (scalar(), scalar());
-        (select(DType::ALL.to_vec()), scalars, masks, data, layouts, weights_at()).prop_map(
-            move |(dtype, (scale, softcap), (causal, window, alibi), data, layouts, weights)| {
+        // Boxed, because all of it together is more than a test's stack holds.
+        let masks = masks.boxed();
+        let data = (broadcast(shape), broadcast(shape), any::<[bool; 4]>()).boxed();
+        let layouts = [layout(), layout(), layout(), layout()].boxed();
+        let scalars = (scalar(), scalar()).boxed();
+        let forms = (forms::scores(shape), forms::places(shape), forms::stores(shape));
+        let dtype = select(DType::ALL.to_vec());
+        (dtype, scalars, masks, data, layouts, weights_at(), forms).prop_map(
+            move |(dtype, (scale, softcap), masks, data, layouts, weights, forms)| {
+                let (causal, window, alibi) = masks;
                 let (mask, bias, [sinks, kv_lengths, q_lengths, lse]) = data;
                 let [layout_q, layout_k, layout_v, layout_o] = layouts;
-                Attention {
+                let (scores, places, stores) = forms;
+                // Most windows have causal's alignment, and so on; any other is refused.
+                let aligned = |align: Align, same: bool| causal.filter(|_| same).unwrap_or(align);
+                let placed = |(n, align)| (n, aligned(align, true));
+                let softmax = scores.normalizer == Normalizer::Softmax;
+                // A field that is new is asked for here: without the rest of `new`, on purpose.
+                let mut a = Attention {
+                    shape,
                     dtype,
+                    kv_storage: stores.kv_storage,
                     scale,
                     causal,
-                    // Most windows have causal's alignment; any other is refused.
                     window: window.map(|(left, right, align, same)| {
-                        let align = causal.filter(|_| same).unwrap_or(align);
-                        (Window { left, right }, align)
+                        (Window { left, right }, aligned(align, same))
                     }),
+                    inner: scores.inner,
+                    rotary: scores.rotary,
+                    cosine: scores.cosine,
+                    general: scores.general,
+                    relative: scores.relative,
+                    normalizer: scores.normalizer,
+                    dilated: places.dilated.map(placed),
+                    chunked: places.chunked.map(placed),
+                    neighborhood: places.neighborhood,
+                    edges: places.edges,
+                    local: places.local,
                     softcap,
                     mask,
                     bias,
                     alibi: alibi.map(|align| Alibi { align }),
-                    sinks,
+                    sinks: sinks && (softmax || !stores.fits),
                     kv_lengths,
                     q_lengths,
+                    packed: stores.packed,
+                    paged: stores.paged,
+                    segments: places.segments,
+                    blocks: places.blocks,
+                    custom_scores: scores.custom,
+                    custom_masks: places.custom,
+                    table: stores.table,
                     layout_q,
                     layout_k,
                     layout_v,
                     layout_o,
-                    lse,
+                    lse: lse && (softmax || !stores.fits),
                     weights,
-                    ..Attention::new(shape)
+                };
+                if stores.fits {
+                    fit(&mut a);
                 }
+                a
             },
         )
     })
+}
+
+/// Each field, and whether it asks for something.
+pub(crate) fn asked(a: &Attention) -> [(&'static str, bool); 36] {
+    // Every field, so that a new one is asked for here too.
+    let Attention {
+        shape: _,
+        dtype,
+        kv_storage,
+        scale,
+        causal,
+        window,
+        inner,
+        rotary,
+        cosine,
+        general,
+        relative,
+        normalizer,
+        dilated,
+        chunked,
+        neighborhood,
+        edges,
+        local,
+        softcap,
+        mask,
+        bias,
+        alibi,
+        sinks,
+        kv_lengths,
+        q_lengths,
+        packed,
+        paged,
+        segments,
+        blocks,
+        custom_scores,
+        custom_masks,
+        table,
+        layout_q,
+        layout_k,
+        layout_v,
+        layout_o,
+        lse,
+        weights,
+    } = a;
+    [
+        ("dtype", *dtype != DType::F32),
+        ("kv_storage", kv_storage.is_some()),
+        ("scale", scale.is_some()),
+        ("causal", causal.is_some()),
+        ("window", window.is_some()),
+        ("inner", inner.is_sum()),
+        ("rotary", rotary.is_some()),
+        ("cosine", cosine.is_some()),
+        ("general", general.is_some()),
+        ("relative", relative.is_some()),
+        ("normalizer", *normalizer != Normalizer::Softmax),
+        ("dilated", dilated.is_some()),
+        ("chunked", chunked.is_some()),
+        ("neighborhood", neighborhood.is_some()),
+        ("edges", edges.is_some()),
+        ("local", local.is_some()),
+        ("softcap", softcap.is_some()),
+        ("mask", mask.is_some()),
+        ("bias", bias.is_some()),
+        ("alibi", alibi.is_some()),
+        ("sinks", *sinks),
+        ("kv_lengths", *kv_lengths),
+        ("q_lengths", *q_lengths),
+        ("packed", packed.is_some()),
+        ("paged", paged.is_some()),
+        ("segments", *segments),
+        ("blocks", blocks.is_some()),
+        ("custom_scores", !custom_scores.is_empty()),
+        ("custom_masks", !custom_masks.is_empty()),
+        ("table", table.is_some()),
+        ("layout_q", *layout_q != Layout::Bhsd),
+        ("layout_k", *layout_k != Layout::Bhsd),
+        ("layout_v", *layout_v != Layout::Bhsd),
+        ("layout_o", *layout_o != Layout::Bhsd),
+        ("lse", *lse),
+        ("weights", weights.is_some()),
+    ]
 }
 
 /// Devices from absurdly small to absurdly large.

@@ -1,6 +1,9 @@
 //! Running the binary, and arrays in the exact bytes that numpy writes.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+#[path = "../../../tests/common/skip.rs"]
+pub(crate) mod skip;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -67,7 +70,7 @@ pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder above").to_owned()
 }
 
-/// Whether there is an adapter. Without one the test prints why it is skipped, and fails when
+/// Whether there is an adapter. Without one the test says why it is skipped, and fails when
 /// `REQUIRE_GPU=1`.
 pub(crate) fn adapter(test: &str) -> bool {
     let found = heedful(&repository(), "info --json -");
@@ -76,7 +79,7 @@ pub(crate) fn adapter(test: &str) -> bool {
     }
     let required = std::env::var("REQUIRE_GPU").is_ok_and(|value| value == "1");
     assert!(!required, "{test}: REQUIRE_GPU=1 and no adapter");
-    println!("SKIPPED {test}: no adapter");
+    skip::skipped(test, "no adapter");
     false
 }
 
