@@ -247,6 +247,36 @@ fn a_refused_change_changes_nothing() {
     }
 }
 
+/// A device that gives no memory, here because it is gone, leaves the host's side as it was.
+#[test]
+fn a_change_that_the_device_refuses_is_taken_back() {
+    for pages in [Some([20, 4]), None] {
+        let Some(engine) = common::gpu::engine("refuses") else { return };
+        let mut random = Random::new(15);
+        let window = pages.map(|_| 5);
+        let descriptor = KvCacheDescriptor { window, ..descriptor(Storage::F32, pages) };
+        let mut x = Modelled::new(&engine, descriptor, 5);
+        (0..4).for_each(|_| assert!(x.append(&engine, &mut random, &[5, 2, 3])));
+        x.fork(&engine, 0, 1);
+        let bytes = read(&engine, x.cache.buffer(Operand::K));
+        let look = |cache: &KvCache| {
+            let rows = [0, 1, 2].map(|sequence| cache.rows_of(Operand::K, &bytes, sequence));
+            (cache.lengths().to_vec(), cache.free_pages(), rows)
+        };
+        let before = look(&x.cache);
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        engine.device().destroy();
+        for _ in 0..2 {
+            let c = &mut x.cache;
+            assert!(c.append(&mut encoder, &x.append, &[5, 5, 4]).unwrap_err().is_device_lost());
+            assert!(c.truncate(&mut encoder, 1, 18).unwrap_err().is_device_lost());
+            assert!(c.reset(&mut encoder, 0).unwrap_err().is_device_lost());
+            assert!(c.fork(&mut encoder, 0, 2).unwrap_err().is_device_lost());
+            assert!(look(c) == before, "{descriptor:?}");
+        }
+    }
+}
+
 /// No number that a descriptor can hold is a panic, and what a device cannot hold is refused before it is asked.
 #[test]
 fn caches_of_any_numbers_are_made_or_refused() {

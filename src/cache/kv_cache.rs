@@ -217,8 +217,8 @@ impl KvCache {
     ///
     /// # Errors
     /// Invalid argument where `append` is bound to another cache, the counts are not the sequences' or are more than
-    /// the rows bound; full where the capacity or the pages do not suffice. Nothing is recorded or changed then.
-    /// Out of memory, after which the cache must be made anew.
+    /// the rows bound; full where the capacity or the pages do not suffice; out of memory; device lost. Nothing is recorded
+    /// or changed then.
     pub fn append(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -243,8 +243,7 @@ impl KvCache {
         if self.counts != counts {
             words.extend((n..).zip(counts.iter().copied()));
         }
-        let staged = self.stage(words)?;
-        let copies = self.copies(&changes)?;
+        let (staged, copies) = self.prepare(words, changes)?;
         self.counts.copy_from_slice(counts);
         self.write(encoder, &staged);
         let mut pass = begin(encoder, "cache append");
@@ -260,8 +259,8 @@ impl KvCache {
     /// [`rows`](KvCacheDescriptor::rows) from the longest that it has been, and to 0; further back where pages happen to be there.
     ///
     /// # Errors
-    /// Invalid argument where there is no such sequence, it is shorter, or a window needs tokens that were given back.
-    /// Nothing is recorded or changed then. Out of memory as for [`append`](Self::append).
+    /// Invalid argument where there is no such sequence, it is shorter, or a window needs tokens that were given back;
+    /// out of memory; device lost. Nothing is recorded or changed then.
     pub fn truncate(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -271,7 +270,7 @@ impl KvCache {
         let before = self.lengths().get(sequence as usize).copied().unwrap_or_default();
         let changes = self.table.truncate(sequence, length)?;
         let count = self.counts[sequence as usize].saturating_sub(before - length);
-        self.set(encoder, sequence, count, &changes)
+        self.set(encoder, sequence, count, changes)
     }
 
     /// Records that a sequence forgets all its tokens.
@@ -286,11 +285,11 @@ impl KvCache {
     /// page they share; without pages all of it is.
     ///
     /// # Errors
-    /// Invalid argument where there is no such sequence, or both are one. Nothing is recorded or changed then. Out of
-    /// memory as for [`append`](Self::append).
+    /// Invalid argument where there is no such sequence, or both are one; out of memory; device lost. Nothing is
+    /// recorded or changed then.
     pub fn fork(&mut self, encoder: &mut wgpu::CommandEncoder, from: u32, to: u32) -> Result<()> {
         let changes = self.table.fork(from, to)?;
-        self.set(encoder, to, self.counts[from as usize], &changes)
+        self.set(encoder, to, self.counts[from as usize], changes)
     }
 
     /// Records a sequence's new length, count of new tokens and pages.
@@ -299,7 +298,7 @@ impl KvCache {
         encoder: &mut wgpu::CommandEncoder,
         sequence: u32,
         count: u32,
-        changes: &Changes,
+        changes: Changes,
     ) -> Result<()> {
         let n = self.descriptor.sequences;
         let mut words = vec![(sequence, self.table.lengths()[sequence as usize])];
@@ -307,8 +306,7 @@ impl KvCache {
             words.push((n + sequence, count));
         }
         words.extend(changes.entries.iter().map(|(at, page)| (2 * n + at, *page)));
-        let staged = self.stage(words)?;
-        let copies = self.copies(changes)?;
+        let (staged, copies) = self.prepare(words, changes)?;
         self.counts[sequence as usize] = count;
         self.write(encoder, &staged);
         if !copies.is_empty() {
@@ -316,6 +314,16 @@ impl KvCache {
             copies.iter().for_each(|dispatch| dispatch.record(&mut pass));
         }
         Ok(())
+    }
+
+    /// What a change needs on the GPU, made before anything is recorded; the table is as it was where that fails.
+    fn prepare(
+        &mut self,
+        words: Vec<(u32, u32)>,
+        changes: Changes,
+    ) -> Result<(Option<Staged>, Vec<Dispatch>)> {
+        let made = self.stage(words).and_then(|staged| Ok((staged, self.copies(&changes)?)));
+        made.inspect_err(|_| self.table.undo(changes))
     }
 
     /// Puts new words of the state, by index, into a buffer that the encoder can copy from.

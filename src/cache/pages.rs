@@ -17,6 +17,8 @@ pub struct Changes {
     pub entries: Vec<(u32, u32)>,
     /// (from, to)
     pub copies: Vec<[u32; 2]>,
+    /// What the entries, and all lengths and counts of dropped entries, were before.
+    before: [Vec<u32>; 3],
 }
 
 /// Most entries of all sequences together, and most pages.
@@ -141,7 +143,7 @@ impl PageTable {
         if !self.fixed {
             self.check_pages(counts)?;
         }
-        let mut changes = Changes::default();
+        let mut changes = self.no_changes();
         for (sequence, count) in growing(counts) {
             self.drop_unasked(sequence, count, &mut changes);
         }
@@ -173,7 +175,7 @@ impl PageTable {
             );
             return Err(Error::invalid("length", length, wanted));
         }
-        let mut changes = Changes::default();
+        let mut changes = self.no_changes();
         if !self.fixed {
             for entry in length.div_ceil(self.page_size)..longest.div_ceil(self.page_size) {
                 self.release(i, entry, &mut changes);
@@ -346,8 +348,32 @@ impl PageTable {
 
     fn set(&mut self, sequence: usize, entry: u32, page: u32, changes: &mut Changes) {
         let index = sequence * self.row as usize + entry as usize;
-        self.entries[index] = page;
+        let before = std::mem::replace(&mut self.entries[index], page);
+        changes.before[0].push(before);
         changes.entries.push((index as u32, page));
+    }
+
+    fn no_changes(&self) -> Changes {
+        let before = [Vec::new(), self.lengths.clone(), self.dropped.clone()];
+        Changes { before, ..Changes::default() }
+    }
+
+    /// Takes back the newest change, which the device did not get.
+    pub(super) fn undo(&mut self, changes: Changes) {
+        let [entries, lengths, dropped] = changes.before;
+        for ((at, _), before) in changes.entries.iter().zip(entries).rev() {
+            self.entries[*at as usize] = before;
+        }
+        (self.lengths, self.dropped) = (lengths, dropped);
+        if self.fixed {
+            return;
+        }
+        self.holders.fill(0);
+        self.entries.iter().filter(|page| **page != NO_PAGE).for_each(|page| {
+            self.holders[*page as usize] += 1;
+        });
+        let pages = (0..self.holders.len() as u32).rev();
+        self.free = pages.filter(|page| self.holders[*page as usize] == 0).collect();
     }
 }
 
