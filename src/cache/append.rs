@@ -139,9 +139,9 @@ impl KvCache {
             let wanted = format!("an even number up to {}", d.dim_qk);
             return Err(Error::invalid("rotary dim", dim, wanted));
         }
-        let wanted = d.capacity as usize * (dim / 2) as usize;
+        let wanted = u64::from(d.capacity) * u64::from(dim / 2);
         for (name, table) in ["rotary_cos", "rotary_sin"].iter().zip(tables) {
-            if table.len() < wanted || table.len() != tables[0].len() {
+            if (table.len() as u64) < wanted || table.len() != tables[0].len() {
                 let wanted = format!("at least {wanted}, an angle for every place");
                 return Err(Error::invalid(*name, table.len(), wanted));
             }

@@ -1,7 +1,8 @@
 //! The known-answer append: a kernel that writes a cache proves itself before it serves.
 
 use crate::cache::append::{AppendDescriptor, NewRows};
-use crate::cache::kv_cache::{KvCache, KvCacheDescriptor};
+use crate::cache::descriptor::KvCacheDescriptor;
+use crate::cache::kv_cache::KvCache;
 use crate::device::{Readback, Wait, scoped, settled, upload};
 use crate::engine::Engine;
 use crate::error::{Error, Result};

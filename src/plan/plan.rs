@@ -155,7 +155,13 @@ impl Plan {
     /// Plans nothing: the parameters of a problem are all that is wanted.
     pub(crate) fn for_functions(problem: &Problem) -> Self {
         let (problem, prepare) = (problem.clone(), Vec::new());
-        Self { problem, prepare, schedule: Schedule::Rows, rejections: Vec::new() }
+        Self {
+            problem,
+            prepare,
+            schedule: Schedule::Rows,
+            rejections: Vec::new(),
+            passed_over: Vec::new(),
+        }
     }
 
     /// Only what happens to q and k before they meet, with the same kernels.
