@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Checked, browser_variants, check, missing_slots, variants};
-use heedful::kernel::{Binding, Kernel, KernelSpec, Resources};
+use heedful::kernel::{Access, Binding, BindingKind, Kernel, KernelSpec, Resources};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
 
@@ -13,7 +13,8 @@ const ENTRY: &str = "main";
 fn every_variant_validates_and_translates() {
     let variants = variants();
     assert!(variants.len() > 500, "only {} variants", variants.len());
-    for spec in variants.values() {
+    let shared: Vec<KernelSpec> = variants.values().step_by(7).map(sharing).collect();
+    for spec in variants.values().chain(&shared) {
         let checked = check(spec);
         to_spirv(spec, &checked);
         // Matrices of 16 and tiles of vectors are for Vulkan, matrices of 8 for Vulkan and Metal, none for DX12 and OpenGL.
@@ -30,6 +31,17 @@ fn every_variant_validates_and_translates() {
         }
     }
     println!("{} variants validated and translated", variants.len());
+}
+
+/// The form for tensors that all lie in one buffer, and for devices with few storage buffers.
+fn sharing(spec: &KernelSpec) -> KernelSpec {
+    let all = spec.bindings();
+    let read = all.iter().filter(|kind| kind.access == Access::Read).map(|kind| kind.binding);
+    // Parameters are a uniform, tables lie in a buffer of the engine's.
+    let shared = read.filter(|binding| ![Binding::Params, Binding::Aux].contains(binding));
+    let writes = all.contains(&BindingKind { binding: Binding::Aux, access: Access::ReadWrite });
+    let small_tables = spec.needs_aux() && !writes;
+    KernelSpec { shared: shared.collect(), small_tables, ..spec.clone() }
 }
 
 fn to_spirv(spec: &KernelSpec, checked: &Checked) {
@@ -100,7 +112,9 @@ fn to_glsl(spec: &KernelSpec, checked: &Checked) {
 
 #[test]
 fn resources_match_the_compilers_view() {
-    for spec in variants().values() {
+    let variants = variants();
+    let shared: Vec<KernelSpec> = variants.values().step_by(7).map(sharing).collect();
+    for spec in variants.values().chain(&shared) {
         let Checked { module, info, .. } = check(spec);
         let mut layouter = Layouter::default();
         layouter.update(module.to_ctx()).expect("a valid module has layouts");
@@ -137,7 +151,7 @@ fn resources_match_the_compilers_view() {
         let expected: Vec<(u32, bool)> = spec
             .bindings()
             .iter()
-            .map(|b| (b.binding.number(), b.access == heedful::kernel::Access::ReadWrite))
+            .map(|b| (b.binding.number(), b.access == Access::ReadWrite))
             .collect();
         assert_eq!(declared, expected, "{spec}");
         let most = if spec.matrix.is_some() { 48 << 10 } else { 16 << 10 };
@@ -167,7 +181,9 @@ fn write_variants() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tint/variants");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("a folder for the variants");
-    for (i, spec) in browser_variants().values().enumerate() {
+    let variants = browser_variants();
+    let shared: Vec<KernelSpec> = variants.values().step_by(7).map(sharing).collect();
+    for (i, spec) in variants.values().chain(&shared).enumerate() {
         let composed = heedful::kernel::compose_for(spec, heedful::kernel::Compiler::Browser);
         std::fs::write(folder.join(format!("{i:04}.wgsl")), composed.text).expect("a written file");
     }

@@ -5,7 +5,7 @@
 fn block_bits(batch: u32, head: u32, block_row: u32, block_key: u32) -> u32 {
   let word = params.aux_blocks + batch * params.blocks_stride_batch + head * params.blocks_stride_head
     + block_row * params.blocks_stride_row + (block_key >> 4u);
-  return (aux[word] >> ((block_key & 15u) * 2u)) & 3u;
+  return (aux_word(word) >> ((block_key & 15u) * 2u)) & 3u;
 }
 
 // The bits of a block of keys for all rows together: bit 0 if any row block visits it, bit 1 if all are whole.

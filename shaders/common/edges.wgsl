@@ -2,13 +2,13 @@
 // past the end, and rows past the table, have no edges.
 fn edges_of(row: u32) -> vec2<u32> {
   if (row >= params.seq_q) { return vec2<u32>(0u); }
-  let first = min(aux[params.aux_edge_starts + row], params.edge_count);
-  let end = min(aux[params.aux_edge_starts + row + 1u], params.edge_count);
+  let first = min(aux_word(params.aux_edge_starts + row), params.edge_count);
+  let end = min(aux_word(params.aux_edge_starts + row + 1u), params.edge_count);
   return vec2<u32>(first, max(first, end));
 }
 
 fn edge_key(edge: u32) -> u32 {
-  return aux[params.aux_edge_keys + edge];
+  return aux_word(params.aux_edge_keys + edge);
 }
 
 // The edge from a row to a key, by bisection; `edge_count` where there is none.

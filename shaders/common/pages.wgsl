@@ -2,7 +2,7 @@
 // Keys of a page that does not exist are not visited.
 
 fn page_of(batch: u32, key: u32) -> u32 {
-  return aux[params.aux_pages + batch * params.page_row + min(key / params.page_size, params.page_row - 1u)];
+  return aux_word(params.aux_pages + batch * params.page_row + min(key / params.page_size, params.page_row - 1u));
 }
 
 // What is added to the address of a key in row `key` of k and v, so that it lies in its page.

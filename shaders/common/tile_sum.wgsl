@@ -2,7 +2,7 @@
 fn tile_sum(acc: ptr<function, array<vec4<f32>, 16>>, head: u32, depth: u32, x: u32, y: u32) {
   let weights = params.aux_score_v + head * params.score_v_stride + depth;
   for (var d = 0u; d < min(DEPTH, params.dim_qk - depth); d += 1u) {
-    let w = bitcast<f32>(aux[weights + d]) * vec4<f32>(1.0);
+    let w = bitcast<f32>(aux_word(weights + d)) * vec4<f32>(1.0);
     let b0 = sh_b[d * 16u + x];
     let b1 = sh_b[d * 16u + 8u + x];
     for (var r = 0u; r < 8u; r += 1u) {

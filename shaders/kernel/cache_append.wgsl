@@ -41,12 +41,12 @@ fn is_finite(x: f32) -> bool {
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let batch = workgroup.y / params.head_n;
   let head = workgroup.y % params.head_n;
-  let place = aux[params.aux_kv_lengths + batch] + workgroup.x;
+  let place = aux_word(params.aux_kv_lengths + batch) + workgroup.x;
   var page = batch;
   if (PAGED) {
-    page = aux[params.aux_pages + batch * params.page_row + min(place / params.page_size, params.page_row - 1u)];
+    page = aux_word(params.aux_pages + batch * params.page_row + min(place / params.page_size, params.page_row - 1u));
   }
-  if (workgroup.x >= aux[params.aux_q_lengths + batch] || place >= params.seq_kv || page >= params.page_count) { return; }
+  if (workgroup.x >= aux_word(params.aux_q_lengths + batch) || place >= params.seq_kv || page >= params.page_count) { return; }
   let at = params.q_base + batch * params.q_stride_batch + head * params.q_stride_head + workgroup.x * params.q_stride_row;
   let out = page * params.o_stride_batch + head * params.o_stride_head + place % params.page_size * params.o_stride_row;
   let angle = select(NOT_TURNED, angle_at(place), ROTARY);

@@ -10,7 +10,7 @@ fn angle_of(batch: u32, row: u32) -> u32 {
   if (!ROTARY || row < params.rotary_from) { return NOT_TURNED; }
   var position = row - params.rotary_from + rotary_first(batch);
   if (POSITION_IDS) {
-    position = aux[params.aux_positions + batch * params.positions_row + min(row - params.rotary_from, params.positions_row - 1u)];
+    position = aux_word(params.aux_positions + batch * params.positions_row + min(row - params.rotary_from, params.positions_row - 1u));
   }
   return angle_at(position);
 }
@@ -22,7 +22,7 @@ fn projected(at: u32, c: u32, angle: u32) -> vec4<f32> {
     let x = turned(at, e, angle);
     let w = params.aux_score_matrix + e * params.dim_qk;
     for (var i = 0u; i < 4u; i += 1u) {
-      sum[i] = fma(x, bitcast<f32>(aux[w + min(c + i, params.dim_qk - 1u)]), sum[i]);
+      sum[i] = fma(x, bitcast<f32>(aux_word(w + min(c + i, params.dim_qk - 1u))), sum[i]);
     }
   }
   return sum;
@@ -48,7 +48,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     factor = 1.0 / max(sqrt(squares), params.norm_eps);
     // max() may drop NaN.
     factor = select(factor, squares, is_nan(squares));
-    if (HEAD_SCALE) { factor *= bitcast<f32>(aux[params.aux_head_scale + head]); }
+    if (HEAD_SCALE) { factor *= bitcast<f32>(aux_word(params.aux_head_scale + head)); }
   }
   for (var c = 0u; c < params.dim_qk; c += 4u) {
     let n = min(params.dim_qk - c, 4u);

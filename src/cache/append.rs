@@ -84,6 +84,10 @@ impl KvCache {
         rows: &NewRows<'_>,
         wait: Wait,
     ) -> Result<Append> {
+        if *engine.device() != self.device {
+            return Err(Error::invalid("engine", "one of another device", "one of the cache's"));
+        }
+        engine.check_queue()?;
         self.proves_append(engine, descriptor, wait).await?;
         device::settled(|| self.bind_unproved(engine, descriptor, rows)).await
     }
@@ -169,6 +173,13 @@ impl KvCache {
         let Some(elements) = elements.filter(|n| *n <= 1 << 30) else {
             return Err(Error::invalid(name, format!("{from:?}"), "at most 2^30 elements"));
         };
+        if [&self.k, &self.v, &self.state].contains(&view.buffer) {
+            return Err(Error::invalid(
+                name,
+                "a buffer of the cache",
+                "one that is not the cache's",
+            ));
+        }
         let size = descriptor.dtype.bytes();
         let (source, q_base) = engine.bound_view(name, view, elements, size)?;
         let [pages, page_size] = d.extent();
@@ -204,7 +215,8 @@ impl KvCache {
         ];
         entries.extend(angles.map(|(b, _)| (Binding::Angles, b.as_entire_buffer_binding())));
         let grid = [descriptor.rows, d.sequences * d.heads_kv, 1];
-        one_compiled(engine.device(), pipeline, &params, &entries, grid)
+        let bound = one_compiled(engine.device(), pipeline, &params, &entries, grid);
+        device::named(bound, engine.device(), &[(name, view.buffer)])
     }
 
     pub(super) fn append_spec(

@@ -10,6 +10,7 @@ use crate::engine::{BufferView, Dispatch, Engine, Table, Tensors, one_compiled};
 use crate::error::{Error, Result};
 use crate::feature::align::Align;
 use crate::kernel::{Binding, KernelSpec, Params};
+use crate::plan::{Plan, Policy};
 use crate::problem::{Attention, Operand};
 use crate::tensor::{DType, Layout, Shape};
 
@@ -51,7 +52,7 @@ use crate::tensor::{DType, Layout, Shape};
 /// ```
 #[derive(Debug)]
 pub struct KvCache {
-    device: wgpu::Device,
+    pub(super) device: wgpu::Device,
     descriptor: KvCacheDescriptor,
     table: PageTable,
     pub(super) k: wgpu::Buffer,
@@ -68,8 +69,8 @@ impl KvCache {
     /// Makes an empty cache.
     ///
     /// # Errors
-    /// Invalid argument; unsupported where keys, values or the page table do not fit one binding, or 32 bits of address;
-    /// out of memory; internal.
+    /// Invalid argument; unsupported where keys, values or the page table do not fit one binding, or 32 bits of address,
+    /// or no call could read the cache on this device; out of memory; internal.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn new(engine: &Engine, descriptor: &KvCacheDescriptor) -> Result<Self> {
         Self::make(engine, descriptor)
@@ -95,6 +96,9 @@ impl KvCache {
             }
             None => PageTable::contiguous(d.sequences, d.capacity)?,
         };
+        // A cache that no call can read is refused before it is filled.
+        let call = attention(&d, table.row(), d.heads_kv, 1).validate()?;
+        Plan::new(&call, caps, &Policy::default())?;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let rows =
             |name: &str, dim| device::create_buffer(engine.device(), name, d.bytes(dim), usage);
@@ -170,41 +174,14 @@ impl KvCache {
             );
             return Err(Error::invalid("seq_q", seq_q, wanted));
         }
-        Ok(self.call(heads_q, seq_q))
+        Ok(attention(&self.descriptor, self.table.row(), heads_q, seq_q))
     }
 
     /// A call of the newest append's rows, such as a prompt's: as [`attention`](Self::attention), but query row i of a sequence is
     /// its i-th new token, and rows past its count are empty. Any number of rows, window or not, since nothing they
     /// see is given back before the next append. Its `q_lengths` are [`counts`](Self::counts).
     pub fn attention_of_append(&self, heads_q: u32, seq_q: u32) -> Attention {
-        self.call(heads_q, seq_q).q_lengths()
-    }
-
-    fn call(&self, heads_q: u32, seq_q: u32) -> Attention {
-        let d = &self.descriptor;
-        let shape = Shape {
-            batch: d.sequences,
-            heads_q,
-            heads_kv: d.heads_kv,
-            seq_q,
-            seq_kv: d.capacity,
-            dim_qk: d.dim_qk,
-            dim_v: d.dim_v,
-        };
-        let call = Attention::new(shape).dtype(DType::F32).kv_storage(d.storage).kv_lengths();
-        let call = match d.pages {
-            Some([pages, size]) => call.paged(pages, size, self.table.row()),
-            None => call,
-        };
-        let call = Attention {
-            layout_k: Layout::Strided(d.strides(d.dim_qk)),
-            layout_v: Layout::Strided(d.strides(d.dim_v)),
-            ..call.causal(Align::BottomRight)
-        };
-        match d.window {
-            Some(window) => call.window(Some(window - 1), None, Align::BottomRight),
-            None => call,
-        }
+        attention(&self.descriptor, self.table.row(), heads_q, seq_q).q_lengths()
     }
 
     /// The tensors of such a call: keys, values, lengths and pages are the cache's.
@@ -402,6 +379,33 @@ impl KvCache {
 struct Staged {
     buffer: wgpu::Buffer,
     places: Vec<u32>,
+}
+
+/// A call of `seq_q` query rows against a cache whose page tables have `row` entries a sequence.
+fn attention(d: &KvCacheDescriptor, row: u32, heads_q: u32, seq_q: u32) -> Attention {
+    let shape = Shape {
+        batch: d.sequences,
+        heads_q,
+        heads_kv: d.heads_kv,
+        seq_q,
+        seq_kv: d.capacity,
+        dim_qk: d.dim_qk,
+        dim_v: d.dim_v,
+    };
+    let call = Attention::new(shape).dtype(DType::F32).kv_storage(d.storage).kv_lengths();
+    let call = match d.pages {
+        Some([pages, size]) => call.paged(pages, size, row),
+        None => call,
+    };
+    let call = Attention {
+        layout_k: Layout::Strided(d.strides(d.dim_qk)),
+        layout_v: Layout::Strided(d.strides(d.dim_v)),
+        ..call.causal(Align::BottomRight)
+    };
+    match d.window {
+        Some(window) => call.window(Some(window - 1), None, Align::BottomRight),
+        None => call,
+    }
 }
 
 fn begin<'a>(encoder: &'a mut wgpu::CommandEncoder, label: &str) -> wgpu::ComputePass<'a> {

@@ -1,6 +1,7 @@
 //! The only place that makes wgpu objects: adapters, devices, pipelines, buffers, readback.
 
 mod context;
+mod foreign;
 mod memory;
 mod pipeline;
 mod readback;
@@ -9,6 +10,7 @@ mod scope;
 pub(crate) use context::matrix_units;
 pub(crate) use context::no_adapter;
 pub use context::{adapters, capabilities, request, request_experimental};
+pub(crate) use foreign::{check_sources, named, owns_queue};
 pub(crate) use memory::{create_buffer, upload};
 pub(crate) use pipeline::{Pipeline, PipelineCache};
 pub use readback::Readback;

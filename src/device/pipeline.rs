@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::scope::{now, observed};
 use super::{scoped, settled};
 use crate::error::{Error, Result};
-use crate::kernel::{Access, Binding, Compiler, Composed, Kernel, KernelSpec, compose_for};
+use crate::kernel::{Access, Compiler, Composed, Kernel, KernelSpec, compose_for};
 
 /// Native wgpu compiles with naga; in a browser the text goes to the browser.
 const COMPILER: Compiler =
@@ -109,9 +109,9 @@ fn pipeline(
             binding: bound.binding.number(),
             visibility: wgpu::ShaderStages::COMPUTE,
             ty: wgpu::BindingType::Buffer {
-                ty: match (bound.binding, bound.access) {
-                    (Binding::Params, _) => wgpu::BufferBindingType::Uniform,
-                    (_, access) => {
+                ty: match bound.access {
+                    Access::Uniform => wgpu::BufferBindingType::Uniform,
+                    access => {
                         wgpu::BufferBindingType::Storage { read_only: access == Access::Read }
                     }
                 },

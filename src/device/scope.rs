@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
+use super::foreign::foreign;
 use crate::error::{Error, Result};
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -104,7 +105,7 @@ fn typed(during: &str, bytes: u64, error: wgpu::Error) -> Error {
             {
                 return Error::device_lost(during, description);
             }
-            Error::internal(during, description)
+            foreign(&description).unwrap_or_else(|| Error::internal(during, description))
         }
     }
 }

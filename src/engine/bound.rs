@@ -8,7 +8,7 @@ use crate::engine::encode::{Encoding, Prepared};
 use crate::engine::tensors::ALL_TABLES;
 use crate::engine::{Engine, Table, Tensors};
 use crate::error::{Error, Result};
-use crate::kernel::Params;
+use crate::kernel::{Params, SMALL_TABLES};
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
 
@@ -56,14 +56,23 @@ pub(crate) struct Recorded {
 impl Recorded {
     pub(crate) fn new(engine: &Engine, plan: &Plan, tensors: &Tensors<'_>) -> Result<Self> {
         let problem = plan.problem();
+        plan.check_kernels(&engine.capabilities)?;
         tensors.validate(problem, plan.workspace_bytes())?;
-        let tables = Tables::new(problem, tensors, plan.block_words());
-        let usage = wgpu::BufferUsages::STORAGE
+        let mut tables = Tables::new(problem, tensors, plan.block_words());
+        let mut usage = wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::COPY_DST
             | wgpu::BufferUsages::COPY_SRC;
+        if plan.kernels().iter().any(|spec| spec.small_tables) {
+            usage |= wgpu::BufferUsages::UNIFORM;
+            tables.bytes.resize(4 * SMALL_TABLES as usize, 0);
+        }
         let aux = device::upload(&engine.device, "attention tables", &tables.bytes, usage)?;
+        check_copies(&engine.device, &tables.copies)?;
         let encoding = Encoding::new(engine, plan, tensors, &tables.base, &aux)?;
-        let (dispatches, prepared) = encoding.dispatches()?;
+        let extents = tensors.extents(problem, plan.workspace_bytes());
+        let buffers: Vec<_> = extents.iter().map(|x| (x.name, x.view.buffer)).collect();
+        let (dispatches, prepared) =
+            device::named(encoding.dispatches(), &engine.device, &buffers)?;
         let block_offset = 4 * u64::from(tables.base.aux_blocks);
         Ok(Self { dispatches, copies: tables.copies, aux, block_offset, prepared })
     }
@@ -116,6 +125,12 @@ impl Recorded {
         self.record(pass);
         Ok(())
     }
+}
+
+/// Checks that what is copied at every run lies on the engine's device.
+pub(crate) fn check_copies(device: &wgpu::Device, copies: &[Copied]) -> Result<()> {
+    let sources: Vec<_> = copies.iter().map(|copy| (copy.name, &copy.source)).collect();
+    device::check_sources(device, &sources)
 }
 
 /// A plan tied to the caller's tensors.

@@ -8,14 +8,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::device::{self, Pipeline};
+use crate::engine::apart::shared_for;
 use crate::engine::bound::Dispatch;
 use crate::engine::parameters::base_params;
 use crate::engine::range::{BoundRange, bind_range, touched};
 use crate::engine::tensors::element_bits;
 use crate::engine::{Engine, Tensors};
 use crate::error::{Error, Result};
-use crate::kernel::{Access, Binding, Element, Kernel, KernelSpec, Params, TILE, Width};
-use crate::plan::{Block, BlockSize, Plan, Prepare, Schedule, operand_of};
+use crate::kernel::{
+    Access, Binding, Element, Kernel, KernelSpec, Params, SMALL_TABLES, TILE, Width,
+};
+use crate::plan::{Block, BlockSize, Capabilities, Plan, Prepare, Schedule, operand_of};
 use crate::problem::{Operand, Problem};
 
 /// A dispatch before its parameter block has a place in the uniform buffer.
@@ -171,9 +174,23 @@ impl<'a> Encoding<'a> {
         let output = BoundRange { buffer: copy.clone(), offset: 0, size: copy.size() };
         let mut ranges = vec![(Binding::Q, source), (Binding::O, output)];
         if step.kernel.needs_aux() {
-            ranges.extend(self.fixed_range(Binding::Aux).map(|range| (Binding::Aux, range)));
+            let tables = self.fixed_range(Binding::Aux, Access::Read);
+            ranges.extend(tables.map(|range| (Binding::Aux, range)));
         }
-        let pipeline = self.engine.pipelines.get(&self.engine.device, &step.kernel)?;
+        self.push(step.kernel.clone(), params, ranges, grid)
+    }
+
+    fn push(
+        &mut self,
+        spec: KernelSpec,
+        params: Params,
+        ranges: Vec<(Binding, BoundRange)>,
+        grid: [u32; 3],
+    ) -> Result<()> {
+        let caps = &self.engine.capabilities;
+        check_limits(&spec, &ranges, grid, caps)?;
+        let spec = shared_for(spec, &ranges, caps)?;
+        let pipeline = self.engine.pipelines.get(&self.engine.device, &spec)?;
         self.drafts.push(Draft { pipeline, params, ranges, grid });
         Ok(())
     }
@@ -257,16 +274,14 @@ impl<'a> Encoding<'a> {
                     *base_of(&mut params, operand) = base;
                     range
                 }
-                None => match self.fixed_range(bound.binding) {
+                None => match self.fixed_range(bound.binding, bound.access) {
                     Some(range) => range,
                     None => continue,
                 },
             };
             ranges.push((bound.binding, range));
         }
-        let pipeline = self.engine.pipelines.get(&self.engine.device, &spec)?;
-        self.drafts.push(Draft { pipeline, params, ranges, grid });
-        Ok(())
+        self.push(spec, params, ranges, grid)
     }
 
     /// Block tables that a block of the call touches, along batch and heads.
@@ -294,10 +309,11 @@ impl<'a> Encoding<'a> {
     }
 
     /// Scratch and tables: the same range for every block. The parameter block has none yet.
-    fn fixed_range(&self, binding: Binding) -> Option<BoundRange> {
+    fn fixed_range(&self, binding: Binding, access: Access) -> Option<BoundRange> {
         if binding == Binding::Aux {
             let buffer = self.aux.clone();
-            let size = buffer.size();
+            let uniform = access == Access::Uniform;
+            let size = if uniform { 4 * u64::from(SMALL_TABLES) } else { buffer.size() };
             return Some(BoundRange { buffer, offset: 0, size });
         }
         let [start, size] = match (self.plan.schedule(), binding) {
@@ -329,7 +345,7 @@ impl<'a> Encoding<'a> {
         let (Some(view), false) = (view, elements.is_empty()) else {
             // Nothing is read or written, but something must be bound.
             let buffer = match access {
-                Access::Read => self.aux.clone(),
+                Access::Uniform | Access::Read => self.aux.clone(),
                 Access::ReadWrite => self.engine.placeholder()?,
             };
             return Ok((BoundRange { buffer, offset: 0, size: 16 }, 0));
@@ -424,4 +440,35 @@ fn widths_for(spec: &KernelSpec, problem: &Problem, tensors: &Tensors<'_>) -> Ke
         }
     }
     spec
+}
+
+/// Refuses what only a plan for another device asks of this one.
+fn check_limits(
+    spec: &KernelSpec,
+    ranges: &[(Binding, BoundRange)],
+    grid: [u32; 3],
+    caps: &Capabilities,
+) -> Result<()> {
+    let refuse = |found: String| Err(Error::invalid("plan", found, "one for this device"));
+    for (binding, range) in ranges {
+        let name = binding.name();
+        if range.size > caps.max_binding_bytes {
+            let most = caps.max_binding_bytes;
+            return refuse(format!(
+                "{spec} with {} B of {name}, which may have {most}",
+                range.size
+            ));
+        }
+        if !range.offset.is_multiple_of(caps.storage_alignment) {
+            let step = caps.storage_alignment;
+            return refuse(format!(
+                "{spec} with {name} at {}, no multiple of {step}",
+                range.offset
+            ));
+        }
+    }
+    if grid.iter().any(|n| *n > caps.max_workgroups) {
+        return refuse(format!("{spec} with {grid:?} workgroups, at most {}", caps.max_workgroups));
+    }
+    Ok(())
 }

@@ -1,13 +1,13 @@
 //! `Engine`: plans, binds, encodes and runs attention on one device.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::device::{self, PipelineCache, Wait};
 use crate::engine::self_test::Functions;
 use crate::engine::verdicts::Verdicts;
 use crate::engine::{Bound, Tensors};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::{Kernel, KernelSpec};
 use crate::plan::{Capabilities, Plan, Policy};
 use crate::problem::Attention;
@@ -25,6 +25,8 @@ pub struct Engine {
     pub(crate) verdicts: Verdicts,
     pub(super) functions: Functions,
     scratch: Mutex<Option<wgpu::Buffer>>,
+    /// Whether the queue is the device's, once that is known.
+    queue_is_own: OnceLock<bool>,
 }
 
 // An engine is shared between threads that record different encoders.
@@ -124,6 +126,9 @@ impl Engine {
     ///
     /// No device-wide callback is installed, and nothing is submitted but what `run` is
     /// called for and, unless [`Policy::self_test`] is off, the self-test of a kernel's first use.
+    ///
+    /// The queue must be the device's own. wgpu does not say whether it is; it is found out before the first submission,
+    /// which is an invalid argument otherwise. Objects of another [`wgpu::Instance`] cannot be told apart at all.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let capabilities = device::capabilities(&device);
         Self {
@@ -134,6 +139,7 @@ impl Engine {
             verdicts: Verdicts::default(),
             functions: Functions::default(),
             scratch: Mutex::new(None),
+            queue_is_own: OnceLock::new(),
         }
     }
 
@@ -292,12 +298,28 @@ impl Engine {
     /// As [`bind`](Self::bind).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn run(&self, plan: &Plan, tensors: &Tensors<'_>) -> Result<wgpu::SubmissionIndex> {
+        self.check_queue()?;
         let bound = self.bind(plan, tensors)?;
         device::scoped(&self.device, "submitting attention", 0, || {
             let mut encoder = self.device.create_command_encoder(&Default::default());
             bound.encode(&mut encoder);
             self.queue.submit([encoder.finish()])
         })
+    }
+
+    /// Refuses a queue of another device before anything is submitted to it.
+    pub(crate) fn check_queue(&self) -> Result<()> {
+        let known = || device::owns_queue(&self.device, &self.queue);
+        match self.queue_is_own.get().copied().or_else(known) {
+            Some(false) => {
+                Err(Error::invalid("queue", "one of another device", "the device's own"))
+            }
+            Some(true) => {
+                self.queue_is_own.get_or_init(|| true);
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// A buffer to bind where an output has no elements.

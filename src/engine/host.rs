@@ -59,6 +59,7 @@ impl Engine {
     }
 
     fn start_host(&self, plan: &Plan, inputs: &Inputs<'_>) -> Result<Pending> {
+        self.check_queue()?;
         let uploaded = Uploaded::new(self, plan, inputs)?;
         let bound = uploaded.bind(self, plan, inputs)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());

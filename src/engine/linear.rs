@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::device::{self, Pipeline};
+use crate::engine::apart::shared_for;
 use crate::engine::bound::Dispatch;
 use crate::engine::range::{BoundRange, bind_range};
 use crate::engine::{BufferView, Engine};
@@ -88,7 +89,7 @@ impl Linear<'_> {
         };
         let mut ranges = vec![(Binding::Q, x.0), (Binding::K, w.0), (Binding::O, y.0)];
         ranges.extend(b.map(|b| (Binding::Bias, b.0)));
-        one(engine, &spec, params, ranges, grid).map(Some)
+        one(engine, spec, params, &ranges, grid).map(Some)
     }
 
     /// The bound range of the first `elements` of a view, and its base.
@@ -151,18 +152,19 @@ pub(crate) fn average(
     };
     let grid = [groups.min(65_535) as u32, groups.div_ceil(65_535) as u32, batch];
     let ranges = vec![(Binding::Q, source), (Binding::O, target)];
-    one(engine, &KernelSpec::average(), params, ranges, grid).map(Some)
+    one(engine, KernelSpec::average(), params, &ranges, grid).map(Some)
 }
 
 /// One dispatch with a parameter block of its own.
-fn one(
+pub(crate) fn one(
     engine: &Engine,
-    spec: &KernelSpec,
+    spec: KernelSpec,
     params: Params,
-    ranges: Vec<(Binding, BoundRange)>,
+    ranges: &[(Binding, BoundRange)],
     grid: [u32; 3],
 ) -> Result<Dispatch> {
-    let pipeline = engine.pipelines.get(&engine.device, spec)?;
+    let spec = shared_for(spec, ranges, &engine.capabilities)?;
+    let pipeline = engine.pipelines.get(&engine.device, &spec)?;
     let entries: Vec<_> =
         ranges.iter().map(|(binding, range)| (*binding, range.binding())).collect();
     one_compiled(&engine.device, pipeline, &params, &entries, grid)

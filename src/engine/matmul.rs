@@ -39,6 +39,11 @@ impl Matmul {
                 return Err(Error::invalid(format!("{name} buffer size"), buffer.size(), wanted));
             }
         }
+        for (name, input) in [("a", a), ("b", b)] {
+            if input == c {
+                return Err(Error::invalid("c", format!("the buffer of {name}"), "one of its own"));
+            }
+        }
         let element = |columns: u32| Element {
             width: if columns.is_multiple_of(4) { Width::Vec4 } else { Width::Single },
             ..Element::F32X4

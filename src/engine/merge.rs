@@ -1,8 +1,9 @@
 //! Results of one call over parts of its keys, joined on the GPU.
 
 use crate::device::{self, Readback, Wait};
+use crate::engine::apart::{Extent, check_apart};
 use crate::engine::bound::Dispatch;
-use crate::engine::linear::one_compiled;
+use crate::engine::linear::one;
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
 use crate::kernel::{Binding, Element, KernelSpec, Params, Width};
@@ -50,8 +51,8 @@ impl Merge {
 
 impl Engine {
     /// Ties a merge to buffers: `parts_o` `[parts, rows, dim_v]` and `parts_lse` `[parts, rows]` (f32) become `o`
-    /// `[rows, dim_v]` and `lse` `[rows]` (f32), all without gaps. What is written lies in buffers of its own. Blocks the
-    /// thread while the kernel is tried the first time.
+    /// `[rows, dim_v]` and `lse` `[rows]` (f32), all without gaps. What is written shares no byte
+    /// with anything else; all may lie in one buffer. Blocks the thread while the kernel is tried the first time.
     ///
     /// # Errors
     /// Invalid argument naming the size or tensor; unsupported where the kernel is wrong on this device; out of
@@ -86,6 +87,7 @@ impl Engine {
         whole: [BufferView<'_>; 2],
         wait: Wait,
     ) -> Result<Merge> {
+        self.check_queue()?;
         for wide in [false, true] {
             self.proves_merge(merge.dtype, wide, wait).await?;
         }
@@ -108,26 +110,20 @@ impl Engine {
         if rows == 0 {
             return Ok(Merge(None));
         }
-        for (name, output, others) in
-            [("o", o, [lse, parts_o, parts_lse]), ("lse", lse, [o, parts_o, parts_lse])]
-        {
-            if others.iter().any(|other| other.buffer == output.buffer) {
-                return Err(Error::invalid(
-                    name,
-                    "the buffer of another tensor",
-                    "a buffer of its own",
-                ));
-            }
-        }
         let [all, columns] = [u64::from(parts) * u64::from(rows), u64::from(dim_v)];
         let (source, q_base) = self.bound_view("parts_o", parts_o, all * columns, dtype.bytes())?;
         let (states, bias_base) = self.bound_view("parts_lse", parts_lse, all, 4)?;
         let elements = u64::from(rows) * columns;
         let (target, o_base) = self.bound_view("o", o, elements, dtype.bytes())?;
         let (totals, lse_base) = self.bound_view("lse", lse, rows.into(), 4)?;
+        check_apart(&[
+            Extent::read("parts_o", parts_o, all * columns * dtype.bytes()),
+            Extent::read("parts_lse", parts_lse, all * 4),
+            Extent::written("o", o, elements * dtype.bytes()),
+            Extent::written("lse", lse, u64::from(rows) * 4),
+        ])?;
         let wide = [dim_v, q_base, o_base].iter().all(|n| n.is_multiple_of(4));
         let spec = self.merge_spec(dtype, wide);
-        let pipeline = self.pipelines.get(&self.device, &spec)?;
         let params = Params {
             split_n: parts,
             row_n: rows,
@@ -139,14 +135,17 @@ impl Engine {
             minus_infinity: f32::NEG_INFINITY.to_bits(),
             ..Params::default()
         };
-        let entries = [
-            (Binding::Q, source.binding()),
-            (Binding::Bias, states.binding()),
-            (Binding::O, target.binding()),
-            (Binding::Lse, totals.binding()),
+        let ranges = [
+            (Binding::Q, source),
+            (Binding::Bias, states),
+            (Binding::O, target),
+            (Binding::Lse, totals),
         ];
         let grid = [rows.min(65_535), rows.div_ceil(65_535), 1];
-        one_compiled(&self.device, pipeline, &params, &entries, grid).map(|x| Merge(Some(x)))
+        let buffers = [("parts_o", parts_o), ("parts_lse", parts_lse), ("o", o), ("lse", lse)];
+        let buffers = buffers.map(|(name, view)| (name, view.buffer));
+        let bound = one(self, spec, params, &ranges, grid);
+        Ok(Merge(Some(device::named(bound, &self.device, &buffers)?)))
     }
 
     fn merge_spec(&self, dtype: DType, wide: bool) -> KernelSpec {

@@ -1,5 +1,6 @@
 //! Where attention runs: a wgpu device with its pipelines and scratch.
 
+mod apart;
 mod blocks;
 mod bound;
 mod encode;
@@ -17,9 +18,10 @@ mod tables;
 mod tensors;
 mod verdicts;
 
+pub(crate) use apart::{Extent, check_apart};
 pub use blocks::BlockBuilder;
 pub use bound::Bound;
-pub(crate) use bound::{Copied, Dispatch, Recorded};
+pub(crate) use bound::{Copied, Dispatch, Recorded, check_copies};
 pub use engine::Engine;
 #[cfg(feature = "bench")]
 pub(crate) use host::Uploaded;

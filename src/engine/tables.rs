@@ -35,29 +35,37 @@ impl<'a> HostTables<'a> {
         Self { operands, announced, floats }
     }
 
+    /// A table that the problem announces.
+    pub(crate) fn table(&self, operand: Operand) -> Option<Table<'_>> {
+        let x = self.operands;
+        if !self.announced.contains(&operand) {
+            return None;
+        }
+        if let Some((_, values)) = self.floats.iter().find(|(o, _)| *o == operand) {
+            return Some(Table::F32(values));
+        }
+        Some(match operand {
+            Operand::KvLengths => Table::U32(x.kv_lengths),
+            Operand::QLengths => Table::U32(x.q_lengths),
+            Operand::Offsets => Table::I32(x.offsets),
+            Operand::CuSeqlensQ => Table::U32(x.cu_seqlens_q),
+            Operand::CuSeqlensKv => Table::U32(x.cu_seqlens_kv),
+            Operand::EdgeStarts => Table::U32(x.edge_starts),
+            Operand::EdgeKeys => Table::U32(x.edge_keys),
+            Operand::Positions => Table::U32(x.positions),
+            Operand::SegmentsQ => Table::U32(x.segments_q),
+            Operand::SegmentsKv => Table::U32(x.segments_kv),
+            Operand::PageTable => Table::U32(x.page_table),
+            Operand::Blocks => Table::U32(x.blocks),
+            Operand::Table => Table::U32(x.table),
+            _ => return None,
+        })
+    }
+
     /// Names every table among the tensors.
     pub(crate) fn set<'b>(&'b self, tensors: &mut Tensors<'b>) {
-        let x = self.operands;
         for &operand in &self.announced {
-            let float = self.floats.iter().find(|(o, _)| *o == operand);
-            let table = match (operand, float) {
-                (_, Some((_, values))) => Table::F32(values),
-                (Operand::KvLengths, _) => Table::U32(x.kv_lengths),
-                (Operand::QLengths, _) => Table::U32(x.q_lengths),
-                (Operand::Offsets, _) => Table::I32(x.offsets),
-                (Operand::CuSeqlensQ, _) => Table::U32(x.cu_seqlens_q),
-                (Operand::CuSeqlensKv, _) => Table::U32(x.cu_seqlens_kv),
-                (Operand::EdgeStarts, _) => Table::U32(x.edge_starts),
-                (Operand::EdgeKeys, _) => Table::U32(x.edge_keys),
-                (Operand::Positions, _) => Table::U32(x.positions),
-                (Operand::SegmentsQ, _) => Table::U32(x.segments_q),
-                (Operand::SegmentsKv, _) => Table::U32(x.segments_kv),
-                (Operand::PageTable, _) => Table::U32(x.page_table),
-                (Operand::Blocks, _) => Table::U32(x.blocks),
-                (Operand::Table, _) => Table::U32(x.table),
-                _ => continue,
-            };
-            if let Some(place) = tensors.table_mut(operand) {
+            if let (Some(table), Some(place)) = (self.table(operand), tensors.table_mut(operand)) {
                 *place = Some(table);
             }
         }

@@ -1,5 +1,6 @@
 //! The caller's tensors: views into the caller's buffers, and small tables.
 
+use crate::engine::{Extent, check_apart};
 use crate::error::{Error, Result};
 use crate::problem::{Operand, Problem};
 
@@ -36,7 +37,10 @@ pub enum Table<'a> {
 
 /// The tensors of one call; what the descriptor does not name stays `None`.
 ///
-/// Outputs must lie in other buffers than inputs: wgpu tracks whole buffers.
+/// All of them may lie in one buffer, as sub-allocators place them. Outputs and the workspace share no byte with
+/// anything else, where a tensor with strides counts from its first byte to its last: an output in the gaps of another
+/// tensor is refused. A call compiles variants of its own for operands that share a buffer with an output. In a
+/// browser the tensors of such a buffer start at multiples of 256 bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Tensors<'a> {
     /// Queries `[batch, heads_q, seq_q, dim_qk]`.
@@ -222,7 +226,7 @@ impl<'a> Tensors<'a> {
         if let Some(view) = self.workspace {
             check_range("workspace", view, workspace_bytes, 256)?;
         }
-        self.check_outputs_apart()
+        check_apart(&self.extents(problem, workspace_bytes))
     }
 
     /// Edges on the host rise; those on the GPU are read as far as they make sense.
@@ -270,31 +274,21 @@ impl<'a> Tensors<'a> {
         Ok(())
     }
 
-    fn check_outputs_apart(&self) -> Result<()> {
-        let outputs = [
-            ("o", Some(self.o)),
-            ("lse", self.lse),
-            ("weights", self.weights),
-            ("workspace", self.workspace),
-        ];
-        let inputs = [
-            ("q", Some(self.q)),
-            ("k", Some(self.k)),
-            ("v", Some(self.v)),
-            ("mask", self.mask),
-            ("bias", self.bias),
-        ];
-        for (i, (name, output)) in outputs.iter().enumerate() {
-            let Some(output) = output else { continue };
-            let others = inputs.iter().chain(&outputs[..i]);
-            for (other, view) in others {
-                if view.is_some_and(|view| view.buffer == output.buffer) {
-                    let found = format!("the buffer of {other}");
-                    return Err(Error::invalid(*name, found, "a buffer of its own"));
-                }
+    /// The bytes of every tensor and of every table on the GPU.
+    pub(crate) fn extents(&self, problem: &Problem, workspace_bytes: u64) -> Vec<Extent<'a>> {
+        let mut extents = Vec::new();
+        for (operand, n) in problem.operands() {
+            let written = matches!(operand, Operand::O | Operand::Lse | Operand::Weights);
+            if let Some(view) = self.view(operand) {
+                let bytes = n.saturating_mul(element_bits(problem, operand)).div_ceil(8);
+                extents.push(Extent { name: operand.name(), view, bytes, written });
+            } else if let Some(Table::Buffer(view)) = self.table(operand) {
+                extents.push(Extent::read(operand.name(), view, n.saturating_mul(4)));
             }
         }
-        Ok(())
+        let workspace = self.workspace.map(|x| Extent::written("workspace", x, workspace_bytes));
+        extents.extend(workspace);
+        extents
     }
 }
 

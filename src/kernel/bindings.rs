@@ -41,6 +41,8 @@ pub enum Binding {
 /// How a kernel uses a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
+    /// A uniform.
+    Uniform,
     /// Never written.
     Read,
     /// Written (and perhaps read).
@@ -52,7 +54,7 @@ pub enum Access {
 pub struct BindingKind {
     /// Which resource.
     pub binding: Binding,
-    /// Read or written; the parameter block is a uniform.
+    /// Read or written.
     pub access: Access,
 }
 

@@ -12,7 +12,7 @@ use super::matrix::matrix;
 use super::matrix_square::matrix_square;
 use super::registers::registers;
 use super::schedule::Kernel;
-use super::spec::KernelSpec;
+use super::spec::{KernelSpec, SMALL_TABLES};
 use super::split::split;
 use crate::feature::inner::tanh;
 use crate::feature::score::softcap;
@@ -184,23 +184,30 @@ fn prelude(spec: &KernelSpec, compiler: Compiler) -> String {
         out.push_str("enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n");
     }
     for bound in spec.bindings() {
-        let space = match (bound.binding, bound.access) {
-            (Binding::Params, _) => "uniform",
-            (_, Access::Read) => "storage, read",
-            (_, Access::ReadWrite) => "storage, read_write",
+        let space = match bound.access {
+            Access::Uniform => "uniform",
+            Access::Read => "storage, read",
+            Access::ReadWrite => "storage, read_write",
         };
         let name = bound.binding.name();
-        let kind = variable_type(spec, bound.binding);
+        let kind = variable_type(spec, bound.binding, bound.access);
         let number = bound.binding.number();
         out += &format!("@group(0) @binding({number}) var<{space}> {name}: {kind};\n");
+    }
+    if spec.needs_aux() {
+        let word = if spec.small_tables { "aux[i >> 2u][i & 3u]" } else { "aux[i]" };
+        out += &format!("fn aux_word(i: u32) -> u32 {{ return {word}; }}\n");
     }
     out
 }
 
-fn variable_type(spec: &KernelSpec, binding: Binding) -> String {
+fn variable_type(spec: &KernelSpec, binding: Binding, access: Access) -> String {
     let element = spec.elements.iter().find(|(b, _)| *b == binding).map(|(_, element)| *element);
     let word = match (binding, element) {
         (Binding::Params, _) => return "Params".into(),
+        (Binding::Aux, _) if access == Access::Uniform => {
+            return format!("array<vec4<u32>, {}>", SMALL_TABLES / 4);
+        }
         (Binding::O, Some(element)) if element.is_quantised() => "u32",
         (Binding::O, Some(element)) => match element.width {
             Width::Vec4 => element.store().word4,

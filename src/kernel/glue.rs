@@ -44,7 +44,7 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
         }
         if !spec.needs_aux() {
             // Named in branches that are not taken.
-            out += "const aux = array<u32, 1>(0u);\n";
+            out += "fn aux_word(i: u32) -> u32 { return 0u; }\n";
         }
         let _ = writeln!(out, "const PAGED: bool = {};", spec.paged);
     }
@@ -119,8 +119,8 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
     origin_glue(out, spec);
     let packed = |full: &str, table: &str, total: &str| {
         format!(
-            "let start = min(aux[params.{table} + batch], params.{total}); \
-             let end = min(aux[params.{table} + batch + 1u], params.{total}); \
+            "let start = min(aux_word(params.{table} + batch), params.{total}); \
+             let end = min(aux_word(params.{table} + batch + 1u), params.{total}); \
              return min(max(start, end) - start, params.{full});"
         )
     };
@@ -130,7 +130,7 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
         } else if spec.packed {
             packed(full, "aux_cu_seqlens_kv", "total_kv")
         } else if on {
-            format!("return min(aux[params.{table} + batch], params.{full});")
+            format!("return min(aux_word(params.{table} + batch), params.{full});")
         } else {
             format!("return params.{full};")
         }
@@ -139,7 +139,7 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
     let kv = table(spec.kv_lengths, "seq_kv", "aux_kv_lengths");
     function(out, "kv_length(batch: u32) -> u32", &kv);
     if spec.table {
-        let body = "return aux[params.aux_table + i];";
+        let body = "return aux_word(params.aux_table + i);";
         function(out, "table_word(i: u32) -> u32", body);
     }
     let align = |slot: &Option<Slot>, given: &str| {
@@ -183,7 +183,7 @@ fn rotary_glue(out: &mut String, spec: &KernelSpec) {
     {
         "return angles[i];"
     } else {
-        "return bitcast<f32>(aux[i]);"
+        "return bitcast<f32>(aux_word(i));"
     };
     function(out, "rotary_word(i: u32) -> f32", word);
     if !spec.preparation.is_some_and(|x| x.at_end) {
@@ -191,7 +191,7 @@ fn rotary_glue(out: &mut String, spec: &KernelSpec) {
     }
     let length = |on: bool, name: &str| {
         if on {
-            format!("min(aux[params.aux_{name}_lengths + batch], params.seq_{name})")
+            format!("min(aux_word(params.aux_{name}_lengths + batch), params.seq_{name})")
         } else {
             format!("params.seq_{name}")
         }
@@ -207,7 +207,7 @@ fn origin_glue(out: &mut String, spec: &KernelSpec) {
     for (name, side) in tensors {
         let body = if spec.packed {
             format!(
-                "return min(aux[params.aux_cu_seqlens_{side} + batch], params.total_{side}) * \
+                "return min(aux_word(params.aux_cu_seqlens_{side} + batch), params.total_{side}) * \
                  params.{name}_stride_row;"
             )
         } else if spec.paged && side == "kv" {
@@ -218,7 +218,7 @@ fn origin_glue(out: &mut String, spec: &KernelSpec) {
         function(out, &format!("{name}_origin(batch: u32) -> u32"), &body);
     }
     let lse = if spec.packed {
-        "return (min(aux[params.aux_cu_seqlens_q + rows.batch], params.total_q) + row) * \
+        "return (min(aux_word(params.aux_cu_seqlens_q + rows.batch), params.total_q) + row) * \
          params.heads_q + rows.head;"
     } else {
         "return (rows.batch * params.heads_q + rows.head) * params.seq_q + row;"

@@ -66,15 +66,21 @@ impl fmt::Display for KernelSpec {
             self.factor.then_some("gaussian"),
             self.added.then_some("added"),
             self.unchecked.then_some("unchecked"),
+            self.small_tables.then_some("small-tables"),
         ];
         for flag in flags.into_iter().flatten() {
             write!(f, "/{flag}")?;
         }
         match (self.rows, self.split, self.matrix) {
-            (Some(rows), ..) => write!(f, "/{rows}"),
-            (_, Some(split), _) => write!(f, "/{split}"),
-            (.., Some(matrix)) => write!(f, "/{matrix}"),
-            (None, None, None) => Ok(()),
+            (Some(rows), ..) => write!(f, "/{rows}")?,
+            (_, Some(split), _) => write!(f, "/{split}")?,
+            (.., Some(matrix)) => write!(f, "/{matrix}")?,
+            (None, None, None) => {}
         }
+        if !self.shared.is_empty() {
+            let names = self.shared.iter().map(|binding| binding.name().to_owned()).collect();
+            write!(f, "/shared({})", join(names, "."))?;
+        }
+        Ok(())
     }
 }

@@ -25,4 +25,4 @@ pub use matrix_tile::MatrixTile;
 pub use params::Params;
 pub use resources::Resources;
 pub use schedule::Kernel;
-pub use spec::{BlockTable, Capture, KernelSpec, Preparation, TILE};
+pub use spec::{BlockTable, Capture, KernelSpec, Preparation, SMALL_TABLES, TILE};

@@ -3,7 +3,7 @@
 //! wgpu 30 does not check workgroup memory against the limit, so the planner does, with these
 //! numbers; a test compares them with the compiler's view of every composed kernel.
 
-use super::bindings::Binding;
+use super::bindings::{Access, Binding};
 use super::element::Element;
 use super::matrix_square;
 use super::schedule::Kernel;
@@ -58,7 +58,7 @@ impl Resources {
         let lanes = lanes.or(matrix.map(|x| x.lanes()));
         let few = [Kernel::SplitMerge, Kernel::MergeStates, Kernel::CacheAppend];
         let invocations = lanes.unwrap_or(if few.contains(&spec.kernel) { 32 } else { 64 });
-        let storage = spec.bindings().iter().filter(|b| b.binding != Binding::Params).count();
+        let storage = spec.bindings().iter().filter(|b| b.access != Access::Uniform).count();
         Self { invocations, workgroup_bytes, storage_buffers: storage as u32 }
     }
 }

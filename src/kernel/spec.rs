@@ -20,6 +20,9 @@ use crate::problem::WeightsAt;
 /// Rows and columns of the register-blocked tile (`shaders/common/tile.wgsl`).
 pub const TILE: u32 = 64;
 
+/// Words of tables that fit a uniform on every device.
+pub const SMALL_TABLES: u32 = 4096;
+
 /// Which scores a kernel writes to the `weights` output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Capture {
@@ -105,6 +108,11 @@ pub struct KernelSpec {
     pub added: bool,
     /// Whether it is compiled without run-time checks.
     pub unchecked: bool,
+    /// Whether tables are a uniform of [`SMALL_TABLES`] words, where storage buffers do not suffice.
+    pub small_tables: bool,
+    /// Resources that are read only but declared writable, since their buffer is written in the same dispatch and
+    /// wgpu lets no buffer be bound both ways; ascending.
+    pub shared: Vec<Binding>,
     /// Shape of the fused row kernels.
     pub rows: Option<RowTile>,
     /// Shape of the split kernel.
@@ -190,11 +198,16 @@ impl KernelSpec {
         self.matrix.is_some() || self.elements.iter().any(|(_, element)| element.load().needs_f16)
     }
 
+    /// Whether it writes tables.
+    pub(crate) fn writes_aux(&self) -> bool {
+        matches!(self.kernel, Kernel::Classify | Kernel::CacheAdvance)
+    }
+
     /// The resources of the kernel, ascending.
     pub fn bindings(&self) -> Vec<BindingKind> {
-        use Access::{Read, ReadWrite};
+        use Access::{Read, ReadWrite, Uniform};
         let weights = self.capture != Capture::Nothing;
-        let mut list = vec![(Binding::Params, Read)];
+        let mut list = vec![(Binding::Params, Uniform)];
         list.extend(
             self.elements.iter().map(|&(binding, _)| {
                 (binding, if binding == Binding::O { ReadWrite } else { Read })
@@ -205,8 +218,11 @@ impl KernelSpec {
         list.extend(self.masks.contains(&dense::SLOT).then_some((Binding::Mask, Read)));
         let bias = self.bias_may_mask() || self.added;
         list.extend(bias.then_some((Binding::Bias, Read)));
-        let writes_aux = matches!(self.kernel, Kernel::Classify | Kernel::CacheAdvance);
-        let aux = if writes_aux { ReadWrite } else { Read };
+        let aux = match (self.writes_aux(), self.small_tables) {
+            (true, _) => ReadWrite,
+            (false, true) => Uniform,
+            (false, false) => Read,
+        };
         list.extend(self.needs_aux().then_some((Binding::Aux, aux)));
         match self.kernel {
             Kernel::StagedScore => list.push((Binding::Scores, ReadWrite)),
@@ -245,7 +261,11 @@ impl KernelSpec {
         }
         list.extend(self.carry.then_some((Binding::Carry, ReadWrite)));
         list.sort_unstable_by_key(|(binding, _)| *binding);
-        list.into_iter().map(|(binding, access)| BindingKind { binding, access }).collect()
+        let kind = |(binding, access)| {
+            let access = if self.shared.contains(&binding) { ReadWrite } else { access };
+            BindingKind { binding, access }
+        };
+        list.into_iter().map(kind).collect()
     }
 
     /// The slots whose files the kernel needs, in composition order.

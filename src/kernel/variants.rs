@@ -37,6 +37,8 @@ impl KernelSpec {
             preparation: None,
             added: false,
             unchecked: false,
+            small_tables: false,
+            shared: Vec::new(),
             rows: None,
             split: None,
             matrix: None,

@@ -1,10 +1,13 @@
 //! `MultiHeadAttention`: projections, attention, output projection, in one pass of one encoder.
 
 use crate::device::{self, Wait};
-use crate::engine::{BufferView, Copied, Engine, Linear, Recorded, Rows, Tensors, average};
+use crate::engine::{
+    BufferView, Copied, Engine, Extent, Linear, Recorded, Rows, Tensors, average, check_apart,
+    check_copies,
+};
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::MatrixTile;
-use crate::plan::{Plan, Policy, SelfTest, tuning};
+use crate::plan::{Plan, Policy, SelfTest, check_matrix, tuning};
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout, Storage};
 
@@ -252,6 +255,7 @@ impl Engine {
         wait: Wait,
     ) -> Result<LayerPlan> {
         layer.validate()?;
+        self.check_queue()?;
         let tries = policy.self_test == SelfTest::OnFirstUse;
         let wanted =
             if policy.matrix_units { tuning::square_tile(&self.capabilities) } else { None };
@@ -280,6 +284,9 @@ impl Engine {
     /// `[batch, rows, width]`, o is its output `[batch, seq_q, width_out]`, and the rest belongs to the
     /// attention between. What lies between the steps is held by the result.
     ///
+    /// Everything may lie in one buffer. Outputs share no byte with weights, masks, tables or each other; they may lie
+    /// over the inputs x_q, x_k and x_v, which have been read by then.
+    ///
     /// # Errors
     /// Invalid argument naming the tensor, out of memory, internal.
     #[cfg(not(target_arch = "wasm32"))]
@@ -289,7 +296,11 @@ impl Engine {
         tensors: &Tensors<'_>,
         weights: &LayerWeights<'_>,
     ) -> Result<BoundLayer> {
-        Binding { engine: self, plan, tensors, weights }.bind()
+        let binding = Binding { engine: self, plan, tensors, weights };
+        let mut buffers = vec![("q", tensors.q.buffer), ("k", tensors.k.buffer)];
+        buffers.push(("v", tensors.v.buffer));
+        buffers.extend(binding.extents().iter().map(|x| (x.name, x.view.buffer)));
+        device::named(binding.bind(), &self.device, &buffers)
     }
 
     /// `bind_layer` where the device's errors come later, as in a browser: it awaits them.
@@ -320,6 +331,10 @@ impl Binding<'_> {
         let s = layer.attention.shape;
         let [width_q, width_k, width_v, width_o] = layer.inner_widths();
         self.check()?;
+        check_apart(&self.extents())?;
+        if let Some(tile) = self.plan.projections {
+            check_matrix(&tile, &self.engine.capabilities)?;
+        }
         let held = |name: &str, elements: u64| {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
             let bytes = elements.saturating_mul(4).next_multiple_of(16).max(16);
@@ -394,6 +409,7 @@ impl Binding<'_> {
         recorded.dispatches = dispatches;
         recorded.copies.extend(self.extra_keys("bias_k", w.bias_k, &k, width_k));
         recorded.copies.extend(self.extra_keys("bias_v", w.bias_v, &v, width_v));
+        check_copies(&self.engine.device, &recorded.copies)?;
         Ok(BoundLayer(recorded))
     }
 
@@ -421,6 +437,46 @@ impl Binding<'_> {
             }
         };
         (0..s.batch).map(one).collect()
+    }
+
+    /// Outputs, and all that is read after the first projections or by the next run: they lie apart.
+    fn extents(&self) -> Vec<Extent<'_>> {
+        let layer = &self.plan.layer;
+        let s = layer.attention.shape;
+        let x = self.tensors;
+        let [inner_q, inner_k, inner_v, inner_o] = layer.inner_widths().map(u64::from);
+        let [width_q, width_k, width_v] =
+            [layer.width_q, layer.width_k, layer.width_v].map(u64::from);
+        let outputs = layer.width_out.map_or(inner_o, u64::from);
+        let w = self.weights;
+        let learned = [
+            ("w_q", Some(w.w_q), inner_q * width_q),
+            ("w_k", Some(w.w_k), inner_k * width_k),
+            ("w_v", Some(w.w_v), inner_v * width_v),
+            ("w_o", w.w_o, outputs * inner_o),
+            ("b_q", w.b_q, inner_q),
+            ("b_k", w.b_k, inner_k),
+            ("b_v", w.b_v, inner_v),
+            ("b_o", w.b_o, outputs),
+            ("bias_k", w.bias_k, inner_k),
+            ("bias_v", w.bias_v, inner_v),
+        ];
+        let mut extents: Vec<Extent<'_>> = learned
+            .into_iter()
+            .filter_map(|(name, view, n)| view.map(|view| Extent::read(name, view, 4 * n)))
+            .collect();
+        let plan = &self.plan.attention;
+        let mut inner = x.extents(plan.problem(), plan.workspace_bytes());
+        let average = layer.average_weights;
+        inner.retain(|x| !["q", "k", "v", "o"].contains(&x.name));
+        inner.retain(|x| !(average && x.name == "weights"));
+        extents.extend(inner);
+        let rows = u64::from(s.batch) * u64::from(s.seq_q);
+        extents.push(Extent::written("o", x.o, 4 * rows * outputs));
+        if let (true, Some(view)) = (average, x.weights) {
+            extents.push(Extent::written("weights", view, 4 * rows * u64::from(s.seq_kv)));
+        }
+        extents
     }
 
     fn check(&self) -> Result<()> {

@@ -76,15 +76,19 @@ pub enum MatrixScalar {
 impl Capabilities {
     /// Edge of the largest cube that multiplies f16 and sums in f32, 16 or 8: the ones that WGSL can name.
     pub fn matrix_edge(&self) -> Option<u32> {
-        let has = |edge: &u32| {
-            let wanted = MatrixUnit {
-                size: [*edge; 3],
-                operands: MatrixScalar::F16,
-                sums: MatrixScalar::F32,
-            };
-            self.matrix_units.contains(&wanted)
-        };
-        [16, 8].into_iter().find(has)
+        [16, 8].into_iter().find(|edge| self.has_matrices(*edge))
+    }
+
+    /// Whether there are such cubes of an edge.
+    pub(crate) fn has_matrices(&self, edge: u32) -> bool {
+        let wanted =
+            MatrixUnit { size: [edge; 3], operands: MatrixScalar::F16, sums: MatrixScalar::F32 };
+        self.matrix_units.contains(&wanted)
+    }
+
+    /// Whether ranges of one buffer that a dispatch binds writable may not overlap: browsers check it.
+    pub(crate) fn refuses_overlaps(&self) -> bool {
+        self.backend == "webgpu"
     }
 }
 

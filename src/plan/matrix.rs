@@ -3,6 +3,7 @@
 use crate::error::{Rejection, Result};
 use crate::feature::normalize::Normalizer;
 use crate::kernel::{Element, KernelSpec, MatrixTile};
+use crate::plan::fit::fitted;
 use crate::plan::schedule::{check_resources, element_of};
 use crate::plan::{BlockSize, Capabilities, Path, Policy, tuning};
 use crate::problem::{Operand, Problem};
@@ -45,6 +46,7 @@ impl MatrixPlan {
         };
         let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
         let kernel = KernelSpec::fused_matrix(problem, elements(problem, caps), tile);
+        let kernel = fitted(kernel, problem, 0, caps);
         check_resources(&kernel, caps)?;
         Ok(Self { kernel, tile, block })
     }

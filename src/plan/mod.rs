@@ -5,6 +5,7 @@
 mod block;
 mod capabilities;
 mod classify;
+mod fit;
 mod matrix;
 mod plan;
 mod policy;
@@ -16,6 +17,7 @@ pub mod tuning;
 pub use block::{Block, BlockSize};
 pub use capabilities::{Capabilities, MatrixScalar, MatrixUnit};
 pub use classify::Classify;
+pub(crate) use fit::check_matrix;
 pub use matrix::MatrixPlan;
 pub use plan::Plan;
 pub(crate) use plan::operand_of;

@@ -4,6 +4,7 @@ use crate::error::{Rejection, Result};
 use crate::feature::mask::Window;
 use crate::feature::normalize::Normalizer;
 use crate::kernel::{BlockTable, Element, KernelSpec, Resources, RowTile, Width};
+use crate::plan::fit::fitted;
 use crate::plan::{
     BlockSize, Capabilities, Checks, Classify, MatrixPlan, Path, Policy, SplitPlan, tuning,
 };
@@ -179,6 +180,9 @@ impl FusedPlan {
         let given = problem.attention().blocks.map(|_| BlockTable::Given);
         let table = classify.as_ref().map(|_| BlockTable::Classified).or(given);
         let kernel = KernelSpec::fused(problem, elements, rows, table);
+        let block_words =
+            classify.as_ref().map_or(0, |x| x.blocks.words(&problem.attention().shape));
+        let kernel = fitted(kernel, problem, block_words, caps);
         for spec in classify.iter().map(|x| &x.kernel).chain([&kernel]) {
             check_resources(spec, caps)?;
         }
@@ -235,6 +239,9 @@ impl StagedPlan {
             scratch: Scratch::new(problem, &block, caps),
         };
         (plan.score.matrix, plan.value.matrix) = (tile, tile);
+        for spec in [&mut plan.score, &mut plan.normalize, &mut plan.value] {
+            *spec = fitted(spec.clone(), problem, 0, caps);
+        }
         for spec in [&plan.score, &plan.normalize, &plan.value] {
             check_resources(spec, caps)?;
         }

@@ -2,6 +2,7 @@
 
 use crate::error::Rejection;
 use crate::kernel::{KernelSpec, SplitTile};
+use crate::plan::fit::fitted;
 use crate::plan::schedule::{check_resources, element_of};
 use crate::plan::{BlockSize, Capabilities, Path, Policy, tuning};
 use crate::problem::{Operand, Problem};
@@ -69,8 +70,8 @@ impl SplitPlan {
         let element = |operand| element_of(problem, operand, caps);
         let elements = [Operand::Q, Operand::K, Operand::V].map(element);
         let mut plan = Self {
-            forward: KernelSpec::split_forward(problem, elements, tile),
-            merge: KernelSpec::split_merge(problem, element(Operand::O)),
+            forward: fitted(KernelSpec::split_forward(problem, elements, tile), problem, 0, caps),
+            merge: fitted(KernelSpec::split_merge(problem, element(Operand::O)), problem, 0, caps),
             tile,
             shares: 1,
             share_keys: 0,

@@ -26,6 +26,17 @@ fn without_adapter(test: &str, why: impl std::fmt::Display) {
     skipped(test, why);
 }
 
+/// An engine on a device of the best adapter that was opened with the given limits, as an application would.
+pub fn engine_with(test: &str, required_limits: wgpu::Limits) -> Option<Engine> {
+    engine(test)?;
+    let adapters = pollster::block_on(heedful::device::adapters());
+    let adapter = adapters.first().expect("the engine's adapter");
+    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+    let device = pollster::block_on(adapter.request_device(&descriptor));
+    let (device, queue) = device.expect("a device with these limits");
+    Some(Engine::from_wgpu(device, queue))
+}
+
 /// An engine whose device has matrix units that WGSL can name. On an adapter without them the test counts as unsupported,
 /// and fails when `REQUIRE_MATRIX=1`.
 #[allow(unsafe_code, reason = "the feature under test is experimental in wgpu")]

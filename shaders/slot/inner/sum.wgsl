@@ -10,7 +10,7 @@ fn inner_sum_4(q: vec4<f32>, k: vec4<f32>, w: vec4<f32>, sum: vec4<f32>) -> vec4
 fn inner_weights(head: u32, c: u32) -> vec4<f32> {
   var w = vec4<f32>(0.0);
   for (var i = 0u; i < 4u; i += 1u) {
-    if (c + i < params.dim_qk) { w[i] = bitcast<f32>(aux[params.aux_score_v + head * params.score_v_stride + c + i]); }
+    if (c + i < params.dim_qk) { w[i] = bitcast<f32>(aux_word(params.aux_score_v + head * params.score_v_stride + c + i)); }
   }
   return w;
 }

@@ -2,5 +2,5 @@
 fn score_edges(s: f32, p: Position) -> f32 {
   let edge = edge_of(p);
   if (edge >= params.edge_count) { return s; }
-  return s + bitcast<f32>(aux[params.aux_edge_bias + edge]);
+  return s + bitcast<f32>(aux_word(params.aux_edge_bias + edge));
 }

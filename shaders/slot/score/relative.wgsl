@@ -2,5 +2,5 @@
 fn score_relative(s: f32, p: Position) -> f32 {
   let offset = clamp(i32(p.key) - i32(p.row) - params.relative_offset, -params.relative_left, params.relative_right);
   let width = u32(params.relative_left + params.relative_right + 1);
-  return s + bitcast<f32>(aux[params.aux_relative + p.head * width + u32(offset + params.relative_left)]);
+  return s + bitcast<f32>(aux_word(params.aux_relative + p.head * width + u32(offset + params.relative_left)));
 }

@@ -39,6 +39,7 @@ impl Engine {
         let problem = attention.validate()?;
         let tries = policy.self_test == SelfTest::OnFirstUse;
         if tries {
+            self.check_queue()?;
             self.functions_agree(attention, wait).await?;
         }
         loop {
