@@ -81,6 +81,7 @@ impl PipelineCache {
     }
 
     /// Whether `spec` is compiled.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn holds(&self, spec: &KernelSpec) -> bool {
         self.find(spec).is_some()
     }

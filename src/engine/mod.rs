@@ -3,6 +3,7 @@
 mod apart;
 mod blocks;
 mod bound;
+mod compile;
 mod encode;
 mod engine;
 mod host;

@@ -296,6 +296,15 @@ impl Engine {
         tensors: &Tensors<'_>,
         weights: &LayerWeights<'_>,
     ) -> Result<BoundLayer> {
+        self.make_layer(plan, tensors, weights)
+    }
+
+    pub(super) fn make_layer(
+        &self,
+        plan: &LayerPlan,
+        tensors: &Tensors<'_>,
+        weights: &LayerWeights<'_>,
+    ) -> Result<BoundLayer> {
         let binding = Binding { engine: self, plan, tensors, weights };
         let mut buffers = vec![("q", tensors.q.buffer), ("k", tensors.k.buffer)];
         buffers.push(("v", tensors.v.buffer));
@@ -313,7 +322,7 @@ impl Engine {
         tensors: &Tensors<'_>,
         weights: &LayerWeights<'_>,
     ) -> Result<BoundLayer> {
-        device::settled(|| Binding { engine: self, plan, tensors, weights }.bind()).await
+        device::settled(|| self.make_layer(plan, tensors, weights)).await
     }
 }
 

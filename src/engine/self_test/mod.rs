@@ -10,11 +10,7 @@ mod alone;
 mod functions;
 mod known;
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use futures_intrusive::channel::shared::oneshot_channel;
 
 use crate::device::Wait;
 use crate::engine::Engine;
@@ -220,53 +216,6 @@ impl Engine {
             None => {}
         }
         Ok(())
-    }
-
-    /// Compiles what is missing, on threads of their own where there is more than one or the caller's must not
-    /// stand still; one result for each kernel.
-    pub(crate) async fn compile(&self, kernels: &[&KernelSpec], wait: Wait) -> Vec<Result<()>> {
-        let missing: VecDeque<KernelSpec> =
-            kernels.iter().filter(|x| !self.pipelines.holds(x)).map(|x| (*x).clone()).collect();
-        // OpenGL's context belongs to one thread at a time, and a browser has no others.
-        let one = cfg!(target_arch = "wasm32")
-            || self.device.adapter_info().backend == wgpu::Backend::Gl
-            || missing.len() < 2 && wait != Wait::Awaiting;
-        if !one && !missing.is_empty() {
-            self.compile_on_threads(missing).await;
-        }
-        let mut results = Vec::new();
-        for spec in kernels {
-            results.push(self.pipelines.compiled(&self.device, spec).await);
-        }
-        results
-    }
-
-    /// Compiles ahead; what does not compile is found again by whoever needs it.
-    async fn compile_on_threads(&self, missing: VecDeque<KernelSpec>) {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = threads.min(missing.len());
-        let queue = Arc::new(Mutex::new(missing));
-        let mut ends = Vec::new();
-        for _ in 0..count {
-            let (queue, pipelines) = (Arc::clone(&queue), Arc::clone(&self.pipelines));
-            let device = self.device.clone();
-            let (sender, end) = oneshot_channel();
-            let work = move || {
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(spec) = next else { break };
-                    let _ = pipelines.get(&device, &spec);
-                }
-                let _ = sender.send(());
-            };
-            // Where no thread is to be had the caller's own compiles.
-            if std::thread::Builder::new().name("compiling attention".into()).spawn(work).is_ok() {
-                ends.push(end);
-            }
-        }
-        for end in ends {
-            end.receive().await;
-        }
     }
 }
 
