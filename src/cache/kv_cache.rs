@@ -20,7 +20,7 @@ use crate::tensor::{DType, Layout, Shape};
 /// attends never reads back; lengths and page tables that calls read live on the GPU and change in the order of
 /// the encoder's commands. An encoder that a method wrote to must be submitted, in the order of the calls.
 ///
-/// Contiguous or in pages, sequences of different lengths, any [`Storage`]; pages that a fork shares are copied when
+/// Contiguous or in pages, sequences of different lengths, any [`Storage`](crate::Storage); pages that a fork shares are copied when
 /// one of the sequences writes to them.
 ///
 /// ```
