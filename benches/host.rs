@@ -76,7 +76,7 @@ fn decoding(criterion: &mut Criterion) {
         let [k, v, q, o] = [8, 8, 32, 32].map(|heads| buffer(4 * heads * 128));
         let rows = NewRows { k: (&k).into(), v: (&v).into(), rotary: None };
         let append = cache.bind_append(&engine, &AppendDescriptor::new(1), &rows).expect("bound");
-        let plan = engine.plan(&cache.attention(32, 1)).expect("a plan");
+        let plan = engine.plan(&cache.attention(32, 1).expect("a call")).expect("a plan");
         let bound = engine.bind(&plan, &cache.tensors(&q, &o)).expect("bound");
         criterion.bench_function(&format!("record a decode step, {name}"), |b| {
             b.iter(|| {

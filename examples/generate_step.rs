@@ -62,10 +62,10 @@ fn bytes_of(tokens: u32, heads: u32) -> u64 {
 }
 
 /// The call of `rows` newest tokens, queries turned by their place at the end of the keys.
-fn call(cache: &KvCache, rows: u32) -> Attention {
+fn call(cache: &KvCache, rows: u32) -> Result<Attention> {
     let rotary = Rotary { at_end: true, keys_from: TOKENS, ..Rotary::new(DIM, TOKENS) };
-    let call = cache.attention(HEADS_Q, rows).rotary(rotary);
-    Attention { layout_q: Layout::Bshd, layout_o: Layout::Bshd, ..call }
+    let call = cache.attention(HEADS_Q, rows)?.rotary(rotary);
+    Ok(Attention { layout_q: Layout::Bshd, layout_o: Layout::Bshd, ..call })
 }
 
 /// Prompt and steps through a cache; the outputs of all tokens, and microseconds to record a step.
@@ -92,7 +92,7 @@ fn generate(
     };
     let (append_prompt, append_token) = (rows(&buffers.all, PROMPT)?, rows(&buffers.step, 1)?);
     let bind = |rows: u32, q: &wgpu::Buffer, o: &wgpu::Buffer| {
-        let plan = engine.plan(&call(&cache, rows))?;
+        let plan = engine.plan(&call(&cache, rows)?)?;
         let mut tensors = cache.tensors(q, o);
         tensors.rotary_cos = Some(Table::F32(&angles[0]));
         tensors.rotary_sin = Some(Table::F32(&angles[1]));

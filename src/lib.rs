@@ -63,13 +63,13 @@
 //!
 //! # Features
 //! `gles` and `webgpu` forward wgpu's backends; `serde` makes descriptors serialisable; `verify` and
-//! `bench` are what the command line is made of. The default has none of them: Vulkan, Metal and DX12.
+//! `bench` are what the command line is made of, and wait on the thread: they are not there on wasm32. The default has none of them: Vulkan, Metal and DX12.
 //!
 //! # Layers
 //! Imports only go down, and a test enforces it:
 //! `error < tensor < feature < problem < {reference | kernel} < plan < device < engine < {cache | layer} < {verify | bench}`.
 
-#[cfg(feature = "bench")]
+#[cfg(all(feature = "bench", not(target_arch = "wasm32")))]
 pub mod bench;
 pub mod cache;
 pub mod device;
@@ -82,7 +82,7 @@ pub mod plan;
 pub mod problem;
 pub mod reference;
 pub mod tensor;
-#[cfg(feature = "verify")]
+#[cfg(all(feature = "verify", not(target_arch = "wasm32")))]
 pub mod verify;
 
 pub use engine::{

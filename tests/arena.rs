@@ -53,7 +53,7 @@ fn agrees(engine: &Engine, attention: &Attention, data: &CaseData, path: Path) -
 fn one_buffer_gives_the_same_bits_on_every_path() {
     let Some(engine) = common::gpu::engine("one_buffer") else { return };
     let mut ran = 0;
-    for case in grid(Grid::Quick).iter().step_by(45) {
+    for case in grid(Grid::Quick).unwrap().iter().step_by(45) {
         let (problem, data) = case.generate().unwrap();
         let few = problem.attention().shape.seq_q <= MAX_ROWS;
         let paths = [Path::Split, Path::Fused, Path::Staged].into_iter();
@@ -277,7 +277,7 @@ fn appends_and_reads_of_a_cache_from_one_buffer_give_the_same_bits() {
             let mut cache = KvCache::new(&engine, &descriptor).unwrap();
             let rows = NewRows { k: x[0], v: x[1], rotary: None };
             let append = cache.bind_append(&engine, &AppendDescriptor::new(3), &rows).unwrap();
-            let plan = engine.plan(&cache.attention(4, 1)).unwrap();
+            let plan = engine.plan(&cache.attention(4, 1).unwrap()).unwrap();
             submit(&engine, |encoder| {
                 cache.append(encoder, &append, &[3, 2]).unwrap();
                 cache.append(encoder, &append, &[1, 3]).unwrap();
@@ -380,7 +380,7 @@ fn what_wgpu_would_reject_at_submit_is_refused_when_bound() {
         let bound = cache.bind_append(&engine, &AppendDescriptor::new(1), &rows);
         assert_eq!(refusal(bound).0, name);
     }
-    let plan = engine.plan(&cache.attention(1, 1)).unwrap();
+    let plan = engine.plan(&cache.attention(1, 1).unwrap()).unwrap();
     assert_eq!(refusal(engine.bind(&plan, &cache.tensors(&other, k))).0, "o");
 
     let layer = MultiHeadAttention::new(Attention::new(Shape::self_attention(1, 1, 4, 8)), 8);

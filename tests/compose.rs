@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Checked, browser_variants, check, missing_slots, variants};
-use heedful::kernel::{Access, Binding, Kernel, KernelSpec, Resources};
+use heedful::kernel::{Access, Binding, BindingKind, Kernel, KernelSpec, Resources};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
 
@@ -33,13 +33,15 @@ fn every_variant_validates_and_translates() {
     println!("{} variants validated and translated", variants.len());
 }
 
-/// The form for tensors that all lie in one buffer.
+/// The form for tensors that all lie in one buffer, and for devices with few storage buffers.
 fn sharing(spec: &KernelSpec) -> KernelSpec {
     let all = spec.bindings();
     let read = all.iter().filter(|kind| kind.access == Access::Read).map(|kind| kind.binding);
     // Parameters are a uniform, tables lie in a buffer of the engine's.
     let shared = read.filter(|binding| ![Binding::Params, Binding::Aux].contains(binding));
-    KernelSpec { shared: shared.collect(), ..spec.clone() }
+    let writes = all.contains(&BindingKind { binding: Binding::Aux, access: Access::ReadWrite });
+    let small_tables = spec.needs_aux() && !writes;
+    KernelSpec { shared: shared.collect(), small_tables, ..spec.clone() }
 }
 
 fn to_spirv(spec: &KernelSpec, checked: &Checked) {
@@ -110,7 +112,9 @@ fn to_glsl(spec: &KernelSpec, checked: &Checked) {
 
 #[test]
 fn resources_match_the_compilers_view() {
-    for spec in variants().values() {
+    let variants = variants();
+    let shared: Vec<KernelSpec> = variants.values().step_by(7).map(sharing).collect();
+    for spec in variants.values().chain(&shared) {
         let Checked { module, info, .. } = check(spec);
         let mut layouter = Layouter::default();
         layouter.update(module.to_ctx()).expect("a valid module has layouts");

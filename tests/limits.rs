@@ -24,19 +24,25 @@ fn features() -> Vec<(&'static str, Vec<Attention>, Path)> {
         call().blocks(Blocks::new(16, 16)),
         call().packed(100, 100),
         call().paged(64, 16, 4).kv_lengths(),
-        call().rotary(Rotary::new(64, 16)),
+        call().rotary(Rotary::new(16, 64)),
     ];
-    let large = || Attention::new(Shape::self_attention(2, 4, 2048, 64)).segments();
-    let steps = vec![call().mask(mask).bias(bias)];
+    let large = vec![
+        Attention::new(Shape::self_attention(64, 1, 512, 8)).kv_lengths().paged(256, 4, 128),
+        Attention::new(Shape::self_attention(5000, 1, 8, 8)).kv_lengths(),
+    ];
     vec![
         ("any call without a line below; appends, merges, layers", vec![call()], Path::Auto),
-        ("lengths, tables of up to 16 KiB together", tables, Path::Auto),
+        (
+            "lengths, caches, packed sequences, sinks and others with tables, up to 16 KiB together",
+            tables,
+            Path::Auto,
+        ),
         ("log-sum-exp", vec![call().with_lse()], Path::Auto),
         ("weights or scores", vec![call().with_weights(WeightsAt::AfterBias)], Path::Auto),
         ("boolean mask or bias", vec![call().mask(mask), call().bias(bias)], Path::Auto),
-        ("boolean mask and bias", steps, Path::Auto),
+        ("boolean mask and bias", vec![call().mask(mask).bias(bias)], Path::Auto),
         ("mask, bias and lengths", vec![call().mask(mask).bias(bias).kv_lengths()], Path::Auto),
-        ("tables of more than 16 KiB", vec![large()], Path::Auto),
+        ("lengths and pages in tables of more than 16 KiB", large, Path::Auto),
         ("the split path", vec![call(), call().kv_lengths()], Path::Split),
         ("the fused path with log-sum-exp", vec![call().with_lse()], Path::Fused),
         (
@@ -150,7 +156,7 @@ fn a_cache_serves_with_four_storage_buffers_or_says_at_once_that_it_cannot() {
         let mut cache = KvCache::new(&engine, &descriptor).unwrap();
         let rows = NewRows { k: (&k).into(), v: (&v).into(), rotary: None };
         let append = cache.bind_append(&engine, &AppendDescriptor::new(2), &rows).unwrap();
-        let plan = engine.plan(&cache.attention(4, 1)).unwrap();
+        let plan = engine.plan(&cache.attention(4, 1).unwrap()).unwrap();
         let mut encoder = engine.device().create_command_encoder(&Default::default());
         cache.append(&mut encoder, &append, &[2, 1]).unwrap();
         engine.encode(&plan, &mut encoder, &cache.tensors(&q, &o)).unwrap();

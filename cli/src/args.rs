@@ -79,15 +79,20 @@ pub(crate) struct VerifyArgs {
     /// JSON on standard output. May be given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Vec<PathBuf>,
-    /// Known driver bugs of your own, as JSON: what fails as expected is no failure, what passes is one.
+    /// Known driver bugs of your own, as JSON: what fails as expected is no failure, what passes is one. May be
+    /// given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) expect: Vec<PathBuf>,
     /// Also try the kernels for matrix units, where the adapter lists them (wgpu calls the feature experimental).
     #[arg(long)]
     pub(crate) matrix: bool,
-    /// Go on with the run whose report the first --report FILE.json holds.
+    /// Go on with the run of the first --report FILE.json, whatever ended it: FILE.json.journal holds every case
+    /// that ended. The case that was running is tried again in a process of its own.
     #[arg(long, requires = "report")]
     pub(crate) resume: bool,
+    /// Run one case and print its rows: what --resume runs in a process of its own.
+    #[arg(long, value_name = "CASE", hide = true)]
+    pub(crate) alone: Option<String>,
 }
 
 impl VerifyArgs {
@@ -129,22 +134,22 @@ pub(crate) struct RunArgs {
     /// Boolean mask, true = attend, broadcast to `batch, heads, seq_q, seq_kv`.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) mask: Option<String>,
-    /// Additive bias, broadcast to `batch, heads, seq_q, seq_kv`; -inf masks.
+    /// Additive bias, floats, broadcast to `batch, heads, seq_q, seq_kv`; -inf masks.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) bias: Option<String>,
-    /// Sinks, one per query head.
+    /// Sinks, floats [query heads].
     #[arg(long, value_name = "ARRAY")]
     pub(crate) sinks: Option<String>,
-    /// ALiBi slopes, one per query head.
+    /// ALiBi slopes, floats [query heads].
     #[arg(long, value_name = "ARRAY")]
     pub(crate) alibi: Option<String>,
     /// Which key ALiBi counts distance from: row + this.
     #[arg(long, value_name = "ALIGN", value_parser = parse_align, default_value = "top-left", allow_hyphen_values = true)]
     pub(crate) alibi_offset: Align,
-    /// Key lengths, one per sequence.
+    /// Key lengths, integers [batch].
     #[arg(long, value_name = "ARRAY")]
     pub(crate) kv_lengths: Option<String>,
-    /// Query lengths, one per sequence.
+    /// Query lengths, integers [batch].
     #[arg(long, value_name = "ARRAY")]
     pub(crate) q_lengths: Option<String>,
     /// First query row of each packed sequence and their total, as many as sequences plus one; q and k

@@ -7,6 +7,41 @@ use heedful::Error;
 use heedful::verify::npy::{self, Array, Arrays};
 use safetensors::{Dtype, SafeTensors};
 
+/// What the elements of an array must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Elements {
+    Floats,
+    /// Whole numbers from 0 that fit 32 bits.
+    Counts,
+    /// Booleans, or integers that stand for them.
+    Flags,
+}
+
+impl Elements {
+    fn check(self, option: &str, array: &Array) -> Result<(), Error> {
+        let found = match (array.is_bool, array.is_float) {
+            (true, _) => "booleans",
+            (_, true) => "floating-point numbers",
+            _ => "integers",
+        };
+        let (right, wanted) = match self {
+            Self::Floats => (array.is_float, "floating-point numbers"),
+            Self::Counts => (!array.is_float && !array.is_bool, "integers from 0 to 2^32 - 1"),
+            Self::Flags => (!array.is_float, "booleans or integers"),
+        };
+        if !right {
+            return Err(Error::invalid(format!("--{option}"), found, wanted));
+        }
+        let count = |x: &&f64| !(0.0..=f64::from(u32::MAX)).contains(*x);
+        match array.values.iter().find(count) {
+            Some(x) if self == Self::Counts => {
+                Err(Error::invalid(format!("--{option}"), x, wanted))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Where named arrays come from.
 pub(crate) enum Source {
     /// Names are paths of `.npy` files.
@@ -31,8 +66,45 @@ impl Source {
         Ok(Self::SafeTensors { path: path.clone(), bytes })
     }
 
-    /// Reads the array that option `--{option}` names.
-    pub(crate) fn get(&mut self, option: &str, name: &str) -> Result<Array, Error> {
+    /// Reads the array that option `--{option}` names, of any shape.
+    pub(crate) fn get(
+        &mut self,
+        option: &str,
+        name: &str,
+        elements: Elements,
+    ) -> Result<Array, Error> {
+        let array = self.read(option, name)?;
+        elements.check(option, &array)?;
+        Ok(array)
+    }
+
+    /// The elements of an array of exactly these axes, each with its name.
+    pub(crate) fn of_shape(
+        &mut self,
+        option: &str,
+        name: &str,
+        elements: Elements,
+        axes: &[(&str, u32)],
+    ) -> Result<Vec<f64>, Error> {
+        let array = self.get(option, name, elements)?;
+        if array.shape.len() != axes.len() {
+            let names: Vec<&str> = axes.iter().map(|(name, _)| *name).collect();
+            let found = format!("shape {:?}", array.shape);
+            return Err(Error::invalid(
+                format!("--{option}"),
+                found,
+                format!("[{}]", names.join(", ")),
+            ));
+        }
+        for (found, (axis, wanted)) in array.shape.iter().zip(axes) {
+            if *found != u64::from(*wanted) {
+                return Err(Error::invalid(format!("--{option}, axis {axis}"), found, wanted));
+            }
+        }
+        Ok(array.values)
+    }
+
+    fn read(&mut self, option: &str, name: &str) -> Result<Array, Error> {
         match self {
             Self::Npy => npy::read(name.as_ref()),
             Self::Npz(arrays) => arrays.get(name),

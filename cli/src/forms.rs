@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use heedful::verify::data::CaseData;
 use heedful::{Attention, Error, Normalizer, Rotary, RotaryScaling, Scalar, rotary_tables};
 
-use crate::files::Source;
+use crate::files::{Elements, Source};
 
 #[derive(Debug, Args)]
 pub(crate) struct FormArgs {
@@ -47,7 +47,7 @@ pub(crate) struct FormArgs {
     /// Base of the rotary frequencies.
     #[arg(long, value_name = "B", default_value_t = 10_000.0)]
     rotary_base: f64,
-    /// Rotary positions of the query rows and of the new keys, [batch, seq]; counted from the length of the
+    /// Rotary positions of the query rows and of the new keys, integers [batch, seq]; counted from the length of the
     /// past unless they are given.
     #[arg(long, value_name = "ARRAY", requires = "rotary")]
     positions: Option<String>,
@@ -91,10 +91,11 @@ impl FormArgs {
         data: &mut CaseData,
         [dim_q, past]: [u32; 2],
     ) -> Result<(), Error> {
-        let mut floats = |name: &str, array: &Option<String>| -> Result<Vec<f64>, Error> {
-            let Some(array) = array else { return Ok(Vec::new()) };
-            let single = |x: &f64| f64::from(*x as f32);
-            Ok(source.get(name, array)?.values.iter().map(single).collect())
+        let s = attention.shape;
+        let mut floats = |option: &str, array: &Option<String>, axes: &[(&str, u32)]| {
+            let Some(array) = array else { return Ok::<_, Error>(Vec::new()) };
+            let values = source.of_shape(option, array, Elements::Floats, axes)?;
+            Ok(values.into_iter().map(|x| f64::from(x as f32)).collect())
         };
         *attention = match self.score {
             ScoreName::Dot => attention.clone(),
@@ -112,9 +113,10 @@ impl FormArgs {
                 return Err(Error::invalid(format!("--{name}"), "another score", wanted));
             }
         }
-        data.score_v = floats("score-v", &self.score_v)?;
-        data.score_matrix = floats("score-matrix", &self.score_matrix)?;
-        data.head_scale = floats("head-scale", &self.head_scale)?;
+        data.score_v = floats("score-v", &self.score_v, &[("dim", s.dim_qk)])?;
+        data.score_matrix =
+            floats("score-matrix", &self.score_matrix, &[("dim_q", dim_q), ("dim_k", s.dim_qk)])?;
+        data.head_scale = floats("head-scale", &self.head_scale, &[("heads_q", s.heads_q)])?;
         attention.normalizer = self.normalizer(attention.shape.seq_kv);
         if let Some(dim) = self.rotary {
             self.rotate(source, attention, data, dim, past)?;
@@ -152,14 +154,12 @@ impl FormArgs {
         let s = attention.shape;
         let mut rows = past + s.seq_q.max(s.seq_kv.saturating_sub(past));
         if let Some(name) = &self.positions {
-            let ids = source.get("positions", name)?;
-            let id = |x: &f64| (x.fract() == 0.0 && (0.0..1e7).contains(x)).then_some(*x as u32);
-            let wanted = "whole numbers from 0 to 10 million";
-            data.positions = ids
-                .values
-                .iter()
-                .map(|x| id(x).ok_or_else(|| Error::invalid("--positions", x, wanted)))
-                .collect::<Result<_, _>>()?;
+            let axes = [("batch", s.batch), ("seq_q", s.seq_q)];
+            let ids = source.of_shape("positions", name, Elements::Counts, &axes)?;
+            if let Some(far) = ids.iter().find(|x| **x >= 1e7) {
+                return Err(Error::invalid("--positions", far, "positions below 10 million"));
+            }
+            data.positions = ids.into_iter().map(|x| x as u32).collect();
             rows = data.positions.iter().max().map_or(1, |last| last + 1);
         }
         let (cos, sin) = rotary_tables(dim, self.rotary_base, RotaryScaling::None, rows);

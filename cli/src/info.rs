@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use crate::args::InfoArgs;
 use crate::bench::limits;
-use crate::table::write_json;
-use crate::{Outcome, adapters};
+use crate::{Outcome, adapters, outputs};
 
 /// One adapter as JSON.
 #[derive(Serialize)]
@@ -31,6 +30,7 @@ struct KernelInfo {
 
 /// Lists adapters.
 pub(crate) fn info(args: &InfoArgs) -> Outcome {
+    outputs::check(args.json.iter().map(|file| ("--json", file)))?;
     let mut all = Vec::new();
     for adapter in adapters::matching(args.adapter.as_deref())? {
         let engine = adapters::open(&adapter, args.matrix)?;
@@ -53,7 +53,7 @@ pub(crate) fn info(args: &InfoArgs) -> Outcome {
         Some(path) => {
             let json = serde_json::to_string_pretty(&all)
                 .map_err(|e| heedful::Error::internal("writing JSON", e.to_string()))?;
-            write_json(path, &json)?;
+            outputs::write_text(path, &json)?;
         }
         None if all.is_empty() => println!("{}", adapters::INSTALL),
         None => all.iter().for_each(print),

@@ -11,9 +11,11 @@ mod forms;
 mod info;
 mod map;
 mod outputs;
+mod picture;
 mod report;
 mod run;
 mod splice;
+mod stop;
 mod table;
 mod tune;
 mod verify;
@@ -42,15 +44,21 @@ impl From<heedful::Error> for Failure {
 
 type Outcome<T = ()> = Result<T, Failure>;
 
-/// A reader that has seen enough closes the pipe: that ends the program as it ends others, without a word.
+/// A reader that has seen enough closes the pipe: that ends the program as it ends others, without a word. Any other
+/// failure of standard output, such as a full disk behind it, is said.
 fn end_with_the_reader() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let text = info.payload().downcast_ref::<String>().map_or("", String::as_str);
-        if text.starts_with("failed printing to stdout") {
+        let Some(why) = text.strip_prefix("failed printing to stdout: ") else {
+            return usual(info);
+        };
+        // EPIPE; on Windows "the pipe has been ended" and "the pipe is being closed".
+        if ["(os error 32)", "(os error 109)", "(os error 232)"].iter().any(|x| why.ends_with(x)) {
             std::process::exit(141);
         }
-        usual(info);
+        eprintln!("heedful: standard output: {why}");
+        std::process::exit(2);
     }));
 }
 

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use heedful::Error;
+use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::Outcome;
-use crate::files::Source;
+use crate::files::{Elements, Source};
+use crate::picture::{png, register_font};
+use crate::{Outcome, outputs};
 
 #[derive(Debug, Args)]
 pub(crate) struct MapArgs {
@@ -53,26 +55,24 @@ struct Picture {
 
 /// Draws the picture.
 pub(crate) fn map(args: &MapArgs) -> Outcome {
+    outputs::check([("--out", &args.out)])?;
+    if args.out.extension().is_none_or(|kind| kind != "png") {
+        let argument = format!("--out {}", args.out.display());
+        return Err(Error::invalid(argument, "another kind of file", "a PNG: NAME.png").into());
+    }
     let picture = Picture::read(args)?;
-    register()?;
-    picture.draw(args).map_err(|problem| {
+    register_font()?;
+    let drawn = picture.draw().map_err(|problem| {
         let path = args.out.display().to_string();
-        Error::invalid(path, problem, "a PNG file to write in a folder that exists")
+        Error::invalid(path, problem, "a picture that can be drawn")
     })?;
-    Ok(())
-}
-
-/// The font lies in the binary: no picture depends on what a machine has installed.
-fn register() -> Result<(), Error> {
-    let font = epaint_default_fonts::HACK_REGULAR;
-    plotters::style::register_font("monospace", FontStyle::Normal, font)
-        .map_err(|_| Error::internal("drawing", "the built-in font is damaged"))
+    Ok(outputs::put(&args.out, &drawn)?)
 }
 
 impl Picture {
     fn read(args: &MapArgs) -> Result<Self, Error> {
         let mut source = Source::open(args.npz.as_ref(), args.safetensors.as_ref())?;
-        let array = source.get("weights", &args.weights)?;
+        let array = source.get("weights", &args.weights, Elements::Floats)?;
         let mut shape: Vec<usize> = array.shape.iter().map(|n| *n as usize).collect();
         if !(2..=4).contains(&shape.len()) || shape.contains(&0) {
             let found = format!("shape {shape:?}");
@@ -111,7 +111,7 @@ impl Picture {
         Ok(Self { heads, rows: row_labels, keys: key_labels })
     }
 
-    fn draw(&self, args: &MapArgs) -> Result<(), String> {
+    fn draw(&self) -> Result<Vec<u8>, String> {
         let widest =
             |labels: &[String]| labels.iter().map(|x| x.chars().count()).max().unwrap_or(0);
         // Long sequences get smaller cells, down to one pixel.
@@ -128,52 +128,50 @@ impl Picture {
         if size[0].max(size[1]) > 20_000 {
             return Err(format!("{} by {} pixels; choose one --head", size[0], size[1]));
         }
-        let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if folder.is_some_and(|folder| !folder.is_dir()) {
-            return Err("no such folder".into());
-        }
-        if args.out.extension().is_none_or(|kind| kind != "png") {
-            return Err("a name that does not end in .png".into());
-        }
-        let area = BitMapBackend::new(&args.out, (size[0], size[1])).into_drawing_area();
-        let draw = || -> Result<(), DrawingAreaErrorKind<_>> {
-            area.fill(&WHITE)?;
-            let font = ("monospace", 13).into_font().color(&BLACK);
-            for (i, (number, weights)) in self.heads.iter().enumerate() {
-                let x0 = (MARGIN + i % columns * width + side) as i32;
-                let y0 = (MARGIN + i / columns * height + title + head) as i32;
-                let name = format!("head {number}");
-                let at = (x0, y0 - head as i32 - 4);
-                area.draw(&Text::new(
-                    name,
-                    at,
-                    font.clone().pos(Pos::new(HPos::Left, VPos::Bottom)),
-                ))?;
-                let largest = weights.iter().copied().filter(|w| w.is_finite()).fold(0.0, f64::max);
-                let step = cell as i32;
-                for (at, weight) in weights.iter().enumerate() {
-                    let (row, key) = ((at / self.keys.len()) as i32, (at % self.keys.len()) as i32);
-                    let corner = (x0 + key * step, y0 + row * step);
-                    let far = (corner.0 + step, corner.1 + step);
-                    area.draw(&Rectangle::new([corner, far], shade(*weight, largest).filled()))?;
+        let draw =
+            |area: &DrawingArea<BitMapBackend<'_>, Shift>| -> Result<(), DrawingAreaErrorKind<_>> {
+                area.fill(&WHITE)?;
+                let font = ("monospace", 13).into_font().color(&BLACK);
+                for (i, (number, weights)) in self.heads.iter().enumerate() {
+                    let x0 = (MARGIN + i % columns * width + side) as i32;
+                    let y0 = (MARGIN + i / columns * height + title + head) as i32;
+                    let name = format!("head {number}");
+                    let at = (x0, y0 - head as i32 - 4);
+                    area.draw(&Text::new(
+                        name,
+                        at,
+                        font.clone().pos(Pos::new(HPos::Left, VPos::Bottom)),
+                    ))?;
+                    let largest =
+                        weights.iter().copied().filter(|w| w.is_finite()).fold(0.0, f64::max);
+                    let step = cell as i32;
+                    for (at, weight) in weights.iter().enumerate() {
+                        let (row, key) =
+                            ((at / self.keys.len()) as i32, (at % self.keys.len()) as i32);
+                        let corner = (x0 + key * step, y0 + row * step);
+                        let far = (corner.0 + step, corner.1 + step);
+                        area.draw(&Rectangle::new(
+                            [corner, far],
+                            shade(*weight, largest).filled(),
+                        ))?;
+                    }
+                    if !labelled {
+                        continue;
+                    }
+                    for (row, label) in self.rows.iter().enumerate() {
+                        let at = (x0 - 5, y0 + row as i32 * step + step / 2);
+                        let style = font.clone().pos(Pos::new(HPos::Right, VPos::Center));
+                        area.draw(&Text::new(label.clone(), at, style))?;
+                    }
+                    for (key, label) in self.keys.iter().enumerate() {
+                        let at = (x0 + key as i32 * step + step / 2 - 6, y0 - 5);
+                        let up = ("monospace", 13).into_font().transform(FontTransform::Rotate270);
+                        area.draw(&Text::new(label.clone(), at, up.color(&BLACK)))?;
+                    }
                 }
-                if !labelled {
-                    continue;
-                }
-                for (row, label) in self.rows.iter().enumerate() {
-                    let at = (x0 - 5, y0 + row as i32 * step + step / 2);
-                    let style = font.clone().pos(Pos::new(HPos::Right, VPos::Center));
-                    area.draw(&Text::new(label.clone(), at, style))?;
-                }
-                for (key, label) in self.keys.iter().enumerate() {
-                    let at = (x0 + key as i32 * step + step / 2 - 6, y0 - 5);
-                    let up = ("monospace", 13).into_font().transform(FontTransform::Rotate270);
-                    area.draw(&Text::new(label.clone(), at, up.color(&BLACK)))?;
-                }
-            }
-            area.present()
-        };
-        draw().map_err(|e| e.to_string())
+                area.present()
+            };
+        png((size[0], size[1]), |area| draw(area).map_err(|e| e.to_string()))
     }
 }
 

@@ -1,5 +1,8 @@
-//! Files that results are written to: the format by the file's name, the folder checked before the work.
+//! Files that results are written to: the format by the file's name, the folder checked before the work, and
+//! an old file there until the new one is whole. Every command writes every file by [`put`].
 
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use heedful::Error;
@@ -88,7 +91,68 @@ pub(crate) fn write_text(path: &Path, text: &str) -> Outcome {
         println!("{text}");
         return Ok(());
     }
-    std::fs::write(path, format!("{text}\n"))
-        .map_err(|e| Error::invalid(path.display().to_string(), e, "a file to write"))?;
-    Ok(())
+    Ok(put(path, format!("{text}\n").as_bytes())?)
+}
+
+/// Puts a whole file in place: written beside it under another name, then renamed, so that whatever goes wrong
+/// meanwhile (a full disk, a kill) leaves the old file as it was.
+///
+/// # Errors
+/// Invalid argument that names the file.
+pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    replace(path, bytes)
+        .map_err(|e| Error::invalid(path.display().to_string(), e, "a file to write"))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let old = match std::fs::metadata(path) {
+        // Pipes and devices keep nothing, and a rename would put a file in their place.
+        Ok(old) if !old.is_file() => return std::fs::write(path, bytes),
+        Ok(old) => Some(old.permissions()),
+        Err(_) => None,
+    };
+    let place = behind_links(path)?;
+    if old.is_some() {
+        // Opening asks whether the file may be written; a rename would not.
+        OpenOptions::new().write(true).open(&place)?;
+    }
+    let part = beside(&place, &format!(".partial-{}", std::process::id()));
+    let written = write_new(&part, bytes, old).and_then(|()| std::fs::rename(&part, &place));
+    if written.is_err() {
+        // Where it was never made there is nothing to remove.
+        let _ = std::fs::remove_file(&part);
+    }
+    written
+}
+
+fn write_new(path: &Path, bytes: &[u8], permissions: Option<Permissions>) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    if let Some(permissions) = permissions {
+        file.set_permissions(permissions)?;
+    }
+    file.write_all(bytes)?;
+    match file.sync_all() {
+        // Some file systems cannot be asked; those that can say here that they are full.
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// The file that a path stands for: symbolic links stay, what they point to is replaced.
+pub(crate) fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    let mut place = path.to_owned();
+    for _ in 0..40 {
+        let Ok(to) = std::fs::read_link(&place) else { return Ok(place) };
+        place = place.parent().map_or(to.clone(), |folder| folder.join(to));
+    }
+    Err(io::Error::other("symbolic links without an end"))
+}
+
+/// A file of the same name with `ending` after it, in the same folder.
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
 }

@@ -7,46 +7,33 @@ use heedful::verify::truth::Truth;
 use heedful::{Align, Attention, Error, Layout, Normalizer, Path, Policy, Problem, Shape};
 
 use crate::args::RunArgs;
+use crate::files::Elements::{Counts, Flags, Floats};
 use crate::files::Source;
-use crate::{Failure, Outcome, adapters};
+use crate::{Failure, Outcome, adapters, outputs};
 
 /// Runs the call, checks it if asked to, and writes the outputs.
 pub(crate) fn run(args: &RunArgs) -> Outcome {
     let (attention, data, rank) = read(args)?;
     let problem = attention.validate()?;
     data.inputs().validate(&problem)?;
-    check_destinations(args)?;
-    let (outputs, path) = compute(args, &problem, &data)?;
-    let verdict = if args.check { check(&problem, &data, &outputs, path)? } else { None };
-    write(args, &problem, &data, rank, &outputs)?;
+    // Before anything is computed, so that no run ends with some of its outputs.
+    let files = [("--out", &args.out), ("--lse", &args.lse), ("--weights", &args.weights)];
+    outputs::check(files.iter().filter_map(|(option, file)| Some((*option, file.as_ref()?))))?;
+    let (computed, path) = compute(args, &problem, &data)?;
+    let verdict = if args.check { check(&problem, &data, &computed, path)? } else { None };
+    write(args, &problem, &data, rank, &computed)?;
     match verdict {
         Some(wrong) => Err(Failure::Wrong(wrong)),
         None => Ok(()),
     }
 }
 
-/// Refuses outputs that could not be written before anything is computed, so that no run ends with
-/// some of them.
-fn check_destinations(args: &RunArgs) -> Result<(), Error> {
-    for path in [&args.out, &args.lse, &args.weights].into_iter().flatten() {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let wanted = "a file to write in a folder that exists";
-        let found = match folder {
-            _ if path.is_dir() => "a folder",
-            Some(folder) if !folder.is_dir() => "no such folder",
-            _ => continue,
-        };
-        return Err(Error::invalid(path.display().to_string(), found, wanted));
-    }
-    Ok(())
-}
-
 fn read(args: &RunArgs) -> Result<(Attention, CaseData, usize), Error> {
     let mut source = Source::open(args.npz.as_ref(), args.safetensors.as_ref())?;
-    let q = source.get("q", &args.q)?;
+    let q = source.get("q", &args.q, Floats)?;
     if let (Some(starts_q), Some(starts_k)) = (&args.cu_seqlens_q, &args.cu_seqlens_k) {
-        let starts_q = lengths("cu-seqlens-q", &source.get("cu-seqlens-q", starts_q)?)?;
-        let starts_k = lengths("cu-seqlens-k", &source.get("cu-seqlens-k", starts_k)?)?;
+        let starts_q = starts("cu-seqlens-q", &source.get("cu-seqlens-q", starts_q, Counts)?)?;
+        let starts_k = starts("cu-seqlens-k", &source.get("cu-seqlens-k", starts_k, Counts)?)?;
         let (attention, data) = read_packed(args, &mut source, q, starts_q, starts_k)?;
         let sizes = [attention.shape.dim_qk, 0];
         let (attention, data) = options(args, &mut source, attention, data, sizes)?;
@@ -54,15 +41,15 @@ fn read(args: &RunArgs) -> Result<(Attention, CaseData, usize), Error> {
     }
     let rank = q.shape.len();
     let q = four_axes("q", q)?;
-    let mut k = four_axes("k", source.get("k", &args.k)?)?;
-    let mut v = four_axes("v", source.get("v", &args.v)?)?;
+    let mut k = four_axes("k", source.get("k", &args.k, Floats)?)?;
+    let mut v = four_axes("v", source.get("v", &args.v, Floats)?)?;
     if let (Some(past_k), Some(past_v)) = (&args.past_k, &args.past_v) {
-        k = prepend("past-k", four_axes("past-k", source.get("past-k", past_k)?)?, k)?;
-        v = prepend("past-v", four_axes("past-v", source.get("past-v", past_v)?)?, v)?;
+        k = prepend("past-k", four_axes("past-k", source.get("past-k", past_k, Floats)?)?, k)?;
+        v = prepend("past-v", four_axes("past-v", source.get("past-v", past_v, Floats)?)?, v)?;
     }
     let shape = shape_of(&q, &k, &v, args.form.projects())?;
     let past = match &args.past_k {
-        Some(past) => four_axes("past-k", source.get("past-k", past)?)?.shape[2] as u32,
+        Some(past) => four_axes("past-k", source.get("past-k", past, Floats)?)?.shape[2] as u32,
         None => 0,
     };
     let sizes = [q.shape[3] as u32, past];
@@ -81,7 +68,7 @@ fn read_packed(
     cu_seqlens_q: Vec<u32>,
     cu_seqlens_kv: Vec<u32>,
 ) -> Result<(Attention, CaseData), Error> {
-    let (k, v) = (source.get("k", &args.k)?, source.get("v", &args.v)?);
+    let (k, v) = (source.get("k", &args.k, Floats)?, source.get("v", &args.v, Floats)?);
     for (name, array) in [("q", &q), ("k", &k), ("v", &v)] {
         if array.shape.len() != 3 {
             let found = format!("shape {:?}", array.shape);
@@ -143,32 +130,37 @@ fn options(
     attention.weights = args.weights.as_ref().map(|_| args.weights_at.into());
     let single = |x: &f64| f64::from(*x as f32);
     if let Some(name) = &args.mask {
-        let array = source.get("mask", name)?;
-        if array.is_float {
-            return Err(Error::invalid("--mask", "floating-point numbers", "booleans or integers"));
-        }
+        let array = source.get("mask", name, Flags)?;
         attention.mask = Some(heedful::Broadcast(right_aligned("mask", &array.shape)?));
         data.mask = array.values.iter().map(|x| *x != 0.0).collect();
     }
     if let Some(name) = &args.bias {
-        let array = source.get("bias", name)?;
+        let array = source.get("bias", name, Floats)?;
         attention.bias = Some(heedful::Broadcast(right_aligned("bias", &array.shape)?));
         data.bias = array.values.iter().map(single).collect();
     }
+    let shape = attention.shape;
+    let (heads, batch) = ([("heads_q", shape.heads_q)], [("batch", shape.batch)]);
     if let Some(name) = &args.alibi {
-        data.alibi_slopes = source.get("alibi", name)?.values.iter().map(single).collect();
+        let slopes = source.of_shape("alibi", name, Floats, &heads)?;
+        data.alibi_slopes = slopes.iter().map(single).collect();
         attention = attention.alibi(args.alibi_offset);
     }
     if let Some(name) = &args.sinks {
-        data.sinks = source.get("sinks", name)?.values.iter().map(single).collect();
+        let sinks = source.of_shape("sinks", name, Floats, &heads)?;
+        data.sinks = sinks.iter().map(single).collect();
         attention.sinks = true;
     }
+    let mut lengths = |option: &str, name: &str| -> Result<Vec<u32>, Error> {
+        let lengths = source.of_shape(option, name, Counts, &batch)?;
+        Ok(lengths.into_iter().map(|n| n as u32).collect())
+    };
     if let Some(name) = &args.kv_lengths {
-        data.kv_lengths = lengths("kv-lengths", &source.get("kv-lengths", name)?)?;
+        data.kv_lengths = lengths("kv-lengths", name)?;
         attention.kv_lengths = true;
     }
     if let Some(name) = &args.q_lengths {
-        data.q_lengths = lengths("q-lengths", &source.get("q-lengths", name)?)?;
+        data.q_lengths = lengths("q-lengths", name)?;
         attention.q_lengths = true;
     }
     Ok((attention, data))
@@ -257,14 +249,13 @@ fn right_aligned(name: &str, shape: &[u64]) -> Result<[u32; 4], Error> {
     Ok(full)
 }
 
-fn lengths(name: &str, array: &Array) -> Result<Vec<u32>, Error> {
-    let one = |x: &f64| {
-        if *x < 0.0 || *x > f64::from(u32::MAX) || x.fract() != 0.0 {
-            return Err(Error::invalid(format!("--{name}"), x, "a length"));
-        }
-        Ok(*x as u32)
-    };
-    array.values.iter().map(one).collect()
+/// Where packed sequences start, and their total.
+fn starts(option: &str, array: &Array) -> Result<Vec<u32>, Error> {
+    if array.shape.len() != 1 {
+        let found = format!("shape {:?}", array.shape);
+        return Err(Error::invalid(format!("--{option}"), found, "[sequences + 1]"));
+    }
+    Ok(array.values.iter().map(|n| *n as u32).collect())
 }
 
 /// The outputs, and the path that they took; `None` is the reference.
@@ -314,6 +305,10 @@ fn check(
     Ok(wrong)
 }
 
+fn save(path: &std::path::Path, shape: &[u64], values: &[f64]) -> Result<(), Error> {
+    outputs::put(path, &npy::encode(shape, values))
+}
+
 /// Writes outputs with as many axes as q has.
 fn write(
     args: &RunArgs,
@@ -332,21 +327,21 @@ fn write(
         let heads = [u64::from(packed.total_q), s.heads_q.into()];
         if let Some(path) = &args.out {
             let o = pack(problem, data, &outputs.o, s.dim_v as usize);
-            npy::write(path, &[heads[0], heads[1], s.dim_v.into()], &o)?;
+            save(path, &[heads[0], heads[1], s.dim_v.into()], &o)?;
         }
         if let Some(path) = &args.lse {
-            npy::write(path, &heads, &pack(problem, data, &outputs.lse, 1))?;
+            save(path, &heads, &pack(problem, data, &outputs.lse, 1))?;
         }
         return Ok(());
     }
     if let Some(path) = &args.out {
-        npy::write(path, &shape(&[s.dim_v]), &outputs.o)?;
+        save(path, &shape(&[s.dim_v]), &outputs.o)?;
     }
     if let Some(path) = &args.lse {
-        npy::write(path, &shape(&[]), &outputs.lse)?;
+        save(path, &shape(&[]), &outputs.lse)?;
     }
     if let (Some(path), Some(weights)) = (&args.weights, &outputs.weights) {
-        npy::write(path, &shape(&[s.seq_kv]), weights)?;
+        save(path, &shape(&[s.seq_kv]), weights)?;
     }
     Ok(())
 }

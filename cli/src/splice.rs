@@ -5,6 +5,7 @@ use std::path::Path;
 
 use heedful::Error;
 
+use crate::outputs::put;
 use crate::{Failure, Outcome};
 
 /// `text` with `table` between the lines `<!-- name:begin -->` and `<!-- name:end -->`, a blank line on either
@@ -75,9 +76,7 @@ impl<'a> Spliced<'a> {
     /// Writes the file where it changes.
     pub(crate) fn write(&self) -> Outcome {
         if self.old != self.new {
-            std::fs::write(self.path, &self.new).map_err(|e| {
-                Error::invalid(self.path.display().to_string(), e, "a file to write")
-            })?;
+            put(self.path, self.new.as_bytes())?;
         }
         Ok(())
     }

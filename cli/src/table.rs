@@ -1,13 +1,16 @@
-//! Tables, progress and JSON output.
+//! Tables and progress.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::Outcome;
-use crate::outputs::write_text;
+/// Where nobody watches a bar, a step that takes longer says so, and again each time that this has doubled.
+const LONG: Duration = Duration::from_secs(30);
 
 /// A table with a header row; columns from `numbers` on are aligned right.
 pub(crate) fn table(header: &[&str], numbers: usize) -> Table {
@@ -23,32 +26,80 @@ pub(crate) fn table(header: &[&str], numbers: usize) -> Table {
     table
 }
 
-/// A progress bar on stderr, only on a terminal, and only once two seconds have passed.
-pub(crate) fn progress(steps: usize, what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::hidden());
-    if std::io::stderr().is_terminal() {
-        let style = ProgressStyle::with_template(
-            "{prefix} {bar:24} {pos}/{len} {per_sec} {eta} {wide_msg}",
-        );
-        if let Ok(style) = style {
+/// How far a command has come, on stderr: on a terminal a bar once two seconds have passed, elsewhere a line when a step
+/// takes long. It goes when it is dropped.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    step: Arc<Mutex<Step>>,
+    watcher: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+/// What runs now.
+struct Step {
+    name: String,
+    since: Instant,
+    /// When it is next said that it still runs.
+    next: Duration,
+}
+
+impl Progress {
+    pub(crate) fn new(steps: usize, what: &'static str) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::hidden());
+        let template = "{prefix} {bar:24} {pos}/{len} {elapsed} {eta} {wide_msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         bar.set_prefix(what);
+        let step = Step { name: "begins".into(), since: Instant::now(), next: LONG };
+        let step = Arc::new(Mutex::new(step));
+        let (end, ended) = channel();
+        let (watched, shared) = (bar.clone(), Arc::clone(&step));
+        let watcher = std::thread::spawn(move || {
+            let tick = Duration::from_millis(250);
+            while ended.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
+                watch(&watched, &mut lock(&shared), what);
+            }
+        });
+        Self { bar, step, watcher: Some((end, watcher)) }
     }
-    bar
+
+    /// The next step begins.
+    pub(crate) fn step(&self, name: &str) {
+        self.bar.inc(1);
+        *lock(&self.step) = Step { name: String::new(), since: Instant::now(), next: LONG };
+        self.within(name);
+    }
+
+    /// The next part of the step begins.
+    pub(crate) fn within(&self, name: &str) {
+        self.bar.set_message(name.to_owned());
+        name.clone_into(&mut lock(&self.step).name);
+    }
 }
 
-/// Shows the bar if the work has taken two seconds already, and moves it on to what begins now.
-pub(crate) fn step(bar: &ProgressBar, what: &str) {
-    bar.inc(1);
-    bar.set_message(what.to_owned());
-    let late = bar.elapsed().as_secs() >= 2;
-    if late && bar.is_hidden() && std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::stderr());
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some((end, watcher)) = self.watcher.take() {
+            drop(end);
+            // A watcher that panicked has nothing more to show.
+            let _ = watcher.join();
+        }
+        self.bar.finish_and_clear();
     }
 }
 
-/// Writes JSON to a file, or to standard output for `-`.
-pub(crate) fn write_json(path: &Path, json: &str) -> Outcome {
-    write_text(path, json)
+fn watch(bar: &ProgressBar, step: &mut Step, what: &str) {
+    if std::io::stderr().is_terminal() {
+        if bar.is_hidden() && bar.elapsed().as_secs() >= 2 {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        bar.tick();
+    } else if step.since.elapsed() >= step.next {
+        eprintln!("heedful {what}: {}: {} s so far", step.name, step.since.elapsed().as_secs());
+        step.next *= 2;
+    }
+}
+
+fn lock(step: &Mutex<Step>) -> MutexGuard<'_, Step> {
+    step.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -168,6 +168,94 @@ fn work_beyond_the_limit_is_a_row_that_says_so() {
     assert!(rows[0]["reason"].as_str().is_some_and(|x| x.contains("--max-gflop")), "{rows}");
 }
 
+/// Starts `heedful` and presses Ctrl-C after a while.
+#[cfg(unix)]
+fn interrupted(
+    folder: &std::path::Path,
+    arguments: &str,
+    after: std::time::Duration,
+) -> std::process::Output {
+    use std::process::{Command, Stdio};
+    let child = Command::new(env!("CARGO_BIN_EXE_heedful"))
+        .args(arguments.split_whitespace())
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    std::thread::sleep(after);
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.expect("kill").success());
+    child.wait_with_output().expect("it ends")
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_keeps_the_rows_that_were_measured() {
+    if !adapter("ctrl_c_keeps_the_rows") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let one = |i: usize| format!("[[workload]]\nname = \"mine-{i}\"\nshape = \"1x2x33x16\"\n");
+    // Each row takes half a second at least: never done before Ctrl-C comes.
+    std::fs::write(at.join("own.toml"), (0..400).map(one).collect::<String>()).expect("written");
+    let arguments = "bench --definitions own.toml --path fused --budget 0.5 --json rows.json --csv rows.csv --plot p.svg";
+    let mut after = std::time::Duration::from_secs(5);
+    let done = loop {
+        std::fs::write(at.join("rows.json"), "an old record").expect("written");
+        let done = interrupted(at, arguments, after);
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        let old = std::fs::read_to_string(at.join("rows.json")).expect("a file") == "an old record";
+        if !old {
+            break done;
+        }
+        // Too early: the device's limits were still being measured, or nothing listened yet.
+        let early = stderr.contains("nothing is written") || done.status.code().is_none();
+        assert!(early && after.as_secs() < 200, "{stderr}");
+        after *= 2;
+    };
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("stopped by Ctrl-C after"), "{stderr}");
+    let text = std::fs::read_to_string(at.join("rows.json")).expect("a record");
+    let record: serde_json::Value = serde_json::from_str(&text).expect("a whole record");
+    let rows = record["rows"].as_array().expect("rows").len();
+    assert!((1..400).contains(&rows), "{rows} rows");
+    let table = String::from_utf8_lossy(&done.stdout);
+    assert!(table.contains("mine-0") && !table.contains("mine-399"), "{table}");
+    let csv = std::fs::read_to_string(at.join("rows.csv")).expect("a table");
+    assert_eq!(csv.lines().count(), rows + 1);
+    assert!(at.join("p-paths.svg").exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn tune_takes_a_list_of_dimensions_and_keeps_what_it_found_at_ctrl_c() {
+    if !adapter("tune_takes_a_list") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    heedful(at, "tune --dims 64 0").refused(2, &["--dims", "0", "1..="]);
+    heedful(at, "tune --dims 64,128 900").refused(2, &["--dims", "900"]);
+    let arguments = "tune --dims 8 16 --budget 0.01 --out table.json";
+    std::fs::write(at.join("table.json"), "an old table").expect("written");
+    let done = interrupted(at, arguments, std::time::Duration::from_secs(3));
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    let table = std::fs::read_to_string(at.join("table.json")).expect("a table");
+    match done.status.code() {
+        Some(1) if stderr.contains("nothing is written") => assert_eq!(table, "an old table"),
+        // Before anything listened.
+        None => assert_eq!(table, "an old table"),
+        code => {
+            assert!(code == Some(0) || stderr.contains("which are kept"), "{code:?}: {stderr}");
+            let table: serde_json::Value = serde_json::from_str(&table).expect("a whole table");
+            assert!(table["provenance"].is_array(), "{table}");
+        }
+    }
+}
+
 #[test]
 fn a_reader_that_stops_early_ends_the_program_without_a_word() {
     use std::process::{Command, Stdio};

@@ -9,6 +9,7 @@ fn place() -> Place {
     let weights: Vec<f64> = numbers(2 * 3 * 4 * 5, 1).into_iter().map(f64::abs).collect();
     place.write("weights.npy", npy("<f4", Order::C, &[2, 3, 4, 5], &weights));
     place.write("square.npy", npy("<f4", Order::C, &[4, 4], &weights[..16]));
+    place.write("flags.npy", npy("|b1", Order::C, &[4, 4], &weights[..16]));
     place.write("line.npy", npy("<f4", Order::C, &[16], &weights[..16]));
     place
 }
@@ -38,6 +39,7 @@ fn what_cannot_be_drawn_is_refused_and_nothing_is_written() {
     let before = place.files();
     for (options, words) in [
         ("--weights line.npy --out x.png", ["--weights", "[batch, heads, rows, keys]"]),
+        ("--weights flags.npy --out x.png", ["--weights", "booleans"]),
         ("--weights weights.npy --batch 2 --out x.png", ["--batch", "below 2"]),
         ("--weights weights.npy --head 3 --out x.png", ["--head", "below 3"]),
         ("--weights square.npy --rows a,b --out x.png", ["--rows", "4"]),

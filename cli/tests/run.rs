@@ -283,6 +283,22 @@ fn run_bad_requests_are_one_line() {
     array("five.npy", "<f4", &[1, 2, 1, 9, 13]);
     array("three_sinks.npy", "<f4", &[3]);
     array("fractions.npy", "<f4", &[2]);
+    array("bool_bias.npy", "|b1", &[4, 9, 13]);
+    array("bool_q.npy", "|b1", &[2, 4, 9, 8]);
+    array("int_k.npy", "<i8", &[2, 2, 13, 8]);
+    array("bool_sinks.npy", "|b1", &[4]);
+    array("square_sinks.npy", "<f4", &[2, 2]);
+    array("bool_lengths.npy", "|b1", &[2]);
+    array("tall_lengths.npy", "<i8", &[2, 1]);
+    array("three_lengths.npy", "<i8", &[3]);
+    array("int_slopes.npy", "<i8", &[4]);
+    array("flat_positions.npy", "<i8", &[18]);
+    array("turned_positions.npy", "<i8", &[9, 2]);
+    array("float_positions.npy", "<f4", &[2, 9]);
+    array("negative_positions.npy", "<i8", &[2, 9]);
+    place.write("negative_positions.npy", npy("<i8", Order::C, &[2, 9], &[-1.0; 18]));
+    array("column_score_v.npy", "<f4", &[8, 1]);
+    array("turned_matrix.npy", "<f4", &[4, 16]);
     for (options, words) in [
         ("--k wide.npy", &["--k, axis dim", "10", "8"][..]),
         ("--k three.npy --v three_v.npy", &["heads_q", "4", "3"]),
@@ -293,7 +309,37 @@ fn run_bad_requests_are_one_line() {
         ("--bias five.npy", &["--bias", "at most 4 axes"]),
         ("--sinks three_sinks.npy", &["sinks", "3", "4"]),
         ("--alibi three_sinks.npy", &["alibi", "3", "4"]),
-        ("--kv-lengths fractions.npy", &["--kv-lengths", "a length"]),
+        ("--kv-lengths fractions.npy", &["--kv-lengths", "floating-point", "integers"]),
+        ("--kv-lengths bool_lengths.npy", &["--kv-lengths", "booleans", "integers"]),
+        ("--q-lengths tall_lengths.npy", &["--q-lengths", "[2, 1]", "[batch]"]),
+        ("--kv-lengths three_lengths.npy", &["--kv-lengths, axis batch", "3", "2"]),
+        (
+            "--cu-seqlens-q tall_lengths.npy --cu-seqlens-k tall_lengths.npy",
+            &["--cu-seqlens-q", "[2, 1]"],
+        ),
+        ("--bias bool_bias.npy", &["--bias", "booleans", "floating-point numbers"]),
+        ("--q bool_q.npy", &["--q", "booleans", "floating-point numbers"]),
+        ("--k int_k.npy", &["--k", "integers", "floating-point numbers"]),
+        ("--v int_k.npy", &["--v", "integers", "floating-point numbers"]),
+        ("--past-k int_k.npy --past-v past_v.npy", &["--past-k", "integers"]),
+        ("--sinks bool_sinks.npy", &["--sinks", "booleans", "floating-point numbers"]),
+        ("--sinks square_sinks.npy", &["--sinks", "[2, 2]", "[heads_q]"]),
+        ("--alibi int_slopes.npy", &["--alibi", "integers", "floating-point numbers"]),
+        ("--alibi square_sinks.npy", &["--alibi", "[2, 2]", "[heads_q]"]),
+        ("--rotary 8 --positions flat_positions.npy", &["--positions", "[18]", "[batch, seq_q]"]),
+        ("--rotary 8 --positions turned_positions.npy", &["--positions, axis batch", "9", "2"]),
+        ("--rotary 8 --positions float_positions.npy", &["--positions", "integers"]),
+        (
+            "--rotary 8 --positions negative_positions.npy",
+            &["--positions", "-1", "integers from 0"],
+        ),
+        ("--score cosine --head-scale square_sinks.npy", &["--head-scale", "[2, 2]", "[heads_q]"]),
+        ("--score cosine --head-scale bool_sinks.npy", &["--head-scale", "booleans"]),
+        ("--score additive --score-v column_score_v.npy", &["--score-v", "[8, 1]", "[dim]"]),
+        (
+            "--score general --score-matrix turned_matrix.npy",
+            &["--score-matrix, axis dim_q", "4", "8"],
+        ),
         ("--kv-lengths slopes.npy", &["kv-lengths"]),
         ("--q-lengths sinks.npy", &["--q-lengths"]),
         ("--past-k past_k.npy", &["--past-v"]),

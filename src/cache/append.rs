@@ -1,7 +1,7 @@
 //! New rows on their way into a cache.
 
 use crate::cache::kv_cache::KvCache;
-use crate::device;
+use crate::device::{self, Wait};
 use crate::engine::{BufferView, Dispatch, Engine, one_compiled};
 use crate::error::{Error, Result};
 use crate::kernel::{Binding, Element, KernelSpec, Params, Width};
@@ -49,22 +49,47 @@ pub struct Append {
 }
 
 impl KvCache {
-    /// Ties an append to buffers; their contents may change between appends.
+    /// Ties an append to buffers; their contents may change between appends. Blocks the thread while the kernel is tried
+    /// the first time.
     ///
     /// # Errors
     /// Invalid argument naming the tensor; unsupported where the kernel is wrong on this device; out of memory.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn bind_append(
         &self,
         engine: &Engine,
         descriptor: &AppendDescriptor,
         rows: &NewRows<'_>,
     ) -> Result<Append> {
+        pollster::block_on(self.bind_append_in(engine, descriptor, rows, Wait::Blocking))
+    }
+
+    /// `bind_append` without blocking the thread.
+    ///
+    /// # Errors
+    /// As `bind_append`.
+    pub async fn bind_append_async(
+        &self,
+        engine: &Engine,
+        descriptor: &AppendDescriptor,
+        rows: &NewRows<'_>,
+    ) -> Result<Append> {
+        self.bind_append_in(engine, descriptor, rows, Wait::Awaiting).await
+    }
+
+    async fn bind_append_in(
+        &self,
+        engine: &Engine,
+        descriptor: &AppendDescriptor,
+        rows: &NewRows<'_>,
+        wait: Wait,
+    ) -> Result<Append> {
         if *engine.device() != self.device {
             return Err(Error::invalid("engine", "one of another device", "one of the cache's"));
         }
         engine.check_queue()?;
-        self.proves_append(engine, descriptor)?;
-        self.bind_unproved(engine, descriptor, rows)
+        self.proves_append(engine, descriptor, wait).await?;
+        device::settled(|| self.bind_unproved(engine, descriptor, rows)).await
     }
 
     pub(super) fn bind_unproved(
@@ -118,9 +143,9 @@ impl KvCache {
             let wanted = format!("an even number up to {}", d.dim_qk);
             return Err(Error::invalid("rotary dim", dim, wanted));
         }
-        let wanted = d.capacity as usize * (dim / 2) as usize;
+        let wanted = u64::from(d.capacity) * u64::from(dim / 2);
         for (name, table) in ["rotary_cos", "rotary_sin"].iter().zip(tables) {
-            if table.len() < wanted || table.len() != tables[0].len() {
+            if (table.len() as u64) < wanted || table.len() != tables[0].len() {
                 let wanted = format!("at least {wanted}, an angle for every place");
                 return Err(Error::invalid(*name, table.len(), wanted));
             }

@@ -3,91 +3,16 @@
 use std::sync::Arc;
 
 use crate::cache::append::Append;
+use crate::cache::descriptor::KvCacheDescriptor;
 use crate::cache::pages::{Changes, PageTable};
 use crate::device::{self, Pipeline};
 use crate::engine::{BufferView, Dispatch, Engine, Table, Tensors, one_compiled};
-use crate::error::{Error, Rejection, Result};
+use crate::error::{Error, Result};
 use crate::feature::align::Align;
 use crate::kernel::{Binding, KernelSpec, Params};
 use crate::plan::{Plan, Policy};
 use crate::problem::{Attention, Operand};
-use crate::tensor::{DType, Layout, MAX_DIM, Shape, Storage, Strides};
-
-/// What a cache holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KvCacheDescriptor {
-    /// Sequences, each with a length of its own.
-    pub sequences: u32,
-    /// Key/value heads.
-    pub heads_kv: u32,
-    /// Channels of a key.
-    pub dim_qk: u32,
-    /// Channels of a value.
-    pub dim_v: u32,
-    /// Most tokens of a sequence.
-    pub capacity: u32,
-    /// How rows are stored.
-    pub storage: Storage,
-    /// Pages and the tokens of one; `None` keeps `capacity` tokens of room for each sequence.
-    pub pages: Option<[u32; 2]>,
-    /// Only the last n tokens are visible, and pages before them are given back. Needs pages.
-    pub window: Option<u32>,
-}
-
-impl KvCacheDescriptor {
-    /// Contiguous, f32, no window, dim_v = dim_qk.
-    pub fn new(sequences: u32, heads_kv: u32, dim: u32, capacity: u32) -> Self {
-        let (storage, pages, window) = (Storage::F32, None, None);
-        Self { sequences, heads_kv, dim_qk: dim, dim_v: dim, capacity, storage, pages, window }
-    }
-
-    fn validate(&self) -> Result<()> {
-        let limits = [
-            ("sequences", self.sequences, 1 << 16),
-            ("heads_kv", self.heads_kv, 1 << 16),
-            ("dim_qk", self.dim_qk, MAX_DIM),
-            ("dim_v", self.dim_v, MAX_DIM),
-            ("capacity", self.capacity, 1 << 24),
-        ];
-        for (argument, found, most) in limits {
-            if found == 0 || found > most {
-                return Err(Error::invalid(argument, found, format!("1..={most}")));
-            }
-        }
-        if let Some([pages, page_size]) = self.pages {
-            if pages == 0 || pages > 1 << 24 {
-                return Err(Error::invalid("pages", pages, "1..=2^24"));
-            }
-            if page_size == 0 || page_size > 1 << 20 {
-                return Err(Error::invalid("page_size", page_size, "1..=2^20"));
-            }
-        }
-        match (self.window, self.pages) {
-            (Some(0), _) => Err(Error::invalid("window", 0, "at least 1")),
-            (Some(window), None) => {
-                Err(Error::invalid("window", window, "pages, which can be given back"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Pages and the tokens of one, a page being a sequence's whole room where there are none.
-    pub(super) fn extent(&self) -> [u32; 2] {
-        self.pages.unwrap_or([self.sequences, self.capacity])
-    }
-
-    /// Strides of rows of `dim` channels: heads after one another within a page, pages at whole words.
-    pub(super) fn strides(&self, dim: u32) -> Strides {
-        let row = u64::from(self.storage.row_units(dim));
-        let head = u64::from(self.extent()[1]) * row;
-        let batch = (u64::from(self.heads_kv) * head).next_multiple_of(8);
-        Strides { batch, head, row }
-    }
-
-    fn bytes(&self, dim: u32) -> u64 {
-        self.storage.bytes(u64::from(self.extent()[0]) * self.strides(dim).batch)
-    }
-}
+use crate::tensor::{DType, Layout, Shape};
 
 /// A key/value cache on the GPU.
 ///
@@ -95,7 +20,7 @@ impl KvCacheDescriptor {
 /// attends never reads back; lengths and page tables that calls read live on the GPU and change in the order of
 /// the encoder's commands. An encoder that a method wrote to must be submitted, in the order of the calls.
 ///
-/// Contiguous or in pages, sequences of different lengths, any [`Storage`]; pages that a fork shares are copied when
+/// Contiguous or in pages, sequences of different lengths, any [`Storage`](crate::Storage); pages that a fork shares are copied when
 /// one of the sequences writes to them.
 ///
 /// ```
@@ -110,9 +35,18 @@ impl KvCacheDescriptor {
 /// };
 /// let cache = KvCache::new(&engine, &descriptor)?;
 /// // Eight query heads, one new token in each sequence.
-/// let plan = engine.plan(&cache.attention(8, 1))?;
+/// let plan = engine.plan(&cache.attention(8, 1)?)?;
 /// assert_eq!(cache.lengths(), [0, 0]);
-/// # let _ = (plan, AppendDescriptor::new(1));
+///
+/// // With a window, and four drafted tokens that are verified at once: each step appends five rows, runs the call, and goes
+/// // back to what was accepted with `cache.truncate(&mut encoder, 0, length)`.
+/// let descriptor = KvCacheDescriptor { window: Some(64), rows: 5, ..descriptor };
+/// let cache = KvCache::new(&engine, &descriptor)?;
+/// let verify = engine.plan(&cache.attention(8, 5)?)?;
+/// // Keys that more rows would see may be gone; a prompt's rows ask right after they were appended.
+/// assert!(cache.attention(8, 6).is_err());
+/// let prompt = engine.plan(&cache.attention_of_append(8, 100))?;
+/// # let _ = (plan, verify, prompt, AppendDescriptor::new(1));
 /// # Ok(())
 /// # }
 /// ```
@@ -135,24 +69,32 @@ impl KvCache {
     /// Makes an empty cache.
     ///
     /// # Errors
-    /// Invalid argument; unsupported where keys or values do not fit one binding, or no call could read the cache on this
-    /// device; out of memory; internal.
+    /// Invalid argument; unsupported where keys, values or the page table do not fit one binding, or 32 bits of address,
+    /// or no call could read the cache on this device; out of memory; internal.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn new(engine: &Engine, descriptor: &KvCacheDescriptor) -> Result<Self> {
+        Self::make(engine, descriptor)
+    }
+
+    /// `new` where the device's errors come later, as in a browser: it awaits them.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub async fn new_async(engine: &Engine, descriptor: &KvCacheDescriptor) -> Result<Self> {
+        device::settled(|| Self::make(engine, descriptor)).await
+    }
+
+    pub(super) fn make(engine: &Engine, descriptor: &KvCacheDescriptor) -> Result<Self> {
         descriptor.validate()?;
         let d = *descriptor;
         let caps = engine.capabilities();
-        let limit = caps.max_binding_bytes.min(caps.max_buffer_bytes);
-        for (candidate, dim) in [("keys", d.dim_qk), ("values", d.dim_v)] {
-            let bytes = d.bytes(dim);
-            if bytes > limit {
-                let reason = format!("{bytes} B in one binding, the device allows {limit}");
-                let rejection = Rejection { candidate: candidate.into(), reason };
-                return Err(Error::unsupported(format!("a cache of {d:?}"), vec![rejection]));
-            }
-        }
+        d.check_fits(caps.max_binding_bytes.min(caps.max_buffer_bytes))?;
         let table = match d.pages {
-            Some([pages, size]) => PageTable::paged(d.sequences, d.capacity, size, pages, d.window),
-            None => PageTable::contiguous(d.sequences, d.capacity),
+            Some([pages, size]) => {
+                let window = d.window.map(|n| [n, d.rows]);
+                PageTable::paged(d.sequences, d.capacity, size, pages, window)?
+            }
+            None => PageTable::contiguous(d.sequences, d.capacity)?,
         };
         // A cache that no call can read is refused before it is filled.
         let call = attention(&d, table.row(), d.heads_kv, 1).validate()?;
@@ -218,9 +160,28 @@ impl KvCache {
     }
 
     /// A call of `seq_q` query rows, the newest of each sequence, against the cache: causal from the bottom right, and
-    /// within the window where there is one; f32. Everything else can be added.
-    pub fn attention(&self, heads_q: u32, seq_q: u32) -> Attention {
-        attention(&self.descriptor, self.table.row(), heads_q, seq_q)
+    /// within the window where there is one; f32. Everything else can be added. It is right at any time, whatever was
+    /// appended or truncated before it.
+    ///
+    /// # Errors
+    /// Invalid argument where there is a window and `seq_q` is above the descriptor's
+    /// [`rows`](KvCacheDescriptor::rows): earlier queries see keys that may have been given back.
+    pub fn attention(&self, heads_q: u32, seq_q: u32) -> Result<Attention> {
+        let rows = self.descriptor.rows;
+        if self.descriptor.window.is_some() && seq_q > rows {
+            let wanted = format!(
+                "at most {rows}, the cache's `rows`: a window gives back keys that earlier queries see"
+            );
+            return Err(Error::invalid("seq_q", seq_q, wanted));
+        }
+        Ok(attention(&self.descriptor, self.table.row(), heads_q, seq_q))
+    }
+
+    /// A call of the newest append's rows, such as a prompt's: as [`attention`](Self::attention), but query row i of a sequence is
+    /// its i-th new token, and rows past its count are empty. Any number of rows, window or not, since nothing they
+    /// see is given back before the next append. Its `q_lengths` are [`counts`](Self::counts).
+    pub fn attention_of_append(&self, heads_q: u32, seq_q: u32) -> Attention {
+        attention(&self.descriptor, self.table.row(), heads_q, seq_q).q_lengths()
     }
 
     /// The tensors of such a call: keys, values, lengths and pages are the cache's.
@@ -236,8 +197,8 @@ impl KvCache {
         tensors
     }
 
-    /// How many tokens the newest append gave each sequence, `[sequences]` on the GPU: query lengths of a call
-    /// whose sequences have different numbers of new rows.
+    /// How many tokens the newest append gave each sequence and truncation left, `[sequences]` on the GPU: the query
+    /// lengths of [`attention_of_append`](Self::attention_of_append).
     pub fn counts(&self) -> Table<'_> {
         self.words(self.descriptor.sequences)
     }
@@ -246,8 +207,8 @@ impl KvCache {
     ///
     /// # Errors
     /// Invalid argument where `append` is bound to another cache, the counts are not the sequences' or are more than
-    /// the rows bound; full where the capacity or the pages do not suffice. Nothing is recorded or changed then.
-    /// Out of memory, after which the cache must be made anew.
+    /// the rows bound; full where the capacity or the pages do not suffice; out of memory; device lost. Nothing is recorded
+    /// or changed then.
     pub fn append(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -271,10 +232,10 @@ impl KvCache {
             changes.entries.iter().map(|(at, page)| (2 * n + at, *page)).collect();
         if self.counts != counts {
             words.extend((n..).zip(counts.iter().copied()));
-            self.counts = counts.to_vec();
         }
-        self.write(encoder, &words)?;
-        let copies = self.copies(&changes)?;
+        let (staged, copies) = self.prepare(words, changes)?;
+        self.counts.copy_from_slice(counts);
+        self.write(encoder, &staged);
         let mut pass = begin(encoder, "cache append");
         for dispatch in copies.iter().chain(&append.dispatches).chain([&self.advance]) {
             dispatch.record(&mut pass);
@@ -284,16 +245,22 @@ impl KvCache {
 
     /// Records that a sequence forgets its tokens from `length` on.
     ///
+    /// With a window a sequence can go back to the length before the newest append that gave it tokens, by up to
+    /// [`rows`](KvCacheDescriptor::rows) from the longest that it has been, and to 0; further back where pages happen to be there.
+    ///
     /// # Errors
-    /// Invalid argument where there is no such sequence, it is shorter, or a window needs tokens that were given back.
+    /// Invalid argument where there is no such sequence, it is shorter, or a window needs tokens that were given back;
+    /// out of memory; device lost. Nothing is recorded or changed then.
     pub fn truncate(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         sequence: u32,
         length: u32,
     ) -> Result<()> {
+        let before = self.lengths().get(sequence as usize).copied().unwrap_or_default();
         let changes = self.table.truncate(sequence, length)?;
-        self.set(encoder, sequence, &changes)
+        let count = self.counts[sequence as usize].saturating_sub(before - length);
+        self.set(encoder, sequence, count, changes)
     }
 
     /// Records that a sequence forgets all its tokens.
@@ -308,24 +275,30 @@ impl KvCache {
     /// page they share; without pages all of it is.
     ///
     /// # Errors
-    /// Invalid argument where there is no such sequence, or both are one.
+    /// Invalid argument where there is no such sequence, or both are one; out of memory; device lost. Nothing is
+    /// recorded or changed then.
     pub fn fork(&mut self, encoder: &mut wgpu::CommandEncoder, from: u32, to: u32) -> Result<()> {
         let changes = self.table.fork(from, to)?;
-        self.set(encoder, to, &changes)
+        self.set(encoder, to, self.counts[from as usize], changes)
     }
 
-    /// Records a sequence's new length and pages.
+    /// Records a sequence's new length, count of new tokens and pages.
     fn set(
-        &self,
+        &mut self,
         encoder: &mut wgpu::CommandEncoder,
         sequence: u32,
-        changes: &Changes,
+        count: u32,
+        changes: Changes,
     ) -> Result<()> {
-        let table = 2 * self.descriptor.sequences;
+        let n = self.descriptor.sequences;
         let mut words = vec![(sequence, self.table.lengths()[sequence as usize])];
-        words.extend(changes.entries.iter().map(|(at, page)| (table + at, *page)));
-        self.write(encoder, &words)?;
-        let copies = self.copies(changes)?;
+        if self.counts[sequence as usize] != count {
+            words.push((n + sequence, count));
+        }
+        words.extend(changes.entries.iter().map(|(at, page)| (2 * n + at, *page)));
+        let (staged, copies) = self.prepare(words, changes)?;
+        self.counts[sequence as usize] = count;
+        self.write(encoder, &staged);
         if !copies.is_empty() {
             let mut pass = begin(encoder, "cache fork");
             copies.iter().for_each(|dispatch| dispatch.record(&mut pass));
@@ -333,29 +306,43 @@ impl KvCache {
         Ok(())
     }
 
-    /// Records the writing of single words of the state, neighbours together.
-    fn write(&self, encoder: &mut wgpu::CommandEncoder, words: &[(u32, u32)]) -> Result<()> {
+    /// What a change needs on the GPU, made before anything is recorded; the table is as it was where that fails.
+    fn prepare(
+        &mut self,
+        words: Vec<(u32, u32)>,
+        changes: Changes,
+    ) -> Result<(Option<Staged>, Vec<Dispatch>)> {
+        let made = self.stage(words).and_then(|staged| Ok((staged, self.copies(&changes)?)));
+        made.inspect_err(|_| self.table.undo(changes))
+    }
+
+    /// Puts new words of the state, by index, into a buffer that the encoder can copy from.
+    fn stage(&self, mut words: Vec<(u32, u32)>) -> Result<Option<Staged>> {
         if words.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         // Of several changes to a word the last one holds.
-        let mut words = words.to_vec();
         words.sort_by_key(|(at, _)| *at);
         words.reverse();
         words.dedup_by_key(|(at, _)| *at);
         words.reverse();
-        let values: Vec<u32> = words.iter().map(|(_, value)| *value).collect();
+        let (places, values): (Vec<u32>, Vec<u32>) = words.into_iter().unzip();
         // MAP_WRITE: written in place, without a staging buffer of wgpu's own.
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::MAP_WRITE;
         let bytes = bytemuck::cast_slice(&values);
-        let staging = device::upload(&self.device, "cache changes", bytes, usage)?;
+        let buffer = device::upload(&self.device, "cache changes", bytes, usage)?;
+        Ok(Some(Staged { buffer, places }))
+    }
+
+    /// Records the writing of words of the state, neighbours together.
+    fn write(&self, encoder: &mut wgpu::CommandEncoder, staged: &Option<Staged>) {
+        let Some(staged) = staged else { return };
         let mut first = 0;
-        for run in words.chunk_by(|a, b| a.0 + 1 == b.0) {
-            let (from, to, bytes) = (4 * first, 4 * u64::from(run[0].0), 4 * run.len() as u64);
-            encoder.copy_buffer_to_buffer(&staging, from, &self.state, to, bytes);
+        for run in staged.places.chunk_by(|a, b| a + 1 == *b) {
+            let (from, to, bytes) = (4 * first, 4 * u64::from(run[0]), 4 * run.len() as u64);
+            encoder.copy_buffer_to_buffer(&staged.buffer, from, &self.state, to, bytes);
             first += run.len() as u64;
         }
-        Ok(())
     }
 
     /// Copies of pages of keys and of values.
@@ -386,6 +373,12 @@ impl KvCache {
     fn words(&self, first: u32) -> Table<'_> {
         Table::Buffer(BufferView { buffer: &self.state, offset: 4 * u64::from(first) })
     }
+}
+
+/// Words of the state on their way to the GPU, and where they go.
+struct Staged {
+    buffer: wgpu::Buffer,
+    places: Vec<u32>,
 }
 
 /// A call of `seq_q` query rows against a cache whose page tables have `row` entries a sequence.

@@ -3,6 +3,7 @@
 //! Every change is checked in full before anything changes, so that a refused one loses nothing.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 
@@ -16,17 +17,26 @@ pub struct Changes {
     pub entries: Vec<(u32, u32)>,
     /// (from, to)
     pub copies: Vec<[u32; 2]>,
+    /// What the entries, and all lengths and counts of dropped entries, were before.
+    before: [Vec<u32>; 3],
 }
+
+/// Most entries of all sequences together, and most pages.
+const MOST: u64 = 1 << 28;
 
 /// Pages of sequences: lengths, tables, who shares what, what is free.
 ///
 /// A page that several sequences share is copied when one of them writes to it.
-#[derive(Debug, Clone)]
+///
+/// With a window, a page is given back when its sequence is appended to and no call can ask for it any more. By
+/// `[n, rows]`, calls at a length of L ask for the tokens from L - (n + rows - 1) on. An append that makes
+/// L tokens L' keeps what they ask for at L and, where that is less, at L' - rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageTable {
     page_size: u32,
     row: u32,
     capacity: u32,
-    window: Option<u32>,
+    window: Option<[u32; 2]>,
     /// Each sequence has the page of its own number for ever, and forks copy it.
     fixed: bool,
     lengths: Vec<u32>,
@@ -34,23 +44,42 @@ pub struct PageTable {
     /// Sequences that hold each page.
     holders: Vec<u32>,
     free: Vec<u32>,
-    /// Entries at the front of each sequence whose pages were given back, since no window reaches them.
+    /// Entries at the front of each sequence whose pages were given back, since no call can ask for them.
     dropped: Vec<u32>,
 }
 
 impl PageTable {
-    /// Sequences of at most `capacity` tokens over `pages` pages. With a `window` of n, pages that hold nothing but
-    /// tokens n or more before the newest query are given back.
+    /// Sequences of at most `capacity` tokens over `pages` pages. With a `window` of `[n, rows]`, a query sees the last n
+    /// tokens up to its own, and calls are of at most `rows` query rows or of the newest append's.
+    ///
+    /// # Errors
+    /// Invalid argument: a page or a window of nothing; more than 2^28 pages, or entries over all sequences.
     pub fn paged(
         sequences: u32,
         capacity: u32,
         page_size: u32,
         pages: u32,
-        window: Option<u32>,
-    ) -> Self {
-        let row = capacity.div_ceil(page_size.max(1));
-        Self {
-            page_size: page_size.max(1),
+        window: Option<[u32; 2]>,
+    ) -> Result<Self> {
+        if page_size == 0 {
+            return Err(Error::invalid("page_size", 0, "at least 1"));
+        }
+        if let Some(window) = window.filter(|window| window.contains(&0)) {
+            return Err(Error::invalid(
+                "window",
+                format!("{window:?}"),
+                "at least 1 token and row",
+            ));
+        }
+        let row = capacity.div_ceil(page_size);
+        let entries = u64::from(sequences) * u64::from(row.max(1));
+        for (argument, found) in [("page table entries", entries), ("pages", pages.into())] {
+            if found > MOST {
+                return Err(Error::invalid(argument, found, "at most 2^28"));
+            }
+        }
+        Ok(Self {
+            page_size,
             row,
             capacity,
             window,
@@ -61,17 +90,23 @@ impl PageTable {
             // Taken from the back: low pages first.
             free: (0..pages).rev().collect(),
             dropped: vec![0; sequences as usize],
-        }
+        })
     }
 
     /// Sequences with room for `capacity` tokens each.
-    pub fn contiguous(sequences: u32, capacity: u32) -> Self {
-        let mut table = Self::paged(sequences, capacity, capacity, sequences, None);
+    ///
+    /// # Errors
+    /// Invalid argument: no capacity; more than 2^28 sequences.
+    pub fn contiguous(sequences: u32, capacity: u32) -> Result<Self> {
+        if capacity == 0 {
+            return Err(Error::invalid("capacity", 0, "at least 1"));
+        }
+        let mut table = Self::paged(sequences, capacity, capacity, sequences, None)?;
         table.fixed = true;
         table.entries = (0..sequences).collect();
         table.holders.fill(1);
         table.free.clear();
-        table
+        Ok(table)
     }
 
     /// Tokens of each sequence.
@@ -94,7 +129,8 @@ impl PageTable {
         self.free.len() as u32
     }
 
-    /// Makes room for `counts[i]` more tokens in sequence i, and counts them.
+    /// Makes room for `counts[i]` more tokens in sequence i, and counts them. Pages of a sequence that no call can ask
+    /// for any more are given back when it gets tokens.
     ///
     /// # Errors
     /// Invalid argument when there are not as many counts as sequences; full when a sequence would pass its capacity or
@@ -103,38 +139,45 @@ impl PageTable {
         if counts.len() != self.lengths.len() {
             return Err(Error::invalid("counts", counts.len(), self.lengths.len()));
         }
-        self.check_room(counts)?;
-        let mut changes = Changes::default();
-        for sequence in 0..counts.len() {
-            self.drop_unseen(sequence, &mut changes);
+        self.check_capacity(counts)?;
+        if !self.fixed {
+            self.check_pages(counts)?;
         }
-        for (sequence, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-            self.grow(sequence, *count, &mut changes);
+        let mut changes = self.no_changes();
+        for (sequence, count) in growing(counts) {
+            self.drop_unasked(sequence, count, &mut changes);
+        }
+        for (sequence, count) in growing(counts) {
+            self.grow(sequence, count, &mut changes);
         }
         Ok(changes)
     }
 
     /// Forgets the tokens of a sequence from `length` on.
     ///
+    /// With a window of `[n, rows]` any length can be had that still holds what calls there ask for: 0, the length before
+    /// the newest append that gave it tokens or any after it, and up to `rows` fewer than it ever had.
+    ///
     /// # Errors
     /// Invalid argument when there is no such sequence, it is shorter, or a window needs tokens that were given back.
+    /// Nothing changes then.
     pub fn truncate(&mut self, sequence: u32, length: u32) -> Result<Changes> {
         let i = self.checked(sequence)?;
-        if length > self.lengths[i] {
-            let wanted = format!("at most its {} tokens", self.lengths[i]);
+        let longest = self.lengths[i];
+        let shortest = self.shortest(i);
+        if length > longest {
+            let wanted = format!("at most its {longest} tokens");
             return Err(Error::invalid("length", length, wanted));
         }
-        // By the last token that is left.
-        let first_seen = self.window.map_or(0, |window| length.saturating_sub(window));
-        if length > 0 && self.dropped[i] * self.page_size > first_seen {
-            let found = format!("{length}, of which a window sees {first_seen} and later");
-            let wanted =
-                format!("a length whose window starts at {}", self.dropped[i] * self.page_size);
-            return Err(Error::invalid("length", found, wanted));
+        if length > 0 && u64::from(length) < shortest {
+            let wanted = format!(
+                "0 or {shortest}..={longest}: tokens that a window sees from earlier were given back"
+            );
+            return Err(Error::invalid("length", length, wanted));
         }
-        let mut changes = Changes::default();
+        let mut changes = self.no_changes();
         if !self.fixed {
-            for entry in length.div_ceil(self.page_size)..self.row {
+            for entry in length.div_ceil(self.page_size)..longest.div_ceil(self.page_size) {
                 self.release(i, entry, &mut changes);
             }
         }
@@ -161,9 +204,8 @@ impl PageTable {
             changes.copies.push([from, to]);
             return Ok(changes);
         }
-        for entry in 0..self.row {
-            let page = self.entries[source * self.row as usize + entry as usize];
-            if page != NO_PAGE {
+        for entry in self.dropped[source]..self.lengths[source].div_ceil(self.page_size) {
+            if let Some(page) = self.entry(source, entry) {
                 self.holders[page as usize] += 1;
                 self.set(target, entry, page, &mut changes);
             }
@@ -179,39 +221,52 @@ impl PageTable {
         Err(Error::invalid("sequence", sequence, wanted))
     }
 
-    fn check_room(&self, counts: &[u32]) -> Result<()> {
-        let mut needed = 0_u64;
-        // Sequences that write to a page which others hold, by page.
-        let mut writers: HashMap<u32, u32> = HashMap::new();
-        for (i, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+    fn check_capacity(&self, counts: &[u32]) -> Result<()> {
+        for (i, count) in growing(counts) {
             let length = self.lengths[i];
             if count > self.capacity - length {
                 let wanted = format!("at most {} tokens", self.capacity);
                 let found = format!("{} in sequence {i}", u64::from(length) + u64::from(count));
                 return Err(Error::full("the cache's capacity", found, wanted));
             }
-            if self.fixed {
-                continue;
+        }
+        Ok(())
+    }
+
+    fn check_pages(&self, counts: &[u32]) -> Result<()> {
+        let mut needed = 0_u64;
+        // By page, sequences that let it go and sequences that write to it.
+        let (mut leavers, mut writers) = (HashMap::<u32, u32>::new(), HashMap::<u32, u32>::new());
+        for (i, count) in growing(counts) {
+            let length = self.lengths[i];
+            for page in self.unasked(i, count).filter_map(|entry| self.entry(i, entry)) {
+                *leavers.entry(page).or_default() += 1;
             }
             let pages = |length: u32| length.div_ceil(self.page_size);
             needed += u64::from(pages(length + count) - pages(length));
-            let last = self
-                .entry(i, length / self.page_size)
-                .filter(|_| !length.is_multiple_of(self.page_size));
-            if let Some(page) = last {
+            if let Some(page) = self.begun(i) {
                 *writers.entry(page).or_default() += 1;
             }
         }
-        for (page, writers) in writers {
+        let left = |page: &u32| self.holders[*page as usize] - leavers.get(page).unwrap_or(&0);
+        for (page, writers) in &writers {
             // The last holder need not copy.
-            needed += u64::from(writers.min(self.holders[page as usize] - 1));
+            needed += u64::from((*writers).min(left(page) - 1));
         }
-        let free = self.free.len() as u64 + self.unseen_pages();
+        let given_back = leavers.keys().filter(|page| left(page) == 0).count();
+        let free = (self.free.len() + given_back) as u64;
         if needed > free {
             let wanted = format!("at most {free}, which are free");
             return Err(Error::full("the cache's pages", format!("{needed} more"), wanted));
         }
         Ok(())
+    }
+
+    /// The page that the next token of a sequence shares with tokens before it.
+    fn begun(&self, sequence: usize) -> Option<u32> {
+        let length = self.lengths[sequence];
+        let within = !length.is_multiple_of(self.page_size);
+        self.entry(sequence, length / self.page_size).filter(|_| within)
     }
 
     /// The page of an entry.
@@ -220,44 +275,50 @@ impl PageTable {
         (page != NO_PAGE).then_some(page)
     }
 
-    /// Entries of a sequence that no window of a new query reaches.
-    fn unseen(&self, sequence: usize) -> std::ops::Range<u32> {
-        let window = self.window.unwrap_or(u32::MAX);
-        let first_seen = (self.lengths[sequence].saturating_add(1)).saturating_sub(window);
+    /// Tokens before the end of a sequence that calls there ask for.
+    fn reach(&self) -> Option<u64> {
+        self.window.map(|[n, rows]| u64::from(n) + u64::from(rows) - 1)
+    }
+
+    /// The shortest length above 0 to which a sequence can be truncated.
+    fn shortest(&self, sequence: usize) -> u64 {
+        let first_held = u64::from(self.dropped[sequence]) * u64::from(self.page_size);
+        self.reach().filter(|_| first_held > 0).map_or(1, |reach| first_held + reach)
+    }
+
+    /// Entries of a sequence that no call can ask for once it has `count` more tokens, and these stay.
+    fn unasked(&self, sequence: usize, count: u32) -> Range<u32> {
         let first = self.dropped[sequence];
-        first..(first_seen / self.page_size).max(first)
-    }
-
-    /// Pages that dropping what is unseen gives back, at least.
-    fn unseen_pages(&self) -> u64 {
-        let alone = |i: usize, entry: u32| {
-            self.entry(i, entry).is_some_and(|page| self.holders[page as usize] == 1)
+        let (Some(reach), Some([_, rows])) = (self.reach(), self.window) else {
+            return first..first;
         };
-        let of = |i: usize| self.unseen(i).filter(|entry| alone(i, *entry)).count() as u64;
-        (0..self.lengths.len()).map(of).sum()
+        let length = self.lengths[sequence];
+        let back_to = length.min((length + count).saturating_sub(rows));
+        // Below `back_to`, so it fits.
+        let first_asked = u64::from(back_to).saturating_sub(reach) as u32;
+        first..(first_asked / self.page_size).max(first)
     }
 
-    fn drop_unseen(&mut self, sequence: usize, changes: &mut Changes) {
-        let unseen = self.unseen(sequence);
-        for entry in unseen.clone() {
+    fn drop_unasked(&mut self, sequence: usize, count: u32, changes: &mut Changes) {
+        let unasked = self.unasked(sequence, count);
+        for entry in unasked.clone() {
             self.release(sequence, entry, changes);
         }
-        self.dropped[sequence] = unseen.end;
+        self.dropped[sequence] = unasked.end;
     }
 
     fn grow(&mut self, sequence: usize, count: u32, changes: &mut Changes) {
         let length = self.lengths[sequence];
+        let begun = self.begun(sequence);
         self.lengths[sequence] += count;
         if self.fixed {
             return;
         }
-        let last = length / self.page_size;
-        if let (Some(page), true) =
-            (self.entry(sequence, last), !length.is_multiple_of(self.page_size))
+        if let Some(page) = begun
             && self.holders[page as usize] > 1
         {
             self.holders[page as usize] -= 1;
-            let own = self.take(sequence, last, changes);
+            let own = self.take(sequence, length / self.page_size, changes);
             changes.copies.push([page, own]);
         }
         for entry in length.div_ceil(self.page_size)..(length + count).div_ceil(self.page_size) {
@@ -267,7 +328,7 @@ impl PageTable {
 
     /// Gives an entry a free page.
     fn take(&mut self, sequence: usize, entry: u32, changes: &mut Changes) -> u32 {
-        // `check_room` counted them.
+        // `check_pages` counted them.
         let page = self.free.pop().unwrap_or(NO_PAGE);
         if let Some(holders) = self.holders.get_mut(page as usize) {
             *holders = 1;
@@ -287,7 +348,36 @@ impl PageTable {
 
     fn set(&mut self, sequence: usize, entry: u32, page: u32, changes: &mut Changes) {
         let index = sequence * self.row as usize + entry as usize;
-        self.entries[index] = page;
+        let before = std::mem::replace(&mut self.entries[index], page);
+        changes.before[0].push(before);
         changes.entries.push((index as u32, page));
     }
+
+    fn no_changes(&self) -> Changes {
+        let before = [Vec::new(), self.lengths.clone(), self.dropped.clone()];
+        Changes { before, ..Changes::default() }
+    }
+
+    /// Takes back the newest change, which the device did not get.
+    pub(super) fn undo(&mut self, changes: Changes) {
+        let [entries, lengths, dropped] = changes.before;
+        for ((at, _), before) in changes.entries.iter().zip(entries).rev() {
+            self.entries[*at as usize] = before;
+        }
+        (self.lengths, self.dropped) = (lengths, dropped);
+        if self.fixed {
+            return;
+        }
+        self.holders.fill(0);
+        self.entries.iter().filter(|page| **page != NO_PAGE).for_each(|page| {
+            self.holders[*page as usize] += 1;
+        });
+        let pages = (0..self.holders.len() as u32).rev();
+        self.free = pages.filter(|page| self.holders[*page as usize] == 0).collect();
+    }
+}
+
+/// Sequences that get tokens, and how many.
+fn growing(counts: &[u32]) -> impl Iterator<Item = (usize, u32)> {
+    counts.iter().copied().enumerate().filter(|(_, count)| *count > 0)
 }

@@ -14,4 +14,5 @@ pub(crate) use foreign::{check_sources, named, owns_queue};
 pub(crate) use memory::{create_buffer, upload};
 pub(crate) use pipeline::{Pipeline, PipelineCache};
 pub use readback::Readback;
-pub(crate) use scope::scoped;
+pub(crate) use readback::Wait;
+pub(crate) use scope::{scoped, settled};

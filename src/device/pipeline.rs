@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::scope::now;
-use super::scoped;
+use super::scope::{now, observed};
+use super::{scoped, settled};
 use crate::error::{Error, Result};
 use crate::kernel::{Access, Compiler, Composed, Kernel, KernelSpec, compose_for};
 
@@ -30,23 +30,60 @@ pub(crate) struct PipelineCache {
 }
 
 impl PipelineCache {
-    /// The pipeline of `spec`, compiled on first use.
+    /// The pipeline of `spec`, compiled on first use. In a browser what is wrong with it is told to
+    /// [`settled`](super::settled).
     pub(crate) fn get(&self, device: &wgpu::Device, spec: &KernelSpec) -> Result<Arc<Pipeline>> {
-        // A poisoned lock only means that another thread panicked between two complete entries.
-        let find =
-            || self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(spec).cloned();
-        if let Some(pipeline) = find() {
+        if let Some(pipeline) = self.find(spec) {
             return Ok(pipeline);
         }
+        let composed = self.compose(spec);
+        let (module, made) = module(device, spec, &composed);
+        if let Err(error) = made {
+            // Messages are there at once wherever errors are.
+            return Err(now(explained(spec, &composed, &module, error.clone())).unwrap_or(error));
+        }
+        Ok(self.keep(spec, pipeline(device, spec, &module)?))
+    }
+
+    /// Compiles `spec` unless it is compiled, and knows what is wrong with it, in a browser too.
+    pub(crate) async fn compiled(&self, device: &wgpu::Device, spec: &KernelSpec) -> Result<()> {
+        if self.find(spec).is_some() {
+            return Ok(());
+        }
+        let composed = self.compose(spec);
+        let (module, made) = module(device, spec, &composed);
+        if let Err(error) = settled(|| made).await {
+            return Err(explained(spec, &composed, &module, error).await);
+        }
+        let pipeline = settled(|| pipeline(device, spec, &module)).await?;
+        self.keep(spec, pipeline);
+        Ok(())
+    }
+
+    // A poisoned lock only means that another thread panicked between two complete entries.
+    fn find(&self, spec: &KernelSpec) -> Option<Arc<Pipeline>> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(spec).cloned()
+    }
+
+    fn keep(&self, spec: &KernelSpec, pipeline: Pipeline) -> Arc<Pipeline> {
+        let mut cache = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.entry(spec.clone()).or_insert(Arc::new(pipeline)).clone()
+    }
+
+    /// The text of a kernel as this device gets it.
+    fn compose(&self, spec: &KernelSpec) -> Composed {
         let mut composed = compose_for(spec, COMPILER);
         let planted = self.planted.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(edit) = planted.get(&spec.kernel) {
             composed.text = edit(&composed.text);
         }
-        drop(planted);
-        let pipeline = Arc::new(compile(device, spec, &composed)?);
-        let mut cache = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(cache.entry(spec.clone()).or_insert(pipeline).clone())
+        composed
+    }
+
+    /// Whether `spec` is compiled.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn holds(&self, spec: &KernelSpec) -> bool {
+        self.find(spec).is_some()
     }
 
     /// Variants compiled so far.
@@ -60,9 +97,12 @@ impl PipelineCache {
     }
 }
 
-fn compile(device: &wgpu::Device, spec: &KernelSpec, composed: &Composed) -> Result<Pipeline> {
+fn pipeline(
+    device: &wgpu::Device,
+    spec: &KernelSpec,
+    module: &wgpu::ShaderModule,
+) -> Result<Pipeline> {
     let label = spec.to_string();
-    let module = shader(device, &label, composed, spec.unchecked)?;
     let entries: Vec<_> = spec
         .bindings()
         .iter()
@@ -95,7 +135,7 @@ fn compile(device: &wgpu::Device, spec: &KernelSpec, composed: &Composed) -> Res
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&label),
             layout: Some(&pipeline_layout),
-            module: &module,
+            module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
                 // Kernels write workgroup memory before they read it. Filling it costs compile time
@@ -124,39 +164,44 @@ fn trusted(
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }
 
-/// Compiles the text. An error names the shader file and line that a person edits; in a function of
-/// the caller's own, it is the caller's argument that is invalid.
-fn shader(
+/// The module, and what is known to be wrong with it.
+fn module(
     device: &wgpu::Device,
-    label: &str,
+    spec: &KernelSpec,
     composed: &Composed,
-    unchecked: bool,
-) -> Result<wgpu::ShaderModule> {
-    let during = format!("compiling {label}");
-    let mut module = None;
-    let result = scoped(device, &during, 0, || {
+) -> (wgpu::ShaderModule, Result<()>) {
+    let label = spec.to_string();
+    observed(device, &format!("compiling {label}"), 0, || {
         let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(label),
+            label: Some(&label),
             source: wgpu::ShaderSource::Wgsl(composed.text.as_str().into()),
         };
-        module = Some(if unchecked {
+        if spec.unchecked {
             trusted(device, descriptor)
         } else {
             device.create_shader_module(descriptor)
-        });
-    });
-    let Some(module) = module else { return Err(Error::internal(during, "no module")) };
-    let Err(error) = result else { return Ok(module) };
+        }
+    })
+}
+
+/// What is wrong with a module: the error names the shader file and line that a person edits; in a function of
+/// the caller's own, it is the caller's argument that is invalid.
+async fn explained(
+    spec: &KernelSpec,
+    composed: &Composed,
+    module: &wgpu::ShaderModule,
+    error: Error,
+) -> Error {
     if !error.is_internal() {
-        return Err(error);
+        return error;
     }
-    let messages = now(module.get_compilation_info()).map_or_else(Vec::new, |info| info.messages);
+    let messages = module.get_compilation_info().await.messages;
     let first = messages.iter().find(|m| m.message_type == wgpu::CompilationMessageType::Error);
-    let Some(location) = first.and_then(|message| message.location) else { return Err(error) };
+    let Some(location) = first.and_then(|message| message.location) else { return error };
     let (path, line) = composed.lines.locate(location.line_number);
     if path.starts_with("custom/") {
         let found = first.map_or_else(String::new, |message| message.message.clone());
-        return Err(Error::invalid(format!("{path}:{line}"), found, "WGSL that compiles"));
+        return Error::invalid(format!("{path}:{line}"), found, "WGSL that compiles");
     }
-    Err(Error::internal(format!("compiling {label} at {path}:{line}"), error.to_string()))
+    Error::internal(format!("compiling {spec} at {path}:{line}"), error.to_string())
 }

@@ -12,12 +12,22 @@ use crate::error::{Error, Result};
 /// A copy of a buffer range on its way to the host.
 ///
 /// It is recorded into an encoder; after that encoder's commands are submitted, wait for it with
-/// [`read`](Self::read) or [`read_blocking`](Self::read_blocking).
+/// [`read`](Self::read) or, outside browsers, `read_blocking`.
 #[derive(Debug)]
 pub struct Readback {
     device: wgpu::Device,
     staging: wgpu::Buffer,
     bytes: u64,
+}
+
+/// How a call waits for the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// The thread stands still.
+    #[cfg(not(target_arch = "wasm32"))]
+    Blocking,
+    /// The future is pending.
+    Awaiting,
 }
 
 type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
@@ -82,10 +92,20 @@ impl Readback {
         self.finish(result)
     }
 
-    /// Blocks the thread until the bytes are there. Call after submitting.
+    /// The bytes, waited for in the given way.
+    pub(crate) async fn get(self, wait: Wait) -> Result<Vec<u8>> {
+        match wait {
+            #[cfg(not(target_arch = "wasm32"))]
+            Wait::Blocking => self.read_blocking(),
+            Wait::Awaiting => self.read().await,
+        }
+    }
+
+    /// Blocks the thread until the bytes are there. Call after submitting. Not in a browser, where nothing may block.
     ///
     /// # Errors
     /// Device lost.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn read_blocking(self) -> Result<Vec<u8>> {
         let receiver = self.map();
         self.device

@@ -1,23 +1,51 @@
 //! Error scopes: wgpu's asynchronous errors as results of the call that caused them.
 
+use std::cell::RefCell;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use super::foreign::foreign;
 use crate::error::{Error, Result};
 
+#[cfg(not(target_arch = "wasm32"))]
+type Told = Pin<Box<dyn Future<Output = Option<wgpu::Error>> + Send>>;
+#[cfg(target_arch = "wasm32")]
+type Told = Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
+
+/// A scope whose error is not known yet.
+struct Later {
+    during: String,
+    bytes: u64,
+    told: Told,
+}
+
+thread_local! {
+    static LATER: RefCell<Vec<Later>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Runs `work` inside validation, out-of-memory and internal scopes, so that nothing it does can
 /// reach the device's uncaptured-error handler (which panics unless the application replaced it).
 ///
 /// The scope stack is per thread, and popped futures are ready at once on native backends, so no
-/// await can come between. In a browser a pending error is reported by the browser instead.
+/// await can come between. In a browser errors come later: [`settled`] waits for them.
 pub(crate) fn scoped<T>(
     device: &wgpu::Device,
     during: &str,
     bytes: u64,
     work: impl FnOnce() -> T,
 ) -> Result<T> {
+    let (value, result) = observed(device, during, bytes, work);
+    result.map(|()| value)
+}
+
+/// [`scoped`], with the value also where there is an error.
+pub(crate) fn observed<T>(
+    device: &wgpu::Device,
+    during: &str,
+    bytes: u64,
+    work: impl FnOnce() -> T,
+) -> (T, Result<()>) {
     let filters = [
         wgpu::ErrorFilter::Validation,
         wgpu::ErrorFilter::OutOfMemory,
@@ -28,19 +56,56 @@ pub(crate) fn scoped<T>(
     let mut first = None;
     // Scopes are a stack: the last pushed is popped first.
     for guard in guards.into_iter().rev() {
-        first = now(guard.pop()).flatten().or(first);
+        first = told(during, bytes, guard.pop()).or(first);
     }
-    match first {
-        None => Ok(value),
-        Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::out_of_memory(during, bytes)),
-        Some(wgpu::Error::Validation { description, .. })
-        | Some(wgpu::Error::Internal { description, .. }) => {
+    (value, first.map_or(Ok(()), |error| Err(typed(during, bytes, error))))
+}
+
+/// Runs `work`, and waits for those of its scopes whose errors come later.
+pub(crate) async fn settled<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let value = work();
+    let later = LATER.take();
+    let value = value?;
+    let mut first = None;
+    for scope in later {
+        if let Some(error) = scope.told.await {
+            first.get_or_insert(typed(&scope.during, scope.bytes, error));
+        }
+    }
+    first.map_or(Ok(value), Err)
+}
+
+/// The error of a scope, if it is known already; otherwise it is put aside for [`settled`].
+fn told(
+    during: &str,
+    bytes: u64,
+    #[cfg(not(target_arch = "wasm32"))] popped: impl Future<Output = Option<wgpu::Error>>
+    + Send
+    + 'static,
+    #[cfg(target_arch = "wasm32")] popped: impl Future<Output = Option<wgpu::Error>> + 'static,
+) -> Option<wgpu::Error> {
+    let mut told: Told = Box::pin(popped);
+    match told.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(error) => error,
+        Poll::Pending => {
+            LATER.with_borrow_mut(|later| {
+                later.push(Later { during: during.to_owned(), bytes, told });
+            });
+            None
+        }
+    }
+}
+
+fn typed(during: &str, bytes: u64, error: wgpu::Error) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => Error::out_of_memory(during, bytes),
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
             if description.contains("device is lost")
                 || description.contains("Parent device is lost")
             {
-                return Err(Error::device_lost(during, description));
+                return Error::device_lost(during, description);
             }
-            Err(foreign(&description).unwrap_or_else(|| Error::internal(during, description)))
+            foreign(&description).unwrap_or_else(|| Error::internal(during, description))
         }
     }
 }
@@ -51,5 +116,49 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut context) {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_intrusive::channel::shared::oneshot_channel;
+
+    fn validation(text: &str) -> wgpu::Error {
+        let source = Box::from(text);
+        wgpu::Error::Validation { source, description: text.to_owned() }
+    }
+
+    /// What a browser does: scopes pop into futures that are not ready.
+    #[test]
+    fn errors_that_come_later_reach_the_call_that_waits() {
+        let (sender, receiver) = oneshot_channel();
+        let work = || {
+            let popped = async move { receiver.receive().await.flatten() };
+            assert!(told("binding", 0, popped).is_none(), "not known yet");
+            assert!(told("binding", 0, async { None }).is_none());
+            Ok(7)
+        };
+        let mut waiting = Box::pin(settled(work));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        let _ = sender.send(Some(validation("no such thing")));
+        let Poll::Ready(Err(error)) = waiting.as_mut().poll(&mut context) else {
+            panic!("the scope's error is the call's");
+        };
+        assert!(error.is_internal() && error.to_string().contains("no such thing"), "{error}");
+        // The next call has nothing of it.
+        assert_eq!(now(settled(|| Ok(1))).expect("ready").expect("right"), 1);
+    }
+
+    #[test]
+    fn a_calls_own_error_comes_before_those_of_its_scopes() {
+        let work = || {
+            told("binding", 0, async { std::future::pending().await });
+            Err::<(), _>(Error::invalid("q", "nothing", "something"))
+        };
+        // It does not wait for a scope that never tells.
+        let error = now(settled(work)).expect("ready").expect_err("an error");
+        assert!(error.is_invalid(), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! Block tables built on the GPU.
 
+use crate::device::{self, Wait};
 use crate::engine::bound::Recorded;
 use crate::engine::{BufferView, Engine, Table, Tensors};
 use crate::error::Result;
@@ -43,21 +44,48 @@ impl Engine {
     /// are left out, since kernels skip what they rule out anyway. One table serves all sequences, or
     /// all heads, where `blocks` says so; it is then built from the masks of the first.
     ///
-    /// `tensors` are those of the call; its table of blocks, if any, is not looked at.
+    /// `tensors` are those of the call; its table of blocks, if any, is not looked at. Blocks the thread while the kernel is
+    /// tried the first time.
     ///
     /// # Errors
     /// Invalid argument naming the tensor or the blocks, unsupported where the masks must be bound in
     /// parts that no multiple of the blocks' rows fits, out of memory, internal.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn bind_blocks(
         &self,
         attention: &Attention,
         blocks: Blocks,
         tensors: &Tensors<'_>,
     ) -> Result<BlockBuilder> {
+        pollster::block_on(self.bind_blocks_in(attention, blocks, tensors, Wait::Blocking))
+    }
+
+    /// `bind_blocks` without blocking the thread.
+    ///
+    /// # Errors
+    /// As `bind_blocks`.
+    pub async fn bind_blocks_async(
+        &self,
+        attention: &Attention,
+        blocks: Blocks,
+        tensors: &Tensors<'_>,
+    ) -> Result<BlockBuilder> {
+        self.bind_blocks_in(attention, blocks, tensors, Wait::Awaiting).await
+    }
+
+    async fn bind_blocks_in(
+        &self,
+        attention: &Attention,
+        blocks: Blocks,
+        tensors: &Tensors<'_>,
+        wait: Wait,
+    ) -> Result<BlockBuilder> {
         let problem = Attention { blocks: None, ..attention.clone() }.validate()?;
         blocks.validate(&attention.shape)?;
         let plan = Plan::for_blocks(&problem, &self.capabilities, blocks)?;
+        self.proves_each(&plan, wait).await?;
         let tensors = Tensors { blocks: None, ..*tensors };
-        Ok(BlockBuilder { recorded: Recorded::new(self, &plan, &tensors)? })
+        let recorded = device::settled(|| Recorded::new(self, &plan, &tensors)).await?;
+        Ok(BlockBuilder { recorded })
     }
 }

@@ -1,5 +1,6 @@
 //! `Bound`: a plan tied to tensors, ready to be recorded.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::device::{self, Pipeline};
@@ -85,11 +86,7 @@ impl Recorded {
         encoder: &mut wgpu::CommandEncoder,
         timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
     ) {
-        for copy in &self.copies {
-            let (source, start) = (&copy.source, copy.source_offset);
-            let target = copy.target.as_ref().unwrap_or(&self.aux);
-            encoder.copy_buffer_to_buffer(source, start, target, copy.offset, copy.bytes);
-        }
+        self.copy_tables(encoder);
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: Some("attention"),
             timestamp_writes,
@@ -100,6 +97,23 @@ impl Recorded {
     fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
         for dispatch in &self.dispatches {
             dispatch.record(pass);
+        }
+    }
+
+    /// Records some of the dispatches, for kernels that are tried by themselves.
+    pub(super) fn encode_part(&self, encoder: &mut wgpu::CommandEncoder, part: Range<usize>) {
+        self.copy_tables(encoder);
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for dispatch in self.dispatches.get(part).unwrap_or_default() {
+            dispatch.record(&mut pass);
+        }
+    }
+
+    fn copy_tables(&self, encoder: &mut wgpu::CommandEncoder) {
+        for copy in &self.copies {
+            let (source, start) = (&copy.source, copy.source_offset);
+            let target = copy.target.as_ref().unwrap_or(&self.aux);
+            encoder.copy_buffer_to_buffer(source, start, target, copy.offset, copy.bytes);
         }
     }
 
@@ -128,7 +142,7 @@ pub(crate) fn check_copies(device: &wgpu::Device, copies: &[Copied]) -> Result<(
 /// It holds handles to the buffers, so they stay alive; their contents may change between runs.
 /// Recording it allocates nothing.
 #[derive(Debug)]
-pub struct Bound(Recorded);
+pub struct Bound(pub(super) Recorded);
 
 impl Bound {
     pub(super) fn recorded(&mut self) -> &mut Recorded {
@@ -170,14 +184,14 @@ impl Bound {
 }
 
 /// The small tables of a call, one after another in one buffer of words.
-struct Tables {
-    bytes: Vec<u8>,
+pub(super) struct Tables {
+    pub(super) bytes: Vec<u8>,
     copies: Vec<Copied>,
-    base: Params,
+    pub(super) base: Params,
 }
 
 impl Tables {
-    fn new(problem: &Problem, tensors: &Tensors<'_>, block_words: u64) -> Self {
+    pub(super) fn new(problem: &Problem, tensors: &Tensors<'_>, block_words: u64) -> Self {
         let mut tables = Self { bytes: Vec::new(), copies: Vec::new(), base: Params::default() };
         let operands = problem.operands();
         for operand in ALL_TABLES {

@@ -1,13 +1,15 @@
 //! `Engine`: plans, binds, encodes and runs attention on one device.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::device::{self, PipelineCache};
-use crate::engine::self_test::Verdicts;
+use crate::device::{self, PipelineCache, Wait};
+use crate::engine::self_test::Functions;
+use crate::engine::verdicts::Verdicts;
 use crate::engine::{Bound, Tensors};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, KernelSpec};
-use crate::plan::{Capabilities, Plan, Policy, SelfTest};
+use crate::plan::{Capabilities, Plan, Policy};
 use crate::problem::Attention;
 
 /// A wgpu device with compiled kernels and scratch memory.
@@ -19,8 +21,9 @@ pub struct Engine {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) capabilities: Capabilities,
-    pub(crate) pipelines: PipelineCache,
+    pub(crate) pipelines: Arc<PipelineCache>,
     pub(crate) verdicts: Verdicts,
+    pub(super) functions: Functions,
     scratch: Mutex<Option<wgpu::Buffer>>,
     /// Whether the queue is the device's, once that is known.
     queue_is_own: OnceLock<bool>,
@@ -47,10 +50,11 @@ impl Engine {
         }
     }
 
-    /// [`new`](Self::new), blocking the thread.
+    /// [`new`](Self::new), blocking the thread. Blocking forms do not exist in a browser, where nothing may block.
     ///
     /// # Errors
     /// As [`new`](Self::new).
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn new_blocking() -> Result<Self> {
         pollster::block_on(Self::new())
     }
@@ -68,6 +72,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`with_adapter`](Self::with_adapter).
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn with_adapter_blocking(adapter: &wgpu::Adapter) -> Result<Self> {
         pollster::block_on(Self::with_adapter(adapter))
     }
@@ -119,7 +124,7 @@ impl Engine {
 
     /// Uses the application's device and queue, with the limits and features it asked for.
     ///
-    /// No device-wide callback is installed, and nothing is submitted but what [`run`](Self::run) is
+    /// No device-wide callback is installed, and nothing is submitted but what `run` is
     /// called for and, unless [`Policy::self_test`] is off, the self-test of a kernel's first use.
     ///
     /// The queue must be the device's own. wgpu does not say whether it is; it is found out before the first submission,
@@ -130,8 +135,9 @@ impl Engine {
             device,
             queue,
             capabilities,
-            pipelines: PipelineCache::default(),
+            pipelines: Arc::default(),
             verdicts: Verdicts::default(),
+            functions: Functions::default(),
             scratch: Mutex::new(None),
             queue_is_own: OnceLock::new(),
         }
@@ -163,46 +169,94 @@ impl Engine {
         self.pipelines.len()
     }
 
-    /// Plans a call under the default policy.
+    /// Plans a call under the default policy, blocking the thread while kernels are compiled and tried.
     ///
     /// # Errors
     /// Invalid argument, or unsupported with each candidate's reason.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn plan(&self, attention: &Attention) -> Result<Plan> {
         self.plan_with(attention, &Policy::default())
     }
 
     /// Plans a call. Unless the policy says otherwise, kernel variants that this engine has not used
     /// before first run a small known-answer call, which submits work and waits for it; one that is
-    /// wrong on this device is quarantined, and the next candidate serves.
+    /// wrong on this device is quarantined, and the next candidate serves. That can take longer than a frame:
+    /// [`warm`](Self::warm) does it ahead, and [`plan_async`](Self::plan_async) does not block.
     ///
     /// # Errors
-    /// Invalid argument (also when a function of the caller's own does not compile), or unsupported
-    /// with each candidate's reason.
+    /// Invalid argument (also when a function of the caller's own does not compile, panics or differs from its
+    /// closure), or unsupported with each candidate's reason.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn plan_with(&self, attention: &Attention, policy: &Policy) -> Result<Plan> {
-        let problem = attention.validate()?;
-        if policy.self_test == SelfTest::OnFirstUse {
-            self.check_queue()?;
+        pollster::block_on(self.plan_in(attention, policy, Wait::Blocking))
+    }
+
+    /// [`plan_with`](Self::plan_with) without blocking the thread: kernels are compiled on others, where there are others,
+    /// and trials are awaited.
+    ///
+    /// # Errors
+    /// As `plan_with`.
+    pub async fn plan_async(&self, attention: &Attention, policy: &Policy) -> Result<Plan> {
+        self.plan_in(attention, policy, Wait::Awaiting).await
+    }
+
+    /// Plans calls ahead: compiles what they need on as many threads as the machine has cores, and tries it. Call it
+    /// while the application loads, with one call for each set of features it will use (lengths, strides and numbers do
+    /// not matter, head dimensions and types do); later plans of such calls find everything there.
+    ///
+    /// One result for each call, in order.
+    ///
+    /// ```
+    /// use heedful::{Align, Attention, Engine, Policy, Shape};
+    /// # let Ok(engine) = Engine::new_blocking() else { return };
+    /// let prefill = Attention::new(Shape::self_attention(1, 4, 64, 32)).causal(Align::BottomRight);
+    /// let decode = Attention::new(Shape { seq_q: 1, ..prefill.shape });
+    /// let warm = async {
+    ///     for plan in engine.warm(&[prefill, decode], &Policy::default()).await {
+    ///         println!("{}", plan?);
+    ///     }
+    ///     Ok::<(), heedful::Error>(())
+    /// };
+    /// # pollster::block_on(warm).unwrap();
+    /// ```
+    pub async fn warm(&self, attentions: &[Attention], policy: &Policy) -> Vec<Result<Plan>> {
+        let plan = |attention: &Attention| self.choose(&attention.validate().ok()?, policy).ok();
+        let plans: Vec<Plan> = attentions.iter().filter_map(plan).collect();
+        let kernels: HashSet<&KernelSpec> = plans.iter().flat_map(Plan::kernels).collect();
+        // What does not compile is found again by its own call.
+        self.compile(&kernels.into_iter().collect::<Vec<_>>(), Wait::Awaiting).await;
+        let mut results = Vec::new();
+        for attention in attentions {
+            results.push(self.plan_in(attention, policy, Wait::Awaiting).await);
         }
-        loop {
-            let refused = |spec: &KernelSpec| self.verdicts.refusal(spec);
-            let plan = Plan::choose(&problem, &self.capabilities, policy, &refused)?;
-            // A browser cannot wait, so nothing is tried there.
-            let untried = policy.self_test == SelfTest::OnFirstUse;
-            if !untried || cfg!(target_arch = "wasm32") || self.proves(&plan)? {
-                return Ok(plan);
-            }
-        }
+        results
+    }
+
+    /// What the self-test has found so far, as text to be kept: an engine that [restores](Self::restore_verdicts) it
+    /// tries nothing of that again. It holds for the adapter, driver and version of this crate that it names.
+    ///
+    /// Functions of the caller's own are compared with their closures anew.
+    pub fn save_verdicts(&self) -> String {
+        self.verdicts.saved(&self.capabilities)
+    }
+
+    /// Takes over what [`save_verdicts`](Self::save_verdicts) gave; how many verdicts that were: none where it is of
+    /// another adapter, driver or version.
+    ///
+    /// # Errors
+    /// Invalid argument where it is no such text; nothing is taken over then.
+    pub fn restore_verdicts(&self, saved: &str) -> Result<usize> {
+        self.verdicts.restore(saved, &self.capabilities)
     }
 
     /// Compiles the kernels of a plan now, so that the first run does not wait for the compiler.
     ///
     /// # Errors
     /// Internal when the driver refuses a kernel.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn prepare(&self, plan: &Plan) -> Result<()> {
-        for spec in plan.kernels() {
-            self.pipelines.get(&self.device, spec)?;
-        }
-        Ok(())
+        let compiled = pollster::block_on(self.compile(&plan.kernels(), Wait::Blocking));
+        compiled.into_iter().collect()
     }
 
     /// Ties a plan to tensors: bind groups, parameters and tables are made once, and the result can
@@ -210,14 +264,24 @@ impl Engine {
     ///
     /// # Errors
     /// Invalid argument naming the tensor, out of memory, internal.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn bind(&self, plan: &Plan, tensors: &Tensors<'_>) -> Result<Bound> {
         Bound::new(self, plan, tensors)
+    }
+
+    /// `bind` where the device's errors come later, as in a browser: it awaits them.
+    ///
+    /// # Errors
+    /// As `bind`.
+    pub async fn bind_async(&self, plan: &Plan, tensors: &Tensors<'_>) -> Result<Bound> {
+        device::settled(|| Bound::new(self, plan, tensors)).await
     }
 
     /// Records a call into the caller's encoder: one compute pass, no submit, no wait.
     ///
     /// # Errors
     /// As [`bind`](Self::bind); on an error nothing was recorded.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn encode(
         &self,
         plan: &Plan,
@@ -232,6 +296,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn run(&self, plan: &Plan, tensors: &Tensors<'_>) -> Result<wgpu::SubmissionIndex> {
         self.check_queue()?;
         let bound = self.bind(plan, tensors)?;

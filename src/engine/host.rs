@@ -1,7 +1,7 @@
 //! Attention on host slices: uploads, runs, reads back.
 
-use crate::device::{self, Readback};
-use crate::engine::{Bound, Engine, HostTables, Tensors, stored};
+use crate::device::{self, Readback, Wait};
+use crate::engine::{Bound, BufferView, Engine, HostTables, Recorded, Tensors, stored};
 use crate::error::Result;
 use crate::feature::Operands;
 use crate::plan::Plan;
@@ -17,7 +17,7 @@ struct Pending {
 }
 
 impl Engine {
-    /// Runs a call on host data and waits, blocking the thread.
+    /// Runs a call on host data and waits, blocking the thread. Not in a browser, where nothing may block.
     ///
     /// Inputs are rounded to the problem's storage type; q, k and v lie as the problem's layouts
     /// say. Outputs are without gaps: o `[batch, heads_q, seq_q, dim_v]`, lse
@@ -26,12 +26,9 @@ impl Engine {
     ///
     /// # Errors
     /// Invalid argument naming the tensor, out of memory, device lost, internal.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn run_host(&self, plan: &Plan, inputs: &Inputs<'_>) -> Result<Outputs> {
-        let pending = self.start_host(plan, inputs)?;
-        let o = pending.o.read_blocking()?;
-        let lse = pending.lse.map(Readback::read_blocking).transpose()?;
-        let weights = pending.weights.map(Readback::read_blocking).transpose()?;
-        Ok(collect(plan.problem(), &inputs.operands, &o, lse.as_deref(), weights.as_deref()))
+        pollster::block_on(self.run_host_in(plan, inputs, Wait::Blocking))
     }
 
     /// [`run_host`](Self::run_host) without blocking the thread.
@@ -39,14 +36,23 @@ impl Engine {
     /// # Errors
     /// As [`run_host`](Self::run_host).
     pub async fn run_host_async(&self, plan: &Plan, inputs: &Inputs<'_>) -> Result<Outputs> {
-        let pending = self.start_host(plan, inputs)?;
-        let o = pending.o.read().await?;
+        self.run_host_in(plan, inputs, Wait::Awaiting).await
+    }
+
+    pub(super) async fn run_host_in(
+        &self,
+        plan: &Plan,
+        inputs: &Inputs<'_>,
+        wait: Wait,
+    ) -> Result<Outputs> {
+        let pending = device::settled(|| self.start_host(plan, inputs)).await?;
+        let o = pending.o.get(wait).await?;
         let lse = match pending.lse {
-            Some(lse) => Some(lse.read().await?),
+            Some(lse) => Some(lse.get(wait).await?),
             None => None,
         };
         let weights = match pending.weights {
-            Some(weights) => Some(weights.read().await?),
+            Some(weights) => Some(weights.get(wait).await?),
             None => None,
         };
         Ok(collect(plan.problem(), &inputs.operands, &o, lse.as_deref(), weights.as_deref()))
@@ -144,14 +150,26 @@ impl Uploaded {
     }
 
     pub(crate) fn bind(&self, engine: &Engine, plan: &Plan, inputs: &Inputs<'_>) -> Result<Bound> {
+        self.record(engine, plan, inputs, None).map(Bound)
+    }
+
+    /// The dispatches of a call on these tensors, over scratch of the caller's where it is given.
+    pub(super) fn record(
+        &self,
+        engine: &Engine,
+        plan: &Plan,
+        inputs: &Inputs<'_>,
+        workspace: Option<BufferView<'_>>,
+    ) -> Result<Recorded> {
         let tables = HostTables::new(plan.problem(), &inputs.operands);
         let mut tensors = Tensors::new(&self.q, &self.k, &self.v, &self.o);
         tensors.lse = self.lse.as_ref().map(Into::into);
         tensors.weights = self.weights.as_ref().map(Into::into);
         tensors.mask = self.mask.as_ref().map(Into::into);
         tensors.bias = self.bias.as_ref().map(Into::into);
+        tensors.workspace = workspace;
         tables.set(&mut tensors);
-        engine.bind(plan, &tensors)
+        Recorded::new(engine, plan, &tensors)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Results of one call over parts of its keys, joined on the GPU.
 
-use crate::device::{self, Readback};
+use crate::device::{self, Readback, Wait};
 use crate::engine::apart::{Extent, check_apart};
 use crate::engine::bound::Dispatch;
 use crate::engine::linear::one;
 use crate::engine::{BufferView, Engine};
-use crate::error::{Error, Rejection, Result};
+use crate::error::{Error, Result};
 use crate::kernel::{Binding, Element, KernelSpec, Params, Width};
 use crate::reference::merge_states;
 use crate::tensor::{DType, MAX_DIM};
@@ -52,22 +52,46 @@ impl Merge {
 impl Engine {
     /// Ties a merge to buffers: `parts_o` `[parts, rows, dim_v]` and `parts_lse` `[parts, rows]` (f32) become `o`
     /// `[rows, dim_v]` and `lse` `[rows]` (f32), all without gaps. What is written shares no byte
-    /// with anything else; all may lie in one buffer.
+    /// with anything else; all may lie in one buffer. Blocks the thread while the kernel is tried the first time.
     ///
     /// # Errors
     /// Invalid argument naming the size or tensor; unsupported where the kernel is wrong on this device; out of
     /// memory; internal.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn bind_merge(
         &self,
         merge: &MergeStates,
         parts: [BufferView<'_>; 2],
         whole: [BufferView<'_>; 2],
     ) -> Result<Merge> {
+        pollster::block_on(self.bind_merge_in(merge, parts, whole, Wait::Blocking))
+    }
+
+    /// `bind_merge` without blocking the thread.
+    ///
+    /// # Errors
+    /// As `bind_merge`.
+    pub async fn bind_merge_async(
+        &self,
+        merge: &MergeStates,
+        parts: [BufferView<'_>; 2],
+        whole: [BufferView<'_>; 2],
+    ) -> Result<Merge> {
+        self.bind_merge_in(merge, parts, whole, Wait::Awaiting).await
+    }
+
+    async fn bind_merge_in(
+        &self,
+        merge: &MergeStates,
+        parts: [BufferView<'_>; 2],
+        whole: [BufferView<'_>; 2],
+        wait: Wait,
+    ) -> Result<Merge> {
         self.check_queue()?;
         for wide in [false, true] {
-            self.proves_merge(merge.dtype, wide)?;
+            self.proves_merge(merge.dtype, wide, wait).await?;
         }
-        self.bind_unproved_merge(merge, parts, whole)
+        device::settled(|| self.bind_unproved_merge(merge, parts, whole)).await
     }
 
     fn bind_unproved_merge(
@@ -134,23 +158,17 @@ impl Engine {
     }
 
     /// Tries the kernel the first time it is bound.
-    fn proves_merge(&self, dtype: DType, wide: bool) -> Result<()> {
+    async fn proves_merge(&self, dtype: DType, wide: bool, wait: Wait) -> Result<()> {
         let spec = self.merge_spec(dtype, wide);
-        let verdict = match self.verdicts.of(&spec) {
-            Some(verdict) => verdict,
-            None => {
-                let verdict = self.known_merge(dtype, if wide { 8 } else { 7 })?;
-                self.verdicts.set(&spec, verdict.clone());
-                verdict
-            }
-        };
-        let Some(reason) = verdict else { return Ok(()) };
-        let rejection = Rejection { candidate: spec.to_string(), reason };
-        Err(Error::unsupported("merging partial results", vec![rejection]))
+        let trial = self.known_merge(dtype, if wide { 8 } else { 7 }, wait);
+        match self.tried(&spec, trial).await? {
+            None => Ok(()),
+            Some(rejection) => Err(Error::unsupported("merging partial results", vec![rejection])),
+        }
     }
 
     /// Joins three known parts of two rows, one of which saw nothing; says what is wrong with the result.
-    fn known_merge(&self, dtype: DType, dim_v: u32) -> Result<Option<String>> {
+    async fn known_merge(&self, dtype: DType, dim_v: u32, wait: Wait) -> Result<Option<String>> {
         let n = 6 * dim_v;
         let parts_o: Vec<f64> = (0..n).map(|i| f64::from(i * 37 % 64) / 32.0 - 1.0).collect();
         let parts_lse = [0.5, -3.0, f64::NEG_INFINITY, 2.0, 1.5, f64::NEG_INFINITY];
@@ -159,20 +177,26 @@ impl Engine {
             let bytes = dtype.encode(values.iter().copied());
             device::upload(&self.device, "self-test", &bytes, usage)
         };
-        let (from, states) = (upload(dtype, &parts_o)?, upload(DType::F32, &parts_lse)?);
-        let o = upload(dtype, &vec![0.0; 2 * dim_v as usize])?;
-        let lse = upload(DType::F32, &[0.0; 2])?;
-        let merge = MergeStates { parts: 3, rows: 2, dim_v, dtype };
-        let inputs = [(&from).into(), (&states).into()];
-        let bound = self.bind_unproved_merge(&merge, inputs, [(&o).into(), (&lse).into()])?;
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        bound.encode(&mut encoder);
-        let o = Readback::record(&self.device, &mut encoder, &o, 0, o.size())?;
-        let lse = Readback::record(&self.device, &mut encoder, &lse, 0, lse.size())?;
-        self.queue.submit([encoder.finish()]);
-        let mut found = dtype.decode(&o.read_blocking()?);
+        let work = || {
+            let (from, states) = (upload(dtype, &parts_o)?, upload(DType::F32, &parts_lse)?);
+            let o = upload(dtype, &vec![0.0; 2 * dim_v as usize])?;
+            let lse = upload(DType::F32, &[0.0; 2])?;
+            let merge = MergeStates { parts: 3, rows: 2, dim_v, dtype };
+            let inputs = [(&from).into(), (&states).into()];
+            let bound = self.bind_unproved_merge(&merge, inputs, [(&o).into(), (&lse).into()])?;
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            bound.encode(&mut encoder);
+            let o = Readback::record(&self.device, &mut encoder, &o, 0, o.size())?;
+            let lse = Readback::record(&self.device, &mut encoder, &lse, 0, lse.size())?;
+            device::scoped(&self.device, "submitting a self-test", 0, || {
+                self.queue.submit([encoder.finish()])
+            })?;
+            Ok([o, lse])
+        };
+        let [o, lse] = device::settled(work).await?;
+        let mut found = dtype.decode(&o.get(wait).await?);
         found.truncate(2 * dim_v as usize);
-        found.extend(&DType::F32.decode(&lse.read_blocking()?)[..2]);
+        found.extend(&DType::F32.decode(&lse.get(wait).await?)[..2]);
         let (mut wanted, wanted_lse) = merge_states(&parts_o, &parts_lse, 3, dim_v as usize);
         wanted.extend(wanted_lse);
         // Far above the rounding of bf16, far below what a wrong index does.

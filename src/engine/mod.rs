@@ -3,6 +3,7 @@
 mod apart;
 mod blocks;
 mod bound;
+mod compile;
 mod encode;
 mod engine;
 mod host;
@@ -17,6 +18,7 @@ mod self_test;
 mod stored;
 mod tables;
 mod tensors;
+mod verdicts;
 
 pub(crate) use apart::{Extent, check_apart};
 pub use blocks::BlockBuilder;

@@ -1,5 +1,6 @@
 //! q and k as they meet: the rotated, projected or normalised rows by themselves.
 
+use crate::device::{self, Wait};
 use crate::engine::bound::Recorded;
 use crate::engine::{Engine, Tensors};
 use crate::error::Result;
@@ -35,13 +36,37 @@ impl PreparedRows {
 
 impl Engine {
     /// Ties q and k of a call to what is done to them first: rotary positions for a key cache, for
-    /// example. Other tensors are not touched.
+    /// example. Other tensors are not touched. Blocks the thread while the kernels are tried the first time.
     ///
     /// # Errors
     /// Invalid argument naming the tensor, unsupported where q or k is too large for one binding, out of
     /// memory, internal.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn bind_rows(&self, attention: &Attention, tensors: &Tensors<'_>) -> Result<PreparedRows> {
+        pollster::block_on(self.bind_rows_in(attention, tensors, Wait::Blocking))
+    }
+
+    /// `bind_rows` without blocking the thread.
+    ///
+    /// # Errors
+    /// As `bind_rows`.
+    pub async fn bind_rows_async(
+        &self,
+        attention: &Attention,
+        tensors: &Tensors<'_>,
+    ) -> Result<PreparedRows> {
+        self.bind_rows_in(attention, tensors, Wait::Awaiting).await
+    }
+
+    async fn bind_rows_in(
+        &self,
+        attention: &Attention,
+        tensors: &Tensors<'_>,
+        wait: Wait,
+    ) -> Result<PreparedRows> {
         let plan = Plan::for_rows(&attention.validate()?, &self.capabilities)?;
-        Ok(PreparedRows { recorded: Recorded::new(self, &plan, tensors)? })
+        self.proves_each(&plan, wait).await?;
+        let recorded = device::settled(|| Recorded::new(self, &plan, tensors)).await?;
+        Ok(PreparedRows { recorded })
     }
 }

@@ -1,7 +1,7 @@
 //! The caller's own score modifiers and masks: WGSL for the kernels, a Rust closure for the reference.
 //!
 //! They go through exactly the path of the built-in ones: composed into every schedule, fused, and
-//! checked against the closure by the self-test and by `heedful::verify`. The WGSL may use `Position`,
+//! checked against the closure when a call is planned and by `heedful::verify`. The WGSL may use `Position`,
 //! `params`, the functions of `shaders/common`, and `table_word(i)`, word i of the caller's table.
 
 use std::borrow::Cow;
@@ -9,6 +9,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::mask::Mask;
 use super::score::{Score, Stage};
@@ -22,6 +23,8 @@ pub struct Custom<F: ?Sized> {
     name: String,
     wgsl: String,
     meaning: Arc<F>,
+    /// The closure's number: clones share it.
+    id: u64,
 }
 
 /// s → s, after every built-in modifier.
@@ -38,7 +41,7 @@ impl CustomScore {
         wgsl: impl Into<String>,
         meaning: impl Fn(f64, &Position) -> f64 + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), wgsl: wgsl.into(), meaning: Arc::new(meaning) }
+        Self::with(name.into(), wgsl.into(), Arc::new(meaning))
     }
 }
 
@@ -49,11 +52,24 @@ impl CustomMask {
         wgsl: impl Into<String>,
         meaning: impl Fn(&Position) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), wgsl: wgsl.into(), meaning: Arc::new(meaning) }
+        Self::with(name.into(), wgsl.into(), Arc::new(meaning))
     }
 }
 
 impl<F: ?Sized> Custom<F> {
+    fn with(name: String, wgsl: String, meaning: Arc<F>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { name, wgsl, meaning, id: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     fn slot_of(&self, kind: &'static str) -> Slot {
         let (name, source) = (Cow::Owned(self.name.clone()), Cow::Owned(self.wgsl.clone()));
         Slot { kind, name, source, custom: true }
@@ -112,7 +128,7 @@ impl Mask for CustomMask {
 impl<F: ?Sized> Clone for Custom<F> {
     fn clone(&self) -> Self {
         let meaning = Arc::clone(&self.meaning);
-        Self { name: self.name.clone(), wgsl: self.wgsl.clone(), meaning }
+        Self { name: self.name.clone(), wgsl: self.wgsl.clone(), meaning, id: self.id }
     }
 }
 

@@ -145,7 +145,8 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
         | Kernel::CacheCopy
         | Kernel::MergeStates
         | Kernel::Prepare
-        | Kernel::Average => {}
+        | Kernel::Average
+        | Kernel::OwnFunctions => {}
     }
     for (path, text) in commons {
         w.part(path, text);

@@ -63,6 +63,10 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
         data_glue(&mut out, spec);
         return out;
     }
+    if spec.kernel == Kernel::OwnFunctions {
+        own_glue(&mut out, spec);
+        return out;
+    }
     if spec.kernel.scores() {
         if spec.edges {
             let found = spec.kernel != Kernel::EdgeForward;
@@ -313,6 +317,17 @@ fn data_glue(out: &mut String, spec: &KernelSpec) {
     );
     terms.extend(terms.is_empty().then(|| "true".to_owned()));
     function(out, "keep_data(p: Position) -> bool", &format!("return {};", terms.join(" && ")));
+}
+
+/// `own_function(i, s, p)`: the i-th function of the caller's own, score modifiers first.
+fn own_glue(out: &mut String, spec: &KernelSpec) {
+    let scores = spec.scores.iter().map(|(_, slot)| format!("{}(s, p)", slot.function()));
+    let masks = spec.masks.iter().map(|mask| format!("select(0.0, 1.0, {}(p))", mask.function()));
+    let cases = scores.chain(masks).enumerate();
+    let cases: String =
+        cases.map(|(i, call)| format!("case {i}u: {{ return {call}; }} ")).collect();
+    let body = format!("switch i {{ {cases}default: {{ return 0.0; }} }}");
+    function(out, "own_function(i: u32, s: f32, p: Position) -> f32", &body);
 }
 
 /// Optional outputs: the constants that switch them, and stores that are empty when they are off.

@@ -46,6 +46,7 @@ impl Resources {
             }
             Kernel::Prepare | Kernel::Average | Kernel::SplitMerge => 0,
             Kernel::CacheAdvance | Kernel::CacheCopy | Kernel::MergeStates => 0,
+            Kernel::OwnFunctions => 0,
             // Rows live in registers.
             Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => 0,
         };

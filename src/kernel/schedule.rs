@@ -43,6 +43,8 @@ pub enum Kernel {
     Average,
     /// Plain matrix product on the staged tile.
     Matmul,
+    /// What functions of the caller's own say of each pair.
+    OwnFunctions,
 }
 
 impl Kernel {
@@ -69,6 +71,7 @@ impl Kernel {
             Self::Project => "project",
             Self::Average => "average",
             Self::Matmul => "matmul",
+            Self::OwnFunctions => "own_functions",
         }
     }
 
@@ -121,6 +124,7 @@ impl Kernel {
             Self::Project => include_str!("../../shaders/kernel/project.wgsl"),
             Self::Average => include_str!("../../shaders/kernel/average.wgsl"),
             Self::Matmul => include_str!("../../shaders/kernel/matmul.wgsl"),
+            Self::OwnFunctions => include_str!("../../shaders/kernel/own_functions.wgsl"),
         }
     }
 }

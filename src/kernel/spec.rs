@@ -5,6 +5,7 @@
 //! pipeline label and test name.
 
 use super::bindings::{Access, Binding, BindingKind};
+use super::compose::compose;
 use super::element::{Element, RowTile, SplitTile};
 use super::matrix_tile::MatrixTile;
 use super::schedule::Kernel;
@@ -127,6 +128,20 @@ impl KernelSpec {
         rows.or(self.split.map(|x| [x.dim_qk, x.dim_v])).unwrap_or_default()
     }
 
+    /// Whether it holds functions of the caller's own.
+    pub(crate) fn is_custom(&self) -> bool {
+        self.scores.iter().map(|(_, slot)| slot).chain(&self.masks).any(|slot| slot.custom)
+    }
+
+    /// A number that tells its text from that of every other kernel, the same in every build of this version.
+    pub(crate) fn fingerprint(&self) -> u128 {
+        // FNV-1a.
+        const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+        const PRIME: u128 = 0x0100_0000_0000_0000_0000_013b;
+        let step = |hash: u128, byte: &u8| (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
+        compose(self).text.as_bytes().iter().fold(BASIS, step)
+    }
+
     /// Whether any table is read from `aux`.
     pub fn needs_aux(&self) -> bool {
         let per_batch = Some(Align::PerBatch.slot());
@@ -241,6 +256,7 @@ impl KernelSpec {
             | Kernel::Prepare
             | Kernel::Project
             | Kernel::Average
+            | Kernel::OwnFunctions
             | Kernel::Matmul => {}
         }
         list.extend(self.carry.then_some((Binding::Carry, ReadWrite)));

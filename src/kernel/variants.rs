@@ -231,6 +231,22 @@ impl KernelSpec {
         }
     }
 
+    /// What functions of the caller's own say of each pair.
+    pub fn own_functions(problem: &Problem) -> Self {
+        let mut ranged = Self::ranged(Kernel::OwnFunctions, problem);
+        ranged.masks.retain(|slot| slot.custom);
+        let scores = problem.scores();
+        let scores = scores.iter().map(|s| (s.stage(), s.slot())).filter(|(_, slot)| slot.custom);
+        Self {
+            scores: scores.collect(),
+            alibi: problem.attention().alibi.map(|alibi| alibi.align.slot()),
+            capture: Capture::At(WeightsAt::AfterBias),
+            factor: false,
+            paged: false,
+            ..ranged
+        }
+    }
+
     /// Plain f32 matrix product.
     pub fn matmul(a: Element, b: Element, c: Element) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! A layer on host slices: uploads, runs, reads back.
 
-use crate::device::{self, Readback};
+use crate::device::{self, Readback, Wait};
 use crate::engine::{BufferView, Engine, HostTables, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::Operands;
@@ -151,11 +151,50 @@ impl Engine {
     ///
     /// # Errors
     /// Invalid argument naming the tensor, out of memory, device lost, internal.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn run_layer_host(
         &self,
         plan: &LayerPlan,
         inputs: &LayerInputs<'_>,
     ) -> Result<LayerOutputs> {
+        pollster::block_on(self.run_layer_host_in(plan, inputs, Wait::Blocking))
+    }
+
+    /// `run_layer_host` without blocking the thread.
+    ///
+    /// # Errors
+    /// As `run_layer_host`.
+    pub async fn run_layer_host_async(
+        &self,
+        plan: &LayerPlan,
+        inputs: &LayerInputs<'_>,
+    ) -> Result<LayerOutputs> {
+        self.run_layer_host_in(plan, inputs, Wait::Awaiting).await
+    }
+
+    async fn run_layer_host_in(
+        &self,
+        plan: &LayerPlan,
+        inputs: &LayerInputs<'_>,
+        wait: Wait,
+    ) -> Result<LayerOutputs> {
+        let [out, weights] = device::settled(|| self.start_layer_host(plan, inputs)).await?;
+        let read = async |back: Option<Readback>| match back {
+            Some(back) => Ok(Some(DType::F32.decode(&back.get(wait).await?))),
+            None => Ok(None),
+        };
+        Ok(LayerOutputs {
+            out: read(out).await?.unwrap_or_default(),
+            weights: read(weights).await?,
+        })
+    }
+
+    /// The output and, where the layer shows them, the weights on their way to the host.
+    fn start_layer_host(
+        &self,
+        plan: &LayerPlan,
+        inputs: &LayerInputs<'_>,
+    ) -> Result<[Option<Readback>; 2]> {
         let layer = &plan.layer;
         inputs.validate(layer)?;
         let a = plan.attention.problem().attention();
@@ -220,7 +259,7 @@ impl Engine {
         tensors.bias = bias.as_ref().map(Into::into);
         tables.set(&mut tensors);
 
-        let bound = self.bind_layer(plan, &tensors, &weights)?;
+        let bound = self.make_layer(plan, &tensors, &weights)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
         bound.encode(&mut encoder);
         let mut read = |buffer: &wgpu::Buffer, elements: u64| {
@@ -231,10 +270,6 @@ impl Engine {
         device::scoped(&self.device, "submitting a layer", 0, || {
             self.queue.submit([encoder.finish()])
         })?;
-        let decode = |bytes: Vec<u8>| DType::F32.decode(&bytes);
-        Ok(LayerOutputs {
-            out: decode(out.read_blocking()?),
-            weights: shown.map(Readback::read_blocking).transpose()?.map(decode),
-        })
+        Ok([Some(out), shown])
     }
 }

@@ -1,6 +1,6 @@
 //! `MultiHeadAttention`: projections, attention, output projection, in one pass of one encoder.
 
-use crate::device;
+use crate::device::{self, Wait};
 use crate::engine::{
     BufferView, Copied, Engine, Extent, Linear, Recorded, Rows, Tensors, average, check_apart,
     check_copies,
@@ -227,28 +227,56 @@ impl BoundLayer {
 }
 
 impl Engine {
-    /// Plans a layer.
+    /// Plans a layer, blocking the thread while kernels are compiled and tried.
     ///
     /// # Errors
     /// As [`plan_with`](Self::plan_with), and invalid argument for the layer's own sizes.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn plan_layer(&self, layer: &MultiHeadAttention, policy: &Policy) -> Result<LayerPlan> {
+        pollster::block_on(self.plan_layer_in(layer, policy, Wait::Blocking))
+    }
+
+    /// `plan_layer` without blocking the thread.
+    ///
+    /// # Errors
+    /// As `plan_layer`.
+    pub async fn plan_layer_async(
+        &self,
+        layer: &MultiHeadAttention,
+        policy: &Policy,
+    ) -> Result<LayerPlan> {
+        self.plan_layer_in(layer, policy, Wait::Awaiting).await
+    }
+
+    async fn plan_layer_in(
+        &self,
+        layer: &MultiHeadAttention,
+        policy: &Policy,
+        wait: Wait,
+    ) -> Result<LayerPlan> {
         layer.validate()?;
         self.check_queue()?;
-        let tries = policy.self_test == SelfTest::OnFirstUse && !cfg!(target_arch = "wasm32");
+        let tries = policy.self_test == SelfTest::OnFirstUse;
         let wanted =
             if policy.matrix_units { tuning::square_tile(&self.capabilities) } else { None };
         let mut rejection = None;
         if let (Some(tile), true) = (wanted, tries) {
-            rejection = self.linear_is_wrong(Some(tile))?;
+            rejection = self.linear_is_wrong(Some(tile), wait).await?;
         }
         let projections = wanted.filter(|_| rejection.is_none());
         if tries
             && projections.is_none()
-            && let Some(rejection) = self.linear_is_wrong(None)?
+            && let Some(rejection) = self.linear_is_wrong(None, wait).await?
         {
             return Err(Error::unsupported("the layer's projections", vec![rejection]));
         }
-        let attention = self.plan_with(&layer.inner(), policy)?;
+        if layer.average_weights
+            && tries
+            && let Some(rejection) = self.average_is_wrong(wait).await?
+        {
+            return Err(Error::unsupported("the average over heads", vec![rejection]));
+        }
+        let attention = self.plan_in(&layer.inner(), policy, wait).await?;
         Ok(LayerPlan { layer: layer.clone(), attention, projections, rejection })
     }
 
@@ -261,7 +289,17 @@ impl Engine {
     ///
     /// # Errors
     /// Invalid argument naming the tensor, out of memory, internal.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn bind_layer(
+        &self,
+        plan: &LayerPlan,
+        tensors: &Tensors<'_>,
+        weights: &LayerWeights<'_>,
+    ) -> Result<BoundLayer> {
+        self.make_layer(plan, tensors, weights)
+    }
+
+    pub(super) fn make_layer(
         &self,
         plan: &LayerPlan,
         tensors: &Tensors<'_>,
@@ -272,6 +310,19 @@ impl Engine {
         buffers.push(("v", tensors.v.buffer));
         buffers.extend(binding.extents().iter().map(|x| (x.name, x.view.buffer)));
         device::named(binding.bind(), &self.device, &buffers)
+    }
+
+    /// `bind_layer` where the device's errors come later, as in a browser: it awaits them.
+    ///
+    /// # Errors
+    /// As `bind_layer`.
+    pub async fn bind_layer_async(
+        &self,
+        plan: &LayerPlan,
+        tensors: &Tensors<'_>,
+        weights: &LayerWeights<'_>,
+    ) -> Result<BoundLayer> {
+        device::settled(|| self.make_layer(plan, tensors, weights)).await
     }
 }
 

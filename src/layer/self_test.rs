@@ -1,7 +1,7 @@
 //! The linear layer proves itself on the adapter before it serves, as attention's kernels do.
 
-use crate::device::{self, Readback};
-use crate::engine::{Engine, Linear, Rows};
+use crate::device::{self, Readback, Wait};
+use crate::engine::{Engine, Linear, Rows, average};
 use crate::error::{Rejection, Result};
 use crate::kernel::{Element, KernelSpec, MatrixTile, Width};
 use crate::tensor::DType;
@@ -15,32 +15,75 @@ impl Engine {
     ///
     /// # Errors
     /// Device lost; out of memory.
-    pub(super) fn linear_is_wrong(&self, matrix: Option<MatrixTile>) -> Result<Option<Rejection>> {
+    pub(super) async fn linear_is_wrong(
+        &self,
+        matrix: Option<MatrixTile>,
+        wait: Wait,
+    ) -> Result<Option<Rejection>> {
         for sizes in SIZES {
             let four = sizes[1].is_multiple_of(4);
             let width = if four { Width::Vec4 } else { Width::Single };
             let element = Element { width, ..Element::F32X4 };
             let spec = KernelSpec::project([element; 3], true, matrix);
-            let verdict = match self.verdicts.of(&spec) {
-                Some(verdict) => verdict,
-                None => {
-                    let verdict = self.known_product(sizes, matrix)?;
-                    self.verdicts.set(&spec, verdict.clone());
-                    verdict
-                }
-            };
-            if let Some(reason) = verdict {
-                return Ok(Some(Rejection { candidate: spec.to_string(), reason }));
+            let wrong = self.tried(&spec, self.known_product(sizes, matrix, wait)).await?;
+            if wrong.is_some() {
+                return Ok(wrong);
             }
         }
         Ok(None)
     }
 
+    /// Tries the average over heads the first time a layer that needs it is planned: what is wrong with it, if anything.
+    ///
+    /// # Errors
+    /// Device lost; out of memory.
+    pub(super) async fn average_is_wrong(&self, wait: Wait) -> Result<Option<Rejection>> {
+        self.tried(&KernelSpec::average(), self.known_average(wait)).await
+    }
+
+    /// What is wrong with a small average, if anything: two sequences of three heads of more elements than a workgroup has.
+    async fn known_average(&self, wait: Wait) -> Result<Option<String>> {
+        let (batch, heads, elements) = (2, 3, 67_usize);
+        let x: Vec<f64> =
+            (0..batch * heads * elements).map(|i| f64::from((i * 37 % 64) as u32) * 3.0).collect();
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let bytes = 4 * (batch * elements) as u64;
+        let work = || {
+            let from = DType::F32.encode(x.iter().copied());
+            let from = device::upload(&self.device, "self-test", &from, usage)?;
+            let to = device::create_buffer(&self.device, "self-test", bytes, usage)?;
+            let sizes = [batch as u32, heads as u32];
+            let dispatch = average(self, sizes, elements as u64, &from, (&to).into())?;
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            if let Some(dispatch) = &dispatch {
+                dispatch.record(&mut encoder.begin_compute_pass(&Default::default()));
+            }
+            let back = Readback::record(&self.device, &mut encoder, &to, 0, bytes)?;
+            device::scoped(&self.device, "submitting a self-test", 0, || {
+                self.queue.submit([encoder.finish()])
+            })?;
+            Ok(back)
+        };
+        let back = device::settled(work).await?;
+        let found = DType::F32.decode(&back.get(wait).await?);
+        // Means of three multiples of 3: whole numbers up to the division's last bit.
+        let wanted = |i: usize| {
+            let (sequence, at) = (i / elements, i % elements);
+            (0..heads).map(|h| x[(sequence * heads + h) * elements + at]).sum::<f64>() / 3.0
+        };
+        let off = (0..batch * elements).find(|&i| {
+            let x = found.get(i).copied().unwrap_or(f64::NAN);
+            !((x - wanted(i)).abs() <= 1e-4)
+        });
+        Ok(off.map(|i| format!("wrong in the self-test: element {i}, want {}", wanted(i))))
+    }
+
     /// What is wrong with a small product, if anything.
-    fn known_product(
+    async fn known_product(
         &self,
         [rows, outputs, inputs]: [u32; 3],
         matrix: Option<MatrixTile>,
+        wait: Wait,
     ) -> Result<Option<String>> {
         let values = |salt: u32, n: u32| -> Vec<f64> {
             let value = |i: u32| f64::from((i * 37 + salt * 101) % 64) / 32.0 - 1.0;
@@ -52,37 +95,36 @@ impl Engine {
             let bytes = DType::F32.encode(values.iter().copied());
             device::upload(&self.device, "self-test", &bytes, usage)
         };
-        let (x_buffer, w_buffer, b_buffer) = (upload(&x)?, upload(&w)?, upload(&b)?);
         let bytes = 4 * u64::from(rows) * u64::from(outputs);
-        let y =
-            device::create_buffer(&self.device, "self-test", bytes.next_multiple_of(16), usage)?;
-        let linear = Linear {
-            name: "self-test",
-            batch: 1,
-            rows,
-            inputs,
-            outputs,
-            x: Rows { view: (&x_buffer).into(), batch_stride: 0 },
-            w: (&w_buffer).into(),
-            b: Some((&b_buffer).into()),
-            y: Rows { view: (&y).into(), batch_stride: 0 },
-            matrix,
+        let work = || {
+            let (x, w, b) = (upload(&x)?, upload(&w)?, upload(&b)?);
+            let size = bytes.next_multiple_of(16);
+            let y = device::create_buffer(&self.device, "self-test", size, usage)?;
+            let linear = Linear {
+                name: "self-test",
+                batch: 1,
+                rows,
+                inputs,
+                outputs,
+                x: Rows { view: (&x).into(), batch_stride: 0 },
+                w: (&w).into(),
+                b: Some((&b).into()),
+                y: Rows { view: (&y).into(), batch_stride: 0 },
+                matrix,
+            };
+            let dispatch = linear.dispatch(self)?;
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            if let Some(dispatch) = &dispatch {
+                dispatch.record(&mut encoder.begin_compute_pass(&Default::default()));
+            }
+            let back = Readback::record(&self.device, &mut encoder, &y, 0, bytes)?;
+            device::scoped(&self.device, "submitting a self-test", 0, || {
+                self.queue.submit([encoder.finish()])
+            })?;
+            Ok(back)
         };
-        let dispatch = match linear.dispatch(self) {
-            Ok(dispatch) => dispatch,
-            Err(error) if error.is_internal() => return Ok(Some(error.to_string())),
-            Err(error) => return Err(error),
-        };
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        if let Some(dispatch) = &dispatch {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            dispatch.record(&mut pass);
-        }
-        let back = Readback::record(&self.device, &mut encoder, &y, 0, bytes)?;
-        device::scoped(&self.device, "submitting a self-test", 0, || {
-            self.queue.submit([encoder.finish()])
-        })?;
-        let found = DType::F32.decode(&back.read_blocking()?);
+        let back = device::settled(work).await?;
+        let found = DType::F32.decode(&back.get(wait).await?);
         let (inputs, outputs) = (inputs as usize, outputs as usize);
         // Sums of at most 72 products of values of magnitude 1, exact in f16 as multiples of 2^-5, in f32 as multiples of 2^-10.
         let wrong = found.iter().enumerate().position(|(i, y)| {

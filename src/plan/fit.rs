@@ -32,12 +32,10 @@ fn lacks(spec: &KernelSpec, caps: &Capabilities) -> Option<String> {
         return Some("needs f16 in shaders, which the device lacks".into());
     }
     let [smallest, largest] = caps.subgroup_size;
-    if let Some(rows) = spec.rows.filter(|rows| rows.fetch > 1) {
-        if !caps.subgroups || smallest < rows.fetch {
-            let has =
-                if caps.subgroups { format!("{smallest} to {largest}") } else { "none".into() };
-            return Some(format!("needs subgroups of {}, the device has {has}", rows.fetch));
-        }
+    let fetch = spec.rows.map_or(1, |rows| rows.fetch);
+    if fetch > 1 && (!caps.subgroups || smallest < fetch) {
+        let has = if caps.subgroups { format!("{smallest} to {largest}") } else { "none".into() };
+        return Some(format!("needs subgroups of {fetch}, the device has {has}"));
     }
     spec.matrix.and_then(|tile| lacks_matrix(&tile, caps))
 }

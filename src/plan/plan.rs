@@ -43,12 +43,12 @@ impl Plan {
         Self::choose(problem, caps, policy, &|_| None)
     }
 
-    /// [`new`](Self::new), passing over kernels that `refused` gives a reason against.
+    /// [`new`](Self::new), passing over candidates to whose kernels together `refused` has an objection.
     pub(crate) fn choose(
         problem: &Problem,
         caps: &Capabilities,
         policy: &Policy,
-        refused: &dyn Fn(&KernelSpec) -> Option<Rejection>,
+        refused: &dyn Fn(&[&KernelSpec]) -> Option<Rejection>,
     ) -> Result<Self> {
         let native = policy.native_f16.unwrap_or_else(|| tuning::prefers_native_f16(caps));
         let caps = &Capabilities { shader_f16: caps.shader_f16 && native, ..caps.clone() };
@@ -58,7 +58,8 @@ impl Plan {
         for step in &mut prepare {
             step.kernel.unchecked = policy.checks.are_off();
         }
-        if let Some(rejection) = prepare.iter().find_map(|step| refused(&step.kernel)) {
+        let prepared: Vec<&KernelSpec> = prepare.iter().map(|step| &step.kernel).collect();
+        if let Some(rejection) = refused(&prepared) {
             return Err(unsupported(vec![rejection]));
         }
         let planned = |schedule, rejections, passed_over| {
@@ -77,7 +78,7 @@ impl Plan {
             }
             let schedule = candidate.schedule(problem, caps, policy);
             match schedule.map(|schedule| schedule.compiled(policy.checks)) {
-                Ok(schedule) => match schedule.kernels().into_iter().find_map(refused) {
+                Ok(schedule) => match refused(&[&prepared, &*schedule.kernels()].concat()) {
                     Some(rejection) => rejections.push(rejection),
                     None => {
                         match schedule.slower(problem, caps).filter(|_| policy.path == Path::Auto) {
@@ -149,6 +150,37 @@ impl Plan {
             rejections: Vec::new(),
             passed_over: Vec::new(),
         })
+    }
+
+    /// Plans nothing: the parameters of a problem are all that is wanted.
+    pub(crate) fn for_functions(problem: &Problem) -> Self {
+        let (problem, prepare) = (problem.clone(), Vec::new());
+        Self {
+            problem,
+            prepare,
+            schedule: Schedule::Rows,
+            rejections: Vec::new(),
+            passed_over: Vec::new(),
+        }
+    }
+
+    /// Only what happens to q and k before they meet, with the same kernels.
+    pub(crate) fn only_rows(&self) -> Self {
+        Self { schedule: Schedule::Rows, rejections: Vec::new(), ..self.clone() }
+    }
+
+    /// Only the building of the block table, with the same kernel, where the plan builds one.
+    pub(crate) fn only_blocks(&self) -> Option<Self> {
+        let (classify, block) = (self.schedule.classify()?.clone(), self.block());
+        let schedule = Schedule::Blocks(Box::new(BlocksPlan { classify, block }));
+        Some(Self { prepare: Vec::new(), schedule, rejections: Vec::new(), ..self.clone() })
+    }
+
+    /// Whether the whole call is one block, its keys visited in one step.
+    pub(crate) fn is_one_block(&self) -> bool {
+        let block = self.block();
+        let one = block.blocks(&self.problem).nth(1).is_none();
+        self.schedule == Schedule::Rows || one && !block.splits_keys(&self.problem)
     }
 
     /// The problem that is planned.

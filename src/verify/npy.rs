@@ -5,7 +5,7 @@
 
 use std::fmt::{Display, Write as _};
 use std::fs::File;
-use std::io::{BufReader, Read, Write as _};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use half::f16;
@@ -84,25 +84,8 @@ pub fn read(path: &Path) -> error::Result<Array> {
     decode(&bytes).map_err(unreadable)
 }
 
-/// Writes a `.npy` file of f32, under another name first, so that no half-written file is ever seen.
-///
-/// # Errors
-/// An invalid-argument error that names the file.
-pub fn write(path: &Path, shape: &[u64], values: &[f64]) -> error::Result<()> {
-    let bytes = encode(shape, values);
-    let partial = path.with_extension(format!("partial-{}", std::process::id()));
-    let written = File::create(&partial)
-        .and_then(|mut file| file.write_all(&bytes))
-        .and_then(|()| std::fs::rename(&partial, path));
-    written.map_err(|e| {
-        // The partial file may not exist; then there is nothing to remove.
-        let _ = std::fs::remove_file(&partial);
-        Error::invalid(path.display().to_string(), e, "a file to write")
-    })
-}
-
-/// The bytes of a `.npy` file of f32.
-fn encode(shape: &[u64], values: &[f64]) -> Vec<u8> {
+/// The bytes of a `.npy` file of f32, of as many values as the shape has elements.
+pub fn encode(shape: &[u64], values: &[f64]) -> Vec<u8> {
     let mut axes = String::new();
     for axis in shape {
         // Writing to a String cannot fail.

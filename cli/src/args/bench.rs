@@ -52,7 +52,8 @@ pub(crate) struct BenchArgs {
     /// Write the table as Markdown; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,
-    /// Draw the results, as SVG or PNG by the ending: NAME-roofline, NAME-lengths and NAME-paths.
+    /// Draw the results, as SVG or PNG by the ending: NAME-roofline, NAME-lengths and NAME-paths. May be given
+    /// several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Vec<PathBuf>,
     /// Store CSV, provenance and pictures in a folder.
@@ -172,8 +173,8 @@ pub(crate) struct TuneArgs {
     /// Only the adapter whose name, backend or driver contains this.
     #[arg(long, value_name = "TEXT")]
     pub(crate) adapter: Option<String>,
-    /// Head dimensions to tune for.
-    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [32, 64, 128, 256])]
+    /// Head dimensions to tune for, separated by blanks or commas.
+    #[arg(long, value_name = "N", num_args = 1.., value_delimiter = ',', default_values_t = [32, 64, 128, 256])]
     pub(crate) dims: Vec<u32>,
     /// Also search shapes for matrix units, where the adapter lists them (wgpu calls the feature experimental).
     #[arg(long)]

@@ -12,6 +12,7 @@ pub(crate) use output::limits;
 pub(crate) use record::{Recorded, compare, read, readme};
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use heedful::bench::{Clock, Measurement, Workload};
@@ -21,7 +22,8 @@ use heedful::verify::data::CaseData;
 
 use crate::args::BenchArgs;
 use crate::outputs::{self, is_stdout, write_text};
-use crate::table::{progress, step};
+use crate::stop::on_ctrl_c;
+use crate::table::Progress;
 use crate::{Failure, Outcome, adapters};
 use rows::{Provenance, Record, Row, Verdict};
 use timing::Session;
@@ -37,10 +39,17 @@ pub(crate) fn bench(args: &BenchArgs) -> Outcome {
     let engine =
         adapters::engine(args.adapter.as_deref(), args.require_adapter, args.uses_matrix())?;
     let provenance = Provenance::new(args.suite_name(), args.named(), engine.as_ref());
+    let stop = on_ctrl_c("this row")?;
     let mut record = match engine {
-        Some(engine) => Session::new(args, engine, provenance)?.run(&workloads)?,
-        None => Record { provenance, rows: on_reference(args, &workloads)? },
+        Some(engine) => Session::new(args, engine, provenance, &stop)?.run(&workloads)?,
+        None => Record { provenance, rows: on_reference(args, &workloads, &stop)? },
     };
+    let (stopped, rows) = (stop.load(Ordering::Relaxed), record.rows.len());
+    if stopped && rows == 0 {
+        return Err(Failure::Wrong(
+            "stopped by Ctrl-C before the first row; nothing is written".into(),
+        ));
+    }
     peers::join(&mut record, &peers);
     let silent = [&args.json, &args.csv, &args.markdown];
     let silent = silent.iter().any(|x| x.as_deref().is_some_and(is_stdout));
@@ -50,6 +59,9 @@ pub(crate) fn bench(args: &BenchArgs) -> Outcome {
     let written = write(args, &record)?;
     if !silent {
         written.iter().for_each(|path| println!("wrote {}", path.display()));
+    }
+    if stopped {
+        return Err(Failure::Wrong(format!("stopped by Ctrl-C after {rows} rows, which are kept")));
     }
     verdict(&record)
 }
@@ -106,11 +118,14 @@ fn verdict(record: &Record) -> Outcome {
 }
 
 /// The same work on the float64 reference, where there is no adapter.
-fn on_reference(args: &BenchArgs, workloads: &[Workload]) -> Outcome<Vec<Row>> {
+fn on_reference(args: &BenchArgs, workloads: &[Workload], stop: &AtomicBool) -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
-    let bar = progress(workloads.len(), "bench");
+    let bar = Progress::new(workloads.len(), "bench");
     for workload in workloads {
-        step(&bar, &workload.name);
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        bar.step(&workload.name);
         let problem = workload.attention.validate()?;
         let data = CaseData::generate(&problem, 1, &workload.data);
         let shape = workload.attention.shape.to_string();
@@ -133,6 +148,5 @@ fn on_reference(args: &BenchArgs, workloads: &[Workload]) -> Outcome<Vec<Row>> {
         (row.max_abs, row.tolerance_ratio) = (Some(0.0), Some(0.0));
         rows.push(row);
     }
-    bar.finish_and_clear();
     Ok(rows)
 }

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use heedful::{Error, Shape};
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::rows::{Record, Row, Verdict};
 use crate::Outcome;
+use crate::outputs::put;
+use crate::picture::{png, register_font, svg};
 
 mod lengths;
 mod paths;
@@ -49,7 +50,7 @@ pub(super) fn known(path: &Path) -> Outcome {
 
 /// Draws every picture that the record has something for: `NAME-roofline`, `NAME-lengths`, `NAME-paths`.
 pub(super) fn write(path: &Path, record: &Record) -> Outcome<Vec<PathBuf>> {
-    register()?;
+    register_font()?;
     let mut written = Vec::new();
     let series = lengths::series(record);
     let pictures: [(&str, bool); 3] = [
@@ -63,13 +64,13 @@ pub(super) fn write(path: &Path, record: &Record) -> Outcome<Vec<PathBuf>> {
         let place = path.with_file_name(format!("{stem}-{name}.{kind}"));
         let size = if *name == "paths" { paths::size(record) } else { SIZE };
         let drawn = if kind == "png" {
-            draw(name, record, &series, BitMapBackend::new(&place, size).into_drawing_area())
+            png(size, |area| draw(name, record, &series, area))
         } else {
-            draw(name, record, &series, SVGBackend::new(&place, size).into_drawing_area())
+            svg(size, |area| draw(name, record, &series, area))
         };
         let refuse =
             |e| Error::invalid(place.display().to_string(), e, "a picture that can be drawn");
-        drawn.map_err(refuse)?;
+        put(&place, &drawn.map_err(refuse)?)?;
         written.push(place);
     }
     Ok(written)
@@ -79,23 +80,16 @@ fn draw<B: DrawingBackend>(
     name: &str,
     record: &Record,
     series: &[lengths::Series],
-    area: Area<'_, B>,
+    area: &Area<'_, B>,
 ) -> Drawn {
     area.fill(&WHITE).map_err(|e| e.to_string())?;
     let drawn = match name {
-        "roofline" => roofline::draw(record, &area),
-        "lengths" => lengths::draw(record, series, &area),
-        _ => paths::draw(record, &area),
+        "roofline" => roofline::draw(record, area),
+        "lengths" => lengths::draw(record, series, area),
+        _ => paths::draw(record, area),
     };
     drawn?;
     area.present().map_err(|e| e.to_string())
-}
-
-/// The font lies in the binary: no picture depends on what a machine has installed.
-fn register() -> Result<(), Error> {
-    let font = epaint_default_fonts::HACK_REGULAR;
-    plotters::style::register_font("monospace", FontStyle::Normal, font)
-        .map_err(|_| Error::internal("drawing", "the built-in font is damaged"))
 }
 
 /// Text in the built-in font.

@@ -8,6 +8,7 @@ use super::output::{csv, number, rows_of};
 use super::plot;
 use super::rows::{Provenance, Record, Row, Verdict};
 use crate::Outcome;
+use crate::outputs::put;
 
 /// The records of a folder.
 pub(crate) struct Recorded(Vec<Record>);
@@ -22,8 +23,8 @@ pub(super) fn write(folder: &Path, record: &Record) -> Outcome<Vec<PathBuf>> {
     let place = |extension: &str| folder.join(format!("{suite}.{extension}"));
     let provenance = serde_json::to_string_pretty(&record.provenance)
         .map_err(|e| Error::internal("writing provenance", e.to_string()))?;
-    std::fs::write(place("csv"), csv(&record.rows)?).map_err(named)?;
-    std::fs::write(place("json"), provenance + "\n").map_err(named)?;
+    put(&place("csv"), csv(&record.rows)?.as_bytes())?;
+    put(&place("json"), (provenance + "\n").as_bytes())?;
     let mut written = vec![place("csv"), place("json")];
     written.extend(plot::write(&place("svg"), record)?);
     Ok(written)

@@ -1,6 +1,7 @@
 //! Rows on an adapter: plan, check, time, hold against the device's limits.
 
 use std::path::Path as FilePath;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use heedful::bench::{Buffers, Roofline, Workload, measure_host, measure_matmul};
@@ -14,7 +15,7 @@ use heedful::{Attention, Checks, DType, Engine, Path, Policy, wgpu};
 use super::check::{Checked, recorded};
 use super::rows::{MatmulRow, Provenance, Record, Row, Verdict};
 use crate::args::BenchArgs;
-use crate::table::{progress, step};
+use crate::table::Progress;
 use crate::{Outcome, adapters};
 
 /// Rows of a recorded sentence model, which the default suites end with.
@@ -30,6 +31,8 @@ pub(super) struct Session<'a> {
     provenance: Provenance,
     roofline: Roofline,
     matmul_gflops: f64,
+    /// Set by Ctrl-C.
+    stop: &'a AtomicBool,
 }
 
 /// A call with its tensors, and how its result is judged.
@@ -38,6 +41,7 @@ struct Call<'a> {
     attention: &'a Attention,
     data: &'a CaseData,
     judge: &'a dyn Fn(Path, &[f64]) -> heedful::Result<Comparison>,
+    bar: &'a Progress,
 }
 
 impl<'a> Session<'a> {
@@ -45,21 +49,25 @@ impl<'a> Session<'a> {
         args: &'a BenchArgs,
         engine: Engine,
         provenance: Provenance,
+        stop: &'a AtomicBool,
     ) -> Outcome<Self> {
         let roofline = Roofline::measure(&engine)?;
         let matmul = matmul(&engine, args.budget())?;
         let matmul_gflops = matmul.gflops;
         let (measured, matmul) = (Some(roofline), Some(matmul));
         let provenance = Provenance { roofline: measured, matmul, ..provenance };
-        Ok(Self { args, engine, provenance, roofline, matmul_gflops })
+        Ok(Self { args, engine, provenance, roofline, matmul_gflops, stop })
     }
 
     pub(super) fn run(mut self, workloads: &[Workload]) -> Outcome<Record> {
         let mut rows = Vec::new();
         let policies = self.policies()?;
-        let bar = progress(workloads.len(), "bench");
+        let bar = Progress::new(workloads.len(), "bench");
         for workload in workloads {
-            step(&bar, &workload.name);
+            if self.stopped() {
+                break;
+            }
+            bar.step(&format!("{}: making tensors", workload.name));
             let problem = workload.attention.validate()?;
             if let Some(row) = self.too_large(workload) {
                 rows.push(row);
@@ -69,17 +77,17 @@ impl<'a> Session<'a> {
             let checked = Checked::new(&problem, &data)?;
             let judge = |path: Path, o: &[f64]| checked.judge(path, o);
             let (name, attention) = (workload.name.as_str(), &workload.attention);
-            let call = Call { name, attention, data: &data, judge: &judge };
+            let call = Call { name, attention, data: &data, judge: &judge, bar: &bar };
             for policy in &policies {
                 rows.extend(self.row(&call, policy)?);
             }
         }
-        bar.finish_and_clear();
         let named = self.args.filter.as_deref().is_none_or(|text| MODEL.contains(text));
         let suite = self.args.definitions.is_none() && self.args.suite.has_model();
         if named && suite {
-            rows.extend(self.model(&policies)?);
+            rows.extend(self.model(&policies, &bar)?);
         }
+        drop(bar);
         Ok(Record { provenance: self.provenance, rows })
     }
 
@@ -135,7 +143,7 @@ impl<'a> Session<'a> {
     }
 
     /// The attention of a real sentence model, where its recorded layers are at hand.
-    fn model(&mut self, policies: &[Policy]) -> Outcome<Vec<Row>> {
+    fn model(&mut self, policies: &[Policy], bar: &Progress) -> Outcome<Vec<Row>> {
         let folder = FilePath::new("tests/golden/real");
         if !folder.join("cases.json").exists() {
             return Ok(Vec::new());
@@ -150,7 +158,7 @@ impl<'a> Session<'a> {
             let judge = |_: Path, o: &[f64]| Ok(recorded(&loaded, o));
             let name = format!("{MODEL} {}", case.name);
             let call =
-                Call { name: &name, attention: &attention, data: &loaded.data, judge: &judge };
+                Call { name: &name, attention: &attention, data: &loaded.data, judge: &judge, bar };
             for policy in policies {
                 rows.extend(self.row(&call, policy)?);
             }
@@ -158,8 +166,16 @@ impl<'a> Session<'a> {
         Ok(rows)
     }
 
-    /// Checks, then times, one path on one call; `None` where the path does not serve it.
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Checks, then times, one path on one call; `None` where the path does not serve it, or Ctrl-C came before the
+    /// row was whole.
     fn row(&mut self, call: &Call<'_>, policy: &Policy) -> Outcome<Option<Row>> {
+        if self.stopped() {
+            return Ok(None);
+        }
         let problem = call.attention.validate()?;
         let unchecked = if policy.checks.are_off() { " unchecked" } else { "" };
         let path = format!("{}{unchecked}", policy.path);
@@ -168,7 +184,7 @@ impl<'a> Session<'a> {
         row.gflop = cost::flops(&problem, &call.data.operands()) as f64 / 1e9;
         row.megabytes = cost::min_bytes(&problem, &call.data.operands()) as f64 / 1e6;
         match self.fill(&mut row, call, policy) {
-            Ok(()) => Ok(Some(row)),
+            Ok(whole) => Ok(whole.then_some(row)),
             Err(error) if error.is_unsupported() => Ok(None),
             Err(error) if error.is_invalid() => Err(error.into()),
             Err(error) => {
@@ -189,8 +205,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn fill(&self, row: &mut Row, call: &Call<'_>, policy: &Policy) -> heedful::Result<()> {
+    /// Whether the row is whole.
+    fn fill(&self, row: &mut Row, call: &Call<'_>, policy: &Policy) -> heedful::Result<bool> {
         let engine = &self.engine;
+        let begins = |what: &str| call.bar.within(&format!("{}, {}: {what}", call.name, row.path));
+        begins("compiling");
         let compiled = engine.compiled_kernels();
         let start = Instant::now();
         let plan = engine.plan_with(call.attention, policy)?;
@@ -200,7 +219,12 @@ impl<'a> Session<'a> {
         let kernels: Vec<String> = plan.kernels().iter().map(ToString::to_string).collect();
         row.kernel = kernels.join(" ");
         row.workspace_bytes = plan.workspace_bytes();
+        if self.stopped() {
+            return Ok(false);
+        }
+        begins("first run");
         let o = engine.run_host(&plan, &call.data.inputs())?.o;
+        begins("checking with the float64 reference");
         let comparison = (call.judge)(policy.path, &o)?;
         row.max_abs = Some(comparison.max_abs);
         row.tolerance_ratio = Some(comparison.tolerance_ratio).filter(|ratio| ratio.is_finite());
@@ -208,8 +232,12 @@ impl<'a> Session<'a> {
             // A wrong result has no time.
             row.verdict = Verdict::Wrong;
             row.reason = comparison.message();
-            return Ok(());
+            return Ok(true);
         }
+        if self.stopped() {
+            return Ok(false);
+        }
+        begins("timing");
         let buffers = self.args.buffers();
         let inputs = call.data.inputs();
         let (time, dispatches) = measure_host(engine, &plan, &inputs, buffers, self.args.budget())?;
@@ -226,7 +254,7 @@ impl<'a> Session<'a> {
         row.limit_ms = Some(limit_ms);
         row.limit = Some(limit);
         row.of_limit = Some(limit_ms / time.median_ms);
-        Ok(())
+        Ok(true)
     }
 }
 

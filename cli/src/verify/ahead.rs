@@ -12,7 +12,7 @@ use super::session::paths;
 use crate::args::VerifyArgs;
 
 /// Cases that may be compiled before the one that runs.
-const LEAD: usize = 12;
+pub(super) const LEAD: usize = 12;
 
 /// How far a run has come.
 #[derive(Default)]
@@ -38,10 +38,16 @@ impl Ahead {
         End(self)
     }
 
-    /// Compiles what the cases need, a few before the one that runs. What does not compile is found again, and
-    /// reported, when its case runs.
-    pub(super) fn compile(&self, engine: &Engine, cases: &[&(Case, Placement)], args: &VerifyArgs) {
-        for (place, (case, placement)) in cases.iter().enumerate() {
+    /// Compiles what the cases from `first` on need, a few before the one that runs. What does not compile is found
+    /// again, and reported, when its case runs.
+    pub(super) fn compile(
+        &self,
+        engine: &Engine,
+        cases: &[&(Case, Placement)],
+        first: usize,
+        args: &VerifyArgs,
+    ) {
+        for (place, (case, placement)) in cases.iter().enumerate().skip(first) {
             let mut running = self.0.load(Ordering::Relaxed);
             while running < usize::MAX && place > running + LEAD {
                 std::thread::sleep(Duration::from_millis(2));

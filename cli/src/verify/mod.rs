@@ -1,9 +1,11 @@
 //! `heedful verify`: case grids and recorded cases on one adapter or all, on every path.
 
 mod ahead;
-mod saved;
+mod alone;
+mod journal;
 mod session;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,16 +14,21 @@ use heedful::verify::golden::GoldenSuite;
 use heedful::verify::report::{Adapter, Report, Status, Totals};
 use heedful::{Capabilities, wgpu};
 
-use crate::args::{GridName, VerifyArgs};
+use crate::args::VerifyArgs;
+use crate::stop::on_ctrl_c;
 use crate::table::table;
 use crate::{Failure, Outcome, adapters, outputs};
-use saved::Saved;
+use alone::{Alone, try_alone};
+use journal::Journal;
 use session::Session;
 
 /// Runs everything asked for and reports it.
 pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     let suites: Vec<GoldenSuite> =
         args.cases.iter().map(|folder| GoldenSuite::open(folder)).collect::<Result<_, _>>()?;
+    if let Some(told) = &args.alone {
+        return run_alone(args, &suites, told);
+    }
     outputs::check(args.report.iter().map(|file| ("--report", file)))?;
     let mut chosen = adapters::matching(args.adapter.as_deref())?;
     if chosen.is_empty() {
@@ -34,26 +41,45 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     for path in &args.expect {
         expected.extend(expectations::read(path)?);
     }
-    let mut saved = Saved::new(&args.report);
-    let earlier = if args.resume { saved.earlier()? } else { None };
-    let mut report = earlier.unwrap_or_else(|| Report::new(env!("HEEDFUL_REVISION")));
-    let stop = stopped_by_ctrl_c()?;
+    let stop = on_ctrl_c("this case")?;
+    let (mut journal, earlier) = Journal::open(&args.report, args.resume)?;
+    let resumed = earlier.report.is_some();
+    let mut report = earlier.report.unwrap_or_else(|| Report::new(env!("HEEDFUL_REVISION")));
+    if !resumed {
+        journal.report(&report)?;
+    }
+    if let Some(case) = &earlier.running {
+        let adapter = &report.adapters[case.adapter];
+        let mut rows = try_alone(case, adapter, &stop)?;
+        rows.iter_mut().for_each(|row| expectations::apply(&expected, adapter, row));
+        journal.ended(&rows)?;
+        rows.into_iter().for_each(|row| report.push(row));
+    }
     for adapter in &chosen {
         let engine = Arc::new(adapters::open(adapter, args.uses_matrix())?);
+        let known = report.adapters.len();
         let index = place(&mut report, describe(adapter, engine.capabilities()));
-        saved.keep(&report)?;
+        if index == known {
+            journal.adapter(&report.adapters[index])?;
+        }
         let here = report.cases.iter().filter(|case| case.adapter == index);
         let done = here.map(|case| (case.suite.clone(), case.name.clone())).collect();
-        let (report, saved, stop) = (&mut report, &mut saved, &*stop);
-        let expected = &expected;
-        let mut session =
-            Session { args, adapter, engine, index, report, saved, expected, stop, done };
-        if args.grid.is_some() || args.cases.is_empty() {
-            session.grid(args.grid.unwrap_or(GridName::Quick))?;
-        }
-        for suite in &suites {
-            session.suite(suite)?;
-        }
+        let (report, journal, stop) = (&mut report, &mut journal, &*stop);
+        let (expected, after_crash) = (expected.as_slice(), earlier.running.is_some());
+        let mut session = Session {
+            args,
+            adapter,
+            engine,
+            index,
+            report,
+            journal,
+            expected,
+            stop,
+            done,
+            after_crash,
+            only: None,
+        };
+        session.everything(&suites)?;
     }
     if args.report.iter().all(|path| !outputs::is_stdout(path)) {
         print(&report);
@@ -61,7 +87,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     for path in &args.report {
         outputs::write(&report, path)?;
     }
-    saved.rest();
+    journal.finish();
     if stop.load(Ordering::Relaxed) {
         let more = if args.report.is_empty() { "" } else { "; --resume goes on from there" };
         let rows = report.totals.total;
@@ -70,25 +96,49 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     verdict(&report.totals)
 }
 
-/// A flag that the first Ctrl-C sets; the case that runs is finished. The second one ends the process.
-fn stopped_by_ctrl_c() -> Outcome<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if set.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+/// Runs the one case that another process of this program asks for, and prints its rows as JSON on one line.
+fn run_alone(args: &VerifyArgs, suites: &[GoldenSuite], told: &str) -> Outcome {
+    let refuse = |found: String| heedful::Error::invalid("--alone", found, "a case of this run");
+    let Alone { adapter: wanted, suite, name } =
+        serde_json::from_str(told).map_err(|e| refuse(e.to_string()))?;
+    let mut report = Report::new("");
+    for adapter in &adapters::matching(args.adapter.as_deref())? {
+        let engine = Arc::new(adapters::open(adapter, args.uses_matrix())?);
+        let found = describe(adapter, engine.capabilities());
+        if !same(&found, &wanted) {
+            continue;
         }
-    })
-    .map_err(|e| heedful::Error::internal("listening for Ctrl-C", e.to_string()))?;
-    Ok(stop)
+        report.adapters.push(found);
+        let mut session = Session {
+            args,
+            adapter,
+            engine,
+            index: 0,
+            report: &mut report,
+            journal: &mut Journal::none(),
+            expected: &[],
+            stop: &AtomicBool::new(false),
+            done: HashSet::new(),
+            after_crash: true,
+            only: Some((suite, name)),
+        };
+        session.everything(suites)?;
+        break;
+    }
+    let rows = serde_json::to_string(&report.cases)
+        .map_err(|e| heedful::Error::internal("writing rows", e.to_string()))?;
+    println!("{rows}");
+    Ok(())
+}
+
+fn same(a: &Adapter, b: &Adapter) -> bool {
+    (&a.name, &a.backend, &a.driver, &a.driver_info)
+        == (&b.name, &b.backend, &b.driver, &b.driver_info)
 }
 
 /// Index of an adapter in the report, which may be one of an earlier run.
 fn place(report: &mut Report, adapter: Adapter) -> usize {
-    let same = |x: &Adapter| {
-        (&x.name, &x.backend, &x.driver, &x.driver_info)
-            == (&adapter.name, &adapter.backend, &adapter.driver, &adapter.driver_info)
-    };
+    let same = |x: &Adapter| same(x, &adapter);
     report.adapters.iter().position(same).unwrap_or_else(|| {
         report.adapters.push(adapter);
         report.adapters.len() - 1

@@ -18,11 +18,11 @@ use heedful::verify::run::{Outcome as CaseOutcome, run};
 use heedful::verify::truth::Truth;
 use heedful::{Attention, DType, Engine, Error, Path, wgpu};
 
-use super::ahead::Ahead;
-use super::saved::Saved;
+use super::ahead::{Ahead, LEAD};
+use super::journal::{CaseName, Journal};
 use crate::Outcome;
 use crate::args::{GridName, VerifyArgs};
-use crate::table::{progress, step};
+use crate::table::Progress;
 
 /// One adapter with what it has shown so far.
 pub(super) struct Session<'a> {
@@ -31,13 +31,17 @@ pub(super) struct Session<'a> {
     pub(super) engine: Arc<Engine>,
     pub(super) index: usize,
     pub(super) report: &'a mut Report,
-    pub(super) saved: &'a mut Saved,
+    pub(super) journal: &'a mut Journal,
     /// Known driver bugs.
     pub(super) expected: &'a [Expectation],
     /// Set by Ctrl-C.
     pub(super) stop: &'a AtomicBool,
     /// Suite and name of the cases that an earlier run reported.
     pub(super) done: HashSet<(String, String)>,
+    /// Whether the run goes on after one that ended in the middle of a case.
+    pub(super) after_crash: bool,
+    /// The one case to run, by suite and name.
+    pub(super) only: Option<(String, String)>,
 }
 
 /// The paths a call is run on: many rows are not what split is for, nor f32 what matrix units are for.
@@ -57,16 +61,25 @@ impl Session<'_> {
     /// Whether a case is asked for, is not done, and nobody wants to stop.
     fn wanted(&self, suite: &str, name: &str) -> bool {
         let named = self.args.filter.as_deref().is_none_or(|text| name.contains(text));
-        let known = || self.done.contains(&(suite.to_owned(), name.to_owned()));
-        named && !self.stopped() && !known()
+        let this = (suite.to_owned(), name.to_owned());
+        let asked = self.only.as_ref().is_none_or(|only| *only == this);
+        named && asked && !self.stopped() && !self.done.contains(&this)
     }
 
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Runs the grid and the recorded cases that are asked for.
+    pub(super) fn everything(&mut self, suites: &[GoldenSuite]) -> Outcome {
+        if self.args.grid.is_some() || self.args.cases.is_empty() {
+            self.grid(self.args.grid.unwrap_or(GridName::Quick))?;
+        }
+        suites.iter().try_for_each(|suite| self.suite(suite))
+    }
+
     /// Runs a grid of generated cases.
-    pub(super) fn grid(&mut self, name: GridName) -> Outcome {
+    fn grid(&mut self, name: GridName) -> Outcome {
         let (cases, suite) = match name {
             GridName::Quick => (grid(Grid::Quick)?, "quick"),
             GridName::Full => (grid(Grid::Full)?, "full"),
@@ -87,8 +100,10 @@ impl Session<'_> {
             let caps = engine.capabilities();
             if caps.device_type == "cpu" && caps.backend != "gl" {
                 let args = self.args;
+                // Compiling ahead may be what crashed: those cases are now compiled when they run.
+                let first = if self.after_crash { LEAD + 1 } else { 0 };
                 let (ahead, engine, wanted) = (&ahead, &engine, &wanted);
-                scope.spawn(move || ahead.compile(engine, wanted, args));
+                scope.spawn(move || ahead.compile(engine, wanted, first, args));
             }
             let _end = ahead.until_dropped();
             self.all_generated(suite, &wanted, &ahead)
@@ -101,9 +116,9 @@ impl Session<'_> {
         cases: &[&(Case, Placement)],
         ahead: &Ahead,
     ) -> Outcome {
-        let bar = progress(cases.len(), "verify");
+        let bar = Progress::new(cases.len(), "verify");
         for (i, (case, placement)) in cases.iter().enumerate() {
-            step(&bar, &case.name);
+            bar.step(&case.name);
             ahead.reached(i);
             if self.stopped() {
                 break;
@@ -111,12 +126,11 @@ impl Session<'_> {
             let seed = self.args.seed.unwrap_or(case.seed);
             self.generated(suite, &Case { seed, ..case.clone() }, *placement)?;
         }
-        bar.finish_and_clear();
         Ok(())
     }
 
     fn generated(&mut self, suite: &str, case: &Case, placement: Placement) -> Outcome {
-        self.saved.begins(self.index, suite, &case.name)?;
+        self.began(suite, &case.name)?;
         let (problem, data) = case.generate()?;
         let paths = paths(&case.attention, self.args);
         let truth = Truth::measure(&problem, &data.inputs())?;
@@ -148,20 +162,19 @@ impl Session<'_> {
     }
 
     /// Runs a folder of recorded cases.
-    pub(super) fn suite(&mut self, suite: &GoldenSuite) -> Outcome {
-        let bar = progress(suite.cases.len(), "verify");
+    fn suite(&mut self, suite: &GoldenSuite) -> Outcome {
+        let bar = Progress::new(suite.cases.len(), "verify");
         for case in &suite.cases {
-            step(&bar, &case.name);
+            bar.step(&case.name);
             if self.wanted(&suite.name, &case.name) {
                 self.recorded(suite, case)?;
             }
         }
-        bar.finish_and_clear();
         Ok(())
     }
 
     fn recorded(&mut self, suite: &GoldenSuite, case: &GoldenCase) -> Outcome {
-        self.saved.begins(self.index, &suite.name, &case.name)?;
+        self.began(&suite.name, &case.name)?;
         let loaded = match case.load(Precision::Stored)? {
             Support::Supported(loaded) => loaded,
             Support::Unsupported(reason) => {
@@ -216,13 +229,19 @@ impl Session<'_> {
         Ok(row)
     }
 
+    fn began(&mut self, suite: &str, name: &str) -> Outcome {
+        let (suite, name) = (suite.to_owned(), name.to_owned());
+        self.journal.began(CaseName { adapter: self.index, suite, name })
+    }
+
     /// Reports the rows of a case.
-    fn finish(&mut self, rows: Vec<CaseResult>) -> Outcome {
-        for mut row in rows {
-            expectations::apply(self.expected, &self.report.adapters[self.index], &mut row);
-            self.report.push(row);
+    fn finish(&mut self, mut rows: Vec<CaseResult>) -> Outcome {
+        for row in &mut rows {
+            expectations::apply(self.expected, &self.report.adapters[self.index], row);
         }
-        self.saved.ended(self.report)
+        self.journal.ended(&rows)?;
+        rows.into_iter().for_each(|row| self.report.push(row));
+        Ok(())
     }
 }
 
@@ -240,7 +259,7 @@ mod tests {
     use heedful::Engine;
     use heedful::verify::report::{Report, Status};
 
-    use super::{Grid, Saved, Session, grid, skip};
+    use super::{Grid, Journal, Session, grid, skip};
     use crate::args::{Args, Command};
 
     #[test]
@@ -262,10 +281,12 @@ mod tests {
             engine: Arc::new(engine),
             index: 0,
             report: &mut report,
-            saved: &mut Saved::new(&[]),
+            journal: &mut Journal::none(),
             expected: &[],
             stop: &AtomicBool::new(false),
             done: HashSet::new(),
+            after_crash: false,
+            only: None,
         };
         session.engine.device().destroy();
         let mut cases = grid(Grid::Quick).expect("distinct names");

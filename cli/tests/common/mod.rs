@@ -98,8 +98,10 @@ impl Finished {
         String::from_utf8_lossy(&self.output.stdout).into_owned()
     }
 
+    /// Standard error, without the lines that say how long a step takes: that is the machine's affair.
     pub(crate) fn stderr(&self) -> String {
-        String::from_utf8_lossy(&self.output.stderr).into_owned()
+        let text = String::from_utf8_lossy(&self.output.stderr);
+        text.split_inclusive('\n').filter(|line| !line.ends_with(" s so far\n")).collect()
     }
 
     /// Standard output as JSON.

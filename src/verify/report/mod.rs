@@ -181,15 +181,6 @@ impl Report {
         merge(vec![self.clone()]).to_html()
     }
 
-    /// Writes the report to a file.
-    ///
-    /// # Errors
-    /// An invalid-argument error that names the file.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, self.to_json()? + "\n")
-            .map_err(|e| Error::invalid(path.display().to_string(), e, "a file to write"))
-    }
-
     /// Reads a report from a file; its totals are counted anew.
     ///
     /// # Errors

@@ -1,45 +1,18 @@
-//! The self-test: a kernel variant proves itself on the adapter before it serves.
-//!
-//! Drivers miscompile, and a wrong attention looks plausible. So the first time an engine plans with a
-//! variant, that variant runs a small known-answer call with the same features against the float64
-//! reference. A variant that is wrong, or that the driver refuses to compile, is quarantined: it is
-//! named among the rejections, and the next candidate serves. The same run checks a caller's own WGSL
-//! against its closure.
+//! The known-answer call: a small one of the same features, its tensors, and how near a result must be.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
-use crate::engine::Engine;
 use crate::engine::stored::rounded;
-use crate::error::{Rejection, Result};
+use crate::error::Result;
 use crate::feature::Operands;
-use crate::feature::mask::{Axis, Blocks, Edges, Neighborhood};
-use crate::feature::prepare::Rotary;
-use crate::kernel::KernelSpec;
-use crate::plan::{Plan, Schedule};
+use crate::feature::align::Align;
+use crate::feature::inner::{Activation, Inner};
+use crate::feature::mask::{Axis, Blocks, Edges, Local, Neighborhood, Window};
+use crate::feature::normalize::Normalizer;
+use crate::feature::prepare::{Cosine, Rotary};
+use crate::feature::score::{Alibi, Relative};
+use crate::plan::{Capabilities, Plan, Schedule};
 use crate::problem::{Attention, Operand, Packed, Paged, Problem};
-use crate::reference::{Inputs, Outputs, attend};
-use crate::tensor::{Broadcast, DType, Layout, Shape};
-
-/// Verdicts so far: `None` is a variant that proved right, `Some` says what is wrong with it.
-#[derive(Debug, Default)]
-pub(crate) struct Verdicts(Mutex<HashMap<KernelSpec, Option<String>>>);
-
-impl Verdicts {
-    pub(crate) fn of(&self, spec: &KernelSpec) -> Option<Option<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(spec).cloned()
-    }
-
-    pub(crate) fn set(&self, spec: &KernelSpec, verdict: Option<String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.clone(), verdict);
-    }
-
-    /// Why a variant is quarantined, if it is.
-    pub(crate) fn refusal(&self, spec: &KernelSpec) -> Option<Rejection> {
-        let reason = self.of(spec)??;
-        Some(Rejection { candidate: spec.to_string(), reason })
-    }
-}
+use crate::reference::{Inputs, Outputs};
+use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape};
 
 /// Rows and keys of the known-answer call: more than one tile of every kernel, and no multiple of any. Tiles of matrix
 /// kernels are data, so there they follow from the tile.
@@ -53,36 +26,15 @@ const LOUD: f64 = 24.0;
 /// Keys of a page: neither a power of two nor a part of the keys.
 const PAGE: u32 = 12;
 
-impl Engine {
-    /// Whether every kernel of a plan is right on this device; tries those that have not been tried.
-    ///
-    /// `false` means that at least one is quarantined now.
-    ///
-    /// # Errors
-    /// Invalid argument when a caller's own WGSL does not compile; device lost; out of memory.
-    pub(crate) fn proves(&self, plan: &Plan) -> Result<bool> {
-        let verdicts = plan.kernels().into_iter().map(|spec| self.verdicts.of(spec));
-        let known: Option<Vec<Option<String>>> = verdicts.collect();
-        if let Some(known) = known {
-            return Ok(known.iter().all(Option::is_none));
-        }
-        // What a table means is known to the caller only, so functions that read one are not tried.
-        let reads_table = plan.problem().attention().table.is_some();
-        let answer =
-            if reads_table { self.prepare(plan).map(|()| None) } else { self.known_answer(plan) };
-        let wrong = match answer {
-            Ok(wrong) => wrong,
-            Err(error) if error.is_internal() => Some(error.to_string()),
-            Err(error) => return Err(error),
-        };
-        for spec in plan.kernels() {
-            self.verdicts.set(spec, wrong.clone());
-        }
-        Ok(wrong.is_none())
-    }
+/// The call that a plan's kernels are tried with, planned with the same kernels.
+pub(super) struct KnownCall {
+    pub(super) plan: Plan,
+    pub(super) tensors: Known,
+}
 
-    /// Runs the plan's kernels on a small call; says what is wrong with the result.
-    fn known_answer(&self, plan: &Plan) -> Result<Option<String>> {
+impl KnownCall {
+    /// `None` where the caller's own call has no pair to try functions of the caller's own with.
+    pub(super) fn new(plan: &Plan, caps: &Capabilities) -> Result<Option<Self>> {
         // Shares of the split kernel are two tiles, so that what is carried from tile to tile is tried too.
         let [rows, keys] = match plan.schedule() {
             Schedule::Split(split) => [ROWS, 3 * split.tile.keys + 7],
@@ -91,17 +43,71 @@ impl Engine {
             }
             _ => [ROWS, KEYS],
         };
-        let small = shrink(plan.problem().attention(), rows, keys);
-        let small = plan.shrunk(&small, &self.capabilities)?;
+        let Some(small) = small(plan.problem().attention(), rows, keys) else { return Ok(None) };
+        let plan = plan.shrunk(&small, caps)?;
         let loud = matches!(plan.schedule(), Schedule::Matrix(_));
-        let data = Known::new(small.problem(), loud);
-        let found = self.run_host(&small, &data.inputs())?;
-        let wanted = attend(small.problem(), &data.inputs())?;
-        Ok(difference(small.problem(), &found, &wanted))
+        let tensors = Known::new(plan.problem(), loud);
+        Ok(Some(Self { plan, tensors }))
     }
 }
 
-/// The same call at small sizes: every feature stays, so that the same variants serve it.
+/// The same call at small sizes and with numbers of the trial's own: every feature stays, so that the same variants serve
+/// it. Functions of the caller's own are asked for positions that the caller's call has; `None` where it has none.
+pub(super) fn small(attention: &Attention, rows: u32, keys: u32) -> Option<Attention> {
+    let own = !attention.custom_masks.is_empty() || !attention.custom_scores.is_empty();
+    let s = attention.shape;
+    let [rows, keys] = match own {
+        true => [rows.min(s.seq_q), keys.min(s.seq_kv)],
+        false => [rows, keys],
+    };
+    let empty = rows == 0 || keys == 0 || s.batch == 0 || s.heads_kv == 0;
+    (!own || !empty).then(|| shrink(&tame(attention), rows, keys))
+}
+
+/// What a caller's numbers are in the trial: such that scores are of magnitude 1 and sums over all keys are well inside
+/// every storage type, whatever the call asks for. Numbers are parameters, so the kernels are the same.
+fn tame(attention: &Attention) -> Attention {
+    let align = |align: Align| if let Align::Offset(_) = align { Align::Offset(4) } else { align };
+    let side = |n: u32| move |given: Option<u32>| given.map(|_| n);
+    let window = |(window, of): (Window, Align)| {
+        let Window { left, right } = window;
+        (Window { left: side(20)(left), right: side(11)(right) }, align(of))
+    };
+    let inner = match attention.inner {
+        Inner::Product => Inner::Product,
+        Inner::Sum { activation: Activation::Tanh, per_head, .. } => {
+            let inner_scale = Scalar(0.75);
+            Inner::Sum { activation: Activation::Tanh, inner_scale, per_head }
+        }
+        Inner::Sum { activation: Activation::LeakyRelu { .. }, inner_scale: _, per_head } => {
+            let activation = Activation::LeakyRelu { slope: Scalar(0.2) };
+            Inner::Sum { activation, inner_scale: Scalar(1.0), per_head }
+        }
+    };
+    let normalizer = match attention.normalizer {
+        Normalizer::Relu { power, .. } => Normalizer::Relu { power, divisor: Scalar(71.0) },
+        Normalizer::Sigmoid { .. } => Normalizer::Sigmoid { bias: Scalar(-2.0) },
+        other => other,
+    };
+    let relative =
+        |x: Relative| Relative { left: x.left.min(34), right: x.right.min(37), offset: 2 };
+    Attention {
+        scale: None,
+        softcap: attention.softcap.map(|_| Scalar(1.0)),
+        causal: attention.causal.map(align),
+        window: attention.window.map(window),
+        dilated: attention.dilated.map(|(_, of)| (3, align(of))),
+        chunked: attention.chunked.map(|(_, of)| (13, align(of))),
+        alibi: attention.alibi.map(|alibi| Alibi { align: align(alibi.align) }),
+        cosine: attention.cosine.map(|cosine| Cosine { eps: Scalar(1e-6), ..cosine }),
+        local: attention.local.map(|local| Local { reach: Scalar(9.5), ..local }),
+        relative: attention.relative.map(relative),
+        inner,
+        normalizer,
+        ..attention.clone()
+    }
+}
+
 fn shrink(attention: &Attention, rows: u32, keys: u32) -> Attention {
     let s = attention.shape;
     let group = s.group().min(2);
@@ -139,7 +145,8 @@ fn shrink(attention: &Attention, rows: u32, keys: u32) -> Attention {
         ..rotary
     });
     // A grid of as many points; both sequences are its points.
-    let side = Axis { n: rows, size: 5, stride: 2, dilation: 3, causal: true };
+    let far = Axis { n: rows, size: 5, stride: 2, dilation: 3, causal: true };
+    let side = if rows < 15 { Axis::new(rows, 1) } else { far };
     let grid = Neighborhood([Axis::new(1, 1), Axis::new(1, 1), side]);
     let neighborhood = attention.neighborhood.map(|_| grid);
     let shape = Shape { seq_kv: keys, ..shape };
@@ -161,7 +168,7 @@ fn shrink(attention: &Attention, rows: u32, keys: u32) -> Attention {
 }
 
 /// The known-answer call's tensors: values of magnitude 1 from a fixed sequence.
-struct Known {
+pub(super) struct Known {
     tensors: [Vec<f64>; 3],
     mask: Vec<bool>,
     bias: Vec<f64>,
@@ -188,7 +195,7 @@ struct Known {
 }
 
 impl Known {
-    fn new(problem: &Problem, loud: bool) -> Self {
+    pub(super) fn new(problem: &Problem, loud: bool) -> Self {
         let a = problem.attention();
         let count = |operand| {
             let operands = problem.operands();
@@ -214,7 +221,9 @@ impl Known {
             (0..count(operand)).map(|i| full.saturating_sub(3 + 30 * i as u32)).collect()
         };
         let starts = |operand, full: u32| -> Vec<u32> {
-            let ends = [0, full - 3, 2 * full - 36, 2 * full - 36];
+            let first = full.saturating_sub(3);
+            let both = first + full.saturating_sub(33);
+            let ends = [0, first, both, both];
             ends.into_iter().take(count(operand) as usize).collect()
         };
         Self {
@@ -268,7 +277,7 @@ impl Known {
         table
     }
 
-    fn inputs(&self) -> Inputs<'_> {
+    pub(super) fn inputs(&self) -> Inputs<'_> {
         let [q, k, v] = &self.tensors;
         let operands = Operands {
             mask: &self.mask,
@@ -311,14 +320,19 @@ fn amplify(problem: &Problem, k: &mut [f64]) {
     }
 }
 
-/// The first output that is off by more than a correct kernel can be: 2^-9 of the values' magnitude in
-/// f32, 2^-7 in f16 and 2^-4 in bf16, far above rounding and far below what a wrong index does.
-fn difference(problem: &Problem, found: &Outputs, wanted: &Outputs) -> Option<String> {
-    let allowed = match problem.attention().dtype {
+/// How far a correct kernel's result may be off: 2^-9 of the values' magnitude in f32, 2^-7 in f16 and 2^-4 in bf16, far
+/// above rounding and far below what a wrong index does.
+pub(super) fn allowed(dtype: DType) -> f64 {
+    match dtype {
         DType::F32 => 2.0_f64.powi(-9),
         DType::F16 => 2.0_f64.powi(-7),
         DType::Bf16 => 2.0_f64.powi(-4),
-    };
+    }
+}
+
+/// The first output that is off by more than a correct kernel can be.
+pub(super) fn difference(problem: &Problem, found: &Outputs, wanted: &Outputs) -> Option<String> {
+    let allowed = allowed(problem.attention().dtype);
     let empty = Vec::new();
     let outputs = [
         (Operand::O, &found.o, &wanted.o, true),
