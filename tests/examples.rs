@@ -141,3 +141,11 @@ fn halves_on_two_devices_make_the_whole() {
     let off = differences(&printed("two_devices", &[]));
     assert!(off.len() == 1 && off[0] < 1e-6, "{off:?}");
 }
+
+#[test]
+fn an_application_keeps_everything_in_one_buffer_of_its_own_device() {
+    let text = printed("own_device", &[]);
+    let off = differences(&text);
+    assert!(off.len() == 1 && off[0] < 1e-6, "{text}");
+    assert!(text.contains("the same bits in one pass: true"), "{text}");
+}
