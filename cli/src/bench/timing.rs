@@ -275,8 +275,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// How many times as much as is asked for a path multiplies, since its tiles are whole: many heads of few rows and keys are
-/// nearly all padding on the staged path.
+/// How many times as much as is asked for a path multiplies, since its tiles are whole: many heads of few rows and keys
+/// are nearly all padding on the staged path.
 fn padding(problem: &Problem, path: Path) -> f64 {
     if !matches!(path, Path::Staged | Path::StagedMatrix) {
         return 1.0;
