@@ -120,10 +120,8 @@ fn a_record_that_cannot_be_written_leaves_the_old_one() {
     let keeps = |arguments: &str, output: &str, named: &str| {
         keeps_with(&place, arguments, &[output], named, &[NO_ADAPTER]);
     };
-    place.write(
-        "own.toml",
-        "[[workload]]\nname = \"mine\"\nshape = \"1x2x33x16\"\ncausal = \"top-left\"\n",
-    );
+    let own = |i| format!("[[workload]]\nname = \"mine-{i}\"\nshape = \"1x2x33x16\"\n");
+    place.write("own.toml", (0..6).map(own).collect::<String>());
     let bench = "bench --definitions own.toml";
     for (option, output) in
         [("json", "old.json"), ("csv", "old.csv"), ("markdown", "old.md"), ("plot", "x.svg")]
