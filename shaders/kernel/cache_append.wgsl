@@ -33,10 +33,6 @@ fn quantised(v: vec4<f32>, scale: f32, most: f32) -> vec4<u32> {
   return bitcast<vec4<u32>>(vec4<i32>(select(vec4<f32>(0.0), q, scale > 0.0)));
 }
 
-fn is_finite(x: f32) -> bool {
-  return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
-}
-
 @compute @workgroup_size(32, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let batch = workgroup.y / params.head_n;
