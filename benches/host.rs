@@ -4,7 +4,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
 use heedful::kernel::compose;
 use heedful::{
-    Align, Attention, Capabilities, Engine, Plan, Policy, SelfTest, Shape, Tensors, wgpu,
+    Align, Attention, Capabilities, Engine, Operand, Plan, Policy, SelfTest, Shape, Tensors, wgpu,
 };
 
 fn call() -> Attention {
@@ -39,9 +39,17 @@ fn recording(criterion: &mut Criterion) {
         })
     };
     let [q, k, v, o] = call().shape.elements().map(buffer);
+    let other = buffer(call().shape.elements()[0]);
     let tensors = Tensors::new(&q, &k, &v, &o);
     criterion.bench_function("bind", |b| b.iter(|| engine.bind(&plan, &tensors).expect("bound")));
-    let bound = engine.bind(&plan, &tensors).expect("bound");
+    let mut bound = engine.bind(&plan, &tensors).expect("bound");
+    let mut turn = 0;
+    criterion.bench_function("bind q elsewhere", |b| {
+        b.iter(|| {
+            turn ^= 1;
+            bound.rebind(&engine, Operand::Q, [&q, &other][turn]).expect("bound");
+        });
+    });
     criterion.bench_function("record a bound call and finish its encoder", |b| {
         b.iter(|| {
             let mut encoder = engine.device().create_command_encoder(&Default::default());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::device::{self, Pipeline};
 use crate::engine::encode::{Encoding, Prepared};
+use crate::engine::rebind::Places;
 use crate::engine::tensors::ALL_TABLES;
 use crate::engine::{Engine, Table, Tensors};
 use crate::error::{Error, Result};
@@ -51,6 +52,8 @@ pub(crate) struct Recorded {
     pub(crate) block_offset: u64,
     /// Copies of q and k that the first dispatches write.
     pub(crate) prepared: Prepared,
+    /// Where its tensors are.
+    pub(crate) places: Places,
 }
 
 impl Recorded {
@@ -80,10 +83,11 @@ impl Recorded {
         let encoding = Encoding::new(engine, plan, tensors, &tables.base, &aux)?;
         let extents = tensors.extents(problem, plan.workspace_bytes());
         let buffers: Vec<_> = extents.iter().map(|x| (x.name, x.view.buffer)).collect();
-        let (dispatches, prepared) =
+        let (dispatches, resources, prepared) =
             device::named(encoding.dispatches(), &engine.device, &buffers)?;
+        let places = Places::new(engine, &extents, resources);
         let block_offset = 4 * u64::from(tables.base.aux_blocks);
-        Ok(Self { dispatches, copies: tables.copies, aux, block_offset, prepared })
+        Ok(Self { dispatches, copies: tables.copies, aux, block_offset, prepared, places })
     }
 
     pub(crate) fn encode(
@@ -150,6 +154,10 @@ pub(crate) fn check_copies(device: &wgpu::Device, copies: &[Copied]) -> Result<(
 pub struct Bound(pub(super) Recorded);
 
 impl Bound {
+    pub(super) fn recorded(&mut self) -> &mut Recorded {
+        &mut self.0
+    }
+
     pub(crate) fn new(engine: &Engine, plan: &Plan, tensors: &Tensors<'_>) -> Result<Self> {
         Ok(Self(Recorded::new(engine, plan, tensors)?))
     }

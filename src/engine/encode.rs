@@ -12,6 +12,7 @@ use crate::engine::apart::shared_for;
 use crate::engine::bound::Dispatch;
 use crate::engine::parameters::base_params;
 use crate::engine::range::{BoundRange, bind_range, touched};
+use crate::engine::rebind::Resources;
 use crate::engine::tensors::element_bits;
 use crate::engine::{Engine, Tensors};
 use crate::error::{Error, Result};
@@ -27,6 +28,9 @@ struct Draft {
     params: Params,
     ranges: Vec<(Binding, BoundRange)>,
     grid: [u32; 3],
+    spec: KernelSpec,
+    /// Which of the ranges are those of a tensor of the caller's.
+    views: Vec<(Binding, Operand)>,
 }
 
 /// Copies of q and k in f32, `[batch, heads, seq, dim_qk]`.
@@ -84,7 +88,7 @@ impl<'a> Encoding<'a> {
     }
 
     /// Every dispatch of the plan, in order.
-    pub(crate) fn dispatches(mut self) -> Result<(Vec<Dispatch>, Prepared)> {
+    pub(crate) fn dispatches(mut self) -> Result<(Vec<Dispatch>, Vec<Resources>, Prepared)> {
         let plan = self.plan;
         let size = plan.block();
         let all_keys = 0..plan.problem().attention().shape.seq_kv;
@@ -116,7 +120,8 @@ impl<'a> Encoding<'a> {
             }
         }
         let prepared = std::mem::take(&mut self.prepared);
-        Ok((self.finish()?, prepared))
+        let (dispatches, resources) = self.finish()?;
+        Ok((dispatches, resources, prepared))
     }
 
     /// Builds the block table of a block's rows; where one table serves all sequences or heads, the first
@@ -177,7 +182,8 @@ impl<'a> Encoding<'a> {
             let tables = self.fixed_range(Binding::Aux, Access::Read);
             ranges.extend(tables.map(|range| (Binding::Aux, range)));
         }
-        self.push(step.kernel.clone(), params, ranges, grid)
+        let views = vec![(Binding::Q, step.operand)];
+        self.push(step.kernel.clone(), params, ranges, views, grid)
     }
 
     fn push(
@@ -185,13 +191,14 @@ impl<'a> Encoding<'a> {
         spec: KernelSpec,
         params: Params,
         ranges: Vec<(Binding, BoundRange)>,
+        views: Vec<(Binding, Operand)>,
         grid: [u32; 3],
     ) -> Result<()> {
         let caps = &self.engine.capabilities;
         check_limits(&spec, &ranges, grid, caps)?;
         let spec = shared_for(spec, &ranges, caps)?;
         let pipeline = self.engine.pipelines.get(&self.engine.device, &spec)?;
-        self.drafts.push(Draft { pipeline, params, ranges, grid });
+        self.drafts.push(Draft { pipeline, params, ranges, grid, spec, views });
         Ok(())
     }
 
@@ -281,7 +288,15 @@ impl<'a> Encoding<'a> {
             };
             ranges.push((bound.binding, range));
         }
-        self.push(spec, params, ranges, grid)
+        // Neither copies nor what stands in for a tensor without elements.
+        let held = |(binding, range): &(Binding, BoundRange)| {
+            let operand = operand_of(*binding)?;
+            let prepared = self.prepared.iter().any(|(of, _)| *of == operand);
+            let view = self.tensors.view(operand)?;
+            (!prepared && *view.buffer == range.buffer).then_some((*binding, operand))
+        };
+        let views = ranges.iter().filter_map(held).collect();
+        self.push(spec, params, ranges, views, grid)
     }
 
     /// Block tables that a block of the call touches, along batch and heads.
@@ -358,9 +373,9 @@ impl<'a> Encoding<'a> {
     }
 
     /// Writes all parameter blocks into one uniform buffer and makes the bind groups.
-    fn finish(self) -> Result<Vec<Dispatch>> {
+    fn finish(self) -> Result<(Vec<Dispatch>, Vec<Resources>)> {
         if self.drafts.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Default::default());
         }
         let block = size_of::<Params>();
         let step = block.next_multiple_of(self.engine.capabilities.uniform_alignment as usize);
@@ -378,15 +393,22 @@ impl<'a> Encoding<'a> {
                     offset: (i * step) as u64,
                     size: block.next_multiple_of(16) as u64,
                 };
-                let group = bind_group(device, &draft, &params);
-                Dispatch { pipeline: draft.pipeline, group, grid: draft.grid }
+                let Draft { pipeline, ranges, grid, spec, views, .. } = draft;
+                let group = bind_group(device, &pipeline, &params, &ranges);
+                let dispatch = Dispatch { pipeline, group, grid };
+                (dispatch, Resources { spec, params, ranges, views })
             };
-            self.drafts.into_iter().enumerate().map(bind).collect()
+            self.drafts.into_iter().enumerate().map(bind).unzip()
         })
     }
 }
 
-fn bind_group(device: &wgpu::Device, draft: &Draft, params: &BoundRange) -> wgpu::BindGroup {
+pub(super) fn bind_group(
+    device: &wgpu::Device,
+    pipeline: &Pipeline,
+    params: &BoundRange,
+    ranges: &[(Binding, BoundRange)],
+) -> wgpu::BindGroup {
     fn entry(binding: Binding, range: &BoundRange) -> wgpu::BindGroupEntry<'_> {
         wgpu::BindGroupEntry {
             binding: binding.number(),
@@ -398,10 +420,10 @@ fn bind_group(device: &wgpu::Device, draft: &Draft, params: &BoundRange) -> wgpu
         }
     }
     let mut entries = vec![entry(Binding::Params, params)];
-    entries.extend(draft.ranges.iter().map(|(binding, range)| entry(*binding, range)));
+    entries.extend(ranges.iter().map(|(binding, range)| entry(*binding, range)));
     device.create_bind_group(&wgpu::BindGroupDescriptor {
         label: Some("attention"),
-        layout: &draft.pipeline.layout,
+        layout: &pipeline.layout,
         entries: &entries,
     })
 }

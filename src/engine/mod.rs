@@ -12,6 +12,7 @@ mod matmul;
 mod merge;
 mod parameters;
 mod range;
+mod rebind;
 mod rows;
 mod self_test;
 mod stored;

@@ -8,7 +8,7 @@ use crate::plan::Block;
 use crate::problem::{Operand, Problem};
 
 /// A bound range: what a bind group entry needs.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct BoundRange {
     pub(crate) buffer: wgpu::Buffer,
     pub(crate) offset: u64,

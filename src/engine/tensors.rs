@@ -292,7 +292,7 @@ impl<'a> Tensors<'a> {
     }
 }
 
-const ALL_VIEWS: [Operand; 8] = [
+pub(super) const ALL_VIEWS: [Operand; 8] = [
     Operand::Q,
     Operand::K,
     Operand::V,
@@ -368,7 +368,7 @@ fn check_view(problem: &Problem, operand: Operand, view: BufferView<'_>, n: u64)
     check_range(operand.name(), view, bytes, offset_alignment(problem, operand))
 }
 
-fn check_range(name: &str, view: BufferView<'_>, bytes: u64, align: u64) -> Result<()> {
+pub(super) fn check_range(name: &str, view: BufferView<'_>, bytes: u64, align: u64) -> Result<()> {
     if !view.offset.is_multiple_of(align) {
         let wanted = format!("a multiple of {align}");
         return Err(Error::invalid(format!("{name} offset"), view.offset, wanted));
