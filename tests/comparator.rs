@@ -221,3 +221,34 @@ fn the_worst_element_is_the_one_furthest_beyond_its_allowance() {
     assert!((comparison.tolerance_ratio - 10.0).abs() < 1e-9);
     assert!((comparison.max_rel - 0.01).abs() < 1e-12);
 }
+
+/// A row of one output with its lse, and whether a found row passes.
+fn row_passes(dtype: DType, expected: &[f64], lse: f64, found: &[f64]) -> bool {
+    let (row_len, lse) = (expected.len(), [lse]);
+    let emulated: &[&[f64]] = &[expected];
+    let of = Measurement { expected, emulated, row_len, dtype, unit: 0.0, lse: &lse };
+    compare(expected, found, row_len, &Tolerance::measured(&of)).pass
+}
+
+#[test]
+fn what_drivers_flush_to_zero_passes_and_no_more() {
+    // Nothing but weights that round to 0: what is left may be subnormal, in rows that see something.
+    let zeros = [0.0; 3];
+    assert!(row_passes(DType::F32, &zeros, -1e4, &[6e-39, 0.0, -1e-38]));
+    assert!(!row_passes(DType::F32, &zeros, -1e4, &[3e-38, 0.0, 0.0]));
+    assert!(!row_passes(DType::F16, &zeros, -1e4, &[6e-8, 0.0, 0.0]), "half's own smallest");
+    assert!(!row_passes(DType::F32, &zeros, f64::NEG_INFINITY, &[6e-39, 0.0, 0.0]), "sees nothing");
+    // An element below the smallest normal number is right as 0 and as itself, and as nothing else.
+    assert!(row_passes(DType::F32, &[1e-39, 0.0], 0.0, &[0.0, 0.0]));
+    for (dtype, below, above) in [(DType::F16, 3e-5, 7e-5), (DType::Bf16, 9e-39, 1.3e-37)] {
+        let row = |x: f64| [dtype.round(x), 1000.0 * dtype.round(x)];
+        for x in [below, above] {
+            assert!(row_passes(dtype, &row(x), 0.0, &row(x)), "{dtype} {x}");
+        }
+        assert!(row_passes(dtype, &row(below), 0.0, &[0.0, row(below)[1]]), "{dtype}");
+    }
+    let half = |x: f64| DType::F16.round(x);
+    assert!(!row_passes(DType::F16, &[half(7e-5), 1e-3], 0.0, &[0.0, 1e-3]), "not subnormal");
+    assert!(!row_passes(DType::F16, &[half(3e-5), 1e-3], 0.0, &[half(1e-4), 1e-3]), "not 0");
+    assert!(!row_passes(DType::F16, &[half(3e-5); 2], 0.0, &[0.0, half(6e-5)]), "the other one");
+}

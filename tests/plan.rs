@@ -97,7 +97,7 @@ fn what_is_slower_is_passed_over() {
     let plan = |call: &Attention| {
         Plan::new(&call.validate().unwrap(), &hardware, &Policy::default()).unwrap()
     };
-    let few = plan(&Attention::new(Shape { seq_q: 16, ..Shape::self_attention(9, 32, 512, 64) }));
+    let few = plan(&Attention::new(Shape { seq_q: 16, ..Shape::self_attention(9, 32, 2048, 64) }));
     let text = few.to_string();
     assert_eq!(few.path(), Path::Fused);
     assert!(text.contains("passed over split_forward: 512 keys, below 1024"), "{text}");

@@ -80,8 +80,8 @@ fn provenance(engine: &Engine) -> String {
     )
 }
 
-/// Tries every shape of a kernel, keeps the best, and says so on a line of the table; `None` where Ctrl-C came first: half a
-/// search proves nothing.
+/// Tries every shape of a kernel, keeps the best, and says so on a line of the table; `None` where Ctrl-C came first:
+/// half a search proves nothing.
 fn search(
     target: &Target,
     engine: &Engine,

@@ -168,6 +168,25 @@ fn work_beyond_the_limit_is_a_row_that_says_so() {
     assert!(rows[0]["reason"].as_str().is_some_and(|x| x.contains("--max-gflop")), "{rows}");
 }
 
+#[test]
+fn a_path_whose_tiles_are_mostly_empty_is_spared_as_the_work_that_they_are() {
+    if !adapter("a_path_whose_tiles_are_mostly_empty") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let own = "[[workload]]\nname = \"many-tiny\"\nshape = \"1000x8x1/4x4\"\n";
+    std::fs::write(at.join("own.toml"), own).expect("written");
+    let arguments = "bench --definitions own.toml --budget 0.01 --max-gflop 1 --json -";
+    let rows = heedful(at, arguments).succeeded().json()["rows"].clone();
+    for row in rows.as_array().expect("rows") {
+        let spared = row["path"] == "staged";
+        assert_eq!(row["verdict"], if spared { "skipped" } else { "ok" }, "{row}");
+        let reason = row["reason"].as_str().expect("text");
+        assert_eq!(spared, reason.contains("mostly empty"), "{row}");
+    }
+}
+
 /// Starts `heedful` and presses Ctrl-C after a while.
 #[cfg(unix)]
 fn interrupted(

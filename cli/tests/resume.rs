@@ -144,8 +144,7 @@ fn a_case_that_crashes_again_alone_fails_and_the_run_goes_on() {
     let place = Place::new();
     killed(&place);
     let text = journal(&place);
-    let begun =
-        text.lines().filter(|line| line.contains("began")).next_back().expect("a case began");
+    let begun = text.lines().rfind(|line| line.contains("began")).expect("a case began");
     let begun: Value = serde_json::from_str(begun).expect("a line");
     // The journal may end behind a case; then it is as if the process had ended in the next one.
     let kept: Vec<&str> = text.lines().collect();

@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{NO_ADAPTER, Order, Place, adapter, npy, numbers};
+use common::{NO_ADAPTER, Order, Place, adapter, npy, numbers, skip};
 use serde_json::{Value, json};
 
 const OLD: &str = "an old file\n<!-- support:begin -->\n<!-- support:end -->\n";
@@ -120,10 +120,8 @@ fn a_record_that_cannot_be_written_leaves_the_old_one() {
     let keeps = |arguments: &str, output: &str, named: &str| {
         keeps_with(&place, arguments, &[output], named, &[NO_ADAPTER]);
     };
-    place.write(
-        "own.toml",
-        "[[workload]]\nname = \"mine\"\nshape = \"1x2x33x16\"\ncausal = \"top-left\"\n",
-    );
+    let own = |i| format!("[[workload]]\nname = \"mine-{i}\"\nshape = \"1x2x33x16\"\n");
+    place.write("own.toml", (0..6).map(own).collect::<String>());
     let bench = "bench --definitions own.toml";
     for (option, output) in
         [("json", "old.json"), ("csv", "old.csv"), ("markdown", "old.md"), ("plot", "x.svg")]
@@ -146,7 +144,7 @@ fn a_full_disk_leaves_the_old_files() {
     let mounted = Command::new("mount").args(options).arg(&disk).output();
     if !mounted.as_ref().is_ok_and(|done| done.status.success()) {
         let why = mounted.map(|done| String::from_utf8_lossy(&done.stderr).into_owned());
-        println!("UNSUPPORTED a_full_disk: no file system can be mounted: {why:?}");
+        skip::unsupported("a_full_disk", format!("no file system can be mounted: {why:?}"));
         return;
     }
     // Unmounted whatever the test finds.
@@ -205,7 +203,7 @@ fn links_stay_links_devices_stay_devices_and_permissions_stay() {
 #[test]
 fn a_full_disk_behind_standard_output_is_said() {
     if !Path::new("/dev/full").exists() {
-        println!("UNSUPPORTED a_full_disk_behind_standard_output: no /dev/full");
+        skip::unsupported("a_full_disk_behind_standard_output", "no /dev/full");
         return;
     }
     let place = place();

@@ -9,9 +9,13 @@ fn row_total(rows: Rows, row: u32, seen: Normalizer) -> Normalizer {
   return total;
 }
 
-// What o is to be multiplied with; 0 in rows that see nothing and in rows past the query length, whatever was summed there.
-fn row_scale(rows: Rows, row: u32, seen: Normalizer, total: Normalizer) -> f32 {
-  let scale = normalize_scale(seen, total);
+// Whether o is 0 whatever was summed: in rows that see nothing and in rows past the query length.
+fn row_empty(rows: Rows, row: u32, seen: Normalizer) -> bool {
   // Not `!=`, which is false for NaN in some translations: a NaN among the scores must show in o.
-  return select(scale, 0.0, row >= rows.q_len || seen.l == 0.0);
+  return row >= rows.q_len || seen.l == 0.0;
+}
+
+// What o of a row that is not empty is to be multiplied with. It may be 0, beside a large sink, and still meet NaN.
+fn row_scale(rows: Rows, row: u32, seen: Normalizer, total: Normalizer) -> f32 {
+  return select(normalize_scale(seen, total), 0.0, row_empty(rows, row, seen));
 }

@@ -13,8 +13,13 @@ fn push4(state: Normalizer, s: vec4<f32>, key: u32) -> Normalizer {
   return Normalizer(m, kept + ((share.x + share.y) + (share.z + share.w)));
 }
 
-// Weights of four scores, relative to the row's total.
+// Weights of four scores, relative to the row's total, masked or not.
 fn weights4(s: vec4<f32>, total: Normalizer, key: u32) -> vec4<f32> {
   let m = vec4<f32>(total.m);
-  return select(normalize_weight(s, m, m), vec4<f32>(0.0), masked4(s));
+  return normalize_weight(s, m, m);
+}
+
+// Keys that have no part in the row's sum.
+fn no_part4(s: vec4<f32>, total: Normalizer, key: u32) -> vec4<bool> {
+  return masked4(s);
 }

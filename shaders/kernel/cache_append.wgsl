@@ -33,10 +33,6 @@ fn quantised(v: vec4<f32>, scale: f32, most: f32) -> vec4<u32> {
   return bitcast<vec4<u32>>(vec4<i32>(select(vec4<f32>(0.0), q, scale > 0.0)));
 }
 
-fn is_finite(x: f32) -> bool {
-  return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
-}
-
 @compute @workgroup_size(32, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let batch = workgroup.y / params.head_n;
@@ -47,6 +43,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     page = aux_word(params.aux_pages + batch * params.page_row + min(place / params.page_size, params.page_row - 1u));
   }
   if (workgroup.x >= aux_word(params.aux_q_lengths + batch) || place >= params.seq_kv || page >= params.page_count) { return; }
+  // The places of this dispatch: angles of many places do not fit one binding.
+  if (place < params.key0 || place - params.key0 >= params.key_n) { return; }
   let at = params.q_base + batch * params.q_stride_batch + head * params.q_stride_head + workgroup.x * params.q_stride_row;
   let out = page * params.o_stride_batch + head * params.o_stride_head + place % params.page_size * params.o_stride_row;
   let angle = select(NOT_TURNED, angle_at(place), ROTARY);

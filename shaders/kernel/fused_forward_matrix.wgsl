@@ -213,13 +213,13 @@ fn exact_sums(work: Work, turn: Turn, column: u32) -> vec4<f32> {
   return sum;
 }
 
-fn store_columns(work: Work, scale: f32, column: u32) {
+fn store_columns(work: Work, scale: f32, empty: bool, column: u32) {
   if (work.row >= work.row_end) { return; }
   for (var c = work.part * 4u; c < KEYS; c += PARTS * 4u) {
     if (column + c >= DIM_V) { break; }
     let x = columns4(c * ROW_STRIDE + work.place) * scale;
     let at = work.o_at + work.row * params.o_stride_row + column + c;
-    o_store4(at, min(DIM_V - column - c, 4u), select(x, vec4<f32>(0.0), scale == 0.0));
+    o_store4(at, min(DIM_V - column - c, 4u), select(x, vec4<f32>(0.0), empty));
   }
 }
 
@@ -298,5 +298,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (LSE && work.part == 0u && work.row < work.row_end) {
     lse_store(lse_index(work.rows, work.row), normalize_lse(total));
   }
-  matrix_end(work, row_scale(work.rows, work.row, seen, total) / UNIT);
+  let scale = row_scale(work.rows, work.row, seen, total) / UNIT;
+  matrix_end(work, scale, row_empty(work.rows, work.row, seen));
 }

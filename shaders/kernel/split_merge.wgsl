@@ -25,6 +25,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let total = row_total(rows, row, seen);
   if (LSE && lane == 0u) { lse_store(lse_index(rows, row), normalize_lse(total)); }
   let scale = row_scale(rows, row, seen, total);
+  let empty = row_empty(rows, row, seen);
   let columns = (params.dim_v + 3u) / 4u;
   let at = params.o_base + o_origin(batch) + head * params.o_stride_head + row * params.o_stride_row;
   for (var c = lane; c < columns; c += 32u) {
@@ -34,6 +35,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       if (state.y == 0.0) { continue; }
       sum = fma(partials[i * columns + c], vec4<f32>(normalize_rescale(state.x, seen.m)), sum);
     }
-    o_store4(at + 4u * c, min(params.dim_v - 4u * c, 4u), select(sum * scale, vec4<f32>(0.0), scale == 0.0));
+    o_store4(at + 4u * c, min(params.dim_v - 4u * c, 4u), select(sum * scale, vec4<f32>(0.0), empty));
   }
 }

@@ -43,7 +43,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
     for (var i = (begin >> 2u) + lane; i < (end >> 2u); i += 64u) {
       let keys = vec4<u32>(i * 4u, i * 4u + 1u, i * 4u + 2u, i * 4u + 3u);
-      scores[(base >> 2u) + i] = select(vec4<f32>(0.0), vec4<f32>(1.0), keys == vec4<u32>(found));
+      scores[(base >> 2u) + i] = weights_of_parts(vec4<f32>(1.0), keys != vec4<u32>(found));
     }
     if (lane == 0u) { inverse_sums[workgroup.x * params.row_n + local_row] = 1.0; }
     if (CAPTURE == CAPTURE_PROBABILITIES && row < stored_end(rows, row + 1u)) {

@@ -6,7 +6,7 @@
 //
 // Workgroup (x, y) = (4 rows, (batch, head) pair): 16 invocations per row, a vec4 each, any row length. Two sweeps over
 // the visible part of the row (one online, one that writes), 16 B of reads and 16 B of writes per 4 scores: bound by
-// bandwidth. Masked scores become exactly 0.
+// bandwidth. Masked scores become -0, which stage 3 leaves out (`weights_of_parts`).
 
 var<workgroup> sh_m: array<f32, 64>;
 var<workgroup> sh_l: array<f32, 64>;
@@ -58,11 +58,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let inverse = normalize_scale(total, total);
 
   for (var i = first_own; i < end; i += LANES) {
-    var w = weights4(scores[base + i], total, i * 4u);
+    let s = scores[base + i];
+    var w = weights4(s, total, i * 4u);
     if (FACTOR) {
       for (var c = 0u; c < 4u; c += 1u) { w[c] *= weight_factor(position_at(rows, row, i * 4u + c)); }
     }
-    scores[base + i] = w;
+    scores[base + i] = weights_of_parts(w, no_part4(s, total, i * 4u));
   }
   let all_row = (batch * params.heads_q + head) * params.seq_q + row;
   if (slice == 0u) {
@@ -77,7 +78,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       let inside = i >= begin && i < end;
       for (var c = 0u; c < 4u && i * 4u + c < params.seq_kv; c += 1u) {
         var p = 0.0;
-        if (inside) { p = scores[base + i][c] * inverse; }
+        if (inside) {
+          let w = scores[base + i][c];
+          p = select(w * inverse, 0.0, has_no_part(w));
+        }
         weights_store(all_row * params.seq_kv + i * 4u + c, p);
       }
     }

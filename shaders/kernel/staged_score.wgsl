@@ -18,12 +18,11 @@ fn finish4(rows: Rows, row: u32, key: u32, product: vec4<f32>) -> vec4<f32> {
     if (p.key >= params.seq_kv) { break; }
     let scaled = score_scaled(product[c], p);
     let capped = score_capped(scaled, p);
-    // A visible score that overflowed to -inf must not read as masked; only a bias of -inf masks.
-    let biased = score_biased(select(capped, LOWEST, is_masked(capped)), p);
-    let final_score = select(masked(), biased, keep(p));
+    let final_score = select(masked(), biased_score(capped, p), keep(p));
     result[c] = score_drawn(final_score, p);
     if (CAPTURE != CAPTURE_NONE) {
-      let s = select(select(final_score, capped, CAPTURE == CAPTURE_CAPPED), scaled, CAPTURE == CAPTURE_SCALED);
+      let shown = select(final_score, masked(), final_score == LOWEST);
+      let s = select(select(shown, capped, CAPTURE == CAPTURE_CAPPED), scaled, CAPTURE == CAPTURE_SCALED);
       weights_store(row_of(rows, row) * params.seq_kv + p.key, s);
     }
   }

@@ -62,12 +62,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let base = scratch_row * (params.score_stride >> 2u);
 
   var m = LOWEST;
+  var nan = 0.0;
   for (var i = first_own; i < end; i += LANES) {
     let s = scores[base + i];
     let shown = select(s, vec4<f32>(LOWEST), masked4(s));
     m = max(m, max(max(shown.x, shown.y), max(shown.z, shown.w)));
+    for (var c = 0u; c < 4u; c += 1u) { nan = max(nan, select(0.0, 1.0, is_nan(s[c]))); }
   }
   m = row_max(lane, slice, m);
+  workgroupBarrier();
+  // Without a largest score that is a number there is no projection: every visible weight is NaN. LOWEST is -inf.
+  let lost = row_max(lane, slice, nan) > 0.0 || m <= LOWEST || !is_finite(m);
 
   var tau = -1.0;
   for (var round = 0u; round < MAX_ROUNDS; round += 1u) {
@@ -95,7 +100,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (FACTOR) {
       for (var c = 0u; c < 4u; c += 1u) { w[c] *= weight_factor(position_at(rows, row, i * 4u + c)); }
     }
-    scores[base + i] = select(w, vec4<f32>(0.0), masked4(s));
+    w = select(w, vec4<f32>(not_a_number()), vec4<bool>(lost));
+    scores[base + i] = weights_of_parts(w, masked4(s));
   }
   if (slice == 0u) { inverse_sums[scratch_row] = 1.0; }
   if (CAPTURE == CAPTURE_PROBABILITIES) {
@@ -105,7 +111,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       let inside = i >= begin && i < end;
       for (var c = 0u; c < 4u && i * 4u + c < params.seq_kv; c += 1u) {
         var p = 0.0;
-        if (inside) { p = scores[base + i][c]; }
+        if (inside) {
+          let w = scores[base + i][c];
+          p = select(w, 0.0, has_no_part(w));
+        }
         weights_store(all_row * params.seq_kv + i * 4u + c, p);
       }
     }

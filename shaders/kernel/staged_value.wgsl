@@ -6,20 +6,20 @@
 // Workgroup (x, y, z) = (64 columns of dim_v, row tile, (batch, head) pair): 64 x 64 outputs by 64 invocations. Per 16
 // visible keys two barriers; 8 KiB of workgroup memory. Bound by arithmetic, as stage 1.
 //
-// A weight of exactly 0 must not meet NaN or infinity in v. A finite product needs no test, so the tile is multiplied
-// plainly until a value of v is special; from then on this workgroup selects zero weights away, element by element.
+// A key that has no part in a row's sum (a weight of -0) must not meet it with NaN or infinity in v; a visible key does, whatever
+// its weight. A finite product needs no test, so the tile is multiplied plainly until a value of v is special; from then on
+// this workgroup leaves those weights out, element by element.
 
 // The first one only; it fills 16 bytes, as matrix units want it of their neighbours.
 var<workgroup> sh_special: array<atomic<u32>, 4>;
 
 fn tile_row_selected(acc: ptr<function, array<vec4<f32>, 16>>, i: u32, a: f32, b0: vec4<f32>, b1: vec4<f32>) {
-  // Not `a != 0.0`, which is false for NaN in some translations.
-  if (a == 0.0) { return; }
+  if (has_no_part(a)) { return; }
   (*acc)[i] = fma(vec4<f32>(a), b0, (*acc)[i]);
   (*acc)[i + 1u] = fma(vec4<f32>(a), b1, (*acc)[i + 1u]);
 }
 
-// tile_multiply without the products whose weight is 0. Rare, so its accumulator may live in memory.
+// tile_multiply without the products of keys that have no part. Rare, so its accumulator may live in memory.
 fn tile_multiply_selected(acc: ptr<function, array<vec4<f32>, 16>>, x: u32, y: u32) {
   for (var d = 0u; d < DEPTH; d += 1u) {
     for (var r = 0u; r < 8u; r += 1u) {

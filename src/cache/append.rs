@@ -1,5 +1,7 @@
 //! New rows on their way into a cache.
 
+use std::ops::Range;
+
 use crate::cache::kv_cache::KvCache;
 use crate::device::{self, Wait};
 use crate::engine::{BufferView, Dispatch, Engine, one_compiled};
@@ -37,6 +39,12 @@ pub struct NewRows<'a> {
     pub v: BufferView<'a>,
     /// Cosines and sines of the angles, each `[positions, dim / 2]`, where keys are turned.
     pub rotary: Option<[&'a [f32]; 2]>,
+}
+
+/// Cosines, then sines of the angles of some places.
+struct Angles {
+    buffer: wgpu::Buffer,
+    places: Range<u32>,
 }
 
 /// Dispatches that write new rows from the caller's buffers into a cache, to be recorded any number of times.
@@ -109,13 +117,15 @@ impl KvCache {
             return Err(Error::invalid("sequences * heads_kv", pairs, format!("at most {most}")));
         }
         let angles = self.angles(engine, descriptor, rows)?;
-        let tensors = [
-            ("k", rows.k, d.dim_qk, &self.k, angles.as_ref()),
-            ("v", rows.v, d.dim_v, &self.v, None),
-        ];
-        let dispatches: Result<Vec<Dispatch>> = tensors
-            .into_iter()
-            .map(|(name, view, dim, cache, angles)| {
+        let keys = ("k", rows.k, d.dim_qk, &self.k);
+        // Where angles need several bindings, each dispatch writes the keys of its places.
+        let parts = angles.iter().map(|angles| (keys, Some(angles)));
+        let plain = angles.is_empty().then_some((keys, None));
+        let values = (("v", rows.v, d.dim_v, &self.v), None);
+        let dispatches: Result<Vec<Dispatch>> = parts
+            .chain(plain)
+            .chain([values])
+            .map(|((name, view, dim, cache), angles)| {
                 self.dispatch(engine, descriptor, (name, view, dim), cache, angles)
             })
             .collect();
@@ -123,16 +133,16 @@ impl KvCache {
         Ok(Append { rows: descriptor.rows, dispatches: dispatches?, state })
     }
 
-    /// Cosines, then sines, in a buffer of their own; and how many positions there are.
+    /// The angles of every place: cosines, then sines, in as many buffers as bindings must be; none where keys are not turned.
     fn angles(
         &self,
         engine: &Engine,
         descriptor: &AppendDescriptor,
         rows: &NewRows<'_>,
-    ) -> Result<Option<(wgpu::Buffer, u32)>> {
+    ) -> Result<Vec<Angles>> {
         let d = self.descriptor();
         let (dim, tables) = match (descriptor.rotary, rows.rotary) {
-            (None, None) => return Ok(None),
+            (None, None) => return Ok(Vec::new()),
             (Some((dim, _)), Some(tables)) => (dim, tables),
             (Some(_), None) => return Err(Error::invalid("rotary tables", "none", "two")),
             (None, Some(_)) => {
@@ -143,6 +153,7 @@ impl KvCache {
             let wanted = format!("an even number up to {}", d.dim_qk);
             return Err(Error::invalid("rotary dim", dim, wanted));
         }
+        let half = (dim / 2) as usize;
         let wanted = u64::from(d.capacity) * u64::from(dim / 2);
         for (name, table) in ["rotary_cos", "rotary_sin"].iter().zip(tables) {
             if (table.len() as u64) < wanted || table.len() != tables[0].len() {
@@ -150,11 +161,19 @@ impl KvCache {
                 return Err(Error::invalid(*name, table.len(), wanted));
             }
         }
-        let usage = wgpu::BufferUsages::STORAGE;
-        let words = tables.concat();
-        let bytes = bytemuck::cast_slice(&words);
-        let buffer = device::upload(engine.device(), "rotary angles", bytes, usage)?;
-        Ok(Some((buffer, tables[0].len() as u32)))
+        let caps = engine.capabilities();
+        let room = caps.max_binding_bytes.min(caps.max_buffer_bytes) / (8 * half as u64);
+        let step = u32::try_from(room).unwrap_or(u32::MAX).clamp(1, d.capacity);
+        let places = (0..d.capacity).step_by(step as usize);
+        let part = |first: u32| -> Result<Angles> {
+            let places = first..d.capacity.min(first.saturating_add(step));
+            let own = places.start as usize * half..places.end as usize * half;
+            let words = tables.map(|table| &table[own.clone()]).concat();
+            let (bytes, usage) = (bytemuck::cast_slice(&words), wgpu::BufferUsages::STORAGE);
+            let buffer = device::upload(engine.device(), "rotary angles", bytes, usage)?;
+            Ok(Angles { buffer, places })
+        };
+        places.map(part).collect()
     }
 
     fn dispatch(
@@ -163,7 +182,7 @@ impl KvCache {
         descriptor: &AppendDescriptor,
         (name, view, dim): (&str, BufferView<'_>, u32),
         cache: &wgpu::Buffer,
-        angles: Option<&(wgpu::Buffer, u32)>,
+        angles: Option<&Angles>,
     ) -> Result<Dispatch> {
         let d = self.descriptor();
         let from = descriptor.layout.strides(d.heads_kv, descriptor.rows, dim);
@@ -184,7 +203,9 @@ impl KvCache {
         let (source, q_base) = engine.bound_view(name, view, elements, size)?;
         let [pages, page_size] = d.extent();
         let (rotary_dim, _) = descriptor.rotary.unwrap_or_default();
-        let values = angles.map_or(0, |(_, n)| *n);
+        let places = angles.map_or(0..d.capacity, |angles| angles.places.clone());
+        let half = rotary_dim / 2;
+        let first = places.start.wrapping_mul(half);
         let params = Params {
             head_n: d.heads_kv,
             dim_source: dim,
@@ -202,8 +223,12 @@ impl KvCache {
             o_stride_head: to.head as u32,
             o_stride_row: to.row as u32,
             rotary_dim,
-            rotary_rows: values / (rotary_dim / 2).max(1),
-            aux_rotary_sin: values,
+            key0: places.start,
+            key_n: places.len() as u32,
+            rotary_rows: places.end,
+            // Angles are counted from place 0, modulo 2³².
+            aux_rotary_cos: first.wrapping_neg(),
+            aux_rotary_sin: (places.len() as u32).wrapping_mul(half).wrapping_sub(first),
             ..Params::default()
         };
         let spec = self.append_spec(engine, descriptor, dim, angles.is_some());
@@ -213,7 +238,7 @@ impl KvCache {
             (Binding::O, cache.as_entire_buffer_binding()),
             (Binding::Aux, self.state.as_entire_buffer_binding()),
         ];
-        entries.extend(angles.map(|(b, _)| (Binding::Angles, b.as_entire_buffer_binding())));
+        entries.extend(angles.map(|x| (Binding::Angles, x.buffer.as_entire_buffer_binding())));
         let grid = [descriptor.rows, d.sequences * d.heads_kv, 1];
         let bound = one_compiled(engine.device(), pipeline, &params, &entries, grid);
         device::named(bound, engine.device(), &[(name, view.buffer)])

@@ -62,6 +62,15 @@ impl Recorded {
         plan.check_kernels(&engine.capabilities)?;
         tensors.validate(problem, plan.workspace_bytes())?;
         let mut tables = Tables::new(problem, tensors, plan.block_words());
+        let caps = &engine.capabilities;
+        let limit = caps.max_binding_bytes.min(caps.max_buffer_bytes);
+        let bytes = tables.bytes.len() as u64;
+        if bytes > limit {
+            let name =
+                if problem.attention().rotary.is_some() { "rotary tables" } else { "tables" };
+            let wanted = format!("at most {limit} B, one binding of this device, with all tables");
+            return Err(Error::invalid(name, format!("{bytes} B"), wanted));
+        }
         let mut usage = wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::COPY_DST
             | wgpu::BufferUsages::COPY_SRC;
@@ -194,10 +203,18 @@ impl Tables {
     pub(super) fn new(problem: &Problem, tensors: &Tensors<'_>, block_words: u64) -> Self {
         let mut tables = Self { bytes: Vec::new(), copies: Vec::new(), base: Params::default() };
         let operands = problem.operands();
+        let ids = match tensors.positions {
+            Some(Table::U32(ids)) => Some(ids),
+            _ => None,
+        };
+        let rows = problem.rotary_rows(ids);
+        let half = problem.attention().rotary.map_or(0, |rotary| u64::from(rotary.dim / 2));
+        let angles = u64::from(rows.start) * half..u64::from(rows.end) * half;
         for operand in ALL_TABLES {
             let Some(table) = tensors.table(operand) else { continue };
             let n = operands.iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n);
-            tables.push(operand, table, n);
+            let turns = matches!(operand, Operand::RotaryCos | Operand::RotarySin);
+            tables.push(operand, table, if turns { angles.clone() } else { 0..n });
         }
         // A table that a dispatch of the call fills comes last.
         if block_words > 0 {
@@ -207,9 +224,12 @@ impl Tables {
         tables
     }
 
-    fn push(&mut self, operand: Operand, table: Table<'_>, n: u64) {
+    /// Appends the elements `part` of a table. Kernels count elements from the table's first, modulo 2³².
+    fn push(&mut self, operand: Operand, table: Table<'_>, part: Range<u64>) {
         let start = self.bytes.len();
-        let word = (start / 4) as u32;
+        let word = ((start / 4) as u32).wrapping_sub(part.start as u32);
+        let n = part.end - part.start;
+        let own = part.start as usize..part.end as usize;
         match operand {
             Operand::AlibiSlopes => self.base.aux_alibi_slopes = word,
             Operand::Sinks => self.base.aux_sinks = word,
@@ -236,16 +256,16 @@ impl Tables {
             _ => self.base.aux_table = word,
         }
         match table {
-            Table::F32(values) => self.bytes.extend_from_slice(bytemuck::cast_slice(values)),
-            Table::U32(values) => self.bytes.extend_from_slice(bytemuck::cast_slice(values)),
-            Table::I32(values) => self.bytes.extend_from_slice(bytemuck::cast_slice(values)),
+            Table::F32(x) => self.bytes.extend_from_slice(bytemuck::cast_slice(&x[own])),
+            Table::U32(x) => self.bytes.extend_from_slice(bytemuck::cast_slice(&x[own])),
+            Table::I32(x) => self.bytes.extend_from_slice(bytemuck::cast_slice(&x[own])),
             Table::Buffer(view) => {
                 self.bytes.resize(start + n as usize * 4, 0);
                 self.copies.push(Copied {
                     name: operand.name(),
                     target: None,
                     source: view.buffer.clone(),
-                    source_offset: view.offset,
+                    source_offset: view.offset + part.start * 4,
                     offset: start as u64,
                     bytes: n * 4,
                 });

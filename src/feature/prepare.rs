@@ -17,7 +17,8 @@ pub struct Rotary {
     pub dim: u32,
     /// Pairs (2m, 2m + 1), as GPT-J; otherwise (m, m + dim / 2), as Llama and GPT-NeoX.
     pub interleaved: bool,
-    /// Positions in the tables.
+    /// Positions in the tables. Of those only the rows that the call reads are bound, where no position ids on the GPU say
+    /// which.
     pub table_rows: u32,
     /// Whether position ids `[batch, seq_q]` come with the tensors, for the query rows and, by the same
     /// index, for the keys from `keys_from` on.
@@ -145,12 +146,11 @@ impl Rotary {
             let wanted = format!("an even number up to the head dimension {most}");
             return Err(Error::invalid("rotary dim", self.dim, wanted));
         }
-        if u64::from(self.table_rows) * u64::from(self.dim / 2) > 1 << 24 {
-            return Err(Error::invalid(
-                "rotary table_rows",
-                self.table_rows,
-                "at most 2^24 angles",
-            ));
+        // Kernels count angles in u32.
+        let angles = u64::from(self.table_rows) * u64::from(self.dim / 2);
+        if angles > u64::from(u32::MAX) {
+            let found = format!("{}, {angles} angles", self.table_rows);
+            return Err(Error::invalid("rotary table_rows", found, "fewer than 2^32 angles"));
         }
         Ok(())
     }

@@ -127,6 +127,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
             commons.extend(spec.is_each().then_some(common!("normalize_each")));
         }
         Kernel::StagedScore | Kernel::StagedValue | Kernel::Project | Kernel::Matmul => {
+            commons.extend((spec.kernel == Kernel::StagedScore).then_some(common!("modify")));
             commons.push(common!("tile"));
             commons.extend(spec.matrix.is_some().then_some(common!("tile_matrix")));
             commons.extend(spec.is_additive().then_some(common!("tile_sum")));

@@ -246,6 +246,8 @@ fn score_glue(out: &mut String, spec: &KernelSpec) {
         let signature = format!("score_{name}(s: f32, p: Position) -> f32");
         function(out, &signature, &format!("{body} return x;"));
     }
+    let biased = spec.scores.iter().any(|(of, _)| *of == Stage::Biased);
+    let _ = writeln!(out, "const BIASED: bool = {biased};");
 }
 
 fn keep_glue(out: &mut String, spec: &KernelSpec) {

@@ -353,10 +353,10 @@ fn columns(out: &mut Steps, tile: &MatrixTile) {
         out.line("workgroupBarrier();");
         pass(out, chunk, true);
     });
-    out.line("}\nfn matrix_end(work: Work, scale: f32) {");
+    out.line("}\nfn matrix_end(work: Work, scale: f32, empty: bool) {");
     out.repeat("chunk", chunks, |out, chunk| {
         pass(out, chunk, false);
-        let _ = writeln!(out.text, "store_columns(work, scale, {chunk} * KEYS);");
+        let _ = writeln!(out.text, "store_columns(work, scale, empty, {chunk} * KEYS);");
         out.line("workgroupBarrier();");
     });
     out.line("}");

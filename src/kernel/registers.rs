@@ -247,12 +247,13 @@ fn finish(out: &mut String, tile: &RowTile) {
             out,
             "    let scale = finish_row(rows, row{r}, Normalizer({m}, {l}), !WIDE || slice == 0u);"
         );
+        let _ = writeln!(out, "    let empty = row_empty(rows, row{r}, Normalizer({m}, {l}));");
         let _ = writeln!(out, "    let at = o_at + row{r} * params.o_stride_row;");
         for d in 0..tile.slices(tile.dim_v) {
             let n = (tile.dim_v - 4 * d).min(4);
             let _ = writeln!(
                 out,
-                "    o_store4(at + {}, {n}u, select(o{r}_{d} * scale, vec4<f32>(0.0), scale == 0.0));",
+                "    o_store4(at + {}, {n}u, select(o{r}_{d} * scale, vec4<f32>(0.0), empty));",
                 tile.channel(d)
             );
         }

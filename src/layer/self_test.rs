@@ -71,10 +71,8 @@ impl Engine {
             let (sequence, at) = (i / elements, i % elements);
             (0..heads).map(|h| x[(sequence * heads + h) * elements + at]).sum::<f64>() / 3.0
         };
-        let off = (0..batch * elements).find(|&i| {
-            let x = found.get(i).copied().unwrap_or(f64::NAN);
-            !((x - wanted(i)).abs() <= 1e-4)
-        });
+        let near = |i: usize| found.get(i).is_some_and(|x| (x - wanted(i)).abs() <= 1e-4);
+        let off = (0..batch * elements).find(|&i| !near(i));
         Ok(off.map(|i| format!("wrong in the self-test: element {i}, want {}", wanted(i))))
     }
 

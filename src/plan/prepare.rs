@@ -47,6 +47,16 @@ impl Prepare {
             );
             return Err(Rejection { candidate: "prepare".into(), reason });
         }
+        let rotary = a.rotary.filter(|rotary| !rotary.ids);
+        let angles = rotary
+            .map_or(0, |rotary| u64::from(rotary.dim / 2) * problem.rotary_rows(None).len() as u64);
+        if 8 * angles > limit {
+            let reason = format!(
+                "rotary tables of {} B in one binding, the device allows {limit}",
+                8 * angles
+            );
+            return Err(Rejection { candidate: "prepare".into(), reason });
+        }
         let native_f16 = stored == Storage::F16 && caps.shader_f16;
         let read = Element { storage: stored, native_f16, width: Width::Single };
         let vec4 = s.dim_qk.is_multiple_of(4);

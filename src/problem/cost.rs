@@ -4,33 +4,46 @@
 //! lengths, causality and window leave, or the edges of a graph; masks given as data do not lower it. Traffic is one read
 //! of q, k, v (and mask, bias) and one write of o (and lse, weights).
 
-use crate::feature::Operands;
+use crate::feature::{Operands, Position};
 use crate::problem::{Operand, Problem};
+use crate::tensor::product;
 
-/// (row, key) pairs that lengths, causal mask and window leave visible, over all heads.
+/// (row, key) pairs that lengths, causal mask and window leave visible, over all heads. Tables that `operands` lack are taken
+/// as full lengths and offsets of 0.
 pub fn visible_pairs(problem: &Problem, operands: &Operands<'_>) -> u64 {
     let shape = problem.attention().shape;
     if let Some(edges) = problem.attention().edges {
-        return u64::from(shape.batch) * u64::from(shape.heads_q) * u64::from(edges.count);
+        return product(&[shape.batch, shape.heads_q, edges.count]);
     }
-    let one_head: u64 = (0..shape.batch)
-        .map(|batch| {
-            let mut at = problem.position(batch, 0, 0, operands);
-            (0..at.q_len)
-                .map(|row| {
-                    at.row = row;
-                    problem.key_range(&at).len() as u64
-                })
-                .sum::<u64>()
-        })
-        .sum();
-    one_head * u64::from(shape.heads_q)
+    let tables = [operands.kv_lengths.len(), operands.q_lengths.len(), operands.offsets.len()];
+    let alike = problem.attention().packed.is_none() && tables == [0; 3];
+    let one_head = if alike && shape.batch > 0 {
+        pairs_of(problem, 0, operands).saturating_mul(shape.batch.into())
+    } else {
+        saturating_sum((0..shape.batch).map(|batch| pairs_of(problem, batch, operands)))
+    };
+    one_head.saturating_mul(shape.heads_q.into())
+}
+
+/// The pairs of one head of one sequence.
+fn pairs_of(problem: &Problem, batch: u32, operands: &Operands<'_>) -> u64 {
+    let at = problem.position(batch, 0, 0, operands);
+    if problem.masks().is_empty() {
+        return u64::from(at.q_len) * u64::from(at.kv_len);
+    }
+    let row = |row| problem.key_range(&Position { row, ..at }).len() as u64;
+    saturating_sum((0..at.q_len).map(row))
+}
+
+fn saturating_sum(terms: impl Iterator<Item = u64>) -> u64 {
+    terms.fold(0, u64::saturating_add)
 }
 
 /// Forward FLOPs: 2 · pairs · (dim_qk + dim_v).
 pub fn flops(problem: &Problem, operands: &Operands<'_>) -> u64 {
     let shape = problem.attention().shape;
-    2 * visible_pairs(problem, operands) * u64::from(shape.dim_qk + shape.dim_v)
+    let channels = u64::from(shape.dim_qk) + u64::from(shape.dim_v);
+    visible_pairs(problem, operands).saturating_mul(2 * channels)
 }
 
 /// Bytes that any implementation must move: each input read once, as far as the sequences' lengths reach, each
@@ -38,19 +51,21 @@ pub fn flops(problem: &Problem, operands: &Operands<'_>) -> u64 {
 pub fn min_bytes(problem: &Problem, operands: &Operands<'_>) -> u64 {
     let a = problem.attention();
     let s = a.shape;
-    let rows: u64 = (0..s.batch).map(|b| u64::from(problem.lengths(b, operands).0)).sum();
-    let q_and_o = rows * u64::from(s.heads_q) * u64::from(problem.dim(Operand::Q) + s.dim_v);
-    let side: u64 = problem
-        .operands()
-        .iter()
-        .filter(|(operand, _)| *operand > Operand::O)
-        .map(|&(operand, n)| if operand == Operand::Mask { n } else { 4 * n })
-        .sum();
-    let keys: u64 = (0..a.shape.batch).map(|b| u64::from(problem.lengths(b, operands).1)).sum();
+    let lengths = |batch| problem.lengths(batch, operands);
+    let rows = saturating_sum((0..s.batch).map(|b| u64::from(lengths(b).0)));
+    let keys = saturating_sum((0..s.batch).map(|b| u64::from(lengths(b).1)));
+    let channels = u64::from(s.heads_q) * u64::from(problem.dim(Operand::Q) + s.dim_v);
+    let q_and_o = rows.saturating_mul(channels).saturating_mul(a.dtype.bytes());
+    let others = problem.operands().into_iter().filter(|(operand, _)| *operand > Operand::O);
+    let bytes = |(operand, n): (Operand, u64)| match operand {
+        Operand::Mask => n,
+        _ => n.saturating_mul(4),
+    };
     // What is stored of k and v beside their channels is read as well.
     let stored = |operand| {
-        let row = u64::from(problem.row_units(operand)) * u64::from(a.shape.heads_kv);
-        problem.storage(operand).bytes(keys * row)
+        let row = u64::from(problem.row_units(operand)) * u64::from(s.heads_kv);
+        problem.storage(operand).bytes(keys.saturating_mul(row))
     };
-    q_and_o * a.dtype.bytes() + stored(Operand::K) + stored(Operand::V) + side
+    let parts = [q_and_o, stored(Operand::K), stored(Operand::V)];
+    saturating_sum(parts.into_iter().chain(others.map(bytes)))
 }

@@ -173,6 +173,31 @@ impl Problem {
         self.align == Some(Align::PerBatch) || alibi == Some(Align::PerBatch)
     }
 
+    /// The rows of the rotary tables that the call reads; `ids` are the positions where the host has them.
+    pub(crate) fn rotary_rows(&self, ids: Option<&[u32]>) -> Range<u32> {
+        let (a, s) = (&self.attention, self.attention.shape);
+        let Some(rotary) = a.rotary else { return 0..0 };
+        let all = 0..rotary.table_rows;
+        if rotary.ids {
+            let Some(ids) = ids else { return all };
+            let first = ids.iter().min().map_or(0, |id| (*id).min(all.end - 1));
+            let last = ids.iter().max().map_or(0, |id| (*id).min(all.end - 1));
+            return first..last + 1;
+        }
+        let new = s.seq_kv.saturating_sub(rotary.keys_from);
+        let [q_start, q_rows] = match (rotary.at_end, a.kv_lengths || a.q_lengths) {
+            (false, _) => [rotary.q_start, s.seq_q],
+            (true, false) => [s.seq_kv.max(s.seq_q) - s.seq_q, s.seq_q],
+            // Lengths are data: any position up to the last key's, and rows past a query length after it.
+            (true, true) => [0, s.seq_q.saturating_add(s.seq_kv)],
+        };
+        let reach = |start: u32, n: u32| (n > 0).then(|| [start, start.saturating_add(n)]);
+        let reaches = [reach(q_start, q_rows), reach(rotary.k_start, new)];
+        let both = reaches.into_iter().flatten().reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])]);
+        let [start, end] = both.unwrap_or_default();
+        start.min(all.end)..end.min(all.end)
+    }
+
     /// The operands of this call, each with its length in elements in the problem's layout.
     pub fn operands(&self) -> Vec<(Operand, u64)> {
         let a = &self.attention;
@@ -199,7 +224,7 @@ impl Problem {
         };
         let optional = [
             (Operand::Lse, a.lse.then(|| self.stored_rows())),
-            (Operand::Weights, a.weights.map(|_| s.rows() * u64::from(s.seq_kv))),
+            (Operand::Weights, a.weights.map(|_| s.rows().saturating_mul(s.seq_kv.into()))),
             (Operand::Mask, a.mask.map(|m| m.elements())),
             (Operand::Bias, a.bias.map(|b| b.elements())),
             (Operand::AlibiSlopes, a.alibi.map(|_| heads)),
@@ -321,7 +346,7 @@ impl Problem {
     /// Where a packed sequence starts and how long it is, within `total` rows and `longest`.
     fn packed_range(table: &[u32], batch: u32, total: u32, longest: u32) -> (u32, u32) {
         let bound = |i: u32| table.get(i as usize).copied().unwrap_or(0).min(total);
-        let (start, end) = (bound(batch), bound(batch + 1));
+        let (start, end) = (bound(batch), bound(batch.saturating_add(1)));
         (start, end.saturating_sub(start).min(longest))
     }
 
@@ -364,10 +389,10 @@ impl Problem {
     /// Index of a row's lse: `[batch, heads_q, seq_q]`, or `[total_q, heads_q]` when packed.
     pub fn lse_index(&self, [batch, head, row]: [u32; 3], operands: &Operands<'_>) -> u64 {
         let s = self.attention.shape;
-        let (heads, seq) = (u64::from(s.heads_q), u64::from(s.seq_q));
-        let (batch64, head, row) = (u64::from(batch), u64::from(head), u64::from(row));
+        let heads = u64::from(s.heads_q);
+        let (head, row) = (u64::from(head), u64::from(row));
         match self.attention.packed {
-            None => (batch64 * heads + head) * seq + row,
+            None => Layout::Bhsd.strides(s.heads_q, s.seq_q, 1).index(batch.into(), head, row),
             Some(packed) => {
                 let total = packed.total_q;
                 let (start, _) = Self::packed_range(operands.cu_seqlens_q, batch, total, total);
@@ -406,8 +431,9 @@ impl Problem {
         let all = 0..if at.row < at.q_len { i64::from(at.kv_len) } else { 0 };
         let range =
             self.masks().iter().fold(all, |keys, mask| mask.narrow(at.row, at.diagonal, keys));
-        let start = range.start.max(0) as u32;
-        start..(range.end.max(0) as u32).max(start)
+        let bound = |n: i64| n.clamp(0, i64::from(at.kv_len)) as u32;
+        let start = bound(range.start);
+        start..bound(range.end).max(start)
     }
 }
 

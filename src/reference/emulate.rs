@@ -8,7 +8,7 @@
 //! | order | dot product | softmax | weighted sum |
 //! |---|---|---|---|
 //! | [`Order::Forward`] | first to last | two passes | normalised weights, first key to last |
-//! | [`Order::Reversed`] | last to first | two passes | divided by the sum at the end, last key to first |
+//! | [`Order::Reversed`] | last to first | two passes | divided by the sum at the end, last key to first; subnormal numbers are 0 |
 //! | [`Order::Blocked`] | four partial sums, fused multiply-add | running maximum over tiles, base 2 | rescaled per tile, divided at the end |
 //! | [`Order::MATRIX`] | eights of f16 products, cut to f32 | two passes | weights in f16, eights of products, cut to f32 |
 //!
@@ -32,7 +32,8 @@ use crate::reference::{Inputs, Outputs, over_rows};
 pub enum Order {
     /// As the formula is written: first to last, maximum first, weights normalised before use.
     Forward,
-    /// Last to first, o divided by the sum of weights at the end.
+    /// Last to first, o divided by the sum of weights at the end. Weights and products below the smallest normal number are
+    /// 0, as drivers may have it.
     Reversed,
     /// As a fused kernel does it: tiles of keys, a running maximum, exponentials in base 2.
     Blocked,
@@ -87,11 +88,11 @@ fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     if order == Order::Reversed {
         keys.reverse();
     }
-    let sink = call.sink(&at).map(|sink| sink as f32);
+    let sink = call.sink(&at).map(|sink| sink as f32).filter(|sink| *sink != f32::NEG_INFINITY);
     let v = |key: u32| call.v(&Position { key, ..at });
     let dim_v = a.shape.dim_v as usize;
     if a.local.is_some_and(|local| local.gaussian) && !keys.is_empty() {
-        let (o, lse) = placed(call, at, &mut keys, sink);
+        let (o, lse) = placed(call, at, &mut keys, sink, order);
         let o = match order {
             Order::Matrix { lag } => matrix::sum(&keys, dim_v, matrix::ahead(lag), v),
             _ => o,
@@ -104,11 +105,10 @@ fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
             let lse = weigh(call, at, &mut keys);
             match order {
                 Order::Matrix { .. } => (matrix::sum(&keys, dim_v, 1.0, v), lse),
-                _ => (sum(&keys, dim_v, v, a.normalizer.takes_one()), lse),
+                _ => (sum(&keys, dim_v, v, a.normalizer.takes_one(), order), lse),
             }
         }
-        (_, Order::Forward) => two_pass(&mut keys, sink, dim_v, v, false),
-        (_, Order::Reversed) => two_pass(&mut keys, sink, dim_v, v, true),
+        (_, Order::Forward | Order::Reversed) => two_pass(&mut keys, sink, dim_v, v, order),
         (_, Order::Blocked) => online(&mut keys, sink, dim_v, v),
         (_, Order::Matrix { lag }) => {
             matrix::softmax(&mut keys, sink, dim_v, matrix::ahead(lag), v)
@@ -139,7 +139,13 @@ fn finish(
 
 /// Weights that are multiplied with the factors of their places: softmax or another normaliser in f32,
 /// then the factor, then the sum.
-fn placed(call: &Call<'_>, at: Position, keys: &mut [Keyed], sink: Option<f32>) -> (Vec<f32>, f32) {
+fn placed(
+    call: &Call<'_>,
+    at: Position,
+    keys: &mut [Keyed],
+    sink: Option<f32>,
+    order: Order,
+) -> (Vec<f32>, f32) {
     let a = call.problem.attention();
     let seq_kv = a.shape.seq_kv as usize;
     let mut scores = vec![None; seq_kv];
@@ -154,7 +160,7 @@ fn placed(call: &Call<'_>, at: Position, keys: &mut [Keyed], sink: Option<f32>) 
         *s = weights[*key as usize] as f32;
     }
     let v = |key: u32| call.v(&Position { key, ..at });
-    (sum(keys, a.shape.dim_v as usize, v, false), lse as f32)
+    (sum(keys, a.shape.dim_v as usize, v, false, order), lse as f32)
 }
 
 /// Scores become weights of a normaliser that is not softmax: its formula on the rounded scores, rounded.
@@ -176,12 +182,23 @@ fn weigh(call: &Call<'_>, at: Position, keys: &mut [Keyed]) -> f32 {
     lse as f32
 }
 
+/// What may become of a number under an order: one of them has no subnormal numbers.
+fn kept(x: f32, order: Order) -> f32 {
+    if order == Order::Reversed && x.is_subnormal() { 0.0 } else { x }
+}
+
 /// The weighted sum of v in the order of `keys`; without those of weight 0 where one key takes all.
-fn sum<'a>(keys: &[Keyed], dim_v: usize, v: impl Fn(u32) -> &'a [f64], one: bool) -> Vec<f32> {
+fn sum<'a>(
+    keys: &[Keyed],
+    dim_v: usize,
+    v: impl Fn(u32) -> &'a [f64],
+    one: bool,
+    order: Order,
+) -> Vec<f32> {
     let mut o = vec![0.0_f32; dim_v];
     for (key, weight) in keys.iter().filter(|(_, weight)| !one || *weight != 0.0) {
         for (sum, v) in o.iter_mut().zip(v(*key)) {
-            *sum += weight * *v as f32;
+            *sum += kept(kept(*weight, order) * *v as f32, order);
         }
     }
     o
@@ -193,21 +210,22 @@ fn two_pass<'a>(
     sink: Option<f32>,
     dim_v: usize,
     v: impl Fn(u32) -> &'a [f64],
-    divide_last: bool,
+    order: Order,
 ) -> (Vec<f32>, f32) {
     let scores = keys.iter().map(|(_, s)| *s);
     let peak = scores.chain(sink).fold(f32::NEG_INFINITY, f32::max);
     for (_, s) in keys.iter_mut() {
-        *s = (*s - peak).exp();
+        *s = kept((*s - peak).exp(), order);
     }
+    let divide_last = order == Order::Reversed;
     let total: f32 = keys.iter().map(|(_, e)| *e).chain(sink.map(|z| (z - peak).exp())).sum();
     let mut o = vec![0.0_f32; dim_v];
     for (key, weight) in keys.iter_mut() {
         let factor = if divide_last { *weight } else { *weight / total };
         for (sum, v) in o.iter_mut().zip(v(*key)) {
-            *sum += factor * *v as f32;
+            *sum += kept(factor * *v as f32, order);
         }
-        *weight /= total;
+        *weight = kept(*weight / total, order);
     }
     if divide_last {
         o.iter_mut().for_each(|x| *x /= total);

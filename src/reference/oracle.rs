@@ -8,8 +8,11 @@
 //!     lse   = max s + ln Σ exp(s − max s)
 //! ```
 //! k and v of a key that a row does not see are never read for its o and lse, so what lies there
-//! cannot matter. Visible keys follow plain IEEE arithmetic: a weight that underflows to 0 times an
-//! infinite v is NaN.
+//! cannot matter. Visible keys follow plain IEEE arithmetic, whatever their weight: 0 times NaN or ∞ in v is NaN. Only what
+//! one key takes (hard attention) leaves the others' v out.
+//!
+//! Two things are those of float32, since no kernel can tell otherwise: a score past its range is ±∞, and a weight below its
+//! smallest normal number is 0 where it meets ∞.
 
 use crate::error::Result;
 use crate::feature::Position;
@@ -33,27 +36,22 @@ use crate::reference::{Inputs, Outputs, over_rows};
 /// # Errors
 /// An invalid-argument error that names the tensor whose length does not fit the problem.
 pub fn attend(problem: &Problem, inputs: &Inputs<'_>) -> Result<Outputs> {
-    over_rows(
-        problem,
-        inputs,
-        |x| x,
-        |call, batch, head, row| {
-            attend_row(call, problem.position(batch, head, row, call.operands))
-        },
-    )
+    over_rows(problem, inputs, in_range, |call, batch, head, row| {
+        attend_row(call, problem.position(batch, head, row, call.operands))
+    })
 }
 
 fn attend_row(call: &Call<'_>, mut at: Position) -> Row {
     let shape = call.problem.attention().shape;
     let a = call.problem.attention();
     let q = call.q(&at);
-    let inner = |at: &Position| a.inner.score(at.head, q, call.k(at), call.operands);
+    let inner = |at: &Position| in_range(a.inner.score(at.head, q, call.k(at), call.operands));
     let mut score = |key| {
         at.key = key;
-        call.sees(&at).then(|| call.score(inner(&at), &at, Stage::Biased, |s| s))
+        call.sees(&at).then(|| call.score(inner(&at), &at, Stage::Biased, in_range))
     };
     let mut scores: Vec<Option<f64>> = (0..shape.seq_kv).map(&mut score).collect();
-    call.forward_only(at, &mut scores, |s| s);
+    call.forward_only(at, &mut scores, in_range);
     let drawn = call.drawn(at, &scores);
 
     let mut weights = vec![0.0; scores.len()];
@@ -67,10 +65,16 @@ fn attend_row(call: &Call<'_>, mut at: Position) -> Row {
         if scores[key as usize].is_some() && (!taken || *weight != 0.0) {
             at.key = key;
             for (sum, v) in o.iter_mut().zip(call.v(&at)) {
-                *sum += weight * v;
+                let gone = v.is_infinite() && weight.abs() < f64::from(f32::MIN_POSITIVE);
+                *sum += if gone { f64::NAN } else { weight * v };
             }
         }
     }
-    let weights = call.shown(at, weights, inner, |s| s);
+    let weights = call.shown(at, weights, inner, in_range);
     Row { o, lse, weights }
+}
+
+/// A number, or ±∞ where it is past the range of float32.
+fn in_range(x: f64) -> f64 {
+    if (x as f32).is_infinite() { f64::from(x as f32) } else { x }
 }

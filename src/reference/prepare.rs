@@ -59,12 +59,12 @@ fn turn(
     }
     let seq_q = problem.attention().shape.seq_q;
     let position = if rotary.ids {
-        operands.positions[(batch * seq_q + row - from) as usize]
+        operands.positions[batch as usize * seq_q as usize + (row - from) as usize]
     } else {
         row - from + start
     };
-    let half = rotary.dim / 2;
-    let angles = (position.min(rotary.table_rows - 1) * half) as usize;
+    let half = rotary.dim as usize / 2;
+    let angles = position.min(rotary.table_rows - 1) as usize * half;
     let before = x.to_vec();
     for c in 0..rotary.dim {
         let (partner, m, first) = rotary.pair(c);

@@ -1,6 +1,7 @@
 //! Where element (batch, head, row, column) of a tensor lies: strides and broadcasts.
 
 use crate::error::{Error, Result};
+use crate::tensor::product;
 
 /// Distances in elements between neighbours along batch, head and row; columns are adjacent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -10,7 +11,8 @@ pub struct Strides {
     pub batch: u64,
     /// Elements from one head to the next.
     pub head: u64,
-    /// Elements from one row (position) to the next; at least the row's length.
+    /// Elements from one row (position) to the next. Rows that are only read may overlap, as frames of a signal do, or be
+    /// one row (0); those that are written must be apart.
     pub row: u64,
 }
 
@@ -30,21 +32,22 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The strides of this layout for `heads` heads of `seq` rows of `dim` elements.
+    /// The strides of this layout for `heads` heads of `seq` rows of `dim` elements; `u64::MAX` where one would be larger.
     pub fn strides(self, heads: u32, seq: u32, dim: u32) -> Strides {
-        let (heads, seq, dim) = (u64::from(heads), u64::from(seq), u64::from(dim));
+        let (batch, row) = (product(&[heads, seq, dim]), u64::from(dim));
         match self {
-            Self::Bhsd => Strides { batch: heads * seq * dim, head: seq * dim, row: dim },
-            Self::Bshd => Strides { batch: heads * seq * dim, head: dim, row: heads * dim },
+            Self::Bhsd => Strides { batch, head: product(&[seq, dim]), row },
+            Self::Bshd => Strides { batch, head: row, row: product(&[heads, dim]) },
             Self::Strided(strides) => strides,
         }
     }
 }
 
 impl Strides {
-    /// Index of the first element of a row.
+    /// Index of the first element of a row; `u64::MAX` where it would be larger.
     pub fn index(&self, batch: u64, head: u64, row: u64) -> u64 {
-        batch * self.batch + head * self.head + row * self.row
+        let steps = [(batch, self.batch), (head, self.head), (row, self.row)];
+        steps.iter().fold(0, |index: u64, (n, step)| index.saturating_add(n.saturating_mul(*step)))
     }
 
     /// Elements from the first to just past the last of a `[batch, heads, seq, dim]` block;
@@ -88,9 +91,9 @@ impl Strides {
 pub struct Broadcast(pub [u32; 4]);
 
 impl Broadcast {
-    /// Elements stored.
+    /// Elements stored; `u64::MAX` where there would be more.
     pub fn elements(&self) -> u64 {
-        self.0.iter().map(|&n| u64::from(n)).product()
+        product(&self.0)
     }
 
     /// Element strides, 0 along the dimensions that are broadcast.
@@ -100,14 +103,17 @@ impl Broadcast {
         for axis in (0..4).rev() {
             let n = u64::from(self.0[axis]);
             strides[axis] = if n == 1 { 0 } else { step };
-            step *= n;
+            step = step.saturating_mul(n);
         }
         strides
     }
 
     /// Index of the element that (batch, head, row, key) reads.
     pub fn index(&self, at: [u32; 4]) -> usize {
-        self.strides().iter().zip(at).map(|(stride, i)| *stride as usize * i as usize).sum()
+        let [batch, head, row, key] = self.strides();
+        let index = Strides { batch, head, row }.index(at[0].into(), at[1].into(), at[2].into());
+        let index = index.saturating_add(key.saturating_mul(at[3].into()));
+        usize::try_from(index).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn validate(&self, name: &str, full: [u32; 4]) -> Result<()> {

@@ -9,5 +9,6 @@ mod storage;
 pub use dtype::DType;
 pub use layout::{Broadcast, Layout, Strides};
 pub use scalar::Scalar;
+pub(crate) use shape::product;
 pub use shape::{MAX_DIM, MAX_SEQ, Shape};
 pub use storage::Storage;

@@ -54,9 +54,9 @@ impl Shape {
         self.heads_q / self.heads_kv.max(1)
     }
 
-    /// Elements of q, k, v and o when stored without gaps.
+    /// Elements of q, k, v and o when stored without gaps; `u64::MAX` where there are more.
     pub fn elements(&self) -> [u64; 4] {
-        let product = |sizes: [u32; 4]| sizes.iter().map(|&n| u64::from(n)).product();
+        let product = |sizes: [u32; 4]| product(&sizes);
         [
             product([self.batch, self.heads_q, self.seq_q, self.dim_qk]),
             product([self.batch, self.heads_kv, self.seq_kv, self.dim_qk]),
@@ -68,14 +68,16 @@ impl Shape {
     /// Every (batch, query head, query row), rows fastest.
     pub fn row_positions(&self) -> impl Iterator<Item = [u32; 3]> + use<> {
         let s = *self;
-        (0..s.batch).flat_map(move |batch| {
+        // Without rows there is nothing to look for in each sequence and head.
+        let batch = if s.rows() == 0 { 0 } else { s.batch };
+        (0..batch).flat_map(move |batch| {
             (0..s.heads_q).flat_map(move |head| (0..s.seq_q).map(move |row| [batch, head, row]))
         })
     }
 
-    /// Query rows over all heads and sequences.
+    /// Query rows over all heads and sequences; `u64::MAX` where there are more.
     pub fn rows(&self) -> u64 {
-        u64::from(self.batch) * u64::from(self.heads_q) * u64::from(self.seq_q)
+        product(&[self.batch, self.heads_q, self.seq_q])
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
@@ -98,6 +100,14 @@ impl Shape {
         }
         Ok(())
     }
+}
+
+/// A product of sizes; `u64::MAX` where it is larger, and 0 where one is 0.
+pub(crate) fn product(sizes: &[u32]) -> u64 {
+    if sizes.contains(&0) {
+        return 0;
+    }
+    sizes.iter().fold(1, |product: u64, &n| product.saturating_mul(n.into()))
 }
 
 impl fmt::Display for Shape {

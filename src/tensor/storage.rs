@@ -73,13 +73,15 @@ impl Storage {
         }
     }
 
-    /// Units of a row of `dim` channels, its scales included.
+    /// Units of a row of `dim` channels, its scales included; `u32::MAX` where there would be more.
     pub fn row_units(self, dim: u32) -> u32 {
-        match self {
-            Self::Int8 => dim.next_multiple_of(4) + 4,
-            Self::Int4 => dim.next_multiple_of(8) + 8 * dim.div_ceil(BLOCK as u32).div_ceil(2),
-            _ => dim,
-        }
+        let n = u64::from(dim);
+        let units = match self {
+            Self::Int8 => n.next_multiple_of(4) + 4,
+            Self::Int4 => n.next_multiple_of(8) + 8 * n.div_ceil(BLOCK as u64).div_ceil(2),
+            _ => n,
+        };
+        u32::try_from(units).unwrap_or(u32::MAX)
     }
 
     /// Bytes of `units` units; the largest number where there are more.

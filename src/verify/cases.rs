@@ -10,6 +10,7 @@ mod cache;
 mod forms;
 mod full;
 mod matrix;
+mod numeric;
 mod quick;
 mod seen;
 mod slots;
@@ -169,6 +170,9 @@ fn name(attention: &Attention, data: &DataOptions) -> String {
         (data.poison, "poison"),
         (data.stale, "stale"),
         (data.special, "special"),
+        (data.faint, "faint"),
+        (data.lost, "lost"),
+        (data.lowest_bias, "lowest-bias"),
         (data.high_bits, "high-bits"),
     ];
     words.extend(marks.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).to_owned()));

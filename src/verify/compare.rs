@@ -10,7 +10,7 @@
 //! ```text
 //! |x − e| ≤ 2 · e_row + floor_row
 //! e_row     = max(largest error of the emulations in this row, median of those over the live rows)
-//! floor_row = max(2 · probe, ε_storage · m) + (4 + |lse|) · ε_f32 · m
+//! floor_row = max(2 · probe, ε_storage · m) + (4 + |lse|) · ε_f32 · m + tiny_f32
 //! m         = max(|e| over the row, unit)
 //! probe     = max over the row of |((e + c) − c) − e|, c = 0.3 · m, each operation rounded to the
 //!             storage type
@@ -27,10 +27,22 @@
 //!   to half a unit of its own size, and rounded again when it is turned into base 2; a weight is
 //!   relatively as wrong as its score is absolutely. `lse` is 0 where the output is no product of
 //!   weights (scores, and the log-sum-exp itself).
+//! - The third is what drivers may flush to 0, as WGSL allows: `tiny` is the smallest normal number of a type. For the same
+//!   reason an element of an output is right as 0 as well where |e| < `tiny_storage`, and one emulation flushes weights and
+//!   products, so that `e_row` knows what that does beside large values.
 //! - `unit` is 0, but 1 for log-sum-exp and for scores: a logarithm near 0 is still the difference of
 //!   numbers that are not.
-//! - A row that is exactly 0 in the reference and in every emulation is not live: it must be exactly
-//!   0 (rows that see nothing), and does not count for the median. With unit 1 there is no such rule.
+//! - A row that is exactly 0 in the reference and in every emulation is not live: it does not count for the median, and where
+//!   its lse says that it sees nothing (−∞, or none is given) it must be exactly 0. With unit 1 there is no such rule.
+//!
+//! # What is not finite
+//! - A key that a row sees takes part in its sum whatever its weight: NaN in its v is NaN in o, ∞ is ∞, and NaN where the
+//!   weight is 0 (ReLU, sparsemax) or rounds to 0 in f32. What one key takes (hard attention, a draw, monotonic attention)
+//!   leaves the others out. A key that a row does not see never matters.
+//! - Scores are f32: past its range they are ±∞. A score of −∞ by data (not by a mask, and a bias of −∞ is one) has weight 0
+//!   beside others. Where all that a row sees are −∞, or one is NaN or +∞, the weights of softmax, sparsemax and entmax are
+//!   NaN, and so are o and lse. Biases of the lowest finite number are no −∞: where a row has nothing else, its o is the mean.
+//!   Hard attention takes NaN and −∞ last, the first of them where there is nothing else.
 //!
 //! **Recorded** (against stored results). `|x − e| ≤ atol + rtol · |e|` for each element.
 
@@ -45,7 +57,7 @@ pub enum Tolerance {
     Measured {
         /// Largest |x − e| allowed in each row.
         rows: Vec<f64>,
-        /// The type whose overflow decides the class wanted.
+        /// The type whose overflow decides the class wanted, and whose subnormal numbers may be 0.
         dtype: DType,
     },
     /// |x − e| ≤ atol + rtol · |e| for each element.
@@ -125,7 +137,13 @@ impl Measurement<'_> {
         };
         let lse = self.lse.get(row).filter(|lse| lse.is_finite()).map_or(0.0, |lse| lse.abs());
         let arithmetic = (4.0 + lse) * f64::from(f32::EPSILON);
-        (2.0 * probe).max(last_place * magnitude) + arithmetic * magnitude
+        let tiny = smallest_normal(DType::F32);
+        (2.0 * probe).max(last_place * magnitude) + arithmetic * magnitude + tiny
+    }
+
+    /// Whether a row that is 0 in the reference and every emulation may be nothing else: it sees nothing.
+    fn sees_nothing(&self, row: usize) -> bool {
+        self.unit == 0.0 && self.lse.get(row).is_none_or(|lse| *lse == f64::NEG_INFINITY)
     }
 }
 
@@ -136,7 +154,7 @@ impl Tolerance {
         let errors: Vec<(f64, bool)> = rows().map(|(i, row)| of.error(i, row)).collect();
         let usual = median(errors.iter().filter(|(_, live)| *live).map(|(e, _)| *e).collect());
         let allowances = rows().zip(errors).map(|((i, row), (error, live))| {
-            let exact = !live && of.unit == 0.0;
+            let exact = !live && of.sees_nothing(i);
             if exact { 0.0 } else { 2.0 * error.max(usual) + of.floor(i, row) }
         });
         Self::Measured { rows: allowances.collect(), dtype: of.dtype }
@@ -146,6 +164,14 @@ impl Tolerance {
         match self {
             Self::Measured { rows, .. } => rows.get(row).copied().unwrap_or(0.0),
             Self::Recorded { rtol, atol } => atol + rtol * expected.abs(),
+        }
+    }
+
+    /// Whether an element may be 0 because the type has subnormal numbers only for it.
+    fn may_vanish(&self, expected: f64) -> bool {
+        match self {
+            Self::Measured { dtype, .. } => expected.abs() < smallest_normal(*dtype),
+            Self::Recorded { .. } => false,
         }
     }
 
@@ -199,8 +225,9 @@ pub fn compare(
             if e != 0.0 {
                 result.max_rel = result.max_rel.max(error / e.abs());
             }
-            let ratio =
-                if error == 0.0 { 0.0 } else { error / tolerance.allowance(i / row_len, e) };
+            let vanished = x == 0.0 && tolerance.may_vanish(e);
+            let right = error == 0.0 || vanished;
+            let ratio = if right { 0.0 } else { error / tolerance.allowance(i / row_len, e) };
             if ratio > result.tolerance_ratio {
                 result.tolerance_ratio = ratio;
                 if result.class_mismatches == 0 {
@@ -262,4 +289,12 @@ fn class(x: f64) -> Class {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn smallest_normal(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => f64::from(f32::MIN_POSITIVE),
+        DType::F16 => f64::from(half::f16::MIN_POSITIVE),
+        DType::Bf16 => f64::from(half::bf16::MIN_POSITIVE),
+    }
 }

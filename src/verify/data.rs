@@ -50,6 +50,13 @@ pub struct DataOptions {
     pub stale: bool,
     /// NaN and ∞ by turns in v of the key in the middle, which is seen by some rows and hidden from others.
     pub special: bool,
+    /// A bias of −1e4 on that key, so that its weight rounds to 0; its v counts all the same.
+    pub faint: bool,
+    /// Scores of −∞ by data: −∞ in the first channel of k, of every key in even sequences and of every third one in odd
+    /// ones, where that of q is 1. For products of q and k as they are.
+    pub lost: bool,
+    /// The lowest finite number as bias of every second key, in every second row of all.
+    pub lowest_bias: bool,
     /// Segment ids from 2³¹ on.
     pub high_bits: bool,
     /// Blocks of −∞ in the bias.
@@ -68,6 +75,9 @@ impl DataOptions {
         poison: false,
         stale: false,
         special: false,
+        faint: false,
+        lost: false,
+        lowest_bias: false,
         high_bits: false,
         bias_blocks: true,
         density: 0.5,
@@ -176,6 +186,15 @@ impl CaseData {
         }
         if options.special && a.packed.is_none() && a.paged.is_none() && s.seq_kv > 0 {
             data.special(problem);
+        }
+        if options.faint {
+            data.faint(problem);
+        }
+        if options.lowest_bias {
+            data.lower(problem);
+        }
+        if options.lost {
+            data.lose(problem);
         }
         data
     }
@@ -335,6 +354,40 @@ impl CaseData {
         for (b, h) in (0..s.batch).flat_map(|b| (0..s.heads_kv).map(move |h| (b, h))) {
             let value = if b.is_multiple_of(2) { f64::NAN } else { f64::INFINITY };
             self.v[row_place(problem, Operand::V, [b, h, s.seq_kv / 2])].fill(value);
+        }
+    }
+
+    /// Biases the middle key so that its weight rounds to 0.
+    fn faint(&mut self, problem: &Problem) {
+        let s = problem.attention().shape;
+        let keys = problem.attention().bias.map_or(1, |shape| shape.0[3]).max(1) as usize;
+        for row in self.bias.chunks_mut(keys) {
+            row[(s.seq_kv / 2) as usize % keys] = -1e4;
+        }
+    }
+
+    /// Biases keys as masks do that are made of the lowest finite number.
+    fn lower(&mut self, problem: &Problem) {
+        let keys = problem.attention().bias.map_or(1, |shape| shape.0[3]).max(1) as usize;
+        for (row, biases) in self.bias.chunks_mut(keys).enumerate() {
+            let step = if row.is_multiple_of(2) { 1 } else { 2 };
+            biases.iter_mut().step_by(step).for_each(|bias| *bias = f64::from(f32::MIN));
+        }
+    }
+
+    /// Writes −∞ into k so that scores are.
+    fn lose(&mut self, problem: &Problem) {
+        let s = problem.attention().shape;
+        let place = |operand, b, h, row| row_place(problem, operand, [b, h, row]).start;
+        for b in 0..s.batch {
+            for (h, row) in (0..s.heads_q).flat_map(|h| (0..s.seq_q).map(move |row| (h, row))) {
+                self.q[place(Operand::Q, b, h, row)] = 1.0;
+            }
+            let step = if b.is_multiple_of(2) { 1 } else { 3 };
+            let keys = |h| (0..s.seq_kv).step_by(step).map(move |key| (h, key));
+            for (h, key) in (0..s.heads_kv).flat_map(keys) {
+                self.k[place(Operand::K, b, h, key)] = f64::NEG_INFINITY;
+            }
         }
     }
 }

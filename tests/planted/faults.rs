@@ -79,10 +79,10 @@ faults! {
     // Scores and masks.
     fused_masks_before_the_softcap: FUSED, Fused,
         ["2x4/2x35/70x24/16 f32 relative(34,69,0) causal(35) softcap(9.0) lse"], NUMBERS,
-        Serves("a masked key keeps e^-9"), mask_first;
+        Refuses, mask_first;
     staged_masks_before_the_softcap: SCORE, Staged,
         ["2x4/2x35/70x24/16 f32 relative(34,69,0) causal(35) softcap(9.0) lse"], NUMBERS,
-        Serves("a masked key keeps e^-9"), mask_first;
+        Refuses, mask_first;
     fused_shows_one_key_too_few: FUSED, Fused,
         ["2x2/1x65/130x16 f32 causal(top-left) lse", "2x2/1x130/65x16 f32 causal(-9) lse"],
         NUMBERS, Refuses,

@@ -10,7 +10,7 @@ use heedful::problem::cost;
 use heedful::verify::compare::Comparison;
 use heedful::verify::data::CaseData;
 use heedful::verify::golden::{Form, GoldenSuite, Precision, Support};
-use heedful::{Attention, Checks, DType, Engine, Path, Policy, wgpu};
+use heedful::{Attention, Checks, DType, Engine, Path, Policy, Problem, wgpu};
 
 use super::check::{Checked, recorded};
 use super::rows::{MatmulRow, Provenance, Record, Row, Verdict};
@@ -23,6 +23,10 @@ pub(super) const MODEL: &str = "sentence-model";
 
 /// Work above which a software adapter is spared a workload, GFLOP: minutes for a row.
 const SOFTWARE_GFLOP: f64 = 200.0;
+
+/// Rows, keys or columns of a tile of the staged path, and what it multiplies at a time.
+const TILE: u32 = heedful::kernel::TILE;
+const STEP: u32 = 16;
 
 /// One run of the bench on an adapter.
 pub(super) struct Session<'a> {
@@ -118,11 +122,16 @@ impl<'a> Session<'a> {
         Ok(paths.flat_map(with).collect())
     }
 
-    /// A row for a workload that the adapter is spared.
-    fn too_large(&self, workload: &Workload) -> Option<Row> {
+    /// Work above which the adapter is spared a row.
+    fn most_gflop(&self) -> f64 {
         let software = self.engine.capabilities().device_type == "cpu";
         let default = if software { SOFTWARE_GFLOP } else { f64::INFINITY };
-        let limit = self.args.max_gflop.unwrap_or(default);
+        self.args.max_gflop.unwrap_or(default)
+    }
+
+    /// A row for a workload that the adapter is spared.
+    fn too_large(&self, workload: &Workload) -> Option<Row> {
+        let limit = self.most_gflop();
         let problem = workload.attention.validate().ok()?;
         // Without tables every sequence counts as full.
         let plain = Attention {
@@ -183,6 +192,14 @@ impl<'a> Session<'a> {
         let mut row = Row::new(call.name, shape, problem.feature_text(), path);
         row.gflop = cost::flops(&problem, &call.data.operands()) as f64 / 1e9;
         row.megabytes = cost::min_bytes(&problem, &call.data.operands()) as f64 / 1e6;
+        let padded = row.gflop * padding(&problem, policy.path);
+        if padded > self.most_gflop() {
+            let most = self.most_gflop();
+            row.reason = format!(
+                "{padded:.0} GFLOP in tiles that are mostly empty, more than --max-gflop {most:.0}"
+            );
+            return Ok(Some(row));
+        }
         match self.fill(&mut row, call, policy) {
             Ok(whole) => Ok(whole.then_some(row)),
             Err(error) if error.is_unsupported() => Ok(None),
@@ -256,6 +273,22 @@ impl<'a> Session<'a> {
         row.of_limit = Some(limit_ms / time.median_ms);
         Ok(true)
     }
+}
+
+/// How many times as much as is asked for a path multiplies, since its tiles are whole: many heads of few rows and keys
+/// are nearly all padding on the staged path.
+fn padding(problem: &Problem, path: Path) -> f64 {
+    if !matches!(path, Path::Staged | Path::StagedMatrix) {
+        return 1.0;
+    }
+    let s = problem.attention().shape;
+    let up = |n: u32, to: u32| f64::from(n.max(1).div_ceil(to)) * f64::from(to);
+    let tiles = up(s.seq_q, TILE)
+        * (up(s.seq_kv, TILE) * up(s.dim_qk, STEP) + up(s.seq_kv, STEP) * up(s.dim_v, TILE));
+    let asked = f64::from(s.seq_q.max(1))
+        * f64::from(s.seq_kv.max(1))
+        * f64::from(s.dim_qk + s.dim_v).max(1.0);
+    tiles / asked
 }
 
 fn upload(engine: &Engine, bytes: &[u8]) -> wgpu::Buffer {

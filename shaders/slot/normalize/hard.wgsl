@@ -1,10 +1,12 @@
-// All weight on the largest score, the first of equals. m is the largest seen, -inf at first; l says whether any was.
+// All weight on the largest score, the first of equals; NaN and -inf are the least. m is the largest seen, -inf at first; l says
+// whether any was.
 fn normalize_empty() -> Normalizer {
   return Normalizer(masked(), 0.0);
 }
 
 fn normalize_peak(m: RowVec, s: RowVec) -> RowVec {
-  return select(m, s, s > m);
+  let x = select(s, RowVec(LOWEST), nan_rows(s));
+  return select(m, x, x > m);
 }
 
 // A better key replaces what was taken: kernels select, so that no infinity is multiplied by 0.
@@ -38,12 +40,18 @@ fn normalize_scale(seen: Normalizer, total: Normalizer) -> f32 {
 fn push4(state: Normalizer, s: vec4<f32>, key: u32) -> Normalizer {
   var best = state;
   for (var c = 0u; c < 4u; c += 1u) {
-    if (!is_masked(s[c]) && s[c] > best.m) { best = Normalizer(s[c], f32(key + c + 1u)); }
+    let x = select(s[c], LOWEST, is_nan(s[c]));
+    if (!is_masked(x) && x > best.m) { best = Normalizer(x, f32(key + c + 1u)); }
   }
   return best;
 }
 
 fn weights4(s: vec4<f32>, total: Normalizer, key: u32) -> vec4<f32> {
+  return vec4<f32>(1.0);
+}
+
+// Keys that are not taken have no part.
+fn no_part4(s: vec4<f32>, total: Normalizer, key: u32) -> vec4<bool> {
   let keys = vec4<f32>(vec4<u32>(key + 1u, key + 2u, key + 3u, key + 4u));
-  return select(vec4<f32>(0.0), vec4<f32>(1.0), keys == vec4<f32>(total.l));
+  return keys != vec4<f32>(total.l);
 }

@@ -1,6 +1,6 @@
-// The scores themselves: a weighted sum that is not normalised.
+// The scores themselves: a weighted sum that is not normalised. LOWEST stands for -inf (common/modify.wgsl).
 fn normalize_weight(s: RowVec, m: RowVec, peak: RowVec) -> RowVec {
-  return s;
+  return select(s, RowVec(masked()), s == RowVec(LOWEST));
 }
 
 fn normalize_factor() -> f32 {

@@ -28,13 +28,19 @@ fn normalize_merge(a: Normalizer, b: Normalizer) -> Normalizer {
   return Normalizer(m, a.l * exp_kept(a.m - m) + b.l * exp_kept(b.m - m));
 }
 
-// Natural log-sum-exp; -inf where nothing was visible.
+// Whether every score was -inf (see common/modify.wgsl), so that nothing is left to weigh them by.
+fn normalize_lost(n: Normalizer) -> bool {
+  return n.m <= LOWEST && n.l > 0.0;
+}
+
+// Natural log-sum-exp; -inf where nothing was visible, NaN where all was -inf.
 fn normalize_lse(n: Normalizer) -> f32 {
   if (n.l == 0.0) { return masked(); }
-  return select(n.m + log(n.l), n.l, is_nan(n.l));
+  return select(select(n.m + log(n.l), not_a_number(), normalize_lost(n)), n.l, is_nan(n.l));
 }
 
 // What sums relative to `seen` are multiplied with in the end; `total` is `seen` and the row's sink.
 fn normalize_scale(seen: Normalizer, total: Normalizer) -> f32 {
-  return select(exp_kept(seen.m - total.m) / total.l, 0.0, total.l == 0.0);
+  let scale = select(exp_kept(seen.m - total.m) / total.l, not_a_number(), normalize_lost(total));
+  return select(scale, 0.0, total.l == 0.0);
 }

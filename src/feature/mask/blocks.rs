@@ -37,10 +37,16 @@ impl Blocks {
         Self { rows, keys, batch: 1, heads: 1 }
     }
 
+    /// Blocks along rows and along keys; blocks of nothing are taken as blocks of 1.
+    fn counts(&self, shape: &Shape) -> [u32; 2] {
+        [shape.seq_q.div_ceil(self.rows.max(1)), shape.seq_kv.div_ceil(self.keys.max(1))]
+    }
+
     /// Strides of the table in words: sequence, head, row of blocks; 0 where one serves all.
     pub fn strides(&self, shape: &Shape) -> [u64; 3] {
-        let words = u64::from(shape.seq_kv.div_ceil(self.keys).div_ceil(16));
-        let head = words * u64::from(shape.seq_q.div_ceil(self.rows));
+        let [rows, keys] = self.counts(shape).map(u64::from);
+        let words = keys.div_ceil(16);
+        let head = words * rows;
         let batch = head.saturating_mul(u64::from(self.heads));
         let own = |n: u32, stride: u64| if n == 1 { 0 } else { stride };
         [own(self.batch, batch), own(self.heads, head), words]
@@ -48,8 +54,8 @@ impl Blocks {
 
     /// Words of the table.
     pub fn words(&self, shape: &Shape) -> u64 {
-        let words = u64::from(shape.seq_kv.div_ceil(self.keys).div_ceil(16));
-        let head = words * u64::from(shape.seq_q.div_ceil(self.rows));
+        let [rows, keys] = self.counts(shape).map(u64::from);
+        let head = keys.div_ceil(16) * rows;
         head.saturating_mul(u64::from(self.heads)).saturating_mul(u64::from(self.batch))
     }
 
@@ -75,15 +81,15 @@ impl Blocks {
     pub fn table(&self, shape: &Shape, keep: impl Fn(u32, u32, u32, u32) -> bool) -> Vec<u32> {
         let mut table = vec![0_u32; self.words(shape) as usize];
         let [_, _, stride] = self.strides(shape);
-        let rows = shape.seq_q.div_ceil(self.rows);
+        let [rows, keys] = self.counts(shape);
         let tables = (0..self.batch).flat_map(|b| (0..self.heads).map(move |h| (b, h)));
         for (i, (batch, head)) in tables.enumerate() {
             for block_row in 0..rows {
-                let row0 = block_row * self.rows;
-                let row_end = shape.seq_q.min(row0.saturating_add(self.rows));
-                for block_key in 0..shape.seq_kv.div_ceil(self.keys) {
-                    let key0 = block_key * self.keys;
-                    let key_end = shape.seq_kv.min(key0.saturating_add(self.keys));
+                let row0 = block_row * self.rows.max(1);
+                let row_end = shape.seq_q.min(row0.saturating_add(self.rows.max(1)));
+                for block_key in 0..keys {
+                    let key0 = block_key * self.keys.max(1);
+                    let key_end = shape.seq_kv.min(key0.saturating_add(self.keys.max(1)));
                     let mut pairs = (row0..row_end)
                         .flat_map(|row| (key0..key_end).map(move |key| (row, key)))
                         .map(|(row, key)| keep(batch, head, row, key));
@@ -101,11 +107,11 @@ impl Blocks {
 
     /// The share of all blocks that a table visits.
     pub fn density(&self, shape: &Shape, table: &[u32]) -> f64 {
-        let visited: u32 = table.iter().map(|word| (word & 0x5555_5555).count_ones()).sum();
-        let per_table = u64::from(shape.seq_q.div_ceil(self.rows))
-            * u64::from(shape.seq_kv.div_ceil(self.keys));
-        let all = per_table * u64::from(self.batch) * u64::from(self.heads);
-        f64::from(visited) / (all.max(1) as f64)
+        let visited: u64 =
+            table.iter().map(|word| u64::from((word & 0x5555_5555).count_ones())).sum();
+        let [rows, keys] = self.counts(shape).map(f64::from);
+        let all = rows * keys * f64::from(self.batch) * f64::from(self.heads);
+        visited as f64 / all.max(1.0)
     }
 
     pub(crate) fn validate(&self, shape: &Shape) -> Result<()> {

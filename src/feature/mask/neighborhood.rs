@@ -40,13 +40,16 @@ impl Axis {
         Self { n, size, stride: 1, dilation: 1, causal: false }
     }
 
-    /// Whether j is in the window of i.
+    /// Whether j is in the window of i; never where the axis is none that a call may have.
     pub fn sees(&self, i: u32, j: u32) -> bool {
+        if self.dilation == 0 || self.stride == 0 || self.size == 0 {
+            return false;
+        }
         let class = i % self.dilation;
         if j % self.dilation != class {
             return false;
         }
-        let n = i64::from((self.n - class).div_ceil(self.dilation));
+        let n = i64::from(self.n.saturating_sub(class).div_ceil(self.dilation));
         let (i, j) = (i64::from(i / self.dilation), i64::from(j / self.dilation));
         let (size, stride) = (i64::from(self.size), i64::from(self.stride));
         if self.causal {

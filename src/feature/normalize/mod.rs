@@ -152,8 +152,13 @@ fn each(scores: &[Option<f64>], weights: &mut [f64], weight: impl Fn(f64) -> f64
 
 /// The threshold at which Σ weight(z_j − τ) is 1, by bisection to the last bit: the sum falls with τ, is
 /// at least 1 one below the maximum and 0 at it.
+///
+/// NaN where the maximum is no number (a NaN among the scores, ∞, nothing but −∞): nothing is left to weigh by.
 fn threshold(visible: &[f64], weight: impl Fn(f64) -> f64) -> f64 {
     let peak = visible.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if !peak.is_finite() || visible.iter().any(|z| z.is_nan()) {
+        return f64::NAN;
+    }
     let (mut low, mut high) = (peak - 1.0, peak);
     for _ in 0..100 {
         let middle = 0.5 * (low + high);

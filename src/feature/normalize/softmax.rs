@@ -1,6 +1,7 @@
 //! p_j = exp(s_j − m) / Σ exp(s_k − m) over the visible keys; lse = m + ln Σ exp(s_k − m).
 //!
-//! A row without visible keys has weights 0 and lse −∞ (with a sink: lse = sink).
+//! A row without visible keys has weights 0 and lse −∞ (with a sink: lse = sink). One whose scores are all −∞, or that has a NaN
+//! or +∞ among them, has NaN for weights and lse: nothing is left to weigh by. A sink of −∞ is none.
 
 use crate::feature::{Slot, slot};
 
@@ -8,6 +9,7 @@ pub(crate) const SLOT: Slot = slot!("normalize", "softmax");
 
 /// Turns the visible scores of a row (`None` = masked) into weights; returns the row's lse.
 pub fn softmax(scores: &[Option<f64>], sink: Option<f64>, weights: &mut [f64]) -> f64 {
+    let sink = sink.filter(|sink| *sink != f64::NEG_INFINITY);
     let visible = || scores.iter().flatten().copied().chain(sink);
     // f64::max drops NaN; a visible NaN reaches the sum below all the same.
     let peak = visible().fold(f64::NEG_INFINITY, f64::max);

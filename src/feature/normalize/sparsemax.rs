@@ -6,7 +6,8 @@ use crate::feature::{Slot, slot};
 pub(crate) const SLOT: Slot = slot!("normalize", "sparsemax");
 
 pub(super) fn weights(scores: &[Option<f64>], weights: &mut [f64]) {
-    let weight = |x: f64| x.max(0.0);
+    // Not f64::max, which drops NaN.
+    let weight = |x: f64| if x < 0.0 { 0.0 } else { x };
     let visible: Vec<f64> = scores.iter().flatten().copied().collect();
     let tau = threshold(&visible, weight);
     each(scores, weights, |s| weight(s - tau));

@@ -8,7 +8,7 @@ use crate::problem::Attention;
 use crate::tensor::{DType, Layout, Storage};
 use crate::verify::cases::cache::in_pages;
 use crate::verify::cases::quick::call;
-use crate::verify::cases::{Case, padded};
+use crate::verify::cases::{Case, numeric, padded};
 use crate::verify::data::{DataOptions, Lengths};
 
 /// Something that went wrong elsewhere.
@@ -20,7 +20,7 @@ pub struct Seen {
     pub what: &'static str,
 }
 
-const fn seen(issue: &'static str, what: &'static str) -> Seen {
+pub(super) const fn seen(issue: &'static str, what: &'static str) -> Seen {
     Seen { issue, what }
 }
 
@@ -86,7 +86,6 @@ static MASK_AND_GROUPS: Seen = seen("candle-3388", "NaN with a mask that is not 
 static MASK_TWICE: Seen =
     seen("candle-3625", "a causal mask that is applied twice beside another: 0/0 in its rows");
 static GROUPS: Seen = seen("onnxruntime-26064", "wrong results with grouped heads");
-
 /// Everything that a case stands for.
 pub static SEEN: &[&Seen] = &[
     &HEAD_DIMS,
@@ -113,13 +112,19 @@ pub static SEEN: &[&Seen] = &[
     &MASK_AND_GROUPS,
     &MASK_TWICE,
     &GROUPS,
+    &numeric::FAINT,
+    &numeric::LOST,
+    &numeric::LOWEST_BIAS,
+    &numeric::SUBNORMAL,
+    &numeric::OVERLAP,
 ];
 
 const USUAL: DataOptions = DataOptions::USUAL;
 const POISON: DataOptions = DataOptions { poison: true, ..USUAL };
 
 pub(super) fn quick() -> Vec<Case> {
-    [devices(), memory(), magnitudes(), shares(), masks()].into_iter().flatten().collect()
+    let groups = [devices(), memory(), magnitudes(), shares(), masks()];
+    groups.into_iter().flatten().chain(numeric::cases()).collect()
 }
 
 /// What is too large for the quick grid.
