@@ -223,7 +223,8 @@ fn a_tensor_that_is_bound_elsewhere_gives_the_bits_of_a_new_binding() {
         let mut bound = engine.bind(&plan, &tensors).unwrap();
         let before = read(&engine, &o[0], |encoder| bound.encode(encoder));
         bound.rebind(&engine, Operand::Q, view(&q[1], 512)).unwrap();
-        bound.rebind(&engine, Operand::O, view(&o[1], 256)).unwrap();
+        let o_elsewhere = bound.rebind_async(&engine, Operand::O, view(&o[1], 256));
+        pollster::block_on(o_elsewhere).unwrap();
         let moved = read(&engine, &o[1], |encoder| bound.encode(encoder));
         let tensors = call.tensors(&a, view(&q[1], 512), view(&o[1], 256));
         let anew = engine.bind(&plan, &tensors).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::device;
+use crate::device::{self, Pipeline};
 use crate::engine::apart::{Extent, check_apart, shared_for};
 use crate::engine::bound::{Bound, Dispatch, Recorded};
 use crate::engine::encode::bind_group;
@@ -97,14 +97,14 @@ impl Places {
 }
 
 impl Resources {
-    /// The ranges with a tensor moved, and the variant for them.
+    /// The same with a tensor moved, and the variant for that.
     fn moved(
         &self,
         operand: Operand,
         from: &Place,
         to: BufferView<'_>,
         engine: &Engine,
-    ) -> Result<(KernelSpec, Vec<(Binding, BoundRange)>)> {
+    ) -> Result<Self> {
         let mut ranges = self.ranges.clone();
         for (binding, range) in &mut ranges {
             if self.views.contains(&(*binding, operand)) {
@@ -113,8 +113,17 @@ impl Resources {
             }
         }
         let plain = KernelSpec { shared: Vec::new(), ..self.spec.clone() };
-        Ok((shared_for(plain, &ranges, &engine.capabilities)?, ranges))
+        let spec = shared_for(plain, &ranges, &engine.capabilities)?;
+        Ok(Self { spec, params: self.params.clone(), ranges, views: self.views.clone() })
     }
+}
+
+/// A tensor's new place, with what binds it there.
+struct Moved {
+    at: usize,
+    buffer: wgpu::Buffer,
+    offset: u64,
+    dispatches: Vec<(usize, Resources, Dispatch)>,
 }
 
 impl Bound {
@@ -125,50 +134,76 @@ impl Bound {
     /// the one before: bind anew where it cannot.
     ///
     /// # Errors
-    /// As [`Engine::bind`], and invalid argument for an engine of another device, a table, a tensor that the call does not
+    /// As `Engine::bind`, and invalid argument for an engine of another device, a table, a tensor that the call does not
     /// have, or an offset that starts elsewhere between multiples of the alignment. The call is then bound as before.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn rebind<'a>(
         &mut self,
         engine: &Engine,
         operand: Operand,
         view: impl Into<BufferView<'a>>,
     ) -> Result<()> {
-        let view = view.into();
-        let Recorded { dispatches, places, .. } = self.recorded();
+        let moved = self.recorded().moved(engine, operand, view.into())?;
+        self.recorded().put(moved);
+        Ok(())
+    }
+
+    /// `rebind` where the device's errors come later, as in a browser: it awaits them.
+    ///
+    /// # Errors
+    /// As `rebind`.
+    pub async fn rebind_async<'a>(
+        &mut self,
+        engine: &Engine,
+        operand: Operand,
+        view: impl Into<BufferView<'a>>,
+    ) -> Result<()> {
+        let (recorded, view) = (self.recorded(), view.into());
+        let moved = device::settled(|| recorded.moved(engine, operand, view)).await?;
+        recorded.put(moved);
+        Ok(())
+    }
+}
+
+impl Recorded {
+    fn moved(&self, engine: &Engine, operand: Operand, view: BufferView<'_>) -> Result<Moved> {
+        let places = &self.places;
         if engine.device != places.device {
             return Err(Error::invalid("engine", "one of another device", "the call's own"));
         }
         let at = places.of(operand)?;
         places.check(at, view, engine.capabilities.storage_alignment)?;
-        let from = &places.places[at];
         let mut changed = Vec::new();
         for (i, resources) in places.resources.iter().enumerate() {
             if !resources.views.iter().any(|(_, of)| *of == operand) {
                 continue;
             }
-            let (spec, ranges) = resources.moved(operand, from, view, engine)?;
-            let pipeline = match spec.shared == resources.spec.shared {
-                true => Arc::clone(&dispatches[i].pipeline),
-                false => engine.pipelines.get(&engine.device, &spec)?,
+            let moved = resources.moved(operand, &places.places[at], view, engine)?;
+            let pipeline = match moved.spec.shared == resources.spec.shared {
+                true => Arc::clone(&self.dispatches[i].pipeline),
+                false => engine.pipelines.get(&engine.device, &moved.spec)?,
             };
-            changed.push((i, spec, ranges, pipeline));
+            changed.push((i, moved, pipeline));
         }
         let device = &engine.device;
-        let groups = device::scoped(device, "binding a tensor elsewhere", 0, || {
-            let group = |(i, _, ranges, pipeline): &(usize, _, Vec<_>, Arc<device::Pipeline>)| {
-                bind_group(device, pipeline, &places.resources[*i].params, ranges)
+        let dispatches = device::scoped(device, "binding a tensor elsewhere", 0, || {
+            let bind = |(i, moved, pipeline): (usize, Resources, Arc<Pipeline>)| {
+                let group = bind_group(device, &pipeline, &moved.params, &moved.ranges);
+                let grid = self.dispatches[i].grid;
+                (i, moved, Dispatch { pipeline, group, grid })
             };
-            changed.iter().map(group).collect::<Vec<wgpu::BindGroup>>()
+            changed.into_iter().map(bind).collect()
         });
-        let groups = device::named(groups, device, &[(operand.name(), view.buffer)])?;
-        for ((i, spec, ranges, pipeline), group) in changed.into_iter().zip(groups) {
-            let grid = dispatches[i].grid;
-            dispatches[i] = Dispatch { pipeline, group, grid };
-            let resources = &mut places.resources[i];
-            (resources.spec, resources.ranges) = (spec, ranges);
+        let dispatches = device::named(dispatches, device, &[(operand.name(), view.buffer)])?;
+        Ok(Moved { at, buffer: view.buffer.clone(), offset: view.offset, dispatches })
+    }
+
+    fn put(&mut self, moved: Moved) {
+        for (i, resources, dispatch) in moved.dispatches {
+            self.dispatches[i] = dispatch;
+            self.places.resources[i] = resources;
         }
-        let place = &mut places.places[at];
-        (place.buffer, place.offset) = (view.buffer.clone(), view.offset);
-        Ok(())
+        let place = &mut self.places.places[moved.at];
+        (place.buffer, place.offset) = (moved.buffer, moved.offset);
     }
 }
