@@ -143,6 +143,14 @@ impl Error {
         }
     }
 
+    /// What the driver or the library says of an internal error.
+    pub(crate) fn message(&self) -> Option<&str> {
+        match &*self.0 {
+            Kind::Internal { message, .. } => Some(message),
+            _ => None,
+        }
+    }
+
     /// Each candidate kernel and why it was refused; empty unless the request is unsupported.
     pub fn rejections(&self) -> &[Rejection] {
         match &*self.0 {

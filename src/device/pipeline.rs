@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::scope::{now, observed};
+use super::scope::{now, observed, unless_right, unsettled};
 use super::{scoped, settled};
 use crate::error::{Error, Result};
 use crate::kernel::{Access, Compiler, Composed, Kernel, KernelSpec, compose_for};
@@ -25,7 +25,7 @@ type Edit = fn(&str) -> String;
 /// The variants compiled so far on one device.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
-    compiled: Mutex<HashMap<KernelSpec, Arc<Pipeline>>>,
+    compiled: Arc<Mutex<HashMap<KernelSpec, Arc<Pipeline>>>>,
     planted: Mutex<HashMap<Kernel, Edit>>,
 }
 
@@ -42,7 +42,14 @@ impl PipelineCache {
             // Messages are there at once wherever errors are.
             return Err(now(explained(spec, &composed, &module, error.clone())).unwrap_or(error));
         }
-        Ok(self.keep(spec, pipeline(device, spec, &module)?))
+        let kept = self.keep(spec, pipeline(device, spec, &module)?);
+        if unsettled() {
+            let (compiled, spec) = (Arc::clone(&self.compiled), spec.clone());
+            unless_right(Box::new(move || {
+                compiled.lock().unwrap_or_else(PoisonError::into_inner).remove(&spec);
+            }));
+        }
+        Ok(kept)
     }
 
     /// Compiles `spec` unless it is compiled, and knows what is wrong with it, in a browser too.
@@ -203,5 +210,6 @@ async fn explained(
         let found = first.map_or_else(String::new, |message| message.message.clone());
         return Error::invalid(format!("{path}:{line}"), found, "WGSL that compiles");
     }
-    Error::internal(format!("compiling {spec} at {path}:{line}"), error.to_string())
+    let message = error.message().unwrap_or_default();
+    Error::internal(format!("compiling {spec} at {path}:{line}"), message)
 }

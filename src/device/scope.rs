@@ -13,6 +13,12 @@ type Told = Pin<Box<dyn Future<Output = Option<wgpu::Error>> + Send>>;
 #[cfg(target_arch = "wasm32")]
 type Told = Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
 
+/// What takes back something that was kept before it was known to be right.
+#[cfg(not(target_arch = "wasm32"))]
+type Undo = Box<dyn FnOnce() + Send>;
+#[cfg(target_arch = "wasm32")]
+type Undo = Box<dyn FnOnce()>;
+
 /// A scope whose error is not known yet.
 struct Later {
     during: String,
@@ -20,8 +26,23 @@ struct Later {
     told: Told,
 }
 
+impl Later {
+    /// Whether the scope has ended without an error; an error stays.
+    fn told_nothing(&mut self) -> bool {
+        match self.told.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(None) => true,
+            Poll::Ready(error) => {
+                self.told = Box::pin(std::future::ready(error));
+                false
+            }
+            Poll::Pending => false,
+        }
+    }
+}
+
 thread_local! {
     static LATER: RefCell<Vec<Later>> = const { RefCell::new(Vec::new()) };
+    static UNDO: RefCell<Vec<Undo>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `work` inside validation, out-of-memory and internal scopes, so that nothing it does can
@@ -61,18 +82,32 @@ pub(crate) fn observed<T>(
     (value, first.map_or(Ok(()), |error| Err(typed(during, bytes, error))))
 }
 
+/// Has [`settled`] take back what was kept while its scope's error is still to come.
+pub(super) fn unless_right(undo: Undo) {
+    UNDO.with_borrow_mut(|all| all.push(undo));
+}
+
+/// Whether some scope's error is still to come.
+pub(super) fn unsettled() -> bool {
+    LATER.with_borrow(|later| !later.is_empty())
+}
+
 /// Runs `work`, and waits for those of its scopes whose errors come later.
 pub(crate) async fn settled<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let value = work();
-    let later = LATER.take();
-    let value = value?;
-    let mut first = None;
-    for scope in later {
-        if let Some(error) = scope.told.await {
-            first.get_or_insert(typed(&scope.during, scope.bytes, error));
+    let mut result = work();
+    let (later, undo) = (LATER.take(), UNDO.take());
+    if result.is_ok() {
+        for scope in later {
+            let told = scope.told.await;
+            if let (Some(error), true) = (told, result.is_ok()) {
+                result = Err(typed(&scope.during, scope.bytes, error));
+            }
         }
     }
-    first.map_or(Ok(value), Err)
+    if result.is_err() {
+        undo.into_iter().for_each(|undo| undo());
+    }
+    result
 }
 
 /// The error of a scope, if it is known already; otherwise it is put aside for [`settled`].
@@ -89,6 +124,8 @@ fn told(
         Poll::Ready(error) => error,
         Poll::Pending => {
             LATER.with_borrow_mut(|later| {
+                // Calls that nobody awaits leave theirs: those without an error need not stay.
+                later.retain_mut(|scope| !scope.told_nothing());
                 later.push(Later { during: during.to_owned(), bytes, told });
             });
             None
@@ -149,6 +186,62 @@ mod tests {
         assert!(error.is_internal() && error.to_string().contains("no such thing"), "{error}");
         // The next call has nothing of it.
         assert_eq!(now(settled(|| Ok(1))).expect("ready").expect("right"), 1);
+    }
+
+    /// What was made before its error was known is not kept.
+    #[test]
+    fn what_turns_out_wrong_is_taken_back() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        let undone = Arc::new(AtomicUsize::new(0));
+        let call = |error: Option<wgpu::Error>| {
+            let (sender, receiver) = oneshot_channel();
+            let count = Arc::clone(&undone);
+            let mut waiting = Box::pin(settled(move || {
+                told("compiling", 0, async move { receiver.receive().await.flatten() });
+                assert!(unsettled());
+                unless_right(Box::new(move || {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }));
+                Ok(())
+            }));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(waiting.as_mut().poll(&mut context).is_pending());
+            let _ = sender.send(error);
+            assert!(!matches!(waiting.as_mut().poll(&mut context), Poll::Pending));
+        };
+        call(None);
+        assert_eq!(undone.load(Ordering::Relaxed), 0);
+        call(Some(validation("no such kernel")));
+        assert_eq!(undone.load(Ordering::Relaxed), 1);
+    }
+
+    /// Calls that nobody awaits leave nothing behind but their errors, for the next that is.
+    #[test]
+    fn scopes_that_end_well_are_forgotten() {
+        let late = |error: Option<wgpu::Error>| {
+            let mut first = true;
+            let mut error = Some(error);
+            std::future::poll_fn(move |_| {
+                if std::mem::take(&mut first) {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(error.take().flatten())
+                }
+            })
+        };
+        for _ in 0..1000 {
+            told("appending", 0, late(None));
+        }
+        told("appending", 0, late(Some(validation("out of room"))));
+        for _ in 0..1000 {
+            told("appending", 0, late(None));
+        }
+        assert!(LATER.with_borrow(Vec::len) <= 2);
+        let error =
+            now(settled(|| Ok(()))).expect("ready").expect_err("the error of a call before");
+        assert!(error.to_string().contains("out of room"), "{error}");
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Engine {
     /// and trials are awaited.
     ///
     /// # Errors
-    /// As `plan_with`.
+    /// As `plan_with`. On wasm32 a closure that panics ends the program, as every panic does there.
     pub async fn plan_async(&self, attention: &Attention, policy: &Policy) -> Result<Plan> {
         self.plan_in(attention, policy, Wait::Awaiting).await
     }
@@ -241,7 +241,7 @@ impl Engine {
     }
 
     /// Takes over what [`save_verdicts`](Self::save_verdicts) gave; how many verdicts that were: none where it is of
-    /// another adapter, driver or version.
+    /// another adapter, driver or version, or where the device has neither name nor driver, as in browsers that hide both.
     ///
     /// # Errors
     /// Invalid argument where it is no such text; nothing is taken over then.

@@ -141,7 +141,9 @@ impl Verdicts {
             ));
         }
         let of: Vec<&str> = lines.by_ref().take(device(caps).len()).collect();
-        if of != device(caps) {
+        // A browser may say neither: then nothing tells this device from another.
+        let nameless = caps.name.is_empty() && caps.driver.is_empty();
+        if of != device(caps) || nameless {
             return Ok(0);
         }
         // All of it or nothing.

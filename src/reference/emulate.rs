@@ -233,7 +233,8 @@ fn two_pass<'a>(
     (o, peak + total.ln())
 }
 
-/// One pass over tiles of keys with a running maximum and sum, in base 2; scores become weights.
+/// One pass over tiles of keys with a running maximum and sum, in base 2 unless that takes a score past f32; scores become
+/// weights.
 fn online<'a>(
     keys: &mut [Keyed],
     sink: Option<f32>,
@@ -241,18 +242,22 @@ fn online<'a>(
     v: impl Fn(u32) -> &'a [f64],
 ) -> (Vec<f32>, f32) {
     let mut o = vec![0.0_f32; dim_v];
-    let mut peak = sink.map_or(f32::NEG_INFINITY, |z| z * LOG2_E);
+    let past = |s: f32| s.is_finite() && (s * LOG2_E).is_infinite();
+    let natural = keys.iter().map(|(_, s)| *s).chain(sink).any(past);
+    let unit = if natural { 1.0 } else { LOG2_E };
+    let power = |x: f32| if natural { x.exp() } else { x.exp2() };
+    let mut peak = sink.map_or(f32::NEG_INFINITY, |z| z * unit);
     let mut total = if sink.is_some() { 1.0_f32 } else { 0.0 };
     for tile in keys.chunks_mut(TILE) {
-        tile.iter_mut().for_each(|(_, s)| *s *= LOG2_E);
+        tile.iter_mut().for_each(|(_, s)| *s *= unit);
         let higher = tile.iter().map(|(_, s)| *s).fold(peak, f32::max);
         // Nothing summed yet: −∞ − −∞ must not turn the empty sum into NaN.
-        let shrink = if peak == f32::NEG_INFINITY { 0.0 } else { (peak - higher).exp2() };
+        let shrink = if peak == f32::NEG_INFINITY { 0.0 } else { power(peak - higher) };
         o.iter_mut().for_each(|x| *x *= shrink);
-        let sum: f32 = tile.iter().map(|(_, s)| (*s - higher).exp2()).sum();
+        let sum: f32 = tile.iter().map(|(_, s)| power(*s - higher)).sum();
         total = total.mul_add(shrink, sum);
         for (key, s) in tile.iter() {
-            let weight = (*s - higher).exp2();
+            let weight = power(*s - higher);
             for (sum, v) in o.iter_mut().zip(v(*key)) {
                 *sum = weight.mul_add(*v as f32, *sum);
             }
@@ -260,10 +265,11 @@ fn online<'a>(
         peak = higher;
     }
     for (_, s) in keys.iter_mut() {
-        *s = (*s - peak).exp2() / total;
+        *s = power(*s - peak) / total;
     }
     o.iter_mut().for_each(|x| *x /= total);
-    (o, (peak + total.log2()) * LN_2)
+    let lse = if natural { peak + total.ln() } else { (peak + total.log2()) * LN_2 };
+    (o, lse)
 }
 
 /// The inner loop of a score, added in the given order.
