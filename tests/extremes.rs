@@ -185,3 +185,21 @@ fn a_diagonal_whose_offsets_are_not_there_is_that_of_offset_0() {
     };
     assert_eq!(pairs(Align::PerBatch), pairs(Align::TopLeft));
 }
+
+/// Rows that are read may overlap or be one; rows that are written may not.
+#[test]
+fn only_outputs_must_lie_apart() {
+    let shape = Shape::self_attention(2, 2, 9, 16);
+    let of = |row| Layout::Strided(Strides { batch: 2000, head: 500, row });
+    for row in [0, 1, 5, 15] {
+        let call = Attention::new(shape);
+        let inputs =
+            Attention { layout_q: of(row), layout_k: of(row), layout_v: of(row), ..call.clone() };
+        assert!(inputs.validate().is_ok(), "inputs {row} apart");
+        let error = Attention { layout_o: of(row), ..call }.validate().expect_err("rows overlap");
+        assert_eq!(error.argument(), Some("o strides"));
+        let text = error.to_string();
+        assert!(text.contains(&format!("row: {row}")) && text.contains("distinct"), "{text}");
+    }
+    assert!(Attention { layout_o: of(16), ..Attention::new(shape) }.validate().is_ok());
+}

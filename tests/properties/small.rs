@@ -34,7 +34,7 @@ fn shape() -> impl Strategy<Value = Shape> {
     )
 }
 
-/// The plain layouts, rows with gaps, packed heads, and (for inputs) one sequence for the whole batch.
+/// The plain layouts, rows with gaps, packed heads, and (for inputs) one sequence for the whole batch and rows that overlap.
 fn layout(heads: u32, seq: u32, dim: u32, input: bool) -> impl Strategy<Value = Layout> {
     let (heads, seq, dim) = (u64::from(heads), u64::from(seq), u64::from(dim));
     let gapped = (0_u64..9).prop_map(move |gap| {
@@ -45,12 +45,17 @@ fn layout(heads: u32, seq: u32, dim: u32, input: bool) -> impl Strategy<Value = 
     let packed = Strides { batch: 3 * seq * heads * dim, head: dim, row: 3 * heads * dim };
     let shared = Strides { batch: 0, head: seq * dim, row: dim };
     let last = if input { Layout::Strided(shared) } else { Layout::Bhsd };
+    let frames = (0..dim.max(1)).prop_map(move |row| {
+        let strides = Strides { batch: heads * (seq * row + dim), head: seq * row + dim, row };
+        if input { Layout::Strided(strides) } else { Layout::Bshd }
+    });
     prop_oneof![
         4 => Just(Layout::Bhsd).boxed(),
         2 => Just(Layout::Bshd).boxed(),
         2 => gapped.boxed(),
         1 => Just(Layout::Strided(packed)).boxed(),
         1 => Just(last).boxed(),
+        1 => frames.boxed(),
     ]
 }
 
