@@ -85,7 +85,8 @@ impl BlockSize {
 
     /// Query rows of a full block.
     pub fn block_rows(&self) -> u64 {
-        u64::from(self.batch) * u64::from(self.heads) * u64::from(self.rows)
+        let pairs = u64::from(self.batch) * u64::from(self.heads);
+        pairs.saturating_mul(self.rows.into())
     }
 
     /// Whether keys are split over dispatches.
