@@ -144,8 +144,8 @@ faults! {
     empty_rows_are_divided_by_zero: FUSED, Fused,
         ["2x2/1x130/65x16 f32 causal(-9) lse"], CLASSES, Refuses,
         |text| swaps(text, &[
-            (" / total.l, 0.0, total.l == 0.0)", " / total.l, 0.0, false)"),
-            (" || seen.l == 0.0)", ")"),
+            ("return select(scale, 0.0, total.l == 0.0);", "return scale;"),
+            (" || seen.l == 0.0;", ";"),
         ]);
 
     // Precision.
