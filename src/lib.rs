@@ -49,9 +49,11 @@
 //! ```
 //!
 //! # What can be relied on
-//! - A row that may attend to nothing gives o = 0 and lse = −∞ (with a sink: lse = sink). Masks decide
-//!   that, never logits. NaN or infinity in a masked key never leaks; in a visible one it shows, whatever the key's weight.
-//! - Scores are f32. One of −∞ by data has weight 0 beside others; a row that sees nothing else, or sees NaN or +∞, is NaN.
+//! - A row that may attend to nothing gives o = 0 and lse = −∞ (with a sink: lse = sink). Masks decide that,
+//!   never logits. NaN or infinity in a masked key never leaks; in a visible one it shows, whatever the key's
+//!   weight.
+//! - Scores are f32. One of −∞ by data has weight 0 beside others; a row that sees nothing else, or sees NaN
+//!   or +∞, is NaN.
 //! - Scores, sums and outputs are accumulated in f32 whatever the storage type. On matrix units, which are opt-in
 //!   ([`Policy::matrix_units`]), operands and weights are f16.
 //! - Two runs of a plan on one device give the same bits; so does a row alone and in a batch, on the split path
@@ -63,8 +65,9 @@
 //!   `verify`) and tested on every case.
 //!
 //! # Features
-//! `gles` and `webgpu` forward wgpu's backends; `serde` makes descriptors serialisable; `verify` and
-//! `bench` are what the command line is made of, and wait on the thread: they are not there on wasm32. The default has none of them: Vulkan, Metal and DX12.
+//! `gles` and `webgpu` forward wgpu's backends; `serde` makes descriptors serialisable; `verify` and `bench`
+//! are what the command line is made of, and wait on the thread: they are not there on wasm32. The default
+//! has none of them: Vulkan, Metal and DX12.
 //!
 //! # Layers
 //! Imports only go down, and a test enforces it:

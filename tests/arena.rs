@@ -1,5 +1,5 @@
-//! Everything in one buffer, as a sub-allocator places it: the same bits as in buffers of their own, on every path; and what
-//! lies wrong is named.
+//! Everything in one buffer, as a sub-allocator places it: the same bits as in buffers of their own, on every
+//! path; and what lies wrong is named.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod common;

@@ -1,4 +1,5 @@
-//! A cache over many steps: appended, forked, truncated and asked, with windows and without, beside a model that forgets nothing.
+//! A cache over many steps: appended, forked, truncated and asked, with windows and without, beside a model
+//! that forgets nothing.
 
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 

@@ -139,7 +139,8 @@ proptest! {
 
     #[test]
     fn shapes_and_layouts_compute_at_the_ends_of_their_ranges(
-        shape in shape(), layout in layout(), at in [wide(), wide(), wide(), wide()], axes in [end(), end(), end(), end()],
+        shape in shape(), layout in layout(),
+        at in [wide(), wide(), wide(), wide()], axes in [end(), end(), end(), end()],
     ) {
         let [a, b, c, d] = axes;
         let _ = (shape.elements(), shape.rows(), shape.group(), shape.to_string());

@@ -1,4 +1,5 @@
-//! What each feature asks of a device: planned under falling limits, compared with README, and run on a device that has no more.
+//! What each feature asks of a device: planned under falling limits, compared with README, and run on a
+//! device that has no more.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod common;

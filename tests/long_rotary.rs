@@ -71,8 +71,8 @@ fn limited(bytes: u64) -> Option<Engine> {
     Some(Engine::from_wgpu(device, queue))
 }
 
-/// Rows 1 000 000 to 1 000 004 against keys around them, by start and by position ids on the host, which need not be the whole
-/// table's.
+/// Rows 1 000 000 to 1 000 004 against keys around them, by start and by position ids on the host, which need
+/// not be the whole table's.
 #[test]
 fn a_call_at_a_million_is_the_reference() {
     let Some(engine) = common::gpu::engine("a_call_at_a_million_is_the_reference") else { return };

@@ -1,5 +1,5 @@
-//! Verdicts blame only what is wrong: partners of a wrong kernel go on, a caller's numbers and functions condemn nothing, and
-//! what was found can be kept.
+//! Verdicts blame only what is wrong: partners of a wrong kernel go on, a caller's numbers and functions
+//! condemn nothing, and what was found can be kept.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod common;
@@ -88,7 +88,8 @@ fn wrong_average(text: &str) -> String {
     swap(text, "sum / f32(params.head_n)", "sum / f32(params.head_n + 1u)")
 }
 
-/// Each row: what is wrong, the call and the path that meet it, the kernel that is blamed, and what must go on after it.
+/// Each row: what is wrong, the call and the path that meet it, the kernel that is blamed, and what must go
+/// on after it.
 #[test]
 fn partners_of_a_wrong_kernel_go_on() {
     struct Row {

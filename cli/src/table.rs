@@ -26,8 +26,8 @@ pub(crate) fn table(header: &[&str], numbers: usize) -> Table {
     table
 }
 
-/// How far a command has come, on stderr: on a terminal a bar once two seconds have passed, elsewhere a line when a step
-/// takes long. It goes when it is dropped.
+/// How far a command has come, on stderr: on a terminal a bar once two seconds have passed, elsewhere a line
+/// when a step takes long. It goes when it is dropped.
 pub(crate) struct Progress {
     bar: ProgressBar,
     step: Arc<Mutex<Step>>,

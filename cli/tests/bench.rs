@@ -219,7 +219,8 @@ fn ctrl_c_keeps_the_rows_that_were_measured() {
     let one = |i: usize| format!("[[workload]]\nname = \"mine-{i}\"\nshape = \"1x2x33x16\"\n");
     // Each row takes half a second at least: never done before Ctrl-C comes.
     std::fs::write(at.join("own.toml"), (0..400).map(one).collect::<String>()).expect("written");
-    let arguments = "bench --definitions own.toml --path fused --budget 0.5 --json rows.json --csv rows.csv --plot p.svg";
+    let arguments = "bench --definitions own.toml --path fused --budget 0.5 --json rows.json \
+                     --csv rows.csv --plot p.svg";
     let mut after = std::time::Duration::from_secs(5);
     let done = loop {
         std::fs::write(at.join("rows.json"), "an old record").expect("written");

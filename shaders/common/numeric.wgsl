@@ -1,7 +1,8 @@
 // Numbers that every kernel needs, and tests on bit patterns: fast-math compilers may assume away NaN and infinity,
 // but not integers.
 const LOG2_E: f32 = 1.4426950408889634;
-// The lowest finite f32: "nothing yet" in a running maximum, and a visible score of -inf, which must not read as masked.
+// The lowest finite f32: "nothing yet" in a running maximum, and a visible score of -inf, which must not read
+// as masked.
 const LOWEST: f32 = -3.4028234663852886e38;
 // The next above it: what is left of a score that is LOWEST, since masks are made of that number too.
 const LOWEST_SCORE: f32 = -3.4028232635611926e38;
@@ -39,8 +40,9 @@ fn is_finite(s: f32) -> bool {
   return (bitcast<u32>(s) & 0x7f800000u) != 0x7f800000u;
 }
 
-// Weights as staged kernels hand them on: -0 says that a key has no part in the sum, so that its v must not be met; 0 is a
-// weight like any other. By bits, and those from a run-time value: Mesa makes `select(1.0, -0.0, c)` of constants a 0.
+// Weights as staged kernels hand them on: -0 says that a key has no part in the sum, so that its v must not
+// be met; 0 is a weight like any other. By bits, and those from a run-time value: Mesa makes `select(1.0,
+// -0.0, c)` of constants a 0.
 fn weights_of_parts(w: vec4<f32>, none: vec4<bool>) -> vec4<f32> {
   let bits = bitcast<vec4<u32>>(w);
   let weight = select(bits, vec4<u32>(0u), bits == vec4<u32>(0x80000000u));

@@ -42,7 +42,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (PAGED) {
     page = aux_word(params.aux_pages + batch * params.page_row + min(place / params.page_size, params.page_row - 1u));
   }
-  if (workgroup.x >= aux_word(params.aux_q_lengths + batch) || place >= params.seq_kv || page >= params.page_count) { return; }
+  let count = aux_word(params.aux_q_lengths + batch);
+  if (workgroup.x >= count || place >= params.seq_kv || page >= params.page_count) { return; }
   // The places of this dispatch: angles of many places do not fit one binding.
   if (place < params.key0 || place - params.key0 >= params.key_n) { return; }
   let at = params.q_base + batch * params.q_stride_batch + head * params.q_stride_head + workgroup.x * params.q_stride_row;

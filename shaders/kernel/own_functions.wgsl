@@ -1,7 +1,8 @@
-// What functions of the caller's own say of each pair of a small call, for the self-test to compare with their closures.
+// What functions of the caller's own say of each pair of a small call, for the self-test to compare with
+// their closures.
 //
-//   -> weights [functions, batch, heads_q, seq_q, seq_kv]: a score modifier's result for a score that follows from the pair,
-//      1 or 0 for a mask
+//   -> weights [functions, batch, heads_q, seq_q, seq_kv]: a score modifier's result for a score that follows
+//   from the pair, 1 or 0 for a mask
 //
 // Invocation = one pair and one function; workgroup (x, y, z) = (64 keys, row, function * (batch, head) pairs).
 

@@ -6,9 +6,9 @@
 // Workgroup (x, y, z) = (64 columns of dim_v, row tile, (batch, head) pair): 64 x 64 outputs by 64 invocations. Per 16
 // visible keys two barriers; 8 KiB of workgroup memory. Bound by arithmetic, as stage 1.
 //
-// A key that has no part in a row's sum (a weight of -0) must not meet it with NaN or infinity in v; a visible key does, whatever
-// its weight. A finite product needs no test, so the tile is multiplied plainly until a value of v is special; from then on
-// this workgroup leaves those weights out, element by element.
+// A key that has no part in a row's sum (a weight of -0) must not meet it with NaN or infinity in v; a
+// visible key does, whatever its weight. A finite product needs no test, so the tile is multiplied plainly
+// until a value of v is special; from then on this workgroup leaves those weights out, element by element.
 
 // The first one only; it fills 16 bytes, as matrix units want it of their neighbours.
 var<workgroup> sh_special: array<atomic<u32>, 4>;

@@ -57,8 +57,8 @@ pub struct Append {
 }
 
 impl KvCache {
-    /// Ties an append to buffers; their contents may change between appends. Blocks the thread while the kernel is tried
-    /// the first time.
+    /// Ties an append to buffers; their contents may change between appends. Blocks the thread while the
+    /// kernel is tried the first time.
     ///
     /// # Errors
     /// Invalid argument naming the tensor; unsupported where the kernel is wrong on this device; out of memory.
@@ -133,7 +133,8 @@ impl KvCache {
         Ok(Append { rows: descriptor.rows, dispatches: dispatches?, state })
     }
 
-    /// The angles of every place: cosines, then sines, in as many buffers as bindings must be; none where keys are not turned.
+    /// The angles of every place: cosines, then sines, in as many buffers as bindings must be; none where
+    /// keys are not turned.
     fn angles(
         &self,
         engine: &Engine,

@@ -24,9 +24,10 @@ pub struct KvCacheDescriptor {
     /// holds `window + rows - 1` tokens, its newest `rows` or its newest append (whichever is more), and
     /// what shares a page with them.
     pub window: Option<u32>,
-    /// With a window: the most query rows that [`attention`](crate::cache::KvCache::attention) serves, and the tokens that
-    /// [`truncate`](crate::cache::KvCache::truncate) can take back however they were appended. 1, unless a call verifies
-    /// several drafted tokens. Without a window nothing is given back, and nothing is bounded.
+    /// With a window: the most query rows that [`attention`](crate::cache::KvCache::attention) serves, and
+    /// the tokens that [`truncate`](crate::cache::KvCache::truncate) can take back however they were
+    /// appended. 1, unless a call verifies several drafted tokens. Without a window nothing is given back,
+    /// and nothing is bounded.
     pub rows: u32,
 }
 

@@ -20,8 +20,8 @@ use crate::tensor::{DType, Layout, Shape};
 /// attends never reads back; lengths and page tables that calls read live on the GPU and change in the order of
 /// the encoder's commands. An encoder that a method wrote to must be submitted, in the order of the calls.
 ///
-/// Contiguous or in pages, sequences of different lengths, any [`Storage`](crate::Storage); pages that a fork shares are copied when
-/// one of the sequences writes to them.
+/// Contiguous or in pages, sequences of different lengths, any [`Storage`](crate::Storage); pages that a fork
+/// shares are copied when one of the sequences writes to them.
 ///
 /// ```
 /// use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor};
@@ -38,8 +38,8 @@ use crate::tensor::{DType, Layout, Shape};
 /// let plan = engine.plan(&cache.attention(8, 1)?)?;
 /// assert_eq!(cache.lengths(), [0, 0]);
 ///
-/// // With a window, and four drafted tokens that are verified at once: each step appends five rows, runs the call, and goes
-/// // back to what was accepted with `cache.truncate(&mut encoder, 0, length)`.
+/// // With a window, and four drafted tokens that are verified at once: each step appends five rows, runs
+/// // the call, and goes back to what was accepted with `cache.truncate(&mut encoder, 0, length)`.
 /// let descriptor = KvCacheDescriptor { window: Some(64), rows: 5, ..descriptor };
 /// let cache = KvCache::new(&engine, &descriptor)?;
 /// let verify = engine.plan(&cache.attention(8, 5)?)?;
@@ -69,8 +69,8 @@ impl KvCache {
     /// Makes an empty cache.
     ///
     /// # Errors
-    /// Invalid argument; unsupported where keys, values or the page table do not fit one binding, or 32 bits of address,
-    /// or no call could read the cache on this device; out of memory; internal.
+    /// Invalid argument; unsupported where keys, values or the page table do not fit one binding, or 32 bits
+    /// of address, or no call could read the cache on this device; out of memory; internal.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn new(engine: &Engine, descriptor: &KvCacheDescriptor) -> Result<Self> {
         Self::make(engine, descriptor)
@@ -177,9 +177,10 @@ impl KvCache {
         Ok(attention(&self.descriptor, self.table.row(), heads_q, seq_q))
     }
 
-    /// A call of the newest append's rows, such as a prompt's: as [`attention`](Self::attention), but query row i of a sequence is
-    /// its i-th new token, and rows past its count are empty. Any number of rows, window or not, since nothing they
-    /// see is given back before the next append. Its `q_lengths` are [`counts`](Self::counts).
+    /// A call of the newest append's rows, such as a prompt's: as [`attention`](Self::attention), but query
+    /// row i of a sequence is its i-th new token, and rows past its count are empty. Any number of rows,
+    /// window or not, since nothing they see is given back before the next append. Its `q_lengths` are
+    /// [`counts`](Self::counts).
     pub fn attention_of_append(&self, heads_q: u32, seq_q: u32) -> Attention {
         attention(&self.descriptor, self.table.row(), heads_q, seq_q).q_lengths()
     }
@@ -206,9 +207,9 @@ impl KvCache {
     /// Records the append of `counts[i]` new rows to sequence i, of those that `append` is bound to.
     ///
     /// # Errors
-    /// Invalid argument where `append` is bound to another cache, the counts are not the sequences' or are more than
-    /// the rows bound; full where the capacity or the pages do not suffice; out of memory; device lost. Nothing is recorded
-    /// or changed then.
+    /// Invalid argument where `append` is bound to another cache, the counts are not the sequences' or are
+    /// more than the rows bound; full where the capacity or the pages do not suffice; out of memory; device
+    /// lost. Nothing is recorded or changed then.
     pub fn append(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -245,8 +246,9 @@ impl KvCache {
 
     /// Records that a sequence forgets its tokens from `length` on.
     ///
-    /// With a window a sequence can go back to the length before the newest append that gave it tokens, by up to
-    /// [`rows`](KvCacheDescriptor::rows) from the longest that it has been, and to 0; further back where pages happen to be there.
+    /// With a window a sequence can go back to the length before the newest append that gave it tokens, by up
+    /// to [`rows`](KvCacheDescriptor::rows) from the longest that it has been, and to 0; further back where
+    /// pages happen to be there.
     ///
     /// # Errors
     /// Invalid argument where there is no such sequence, it is shorter, or a window needs tokens that were given back;

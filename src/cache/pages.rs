@@ -49,8 +49,9 @@ pub struct PageTable {
 }
 
 impl PageTable {
-    /// Sequences of at most `capacity` tokens over `pages` pages. With a `window` of `[n, rows]`, a query sees the last n
-    /// tokens up to its own, and calls are of at most `rows` query rows or of the newest append's.
+    /// Sequences of at most `capacity` tokens over `pages` pages. With a `window` of `[n, rows]`, a query
+    /// sees the last n tokens up to its own, and calls are of at most `rows` query rows or of the newest
+    /// append's.
     ///
     /// # Errors
     /// Invalid argument: a page or a window of nothing; more than 2^28 pages, or entries over all sequences.
@@ -155,8 +156,9 @@ impl PageTable {
 
     /// Forgets the tokens of a sequence from `length` on.
     ///
-    /// With a window of `[n, rows]` any length can be had that still holds what calls there ask for: 0, the length before
-    /// the newest append that gave it tokens or any after it, and up to `rows` fewer than it ever had.
+    /// With a window of `[n, rows]` any length can be had that still holds what calls there ask for: 0, the
+    /// length before the newest append that gave it tokens or any after it, and up to `rows` fewer than it
+    /// ever had.
     ///
     /// # Errors
     /// Invalid argument when there is no such sequence, it is shorter, or a window needs tokens that were given back.

@@ -1,5 +1,5 @@
-//! Objects of other devices, as far as wgpu lets them be known: it hides which device made a buffer or owns a queue, and
-//! only says so where they meet.
+//! Objects of other devices, as far as wgpu lets them be known: it hides which device made a buffer or owns a
+//! queue, and only says so where they meet.
 //!
 //! What another `wgpu::Instance` made cannot be told apart: its handles are numbers that mean something else here.
 

@@ -44,8 +44,8 @@ impl Engine {
     /// are left out, since kernels skip what they rule out anyway. One table serves all sequences, or
     /// all heads, where `blocks` says so; it is then built from the masks of the first.
     ///
-    /// `tensors` are those of the call; its table of blocks, if any, is not looked at. Blocks the thread while the kernel is
-    /// tried the first time.
+    /// `tensors` are those of the call; its table of blocks, if any, is not looked at. Blocks the thread
+    /// while the kernel is tried the first time.
     ///
     /// # Errors
     /// Invalid argument naming the tensor or the blocks, unsupported where the masks must be bound in

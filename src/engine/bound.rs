@@ -167,8 +167,9 @@ impl Bound {
         self.0.encode(encoder, None);
     }
 
-    /// Records the call into a compute pass of the caller's, behind what is there already. The pass's pipeline and its bind
-    /// group 0 are those of the last dispatch afterwards; other groups stay as they are, and count for nothing here.
+    /// Records the call into a compute pass of the caller's, behind what is there already. The pass's
+    /// pipeline and its bind group 0 are those of the last dispatch afterwards; other groups stay as they
+    /// are, and count for nothing here.
     ///
     /// # Errors
     /// Invalid argument naming the tables that live on the GPU: they are copied at every run,

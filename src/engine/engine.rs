@@ -127,8 +127,9 @@ impl Engine {
     /// No device-wide callback is installed, and nothing is submitted but what `run` is
     /// called for and, unless [`Policy::self_test`] is off, the self-test of a kernel's first use.
     ///
-    /// The queue must be the device's own. wgpu does not say whether it is; it is found out before the first submission,
-    /// which is an invalid argument otherwise. Objects of another [`wgpu::Instance`] cannot be told apart at all.
+    /// The queue must be the device's own. wgpu does not say whether it is; it is found out before the first
+    /// submission, which is an invalid argument otherwise. Objects of another [`wgpu::Instance`] cannot be
+    /// told apart at all.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let capabilities = device::capabilities(&device);
         Self {
@@ -191,8 +192,8 @@ impl Engine {
         pollster::block_on(self.plan_in(attention, policy, Wait::Blocking))
     }
 
-    /// [`plan_with`](Self::plan_with) without blocking the thread: kernels are compiled on others, where there are others,
-    /// and trials are awaited.
+    /// [`plan_with`](Self::plan_with) without blocking the thread: kernels are compiled on others, where
+    /// there are others, and trials are awaited.
     ///
     /// # Errors
     /// As `plan_with`. On wasm32 a closure that panics ends the program, as every panic does there.
@@ -240,8 +241,9 @@ impl Engine {
         self.verdicts.saved(&self.capabilities)
     }
 
-    /// Takes over what [`save_verdicts`](Self::save_verdicts) gave; how many verdicts that were: none where it is of
-    /// another adapter, driver or version, or where the device has neither name nor driver, as in browsers that hide both.
+    /// Takes over what [`save_verdicts`](Self::save_verdicts) gave; how many verdicts that were: none where
+    /// it is of another adapter, driver or version, or where the device has neither name nor driver, as in
+    /// browsers that hide both.
     ///
     /// # Errors
     /// Invalid argument where it is no such text; nothing is taken over then.

@@ -76,8 +76,8 @@ impl Places {
         }
     }
 
-    /// Checks the new place of a tensor as binding does. Parameters hold where in its bound range a tensor starts, so that
-    /// stays; the width of its elements, which follows from it, does too.
+    /// Checks the new place of a tensor as binding does. Parameters hold where in its bound range a tensor
+    /// starts, so that stays; the width of its elements, which follows from it, does too.
     fn check(&self, at: usize, view: BufferView<'_>, alignment: u64) -> Result<()> {
         let old = &self.places[at];
         let name = old.name;
@@ -127,15 +127,17 @@ struct Moved {
 }
 
 impl Bound {
-    /// Binds one tensor elsewhere, without a new buffer: a cache that has grown, the next output of two in turn. Only the
-    /// bind groups that hold it are made anew. What was recorded before keeps reading and writing the tensor where it was.
+    /// Binds one tensor elsewhere, without a new buffer: a cache that has grown, the next output of two in
+    /// turn. Only the bind groups that hold it are made anew. What was recorded before keeps reading and
+    /// writing the tensor where it was.
     ///
-    /// The view starts as many bytes past a multiple of the device's `min_storage_buffer_offset_alignment` (256 at most) as
-    /// the one before: bind anew where it cannot.
+    /// The view starts as many bytes past a multiple of the device's `min_storage_buffer_offset_alignment`
+    /// (256 at most) as the one before: bind anew where it cannot.
     ///
     /// # Errors
-    /// As `Engine::bind`, and invalid argument for an engine of another device, a table, a tensor that the call does not
-    /// have, or an offset that starts elsewhere between multiples of the alignment. The call is then bound as before.
+    /// As `Engine::bind`, and invalid argument for an engine of another device, a table, a tensor that the
+    /// call does not have, or an offset that starts elsewhere between multiples of the alignment. The call is
+    /// then bound as before.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn rebind<'a>(
         &mut self,

@@ -17,8 +17,8 @@ pub struct Rotary {
     pub dim: u32,
     /// Pairs (2m, 2m + 1), as GPT-J; otherwise (m, m + dim / 2), as Llama and GPT-NeoX.
     pub interleaved: bool,
-    /// Positions in the tables. Of those only the rows that the call reads are bound, where no position ids on the GPU say
-    /// which.
+    /// Positions in the tables. Of those only the rows that the call reads are bound, where no position ids
+    /// on the GPU say which.
     pub table_rows: u32,
     /// Whether position ids `[batch, seq_q]` come with the tensors, for the query rows and, by the same
     /// index, for the keys from `keys_from` on.

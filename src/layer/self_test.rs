@@ -33,7 +33,8 @@ impl Engine {
         Ok(None)
     }
 
-    /// Tries the average over heads the first time a layer that needs it is planned: what is wrong with it, if anything.
+    /// Tries the average over heads the first time a layer that needs it is planned: what is wrong with it,
+    /// if anything.
     ///
     /// # Errors
     /// Device lost; out of memory.
@@ -41,7 +42,8 @@ impl Engine {
         self.tried(&KernelSpec::average(), self.known_average(wait)).await
     }
 
-    /// What is wrong with a small average, if anything: two sequences of three heads of more elements than a workgroup has.
+    /// What is wrong with a small average, if anything: two sequences of three heads of more elements than a
+    /// workgroup has.
     async fn known_average(&self, wait: Wait) -> Result<Option<String>> {
         let (batch, heads, elements) = (2, 3, 67_usize);
         let x: Vec<f64> =

@@ -8,8 +8,8 @@ use crate::feature::{Operands, Position};
 use crate::problem::{Operand, Problem};
 use crate::tensor::product;
 
-/// (row, key) pairs that lengths, causal mask and window leave visible, over all heads. Tables that `operands` lack are taken
-/// as full lengths and offsets of 0.
+/// (row, key) pairs that lengths, causal mask and window leave visible, over all heads. Tables that
+/// `operands` lack are taken as full lengths and offsets of 0.
 pub fn visible_pairs(problem: &Problem, operands: &Operands<'_>) -> u64 {
     let shape = problem.attention().shape;
     if let Some(edges) = problem.attention().edges {

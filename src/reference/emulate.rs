@@ -8,7 +8,7 @@
 //! | order | dot product | softmax | weighted sum |
 //! |---|---|---|---|
 //! | [`Order::Forward`] | first to last | two passes | normalised weights, first key to last |
-//! | [`Order::Reversed`] | last to first | two passes | divided by the sum at the end, last key to first; subnormal numbers are 0 |
+//! | [`Order::Reversed`] | last to first | two passes | divided by the sum at the end, last key first; no subnormals |
 //! | [`Order::Blocked`] | four partial sums, fused multiply-add | running maximum over tiles, base 2 | rescaled per tile, divided at the end |
 //! | [`Order::MATRIX`] | eights of f16 products, cut to f32 | two passes | weights in f16, eights of products, cut to f32 |
 //!
@@ -32,8 +32,8 @@ use crate::reference::{Inputs, Outputs, over_rows};
 pub enum Order {
     /// As the formula is written: first to last, maximum first, weights normalised before use.
     Forward,
-    /// Last to first, o divided by the sum of weights at the end. Weights and products below the smallest normal number are
-    /// 0, as drivers may have it.
+    /// Last to first, o divided by the sum of weights at the end. Weights and products below the smallest
+    /// normal number are 0, as drivers may have it.
     Reversed,
     /// As a fused kernel does it: tiles of keys, a running maximum, exponentials in base 2.
     Blocked,
@@ -233,8 +233,8 @@ fn two_pass<'a>(
     (o, peak + total.ln())
 }
 
-/// One pass over tiles of keys with a running maximum and sum, in base 2 unless that takes a score past f32; scores become
-/// weights.
+/// One pass over tiles of keys with a running maximum and sum, in base 2 unless that takes a score past f32;
+/// scores become weights.
 fn online<'a>(
     keys: &mut [Keyed],
     sink: Option<f32>,

@@ -7,12 +7,12 @@
 //!     o     = Σ p[j] · v[j]                  over the same keys
 //!     lse   = max s + ln Σ exp(s − max s)
 //! ```
-//! k and v of a key that a row does not see are never read for its o and lse, so what lies there
-//! cannot matter. Visible keys follow plain IEEE arithmetic, whatever their weight: 0 times NaN or ∞ in v is NaN. Only what
-//! one key takes (hard attention) leaves the others' v out.
+//! k and v of a key that a row does not see are never read for its o and lse, so what lies there cannot
+//! matter. Visible keys follow plain IEEE arithmetic, whatever their weight: 0 times NaN or ∞ in v is NaN.
+//! Only what one key takes (hard attention) leaves the others' v out.
 //!
-//! Two things are those of float32, since no kernel can tell otherwise: a score past its range is ±∞, and a weight below its
-//! smallest normal number is 0 where it meets ∞.
+//! Two things are those of float32, since no kernel can tell otherwise: a score past its range is ±∞, and a
+//! weight below its smallest normal number is 0 where it meets ∞.
 
 use crate::error::Result;
 use crate::feature::Position;

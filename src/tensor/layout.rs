@@ -11,8 +11,8 @@ pub struct Strides {
     pub batch: u64,
     /// Elements from one head to the next.
     pub head: u64,
-    /// Elements from one row (position) to the next. Rows that are only read may overlap, as frames of a signal do, or be
-    /// one row (0); those that are written must be apart.
+    /// Elements from one row (position) to the next. Rows that are only read may overlap, as frames of a
+    /// signal do, or be one row (0); those that are written must be apart.
     pub row: u64,
 }
 
@@ -32,7 +32,8 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The strides of this layout for `heads` heads of `seq` rows of `dim` elements; `u64::MAX` where one would be larger.
+    /// The strides of this layout for `heads` heads of `seq` rows of `dim` elements; `u64::MAX` where one
+    /// would be larger.
     pub fn strides(self, heads: u32, seq: u32, dim: u32) -> Strides {
         let (batch, row) = (product(&[heads, seq, dim]), u64::from(dim));
         match self {

@@ -27,22 +27,24 @@
 //!   to half a unit of its own size, and rounded again when it is turned into base 2; a weight is
 //!   relatively as wrong as its score is absolutely. `lse` is 0 where the output is no product of
 //!   weights (scores, and the log-sum-exp itself).
-//! - The third is what drivers may flush to 0, as WGSL allows: `tiny` is the smallest normal number of a type. For the same
-//!   reason an element of an output is right as 0 as well where |e| < `tiny_storage`, and one emulation flushes weights and
-//!   products, so that `e_row` knows what that does beside large values.
+//! - The third is what drivers may flush to 0, as WGSL allows: `tiny` is the smallest normal number of a
+//!   type. For the same reason an element of an output is right as 0 as well where |e| < `tiny_storage`, and
+//!   one emulation flushes weights and products, so that `e_row` knows what that does beside large values.
 //! - `unit` is 0, but 1 for log-sum-exp and for scores: a logarithm near 0 is still the difference of
 //!   numbers that are not.
-//! - A row that is exactly 0 in the reference and in every emulation is not live: it does not count for the median, and where
-//!   its lse says that it sees nothing (−∞, or none is given) it must be exactly 0. With unit 1 there is no such rule.
+//! - A row that is exactly 0 in the reference and in every emulation is not live: it does not count for the
+//!   median, and where its lse says that it sees nothing (−∞, or none is given) it must be exactly 0. With
+//!   unit 1 there is no such rule.
 //!
 //! # What is not finite
-//! - A key that a row sees takes part in its sum whatever its weight: NaN in its v is NaN in o, ∞ is ∞, and NaN where the
-//!   weight is 0 (ReLU, sparsemax) or rounds to 0 in f32. What one key takes (hard attention, a draw, monotonic attention)
-//!   leaves the others out. A key that a row does not see never matters.
-//! - Scores are f32: past its range they are ±∞. A score of −∞ by data (not by a mask, and a bias of −∞ is one) has weight 0
-//!   beside others. Where all that a row sees are −∞, or one is NaN or +∞, the weights of softmax, sparsemax and entmax are
-//!   NaN, and so are o and lse. Biases of the lowest finite number are no −∞: where a row has nothing else, its o is the mean.
-//!   Hard attention takes NaN and −∞ last, the first of them where there is nothing else.
+//! - A key that a row sees takes part in its sum whatever its weight: NaN in its v is NaN in o, ∞ is ∞, and
+//!   NaN where the weight is 0 (ReLU, sparsemax) or rounds to 0 in f32. What one key takes (hard attention, a
+//!   draw, monotonic attention) leaves the others out. A key that a row does not see never matters.
+//! - Scores are f32: past its range they are ±∞. A score of −∞ by data (not by a mask, and a bias of −∞ is
+//!   one) has weight 0 beside others. Where all that a row sees are −∞, or one is NaN or +∞, the weights of
+//!   softmax, sparsemax and entmax are NaN, and so are o and lse. Biases of the lowest finite number are no
+//!   −∞: where a row has nothing else, its o is the mean. Hard attention takes NaN and −∞ last, the first of
+//!   them where there is nothing else.
 //!
 //! **Recorded** (against stored results). `|x − e| ≤ atol + rtol · |e|` for each element.
 

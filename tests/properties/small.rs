@@ -34,7 +34,8 @@ fn shape() -> impl Strategy<Value = Shape> {
     )
 }
 
-/// The plain layouts, rows with gaps, packed heads, and (for inputs) one sequence for the whole batch and rows that overlap.
+/// The plain layouts, rows with gaps, packed heads, and (for inputs) one sequence for the whole batch and
+/// rows that overlap.
 fn layout(heads: u32, seq: u32, dim: u32, input: bool) -> impl Strategy<Value = Layout> {
     let (heads, seq, dim) = (u64::from(heads), u64::from(seq), u64::from(dim));
     let gapped = (0_u64..9).prop_map(move |gap| {

@@ -9,8 +9,9 @@ fn inner_sum_4(q: vec4<f32>, k: vec4<f32>, w: vec4<f32>, sum: vec4<f32>) -> vec4
 // Weights c..c+3 of a head, zeros past dim_qk.
 fn inner_weights(head: u32, c: u32) -> vec4<f32> {
   var w = vec4<f32>(0.0);
+  let first = params.aux_score_v + head * params.score_v_stride + c;
   for (var i = 0u; i < 4u; i += 1u) {
-    if (c + i < params.dim_qk) { w[i] = bitcast<f32>(aux_word(params.aux_score_v + head * params.score_v_stride + c + i)); }
+    if (c + i < params.dim_qk) { w[i] = bitcast<f32>(aux_word(first + i)); }
   }
   return w;
 }

@@ -1,6 +1,7 @@
 // Key j is visible to row i iff |j - centers[b, i]| <= reach: local attention around a predicted position (Luong et al., 2015).
 fn local_distance(p: Position) -> f32 {
-  return f32(p.key) - bitcast<f32>(aux_word(params.aux_centers + p.batch * params.seq_q + min(p.row, params.seq_q - 1u)));
+  let row = min(p.row, params.seq_q - 1u);
+  return f32(p.key) - bitcast<f32>(aux_word(params.aux_centers + p.batch * params.seq_q + row));
 }
 
 fn mask_local(p: Position) -> bool {

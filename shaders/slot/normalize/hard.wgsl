@@ -1,5 +1,5 @@
-// All weight on the largest score, the first of equals; NaN and -inf are the least. m is the largest seen, -inf at first; l says
-// whether any was.
+// All weight on the largest score, the first of equals; NaN and -inf are the least. m is the largest seen,
+// -inf at first; l says whether any was.
 fn normalize_empty() -> Normalizer {
   return Normalizer(masked(), 0.0);
 }

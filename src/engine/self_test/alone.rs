@@ -1,7 +1,7 @@
 //! Kernels of a plan tried by themselves: each has a known answer of its own, so that it is blamed on its own evidence.
 //!
-//! What is left without one (a weighted sum, a fused kernel, the two halves of the split path) is told by what remains when
-//! the others are right.
+//! What is left without one (a weighted sum, a fused kernel, the two halves of the split path) is told by
+//! what remains when the others are right.
 
 use super::known::{Known, KnownCall, allowed};
 use super::truth;
@@ -22,7 +22,8 @@ use crate::tensor::DType;
 const UNTOUCHED: u32 = 0xffff_fffe;
 
 impl Engine {
-    /// Tries one kernel of a plan by itself: what is wrong with it, if anything; `None` where it has no answer of its own.
+    /// Tries one kernel of a plan by itself: what is wrong with it, if anything; `None` where it has no
+    /// answer of its own.
     pub(super) async fn tried_alone(
         &self,
         call: &KnownCall,

@@ -63,8 +63,8 @@ impl Engine {
         Ok(())
     }
 
-    /// What the functions say on the device, `[functions, batch, heads_q, seq_q, seq_kv]`; `None` where their kernel does not
-    /// serve here: then the call's own kernels are compared as a whole.
+    /// What the functions say on the device, `[functions, batch, heads_q, seq_q, seq_kv]`; `None` where their
+    /// kernel does not serve here: then the call's own kernels are compared as a whole.
     async fn own_functions(
         &self,
         plan: &Plan,

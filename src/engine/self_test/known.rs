@@ -51,8 +51,9 @@ impl KnownCall {
     }
 }
 
-/// The same call at small sizes and with numbers of the trial's own: every feature stays, so that the same variants serve
-/// it. Functions of the caller's own are asked for positions that the caller's call has; `None` where it has none.
+/// The same call at small sizes and with numbers of the trial's own: every feature stays, so that the same
+/// variants serve it. Functions of the caller's own are asked for positions that the caller's call has;
+/// `None` where it has none.
 pub(super) fn small(attention: &Attention, rows: u32, keys: u32) -> Option<Attention> {
     let own = !attention.custom_masks.is_empty() || !attention.custom_scores.is_empty();
     let s = attention.shape;
@@ -321,8 +322,8 @@ fn amplify(problem: &Problem, k: &mut [f64]) {
     }
 }
 
-/// How far a correct kernel's result may be off: 2^-9 of the values' magnitude in f32, 2^-7 in f16 and 2^-4 in bf16, far
-/// above rounding and far below what a wrong index does.
+/// How far a correct kernel's result may be off: 2^-9 of the values' magnitude in f32, 2^-7 in f16 and 2^-4
+/// in bf16, far above rounding and far below what a wrong index does.
 pub(super) fn allowed(dtype: DType) -> f64 {
     match dtype {
         DType::F32 => 2.0_f64.powi(-9),

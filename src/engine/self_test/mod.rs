@@ -227,8 +227,9 @@ fn truth(problem: &Problem, inputs: &Inputs<'_>) -> Result<Outputs> {
     })
 }
 
-/// How large a call is for functions of the caller's own, which are asked for its positions only: powers of two, so that a
-/// call that grows by a token is not tried anew each time, and none beyond what a trial would ask for.
+/// How large a call is for functions of the caller's own, which are asked for its positions only: powers of
+/// two, so that a call that grows by a token is not tried anew each time, and none beyond what a trial would
+/// ask for.
 fn extent(attention: &Attention) -> [u32; 2] {
     let floor = |n: u32, most: u32| n.min(most).checked_ilog2().map_or(0, |bits| 1 << bits);
     [floor(attention.shape.seq_q, 128), floor(attention.shape.seq_kv, 512)]

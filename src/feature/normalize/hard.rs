@@ -1,4 +1,5 @@
-//! All weight on the largest score, the first of equals; NaN is the least, as −∞ is, and taken only where there is nothing else.
+//! All weight on the largest score, the first of equals; NaN is the least, as −∞ is, and taken only where
+//! there is nothing else.
 
 use crate::feature::{Slot, slot};
 

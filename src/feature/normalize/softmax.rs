@@ -1,7 +1,8 @@
 //! p_j = exp(s_j − m) / Σ exp(s_k − m) over the visible keys; lse = m + ln Σ exp(s_k − m).
 //!
-//! A row without visible keys has weights 0 and lse −∞ (with a sink: lse = sink). One whose scores are all −∞, or that has a NaN
-//! or +∞ among them, has NaN for weights and lse: nothing is left to weigh by. A sink of −∞ is none.
+//! A row without visible keys has weights 0 and lse −∞ (with a sink: lse = sink). One whose scores are all
+//! −∞, or that has a NaN or +∞ among them, has NaN for weights and lse: nothing is left to weigh by. A sink
+//! of −∞ is none.
 
 use crate::feature::{Slot, slot};
 

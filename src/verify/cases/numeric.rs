@@ -1,4 +1,5 @@
-//! Cases of numbers that are not numbers, or hardly: NaN and ∞ that rows see, scores of −∞, weights that round to 0, rows that overlap.
+//! Cases of numbers that are not numbers, or hardly: NaN and ∞ that rows see, scores of −∞, weights that
+//! round to 0, rows that overlap.
 
 use crate::feature::align::Align::{BottomRight, Offset, TopLeft};
 use crate::feature::normalize::Normalizer;
