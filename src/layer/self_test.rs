@@ -1,6 +1,6 @@
 //! The linear layer proves itself on the adapter before it serves, as attention's kernels do.
 
-use crate::device::{self, Readback, Wait};
+use crate::device::{self, Wait};
 use crate::engine::{Engine, Linear, Rows, average};
 use crate::error::{Rejection, Result};
 use crate::kernel::{Element, KernelSpec, MatrixTile, Width};
@@ -56,15 +56,7 @@ impl Engine {
             let to = device::create_buffer(&self.device, "self-test", bytes, usage)?;
             let sizes = [batch as u32, heads as u32];
             let dispatch = average(self, sizes, elements as u64, &from, (&to).into())?;
-            let mut encoder = self.device.create_command_encoder(&Default::default());
-            if let Some(dispatch) = &dispatch {
-                dispatch.record(&mut encoder.begin_compute_pass(&Default::default()));
-            }
-            let back = Readback::record(&self.device, &mut encoder, &to, 0, bytes)?;
-            device::scoped(&self.device, "submitting a self-test", 0, || {
-                self.queue.submit([encoder.finish()])
-            })?;
-            Ok(back)
+            self.tried_once(dispatch.as_slice(), &to, 0..bytes)
         };
         let back = device::settled(work).await?;
         let found = DType::F32.decode(&back.get(wait).await?);
@@ -113,15 +105,7 @@ impl Engine {
                 matrix,
             };
             let dispatch = linear.dispatch(self)?;
-            let mut encoder = self.device.create_command_encoder(&Default::default());
-            if let Some(dispatch) = &dispatch {
-                dispatch.record(&mut encoder.begin_compute_pass(&Default::default()));
-            }
-            let back = Readback::record(&self.device, &mut encoder, &y, 0, bytes)?;
-            device::scoped(&self.device, "submitting a self-test", 0, || {
-                self.queue.submit([encoder.finish()])
-            })?;
-            Ok(back)
+            self.tried_once(dispatch.as_slice(), &y, 0..bytes)
         };
         let back = device::settled(work).await?;
         let found = DType::F32.decode(&back.get(wait).await?);

@@ -4,7 +4,7 @@ fn normalize_weight(s: RowVec, m: RowVec, peak: RowVec) -> RowVec {
   // on; NaN stays NaN.
   let x = s + params.sigmoid_bias;
   let weight = 1.0 / (1.0 + exp2(select(min(-x, RowVec(88.0)), x, nan_rows(x)) * LOG2_E));
-  return select(weight, RowVec(0.0), min(x, RowVec(0.0)) < RowVec(-88.0) & !nan_rows(x));
+  return select(weight, RowVec(0.0), (min(x, RowVec(0.0)) < RowVec(-88.0)) & !nan_rows(x));
 }
 
 fn normalize_factor() -> f32 {

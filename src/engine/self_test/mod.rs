@@ -10,11 +10,12 @@ mod alone;
 mod functions;
 mod known;
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::device::Wait;
-use crate::engine::Engine;
+use crate::device::{self, Readback, Wait};
 use crate::engine::verdicts::Verdict;
+use crate::engine::{Dispatch, Engine};
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::KernelSpec;
 use crate::plan::{Plan, Policy, SelfTest};
@@ -170,6 +171,28 @@ impl Engine {
             Verdict::Wrong(rejection) => Ok(Some(rejection)),
             Verdict::Right | Verdict::Unknown => Ok(None),
         }
+    }
+
+    /// Submits dispatches of a trial, and what they leave in a part of a buffer on its way to the host.
+    ///
+    /// # Errors
+    /// Out of memory; device lost; internal.
+    pub(crate) fn tried_once(
+        &self,
+        dispatches: &[Dispatch],
+        buffer: &wgpu::Buffer,
+        part: Range<u64>,
+    ) -> Result<Readback> {
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        dispatches.iter().for_each(|dispatch| dispatch.record(&mut pass));
+        drop(pass);
+        let bytes = part.end - part.start;
+        let back = Readback::record(&self.device, &mut encoder, buffer, part.start, bytes)?;
+        device::scoped(&self.device, "submitting a self-test", 0, || {
+            self.queue.submit([encoder.finish()])
+        })?;
+        Ok(back)
     }
 
     /// Proves the kernels of a plan that makes no attention, each by itself.
