@@ -154,7 +154,11 @@ fn resources_match_the_compilers_view() {
             .map(|b| (b.binding.number(), b.access == Access::ReadWrite))
             .collect();
         assert_eq!(declared, expected, "{spec}");
-        let most = if spec.matrix.is_some() { 48 << 10 } else { 16 << 10 };
+        let most = match (spec.matrix, spec.tile) {
+            (Some(_), _) => 48 << 10,
+            (_, Some(_)) => (16 << 10) + 16,
+            _ => 16 << 10,
+        };
         assert!(needs.storage_buffers <= 8 && needs.workgroup_bytes <= most, "{spec}");
         assert_eq!(spec.bindings()[0].binding, Binding::Params);
     }

@@ -27,7 +27,9 @@ fn a_table_of_tile_shapes_comes_before_the_one_that_ships() {
         let policy = Policy { path, tuning: tuning.map(Arc::new), ..Policy::default() };
         let plan = Plan::new(&call, &software(), &policy).unwrap();
         match plan.schedule() {
-            Schedule::Fused(fused) => (fused.rows.rows, fused.rows.lanes),
+            Schedule::Fused(fused) => {
+                fused.kernel.rows.map(|tile| (tile.rows, tile.lanes)).unwrap()
+            }
             other => panic!("{other:?}"),
         }
     };

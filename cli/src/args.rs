@@ -219,6 +219,7 @@ pub(crate) enum PathName {
     #[default]
     Auto,
     Fused,
+    FusedTile,
     Split,
     Staged,
     /// On matrix units; implies --matrix.
@@ -239,6 +240,7 @@ impl PathName {
         match self {
             Self::Auto => Some(Path::Auto),
             Self::Fused => Some(Path::Fused),
+            Self::FusedTile => Some(Path::FusedTile),
             Self::Split => Some(Path::Split),
             Self::Staged => Some(Path::Staged),
             Self::FusedMatrix => Some(Path::FusedMatrix),

@@ -62,7 +62,7 @@ pub(crate) fn info(args: &InfoArgs) -> Outcome {
 }
 
 fn kernels(caps: &Capabilities, matrix: bool) -> Vec<KernelInfo> {
-    let mut paths = vec![Path::Split, Path::Fused, Path::Staged];
+    let mut paths = vec![Path::Split, Path::FusedTile, Path::Fused, Path::Staged];
     paths.extend(matrix.then_some([Path::FusedMatrix, Path::StagedMatrix]).into_iter().flatten());
     let dims = [64, 128, 512];
     let plans = paths.into_iter().flat_map(|path| dims.map(|dim| (path, dim)));

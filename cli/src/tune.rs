@@ -167,6 +167,7 @@ fn better(trial: &mut Trial, other: Trial) {
 fn keep(tuning: &mut Tuning, candidate: &Candidate) {
     match candidate {
         Candidate::Fused(row) => tuning.fused.push(row.clone()),
+        Candidate::Tile(row) => tuning.tile.push(row.clone()),
         Candidate::Split(row) => tuning.split.push(row.clone()),
         Candidate::Matrix(row) => tuning.matrix.push(row.clone()),
     }

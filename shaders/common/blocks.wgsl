@@ -29,6 +29,15 @@ fn blocks_visit(rows: Rows, keys: vec2<u32>) -> bool {
   return (some & 1u) != 0u;
 }
 
+// Whether all rows visit all of the keys [x, y), and no mask given as data hides any of them.
+fn blocks_whole(rows: Rows, keys: vec2<u32>) -> bool {
+  var every = 3u;
+  for (var b = keys.x / params.block_keys; b * params.block_keys < keys.y; b += 1u) {
+    every &= rows_bits(rows, b);
+  }
+  return every == 3u;
+}
+
 // The next keys at or after `start` that are visited, as (first, first whole, end of whole, end): blocks that no row visits
 // are stepped over, and of the blocks without a hidden pair the keys within `whole` need no test.
 fn blocks_span(rows: Rows, start: u32, visible: vec2<u32>, whole: vec2<u32>) -> vec4<u32> {

@@ -8,7 +8,7 @@ use crate::bench::measure::{Buffers, measure_host};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::kernel::Kernel;
-use crate::plan::tuning::{self, FusedRow, MatrixRow, SplitRow, Tuning, class};
+use crate::plan::tuning::{self, FusedRow, MatrixRow, SplitRow, TileRow, Tuning, class};
 use crate::plan::{Capabilities, Path, Plan, Policy};
 use crate::problem::{Attention, Problem};
 use crate::tensor::{DType, Shape};
@@ -26,6 +26,8 @@ const MAX_FIRST_USE: f64 = 1.5;
 pub enum Candidate {
     /// Of a fused kernel.
     Fused(FusedRow),
+    /// Of the tile kernel.
+    Tile(TileRow),
     /// Of the split kernel.
     Split(SplitRow),
     /// Of the kernel for matrix units.
@@ -60,6 +62,7 @@ impl Candidate {
     fn table(&self) -> Tuning {
         match self {
             Self::Fused(row) => Tuning { fused: vec![row.clone()], ..Tuning::default() },
+            Self::Tile(row) => Tuning { tile: vec![row.clone()], ..Tuning::default() },
             Self::Split(row) => Tuning { split: vec![row.clone()], ..Tuning::default() },
             Self::Matrix(row) => Tuning { matrix: vec![row.clone()], ..Tuning::default() },
         }
@@ -70,6 +73,10 @@ impl std::fmt::Display for Candidate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Fused(row) => write!(f, "{} rows, {} lanes", row.rows, row.lanes),
+            Self::Tile(TileRow { down, across, keys, unrolled, .. }) => {
+                let form = if *unrolled { "written out" } else { "loops" };
+                write!(f, "{down} by {across} invocations, {keys} keys, {form}")
+            }
             Self::Split(row) => {
                 write!(f, "{} rows, {} lanes, {} keys", row.rows, row.lanes, row.keys)
             }
@@ -111,13 +118,25 @@ impl Target {
             };
             shapes.map(row).collect::<Vec<_>>()
         };
+        let tiles = || {
+            let grids = [8, 16].into_iter().flat_map(|down| [8, 16].map(|across| (down, across)));
+            let shapes = grids.flat_map(|grid| [64, 128].map(|keys| (grid, keys)));
+            // Loops are for software drivers, written out they compile for seconds there.
+            let row = |((down, across), keys)| {
+                let (device, unrolled) = (Cow::Owned(device.clone()), !software);
+                let max_dim = dim;
+                Candidate::Tile(TileRow { class, device, max_dim, down, across, keys, unrolled })
+            };
+            shapes.map(row).collect::<Vec<_>>()
+        };
         let target = |kernel: Kernel, attention: Attention, path, candidates| {
             let subgroups = kernel == Kernel::FusedForwardSubgroup;
             let name = format!("{}, dim {dim}", kernel.name());
             Self { name, attention, candidates, path, kernel, subgroups }
         };
+        let tile = target(Kernel::FusedForwardTile, square.clone(), Path::FusedTile, tiles());
         let portable = target(Kernel::FusedForward, square.clone(), Path::Fused, fused(false));
-        let mut targets = vec![portable];
+        let mut targets = vec![tile, portable];
         if caps.subgroups && caps.subgroup_size[0] >= 4 {
             let attention = square.clone();
             targets.push(target(Kernel::FusedForwardSubgroup, attention, Path::Fused, fused(true)));

@@ -230,15 +230,16 @@ impl<'a> Encoding<'a> {
         let Some(spec) = spec.cloned() else {
             return Err(Error::internal("encoding", format!("no {} in the plan", kernel.name())));
         };
-        let rows_per_group = match (&spec.rows, &spec.matrix) {
-            (Some(tile), _) => tile.group_rows(),
-            (None, Some(tile)) => tile.rows(),
-            (None, None) => 1,
+        let rows_per_group = match self.plan.schedule() {
+            Schedule::Fused(fused) => fused.group_rows,
+            Schedule::Matrix(matrix) => matrix.tile.rows(),
+            _ => 1,
         };
         let grid = match kernel {
             Kernel::FusedForward
             | Kernel::FusedForwardSubgroup
             | Kernel::EdgeForward
+            | Kernel::FusedForwardTile
             | Kernel::FusedForwardMatrix => [(rows as u32).div_ceil(rows_per_group), pairs, 1],
             Kernel::StagedScore => [tiles(keys.len()), tiles(rows), pairs],
             Kernel::StagedMonotonic => [pairs, 1, 1],

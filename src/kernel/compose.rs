@@ -14,6 +14,7 @@ use super::registers::registers;
 use super::schedule::Kernel;
 use super::spec::{KernelSpec, SMALL_TABLES};
 use super::split::split;
+use super::tile::tile;
 use crate::feature::inner::tanh;
 use crate::feature::score::softcap;
 
@@ -114,7 +115,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
             commons.extend([common!("modify"), common!("fused_rows")]);
             commons.extend(spec.is_each().then_some(common!("normalize_each")));
         }
-        Kernel::FusedForwardMatrix => {
+        Kernel::FusedForwardTile | Kernel::FusedForwardMatrix => {
             commons.extend([common!("normalizer"), common!("finish"), common!("modify")]);
             commons.extend(spec.is_each().then_some(common!("normalize_each")));
         }
@@ -158,6 +159,9 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     w.part("generated/glue", &glue(spec));
     if let Some(rows) = &spec.rows {
         w.part("generated/registers", &registers(rows, spec));
+    }
+    if let Some(shape) = &spec.tile {
+        w.part("generated/tile", &tile(shape, spec));
     }
     if let Some(tile) = &spec.matrix {
         let text = match spec.kernel {

@@ -252,7 +252,8 @@ fn score_glue(out: &mut String, spec: &KernelSpec) {
 
 fn keep_glue(out: &mut String, spec: &KernelSpec) {
     let mut terms = vec!["p.key < p.kv_len".to_owned(), "p.row < p.q_len".to_owned()];
-    let by_key = [Kernel::SplitForward, Kernel::FusedForwardMatrix].contains(&spec.kernel);
+    let by_tile = [Kernel::FusedForwardTile, Kernel::FusedForwardMatrix];
+    let by_key = spec.kernel == Kernel::SplitForward || by_tile.contains(&spec.kernel);
     let pages = spec.paged && by_key;
     terms.extend(pages.then(|| "page_of(p.batch, p.key) < params.page_count".to_owned()));
     terms.extend(spec.masks.iter().map(|mask| format!("{}(p)", mask.function())));
@@ -278,7 +279,9 @@ fn whole_glue(out: &mut String, spec: &KernelSpec) {
     };
     // A loop less is half the code, and rows that are shared are long: testing their keys costs little beside them.
     let wide = spec.rows.is_some_and(|rows| rows.wide) && spec.is_masked();
-    if feared || wide {
+    // A tile may hold keys of several pages, and of none.
+    let pages = spec.paged && spec.kernel == Kernel::FusedForwardTile;
+    if feared || wide || pages {
         body += " range = vec2<i32>(0);";
     }
     body += " if (range.x >= range.y) { return visible.yy; } return vec2<u32>(range);";
@@ -308,6 +311,8 @@ fn blocks_glue(out: &mut String, spec: &KernelSpec) {
     function(out, "key_there(rows: Rows, key: u32) -> bool", there);
     let visited = if table { "return blocks_visit(rows, keys);" } else { "return true;" };
     function(out, "tile_visited(rows: Rows, keys: vec2<u32>) -> bool", visited);
+    let whole = if table { "return blocks_whole(rows, keys);" } else { "return true;" };
+    function(out, "tile_whole(rows: Rows, keys: vec2<u32>) -> bool", whole);
 }
 
 /// `keep_data(p)`: what the masks that a block table is built from say.

@@ -71,12 +71,13 @@ impl fmt::Display for KernelSpec {
         for flag in flags.into_iter().flatten() {
             write!(f, "/{flag}")?;
         }
-        match (self.rows, self.split, self.matrix) {
-            (Some(rows), ..) => write!(f, "/{rows}")?,
-            (_, Some(split), _) => write!(f, "/{split}")?,
-            (.., Some(matrix)) => write!(f, "/{matrix}")?,
-            (None, None, None) => {}
-        }
+        let shapes: [Option<&dyn fmt::Display>; 4] = [
+            self.rows.as_ref().map(|x| x as _),
+            self.tile.as_ref().map(|x| x as _),
+            self.split.as_ref().map(|x| x as _),
+            self.matrix.as_ref().map(|x| x as _),
+        ];
+        shapes.into_iter().flatten().try_for_each(|shape| write!(f, "/{shape}"))?;
         if !self.shared.is_empty() {
             let names = self.shared.iter().map(|binding| binding.name().to_owned()).collect();
             write!(f, "/shared({})", join(names, "."))?;

@@ -2,6 +2,7 @@
 //! block and the resource formulas. Everything here is plain data and runs without a GPU.
 
 mod bindings;
+mod block_tile;
 mod compose;
 mod element;
 mod glue;
@@ -16,9 +17,11 @@ mod resources;
 mod schedule;
 mod spec;
 mod split;
+mod tile;
 mod variants;
 
 pub use bindings::{Access, Binding, BindingKind};
+pub use block_tile::BlockTile;
 pub use compose::{Compiler, Composed, LineMap, compose, compose_for};
 pub use element::{Element, RowTile, SplitTile, Width};
 pub use matrix_tile::MatrixTile;

@@ -36,6 +36,9 @@ impl Resources {
             Kernel::StagedThreshold => 2 * 64 * 4 + 4,
             // sh_some and sh_hidden; sh_found and sh_place
             Kernel::Classify | Kernel::StagedMonotonic => 8,
+            Kernel::FusedForwardTile => {
+                spec.tile.map_or(0, |tile| tile.workgroup_bytes(spec.selects_values()))
+            }
             Kernel::FusedForwardMatrix => spec.matrix.map_or(0, |tile| tile.workgroup_bytes()),
             Kernel::SplitForward => spec.split.map_or(0, |tile| tile.workgroup_bytes()),
             // sh_most, where a row has one scale
@@ -55,7 +58,7 @@ impl Resources {
         let workgroup_bytes = workgroup_bytes + beside;
         let matrix = spec.matrix.filter(|_| spec.kernel == Kernel::FusedForwardMatrix);
         let lanes = spec.rows.map(|x| x.lanes).or(spec.split.map(|x| x.lanes));
-        let lanes = lanes.or(matrix.map(|x| x.lanes()));
+        let lanes = lanes.or(matrix.map(|x| x.lanes())).or(spec.tile.map(|x| x.lanes()));
         let few = [Kernel::SplitMerge, Kernel::MergeStates, Kernel::CacheAppend];
         let invocations = lanes.unwrap_or(if few.contains(&spec.kernel) { 32 } else { 64 });
         let storage = spec.bindings().iter().filter(|b| b.access != Access::Uniform).count();

@@ -19,6 +19,8 @@ pub enum Kernel {
     EdgeForward,
     /// The same with k and v fetched by subgroups.
     FusedForwardSubgroup,
+    /// One pass on a tile of rows and keys that is register-blocked; no device feature.
+    FusedForwardTile,
     /// One pass with both products on matrix units.
     FusedForwardMatrix,
     /// Few rows, keys split over workgroups.
@@ -59,6 +61,7 @@ impl Kernel {
             Self::FusedForward => "fused_forward",
             Self::EdgeForward => "edge_forward",
             Self::FusedForwardSubgroup => "fused_forward_subgroup",
+            Self::FusedForwardTile => "fused_forward_tile",
             Self::FusedForwardMatrix => "fused_forward_matrix",
             Self::SplitForward => "split_forward",
             Self::SplitMerge => "split_merge",
@@ -78,7 +81,10 @@ impl Kernel {
     /// Whether it is one of the fused kernels.
     pub fn is_fused(self) -> bool {
         let rows = matches!(self, Self::FusedForward | Self::FusedForwardSubgroup);
-        rows || matches!(self, Self::EdgeForward | Self::FusedForwardMatrix)
+        rows || matches!(
+            self,
+            Self::EdgeForward | Self::FusedForwardTile | Self::FusedForwardMatrix
+        )
     }
 
     /// Whether it is a product on the tile of `common/tile.wgsl`.
@@ -109,6 +115,9 @@ impl Kernel {
             Self::EdgeForward => include_str!("../../shaders/kernel/edge_forward.wgsl"),
             Self::FusedForwardSubgroup => {
                 include_str!("../../shaders/kernel/fused_forward_subgroup.wgsl")
+            }
+            Self::FusedForwardTile => {
+                include_str!("../../shaders/kernel/fused_forward_tile.wgsl")
             }
             Self::FusedForwardMatrix => {
                 include_str!("../../shaders/kernel/fused_forward_matrix.wgsl")

@@ -5,6 +5,7 @@
 //! pipeline label and test name.
 
 use super::bindings::{Access, Binding, BindingKind};
+use super::block_tile::BlockTile;
 use super::compose::compose;
 use super::element::{Element, RowTile, SplitTile};
 use super::matrix_tile::MatrixTile;
@@ -115,6 +116,8 @@ pub struct KernelSpec {
     pub shared: Vec<Binding>,
     /// Shape of the fused row kernels.
     pub rows: Option<RowTile>,
+    /// Shape of the tile kernel.
+    pub tile: Option<BlockTile>,
     /// Shape of the split kernel.
     pub split: Option<SplitTile>,
     /// Shape of the matrix kernels.
@@ -125,7 +128,8 @@ impl KernelSpec {
     /// Head dimensions that a kernel is unrolled for, 0 where it is not.
     pub(super) fn dims(&self) -> [u32; 2] {
         let rows = self.rows.map(|x| [x.dim_qk, x.dim_v]);
-        rows.or(self.split.map(|x| [x.dim_qk, x.dim_v])).unwrap_or_default()
+        let tile = self.tile.map(|x| [x.dim_qk, x.dim_v]);
+        rows.or(tile).or(self.split.map(|x| [x.dim_qk, x.dim_v])).unwrap_or_default()
     }
 
     /// Whether it holds functions of the caller's own.
@@ -193,6 +197,11 @@ impl KernelSpec {
         !self.masks.is_empty() || self.edges || self.bias_may_mask() || pages
     }
 
+    /// Whether some row may not see a key whose v the tile kernel reads for others.
+    pub(crate) fn selects_values(&self) -> bool {
+        !self.masks.is_empty() || self.bias_may_mask()
+    }
+
     /// Whether the module needs native f16.
     pub fn needs_f16(&self) -> bool {
         self.matrix.is_some() || self.elements.iter().any(|(_, element)| element.load().needs_f16)
@@ -249,6 +258,7 @@ impl KernelSpec {
             Kernel::FusedForward
             | Kernel::FusedForwardSubgroup
             | Kernel::EdgeForward
+            | Kernel::FusedForwardTile
             | Kernel::FusedForwardMatrix
             | Kernel::CacheAdvance
             | Kernel::CacheCopy

@@ -1,6 +1,7 @@
 //! The variant that each schedule needs for a problem: how a `KernelSpec` is made.
 
 use super::bindings::Binding;
+use super::block_tile::BlockTile;
 use super::element::{Element, RowTile, SplitTile, Width};
 use super::matrix_tile::MatrixTile;
 use super::schedule::Kernel;
@@ -40,6 +41,7 @@ impl KernelSpec {
             small_tables: false,
             shared: Vec::new(),
             rows: None,
+            tile: None,
             split: None,
             matrix: None,
         }
@@ -186,6 +188,25 @@ impl KernelSpec {
             edges: a.edges.is_some(),
             rows: Some(rows),
             ..ranged
+        }
+    }
+
+    /// One pass on a tile of rows and keys.
+    pub fn fused_tile(
+        problem: &Problem,
+        elements: [Element; 4],
+        tile: BlockTile,
+        blocks: Option<BlockTable>,
+    ) -> Self {
+        let a = problem.attention();
+        let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
+        Self {
+            elements: names.into_iter().zip(elements).collect(),
+            sink: a.sinks,
+            lse: a.lse,
+            blocks,
+            tile: Some(tile),
+            ..Self::scored(Kernel::FusedForwardTile, problem)
         }
     }
 

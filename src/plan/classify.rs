@@ -1,7 +1,7 @@
 //! The block table that a fused kernel gets from masks given as data.
 
 use crate::feature::mask::Blocks;
-use crate::kernel::{KernelSpec, RowTile, TILE};
+use crate::kernel::{KernelSpec, TILE};
 use crate::plan::BlockSize;
 use crate::problem::Problem;
 use crate::tensor::Broadcast;
@@ -26,7 +26,7 @@ pub struct Classify {
 
 impl Classify {
     /// The dispatch of a problem, where one pays: masks are data, large, and no table is given.
-    pub fn new(problem: &Problem, rows: &RowTile, block: &BlockSize) -> Option<Self> {
+    pub fn new(problem: &Problem, group_rows: u32, block: &BlockSize) -> Option<Self> {
         let a = problem.attention();
         let s = a.shape;
         let masks: Vec<Broadcast> = [a.mask, a.bias].into_iter().flatten().collect();
@@ -42,7 +42,7 @@ impl Classify {
         let varies = |axis: usize| masks.iter().any(|mask| mask.0[axis] > 1);
         let by_row = a.segments || varies(2);
         let blocks = Blocks {
-            rows: if by_row { rows.group_rows().min(TILE) } else { s.seq_q.min(1 << 20) },
+            rows: if by_row { group_rows.min(TILE) } else { s.seq_q.min(1 << 20) },
             keys: KEYS,
             batch: if a.segments || varies(0) { s.batch } else { 1 },
             heads: if varies(1) { s.heads_q } else { 1 },

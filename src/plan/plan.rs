@@ -192,6 +192,7 @@ impl Plan {
     pub fn path(&self) -> Path {
         match &self.schedule {
             // Block tables and prepared rows are there for the fused path.
+            Schedule::Fused(fused) if fused.kernel.tile.is_some() => Path::FusedTile,
             Schedule::Fused(_) | Schedule::Blocks(_) | Schedule::Rows => Path::Fused,
             Schedule::Matrix(_) => Path::FusedMatrix,
             Schedule::Split(_) => Path::Split,
@@ -281,7 +282,7 @@ impl Plan {
                 fused.block = block;
                 if let Some(classify) = &mut fused.classify {
                     // The small call is large enough to have one as well.
-                    if let Some(small) = Classify::new(&problem, &fused.rows, &block) {
+                    if let Some(small) = Classify::new(&problem, fused.group_rows, &block) {
                         *classify = Classify { kernel: classify.kernel.clone(), ..small };
                     }
                 }
@@ -308,6 +309,7 @@ impl Plan {
 enum Candidate {
     Split,
     FusedMatrix,
+    FusedTile,
     FusedSubgroup,
     Fused,
     StagedMatrix,
@@ -315,9 +317,10 @@ enum Candidate {
 }
 
 impl Candidate {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Split,
         Self::FusedMatrix,
+        Self::FusedTile,
         Self::FusedSubgroup,
         Self::Fused,
         Self::StagedMatrix,
@@ -328,6 +331,7 @@ impl Candidate {
         match self {
             Self::Split => Path::Split,
             Self::FusedMatrix => Path::FusedMatrix,
+            Self::FusedTile => Path::FusedTile,
             Self::FusedSubgroup | Self::Fused => Path::Fused,
             Self::StagedMatrix => Path::StagedMatrix,
             Self::Staged => Path::Staged,
@@ -352,6 +356,9 @@ impl Candidate {
             Self::Split => Ok(Schedule::Split(Box::new(SplitPlan::new(problem, caps, policy)?))),
             Self::FusedMatrix => {
                 Ok(Schedule::Matrix(Box::new(MatrixPlan::new(problem, caps, policy)?)))
+            }
+            Self::FusedTile => {
+                Ok(Schedule::Fused(Box::new(FusedPlan::tile(problem, caps, policy)?)))
             }
             Self::FusedSubgroup => fused(true),
             Self::Fused => fused(false),

@@ -13,6 +13,8 @@ pub enum Path {
     Auto,
     /// One pass with an online softmax; scores are never written to memory.
     Fused,
+    /// The same on a tile of rows and keys that a workgroup's invocations share: for GPUs.
+    FusedTile,
     /// Keys shared out over workgroups, partial results merged: for few query rows.
     Split,
     /// Scores are materialised in scratch: QKᵀ, row softmax, weighted sum.
@@ -29,10 +31,10 @@ impl Path {
         matches!(self, Self::FusedMatrix | Self::StagedMatrix)
     }
 
-    /// The same path without matrix units: blocks and scratch are alike.
+    /// The path whose blocks and scratch are alike.
     pub(crate) fn plain(self) -> Self {
         match self {
-            Self::FusedMatrix => Self::Fused,
+            Self::FusedTile | Self::FusedMatrix => Self::Fused,
             Self::StagedMatrix => Self::Staged,
             other => other,
         }
@@ -46,6 +48,7 @@ impl fmt::Display for Path {
             Self::Fused => "fused",
             Self::Split => "split",
             Self::Staged => "staged",
+            Self::FusedTile => "fused-tile",
             Self::FusedMatrix => "fused-matrix",
             Self::StagedMatrix => "staged-matrix",
         })

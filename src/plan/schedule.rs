@@ -44,8 +44,8 @@ pub struct FusedPlan {
     pub classify: Option<Classify>,
     /// The kernel.
     pub kernel: KernelSpec,
-    /// Rows of a workgroup.
-    pub rows: RowTile,
+    /// Query rows of a workgroup.
+    pub group_rows: u32,
     /// Size of a block.
     pub block: BlockSize,
 }
@@ -114,10 +114,10 @@ impl Schedule {
                 let shape = &problem.attention().shape;
                 (x.forward.kernel, tuning::split_is_slower(caps, shape, &x.tile)?)
             }
-            Self::Fused(x) if tuning::spills(caps, &x.rows) => {
-                let registers = x.rows.rows * (x.rows.dim_qk + x.rows.dim_v);
-                let reason = format!("{registers} f32 registers of an invocation spill here");
-                (x.kernel.kernel, reason)
+            Self::Fused(x) => {
+                let rows = x.kernel.rows.and_then(|rows| tuning::rows_are_slower(caps, &rows));
+                let tile = x.kernel.tile.and_then(|_| tuning::tile_is_slower(caps));
+                (x.kernel.kernel, rows.or(tile)?)
             }
             _ => return None,
         };
@@ -176,17 +176,65 @@ impl FusedPlan {
         let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
         let operands = [Operand::Q, Operand::K, Operand::V, Operand::O];
         let elements = operands.map(|operand| element_of(problem, operand, caps));
-        let classify = Classify::new(problem, &rows, &block);
+        let kernel = |table| KernelSpec::fused(problem, elements, rows, table);
+        Self::over(problem, caps, rows.group_rows(), block, kernel)
+    }
+
+    /// The kernel that is a tile of rows and keys.
+    pub(super) fn tile(
+        problem: &Problem,
+        caps: &Capabilities,
+        policy: &Policy,
+    ) -> Result<Self, Rejection> {
+        let a = problem.attention();
+        let refuse = |reason: String| Rejection { candidate: "fused_forward_tile".into(), reason };
+        if a.weights.is_some() {
+            return Err(refuse("scores and weights are written by the staged path only".into()));
+        }
+        if a.normalizer.needs_row() || a.normalizer.takes_one() {
+            let name = a.normalizer.name();
+            return Err(refuse(format!("{name} is not a weighted sum in one pass")));
+        }
+        if a.inner.is_sum() {
+            return Err(refuse("additive scores are made by the fused and staged paths".into()));
+        }
+        if a.edges.is_some() {
+            return Err(refuse("rows of a graph have keys of their own to visit".into()));
+        }
+        let selects = !problem.masks().is_empty() || a.bias.is_some();
+        let tile = tuning::block_tile(caps, &a.shape, selects, policy.tuning.as_deref());
+        let Some(tile) = tile else {
+            let [qk, v] = [a.shape.dim_qk, a.shape.dim_v];
+            return Err(refuse(format!(
+                "no tile for head dimensions {qk} and {v} fits {} invocations and {} B of workgroup memory",
+                caps.max_invocations, caps.max_workgroup_bytes
+            )));
+        };
+        let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
+        let operands = [Operand::Q, Operand::K, Operand::V, Operand::O];
+        let elements = operands.map(|operand| element_of(problem, operand, caps));
+        let kernel = |table| KernelSpec::fused_tile(problem, elements, tile, table);
+        Self::over(problem, caps, tile.rows(), block, kernel)
+    }
+
+    /// A kernel over blocks, with the block table that helps it.
+    fn over(
+        problem: &Problem,
+        caps: &Capabilities,
+        group_rows: u32,
+        block: BlockSize,
+        kernel: impl Fn(Option<BlockTable>) -> KernelSpec,
+    ) -> Result<Self, Rejection> {
+        let classify = Classify::new(problem, group_rows, &block);
         let given = problem.attention().blocks.map(|_| BlockTable::Given);
-        let table = classify.as_ref().map(|_| BlockTable::Classified).or(given);
-        let kernel = KernelSpec::fused(problem, elements, rows, table);
+        let kernel = kernel(classify.as_ref().map(|_| BlockTable::Classified).or(given));
         let block_words =
             classify.as_ref().map_or(0, |x| x.blocks.words(&problem.attention().shape));
         let kernel = fitted(kernel, problem, block_words, caps);
         for spec in classify.iter().map(|x| &x.kernel).chain([&kernel]) {
             check_resources(spec, caps)?;
         }
-        Ok(Self { classify, kernel, rows, block })
+        Ok(Self { classify, kernel, group_rows, block })
     }
 }
 

@@ -162,7 +162,19 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             max_binding_bytes: Capabilities::default().max_binding_bytes,
             ..caps
         };
-        if !unwritten.normalizer.needs_row() {
+        let one_pass = !unwritten.normalizer.needs_row();
+        let is_sum = one_pass && !unwritten.normalizer.takes_one() && !unwritten.inner.is_sum();
+        if is_sum && unwritten.edges.is_none() {
+            // Written out, and with more than a default device's workgroup memory.
+            let names = ["NVIDIA", "another"];
+            let tile = Capabilities {
+                name: names[i / 2 % 2].into(),
+                max_workgroup_bytes: [16 << 10, 32 << 10][i / 4 % 2],
+                ..fused.clone()
+            };
+            add(&unwritten, &tile, Path::FusedTile);
+        }
+        if one_pass {
             add(&unwritten, &fused, Path::Fused);
         }
         if i % 7 == 3 {

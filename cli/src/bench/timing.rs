@@ -117,7 +117,7 @@ impl<'a> Session<'a> {
         } else {
             &[]
         };
-        let plain = [Path::Split, Path::Fused, Path::Staged];
+        let plain = [Path::Split, Path::FusedTile, Path::Fused, Path::Staged];
         let paths = plain.into_iter().chain(matrix.iter().copied()).filter(wanted);
         Ok(paths.flat_map(with).collect())
     }

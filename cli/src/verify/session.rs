@@ -49,7 +49,7 @@ pub(super) fn paths(call: &Attention, args: &VerifyArgs) -> Vec<Path> {
     let mut paths = Vec::new();
     if args.grid != Some(GridName::Matrix) {
         paths.extend((call.shape.seq_q <= MAX_ROWS).then_some(Path::Split));
-        paths.extend([Path::Fused, Path::Staged]);
+        paths.extend([Path::Fused, Path::FusedTile, Path::Staged]);
     }
     if args.uses_matrix() && call.dtype != DType::F32 {
         paths.extend([Path::FusedMatrix, Path::StagedMatrix]);

@@ -38,6 +38,10 @@ impl KnownCall {
         // Shares of the split kernel are two tiles, so that what is carried from tile to tile is tried too.
         let [rows, keys] = match plan.schedule() {
             Schedule::Split(split) => [ROWS, 3 * split.tile.keys + 7],
+            Schedule::Fused(fused) => match &fused.kernel.tile {
+                Some(tile) => [ROWS.max(tile.rows() + 3), KEYS.max(tile.keys + 7)],
+                None => [ROWS, KEYS],
+            },
             Schedule::Matrix(matrix) => {
                 [ROWS.max(matrix.tile.rows() + 3), KEYS.max(2 * matrix.tile.keys + 7)]
             }

@@ -2,9 +2,11 @@
 
 mod table;
 
-pub use table::{Class, FUSED, FusedRow, MATRIX, MatrixRow, SPLIT, SplitRow, Tuning, class};
+pub use table::{
+    Class, FUSED, FusedRow, MATRIX, MatrixRow, SPLIT, SplitRow, TILES, TileRow, Tuning, class,
+};
 
-use crate::kernel::{MatrixTile, RowTile, SplitTile, TILE};
+use crate::kernel::{BlockTile, MatrixTile, RowTile, SplitTile, TILE};
 use crate::plan::Capabilities;
 use crate::tensor::Shape;
 use table::serves;
@@ -12,10 +14,57 @@ use table::serves;
 /// Most f32 registers a row may take on hardware before its kernel spills; software spills to cache anyway.
 const MAX_ROW_REGISTERS: u32 = 160;
 
-/// Whether a row tile is known to be slow on a device: q and o of one row do not fit its registers.
-pub fn spills(caps: &Capabilities, tile: &RowTile) -> bool {
-    caps.device_type != "cpu" && tile.rows * (tile.dim_qk + tile.dim_v) > MAX_ROW_REGISTERS
+/// Why a row tile is slow on a device, where it is known to be: q and o of one row do not fit its registers.
+pub fn rows_are_slower(caps: &Capabilities, tile: &RowTile) -> Option<String> {
+    let registers = tile.rows * (tile.dim_qk + tile.dim_v);
+    let spills = class(caps) != Class::Software && registers > MAX_ROW_REGISTERS;
+    spills.then(|| format!("{registers} f32 registers of an invocation spill here"))
 }
+
+/// Why the tile kernel is slow on a device, where it is known to be: software drivers take turns at barriers, and rows in
+/// registers need none.
+pub fn tile_is_slower(caps: &Capabilities) -> Option<String> {
+    (class(caps) == Class::Software)
+        .then(|| "invocations that wait for each other take turns on a CPU".to_owned())
+}
+
+/// The tile of the tile kernel, by the caller's table or the one that ships, cut to the device's workgroups; `None` where
+/// even the smallest is too large. `selects` says whether v is looked at.
+pub fn block_tile(
+    caps: &Capabilities,
+    shape: &Shape,
+    selects: bool,
+    tuning: Option<&Tuning>,
+) -> Option<BlockTile> {
+    let dim = shape.dim_qk.max(shape.dim_v);
+    let fits = |row: &&TileRow| dim <= row.max_dim && serves(row.class, &row.device, caps);
+    let own = tuning.and_then(|tuning| tuning.tile.iter().find(fits));
+    let tuned = own.or_else(|| TILES.iter().find(fits))?;
+    let keys = [128, 64].into_iter().filter(|keys| *keys <= tuned.keys);
+    let chunks = [(32, 16), (32, 8), (32, 4), (16, 16), (16, 8), (16, 4)];
+    let mut tiles = keys.flat_map(|keys| {
+        chunks.map(|(depth, keys_v)| BlockTile {
+            down: tuned.down,
+            across: tuned.across,
+            keys,
+            depth,
+            keys_v,
+            dim_qk: shape.dim_qk,
+            dim_v: shape.dim_v,
+            unrolled: tuned.unrolled,
+        })
+    });
+    let limit = caps.max_workgroup_bytes.min(MAX_TILE_BYTES);
+    tiles.find(|tile| {
+        // Each invocation of 256 stages four rows or keys of four channels at once, and so does each of 128 half as deep.
+        let all_stage = tile.depth == 16 || tile.lanes() == 256 && tile.keys == TILE;
+        let fits = tile.workgroup_bytes(selects) <= limit && tile.lanes() <= caps.max_invocations;
+        all_stage && fits
+    })
+}
+
+/// Most workgroup memory of a tile: 16 KiB and a flag. More keeps fewer workgroups on a core.
+const MAX_TILE_BYTES: u32 = (16 << 10) + 16;
 
 /// Above this head dimension rows are shared by the invocations of a workgroup, where subgroups can sum: the code is as many
 /// times shorter.

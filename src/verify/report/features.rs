@@ -106,7 +106,8 @@ pub(super) const RECORDED: &str = "Recorded cases";
 /// Group of the paths.
 pub(super) const PATHS: &str = "Path";
 /// The paths that there always is a row for.
-const KNOWN_PATHS: [&str; 5] = ["fused", "split", "staged", "fused-matrix", "staged-matrix"];
+const KNOWN_PATHS: [&str; 6] =
+    ["fused", "fused-tile", "split", "staged", "fused-matrix", "staged-matrix"];
 
 /// Every feature there is, and those that only these rows have.
 pub(super) fn all<'a>(cases: impl Iterator<Item = &'a CaseResult>) -> Vec<Feature> {
@@ -167,6 +168,7 @@ fn path(kernel: &str) -> Option<&str> {
     let name = key.split('/').next()?;
     let on_matrix = key.split('/').any(|word| word.starts_with("m8t") || word.starts_with("m16t"));
     match name.split('_').next() {
+        _ if name == "fused_forward_tile" => Some("fused-tile"),
         Some("fused") if on_matrix => Some("fused-matrix"),
         Some("staged") if on_matrix => Some("staged-matrix"),
         // Edges are walked in one pass, and are planned as the fused path.
