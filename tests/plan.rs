@@ -73,7 +73,11 @@ fn native_f16_is_used_where_it_is_faster_or_asked_for() {
 
 #[test]
 fn drivers_that_end_loops_get_shorter_ones() {
-    let caps = Capabilities { max_loop_iterations: 65_535, ..Capabilities::default() };
+    let caps = Capabilities {
+        device_type: "cpu".into(),
+        max_loop_iterations: 65_535,
+        ..Capabilities::default()
+    };
     let plan = |seq_q: u32, path: Path, narrow: bool| {
         let shape = Shape { seq_q, seq_kv: 200_000, ..Shape::self_attention(1, 2, 1, 64) };
         let call = Attention::new(shape);
@@ -89,6 +93,9 @@ fn drivers_that_end_loops_get_shorter_ones() {
     let split = plan(1, Path::Split, false).unwrap();
     let Schedule::Split(split) = split.schedule() else { panic!("{split}") };
     assert!(split.shares >= 5, "{} shares", split.shares);
+    let refused = plan(20, Path::FusedTile, false).unwrap_err();
+    assert!(refused.to_string().contains("this driver ends loops after 65535"), "{refused}");
+    assert_eq!(plan(20, Path::FusedTile, true).unwrap().path(), Path::FusedTile);
     assert_eq!(plan(20, Path::Auto, false).unwrap().path(), Path::Staged);
 }
 
@@ -101,19 +108,28 @@ fn what_is_slower_is_passed_over() {
     };
     let few = plan(&Attention::new(Shape { seq_q: 16, ..Shape::self_attention(9, 32, 2048, 64) }));
     let text = few.to_string();
-    assert_eq!(few.path(), Path::Fused);
+    assert_eq!(few.path(), Path::FusedTile);
     assert!(text.contains("passed over split_forward: k and v would be read"), "{text}");
     assert!(!text.contains("refused split_forward"), "{text}");
     assert_eq!(few.passed_over()[0].candidate, "split_forward");
     assert!(few.rejections().iter().all(|x| x.candidate != "split_forward"), "{text}");
 
     let wide = Attention::new(Shape::self_attention(1, 2, 300, 512));
-    let staged = plan(&wide);
+    assert_eq!(plan(&wide).path(), Path::FusedTile);
+    // Additive scores are no products, so that no tile serves them.
+    let additive = wide.clone().additive(1.0);
+    let staged = plan(&additive);
     assert_eq!(staged.path(), Path::Staged, "{staged}");
     assert!(staged.to_string().contains("passed over fused_forward: 1024 f32 registers"));
     // The staged path does not read quantised keys.
-    let fused = plan(&wide.kv_storage(Storage::Int8));
+    let fused = plan(&additive.kv_storage(Storage::Int8));
     assert_eq!((fused.path(), fused.passed_over().len()), (Path::Fused, 0), "{fused}");
+
+    // Software drivers take turns at barriers.
+    let square = Attention::new(Shape::self_attention(1, 2, 300, 64));
+    let plan = Plan::new(&square.validate().unwrap(), &software(), &Policy::default()).unwrap();
+    assert_eq!(plan.path(), Path::Fused);
+    assert!(plan.to_string().contains("passed over fused_forward_tile: "), "{plan}");
 }
 
 #[test]

@@ -26,6 +26,7 @@ use heedful::verify::truth::Truth;
 use heedful::{Engine, Path, Policy, SelfTest};
 
 const FUSED: &[Kernel] = &[Kernel::FusedForward, Kernel::FusedForwardSubgroup];
+const TILE: &[Kernel] = &[Kernel::FusedForwardTile];
 const SUBGROUP: &[Kernel] = &[Kernel::FusedForwardSubgroup];
 const SPLIT: &[Kernel] = &[Kernel::SplitForward];
 const MERGE: &[Kernel] = &[Kernel::SplitMerge];

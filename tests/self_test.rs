@@ -56,16 +56,18 @@ fn when_every_candidate_is_wrong_each_is_named() {
     let Some(engine) = engine("every_candidate_wrong") else { return };
     engine.plant(Kernel::FusedForward, no_rescaling);
     engine.plant(Kernel::FusedForwardSubgroup, no_rescaling);
+    engine.plant(Kernel::FusedForwardTile, broken);
     let plan = engine.plan(&call()).unwrap();
     assert_eq!(plan.path(), Path::Staged, "{plan}");
 
     let engine = common::gpu::engine("every_candidate_wrong").unwrap();
     engine.plant(Kernel::FusedForward, broken);
     engine.plant(Kernel::FusedForwardSubgroup, broken);
+    engine.plant(Kernel::FusedForwardTile, broken);
     engine.plant(Kernel::StagedScore, shifted_key);
     let error = engine.plan(&call()).unwrap_err();
     assert!(error.is_unsupported(), "{error}");
-    assert_eq!(error.rejections().len(), 4, "{error}");
+    assert_eq!(error.rejections().len(), 5, "{error}");
     assert!(error.to_string().contains("staged_score"), "{error}");
 }
 

@@ -6,7 +6,7 @@
 //
 // Workgroup (x, y) = (split, ((batch, key head) pair, ROWS of the group's rows)). The group's rows are numbered
 // query row * group + head. A tile of KEYS keys goes through three steps with a barrier after each: scores, an invocation
-// to a key, with q in registers; weights, relative to the tile's peak; sums, an invocation to DIM_LANES-th vec4s of o, with
+// to a key, with q in workgroup memory; weights, relative to the tile's peak; sums, an invocation to DIM_LANES-th vec4s of o, with
 // LANES / DIM_LANES keys side by side. Each element of k and v is loaded once and feeds ROWS products: bound by loads
 // where a group is small. 2 * (dim_qk + dim_v) FLOP per row and key.
 //
@@ -18,6 +18,7 @@ var<workgroup> sh_weights: array<RowVec, KEYS>;
 var<workgroup> sh_hidden: array<u32, KEYS>;
 // What is added to the address of the key's v so that it lies in its page.
 var<workgroup> sh_places: array<u32, KEYS>;
+var<workgroup> sh_q: array<vec4<f32>, ROWS * Q_WORDS>;
 var<workgroup> sh_rows: array<RowVec, LANES>;
 var<workgroup> sh_sums: array<vec4<f32>, LANES>;
 
@@ -32,6 +33,35 @@ fn share_of(visible: vec2<u32>, split: u32) -> vec2<u32> {
   let size = (tiles + params.split_n - 1u) / params.split_n * KEYS;
   let start = first + split * size;
   return vec2<u32>(start, min(start + size, visible.y));
+}
+
+// Most invocations whose parts each other invocation looks at: more are joined by the first of them before.
+const FOLD: u32 = 8u;
+
+// q of the group's rows, by all invocations in turn; zeros in rows that are not there.
+fn stage_q(rows: Rows, first: u32, last: u32, row_end: u32, lane: u32) {
+  for (var i = lane; i < ROWS * Q_WORDS; i += LANES) {
+    let packed = min(first + i / Q_WORDS, last);
+    let row = params.row0 + packed / params.group;
+    let head = rows.head + packed % params.group;
+    let c = i % Q_WORDS * 4u;
+    let at = params.q_base + q_origin(rows.batch) + head * params.q_stride_head + row * params.q_stride_row + c;
+    sh_q[i] = q_load4(at, select(0u, min(DIM_QK - c, 4u), row < row_end));
+  }
+}
+
+// Which rows the i-th key of a tile of n is hidden from, as bits.
+fn hidden_bits(i: u32, n: u32) -> u32 {
+  if (!MASKED) { return select(0u, HIDDEN_FROM_ALL, i >= n); }
+  return sh_hidden[min(i, KEYS - 1u)] | select(0u, HIDDEN_FROM_ALL, i >= n);
+}
+
+// Where the v of the i-th key of a tile is, or what is at hand where nobody looks at it.
+fn place_of(v_at: u32, key0: u32, i: u32, hidden: u32) -> u32 {
+  if (hidden == HIDDEN_FROM_ALL) { return 0u; }
+  var at = v_at + (key0 + i) * params.v_stride_row;
+  if (PAGED) { at += sh_places[i]; }
+  return at;
 }
 
 @compute @workgroup_size(LANES, 1, 1)
@@ -50,7 +80,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let share = share_of(visible, workgroup.x);
   let k_at = params.k_base + k_origin(batch) + head_kv * params.k_stride_head;
   let v_at = params.v_base + v_origin(batch) + head_kv * params.v_stride_head;
-  split_begin(rows, first, last, row_end);
+  stage_q(rows, first, last, row_end, lane);
+  split_begin(rows, first, last);
+  workgroupBarrier();
 
   var m = RowVec(normalize_empty().m);
   // This invocation's part of the sum.
@@ -71,8 +103,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     sh_rows[lane] = peaks;
     workgroupBarrier();
+    if (LANES > FOLD) {
+      if (lane < FOLD) {
+        for (var i = lane + FOLD; i < LANES; i += FOLD) { peaks = normalize_peak(peaks, sh_rows[i]); }
+        sh_rows[lane] = peaks;
+      }
+      workgroupBarrier();
+    }
     var peak = m;
-    for (var i = 0u; i < LANES; i += 1u) { peak = normalize_peak(peak, sh_rows[i]); }
+    for (var i = 0u; i < min(LANES, FOLD); i += 1u) { peak = normalize_peak(peak, sh_rows[i]); }
     let old = normalize_rescale(m, peak);
     let n = min(KEYS, share.y - key0);
     l *= old;
@@ -89,23 +128,22 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     m = peak;
     workgroupBarrier();
     split_rescale(old);
-    for (var i = lane / DIM_LANES; i < n; i += LANES / DIM_LANES) {
-      var at = v_at + (key0 + i) * params.v_stride_row;
-      if (PAGED) { at += sh_places[i]; }
-      if (MASKED) {
-        let hidden = sh_hidden[i];
-        if (hidden == HIDDEN_FROM_ALL) { continue; }
-        split_accumulate(at, sh_weights[i], split_mask(hidden), lane % DIM_LANES);
-      } else {
-        split_accumulate(at, sh_weights[i], RowMask(false), lane % DIM_LANES);
-      }
+    for (var i = lane / DIM_LANES; i < n; i += KEYS_AT_ONCE * SIDE_BY_SIDE) {
+      split_accumulate(v_at, key0, i, n, lane % DIM_LANES);
     }
     workgroupBarrier();
   }
   sh_rows[lane] = l;
   workgroupBarrier();
+  if (LANES > FOLD) {
+    if (lane < FOLD) {
+      for (var i = lane + FOLD; i < LANES; i += FOLD) { l += sh_rows[i]; }
+      sh_rows[lane] = l;
+    }
+    workgroupBarrier();
+  }
   var sum = RowVec(0.0);
-  for (var i = 0u; i < LANES; i += 1u) { sum += sh_rows[i]; }
+  for (var i = 0u; i < min(LANES, FOLD); i += 1u) { sum += sh_rows[i]; }
   split_end(rows, first, last, workgroup.x, lane, m, sum);
 }
 

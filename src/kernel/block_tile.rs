@@ -75,9 +75,12 @@ impl BlockTile {
         [deep, deep * (1 + self.keys / TILE)]
     }
 
-    /// f32 of an invocation that live through the products: scores or weights, and o.
-    pub fn registers(&self) -> u32 {
-        4 * self.strips() * (self.keys_each() + 4 * self.columns_each())
+    /// Iterations of an invocation's loops in one tile.
+    pub fn iterations(&self) -> u32 {
+        let steps = |n: u32| if self.unrolled { 1 } else { n };
+        let products = self.dim_qk.max(1).div_ceil(self.depth) * steps(1 + self.depth / 4);
+        let sums = self.keys / self.keys_v * steps(1 + self.keys_v / 4) + self.keys / PART;
+        1 + products + sums + 2 * self.keys_each() + self.across / 4
     }
 
     /// The first block of the weights, behind those of v.

@@ -127,6 +127,12 @@ impl SplitTile {
         self.dim_v.div_ceil(4).next_power_of_two().min(self.lanes)
     }
 
+    /// Keys whose v an invocation asks for before it uses any. On hardware, where each wait for memory is long, more.
+    pub(super) fn keys_at_once(&self) -> u32 {
+        let turns = self.keys / (self.lanes / self.dim_lanes());
+        turns.clamp(1, if self.lanes > 8 { 8 } else { 2 })
+    }
+
     /// vec4s of o that an invocation sums per row.
     pub fn slices(&self) -> u32 {
         self.dim_v.div_ceil(4).div_ceil(self.dim_lanes())
@@ -138,9 +144,10 @@ impl SplitTile {
         RowTile { rows, lanes, fetch: 1, dim_qk, dim_v, wide: false }
     }
 
-    /// Bytes of workgroup memory: a vector of rows and two words per key, a vector of rows and a vec4 per invocation.
+    /// Bytes of workgroup memory: a vector of rows and two words per key, a vector of rows and a vec4 per invocation, q.
     pub fn workgroup_bytes(&self) -> u32 {
-        (4 * self.rows + 8) * self.keys + (4 * self.rows + 16) * self.lanes
+        let q = 16 * self.rows * self.dim_qk.div_ceil(4);
+        (4 * self.rows + 8) * self.keys + (4 * self.rows + 16) * self.lanes + q
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn registers(tile: &RowTile, spec: &KernelSpec) -> String {
     let mut out = types(tile, masked);
     declare(&mut out, tile, spec.is_additive());
     load_q(&mut out, tile, spec.is_additive());
-    product(&mut out, tile, spec);
+    product(&mut out, tile, spec, |r, d| format!("q{r}_{d}"));
     per_row(&mut out, tile);
     accumulate(&mut out, tile, spec, Rows::All);
     if masked {
@@ -160,7 +160,13 @@ fn fetch(out: &mut String, tile: &RowTile, spec: &KernelSpec, binding: Binding, 
     let _ = writeln!(out, "  let x{d} = subgroupBroadcast(y{group}, {member}u);");
 }
 
-pub(super) fn product(out: &mut String, tile: &RowTile, spec: &KernelSpec) {
+/// Products of a key with all rows; `q` says where channels 4d..4d+3 of row r are.
+pub(super) fn product(
+    out: &mut String,
+    tile: &RowTile,
+    spec: &KernelSpec,
+    q: impl Fn(u32, u32) -> String,
+) {
     *out += "fn registers_product(at: u32, slice: u32) -> RowVec {\n";
     for r in rows(tile) {
         let _ = writeln!(out, "  var s{r} = vec4<f32>(0.0);");
@@ -168,10 +174,11 @@ pub(super) fn product(out: &mut String, tile: &RowTile, spec: &KernelSpec) {
     for d in 0..tile.slices(tile.dim_qk) {
         fetch(out, tile, spec, Binding::K, d);
         for r in rows(tile) {
+            let q = q(r, d);
             let term = if spec.is_additive() {
-                format!("inner_sum_4(q{r}_{d}, x{d}, w_{d}, s{r})")
+                format!("inner_sum_4({q}, x{d}, w_{d}, s{r})")
             } else {
-                format!("inner_product_4(q{r}_{d}, x{d}, s{r})")
+                format!("inner_product_4({q}, x{d}, s{r})")
             };
             let _ = writeln!(out, "  s{r} = {term};");
         }

@@ -1,6 +1,7 @@
-//! Generated straight-line code of `split_forward`: q and o of a group's rows in registers.
+//! Generated straight-line code of `split_forward`: q of a group's rows in workgroup memory, o in registers.
 //!
-//! `q{r}_{d}` holds channels 4d..4d+3 of row r, in every invocation; `o{r}_{s}` the s-th vec4 of o that the invocation
+//! `sh_q` holds channels 4d..4d+3 of row r at r * Q_WORDS + d: in registers of every invocation they spill on every compiler
+//! of a GPU. `o{r}_{s}` is the s-th vec4 of o that the invocation
 //! sums, which is vec4 `lane % DIM_LANES + s * DIM_LANES` of the row.
 
 use std::fmt::Write;
@@ -16,7 +17,8 @@ pub(super) fn split(tile: &SplitTile, spec: &KernelSpec) -> String {
     let mut out = row_types(tile.rows);
     declare(&mut out, tile, spec);
     begin(&mut out, tile);
-    product(&mut out, &tile.registers(), spec);
+    let words = tile.dim_qk.div_ceil(4);
+    product(&mut out, &tile.registers(), spec, |r, d| format!("sh_q[{}u]", r * words + d));
     out += "fn split_product(at: u32) -> RowVec { return registers_product(at, 0u); }\n";
     per_row(&mut out, tile, spec);
     masks(&mut out, tile);
@@ -36,6 +38,10 @@ fn declare(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
         ("LANES", tile.lanes),
         ("KEYS", tile.keys),
         ("DIM_LANES", tile.dim_lanes()),
+        ("SIDE_BY_SIDE", tile.lanes / tile.dim_lanes()),
+        ("KEYS_AT_ONCE", tile.keys_at_once()),
+        ("DIM_QK", tile.dim_qk),
+        ("Q_WORDS", tile.dim_qk.div_ceil(4)),
         ("HIDDEN_FROM_ALL", (1 << tile.rows) - 1),
     ];
     for (name, value) in constants {
@@ -46,31 +52,19 @@ fn declare(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
     }
     for r in 0..tile.rows {
         let _ = writeln!(out, "var<private> head{r}: u32;\nvar<private> row{r}: u32;");
-        for d in 0..tile.dim_qk.div_ceil(4) {
-            let _ = writeln!(out, "var<private> q{r}_{d}: vec4<f32>;");
-        }
         for s in 0..tile.slices() {
             let _ = writeln!(out, "var<private> o{r}_{s}: vec4<f32>;");
         }
     }
 }
 
-/// Where each row is, and its q; rows past the group's last repeat it and are not written.
+/// Where each row is; rows past the group's last repeat it and are not written.
 fn begin(out: &mut String, tile: &SplitTile) {
-    *out += "fn split_begin(rows: Rows, first: u32, last: u32, row_end: u32) {\n";
+    *out += "fn split_begin(rows: Rows, first: u32, last: u32) {\n";
     for r in 0..tile.rows {
         let _ = writeln!(out, "  let packed{r} = min(first + {r}u, last);");
         let _ = writeln!(out, "  row{r} = params.row0 + packed{r} / params.group;");
         let _ = writeln!(out, "  head{r} = rows.head + packed{r} % params.group;");
-        let _ = writeln!(
-            out,
-            "  let at{r} = params.q_base + q_origin(rows.batch) + head{r} * params.q_stride_head + row{r} * params.q_stride_row;"
-        );
-        for d in 0..tile.dim_qk.div_ceil(4) {
-            let (c, n) = (4 * d, (tile.dim_qk - 4 * d).min(4));
-            let n = format!("select(0u, {n}u, row{r} < row_end)");
-            let _ = writeln!(out, "  q{r}_{d} = q_load4(at{r} + {c}u, {n});");
-        }
         for s in 0..tile.slices() {
             let _ = writeln!(out, "  o{r}_{s} = vec4<f32>(0.0);");
         }
@@ -130,33 +124,48 @@ fn sums(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
             let _ = writeln!(out, "  o{r}_{s} *= {};", of(tile, "old", r));
         }
     }
-    *out += "}\nfn split_accumulate(at: u32, p: RowVec, hidden: RowMask, lane: u32) {\n";
+    *out += "}\n";
+    accumulate(out, tile, spec);
+}
+
+/// o = o + p · v of several keys: all of v is asked for before any is used, or each key would wait for memory by itself.
+fn accumulate(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
+    *out += "fn split_accumulate(v_at: u32, key0: u32, first: u32, n: u32, lane: u32) {\n";
     let storage = spec.elements.iter().find(|(b, _)| *b == Binding::V).map(|(_, x)| x.storage);
-    if storage == Some(Storage::Int8) {
-        *out += "  let scale = v_scale(at, 0u);\n";
-    }
     let columns = tile.dim_v.div_ceil(4);
     for s in 0..tile.slices() {
         let _ = writeln!(out, "  let c{s} = lane + {}u;", s * tile.dim_lanes());
-        let n = if tile.dim_v.is_multiple_of(4 * tile.dim_lanes()) {
-            "4u".to_owned()
-        } else {
-            format!("select(0u, min({}u - 4u * c{s}, 4u), c{s} < {columns}u)", tile.dim_v)
-        };
-        let scale = match storage {
-            Some(Storage::Int8) => " * scale".to_owned(),
-            Some(Storage::Int4) => format!(" * v_scale(at, c{s} >> 3u)"),
-            _ => String::new(),
-        };
-        let _ = writeln!(out, "  let x{s} = v_load4(at + 4u * c{s}, {n}){scale};");
-        for r in 0..tile.rows {
-            // Where nothing is masked a key is hidden from all rows or from none.
-            let x = if spec.is_masked() {
-                format!("select(x{s}, vec4<f32>(0.0), {})", of(tile, "hidden", r))
+    }
+    for u in 0..tile.keys_at_once() {
+        let _ = writeln!(
+            out,
+            "  let i{u} = first + {u}u * SIDE_BY_SIDE;\n  let hidden{u} = hidden_bits(i{u}, n);\n  \
+             let at{u} = place_of(v_at, key0, i{u}, hidden{u});"
+        );
+        if storage == Some(Storage::Int8) {
+            let _ = writeln!(out, "  let scale{u} = v_scale(at{u}, 0u);");
+        }
+        for s in 0..tile.slices() {
+            let n = if tile.dim_v.is_multiple_of(4 * tile.dim_lanes()) {
+                "4u".to_owned()
             } else {
-                format!("x{s}")
+                format!("select(0u, min({}u - 4u * c{s}, 4u), c{s} < {columns}u)", tile.dim_v)
             };
-            let p = of(tile, "p", r);
+            let scale = match storage {
+                Some(Storage::Int8) => format!(" * scale{u}"),
+                Some(Storage::Int4) => format!(" * v_scale(at{u}, c{s} >> 3u)"),
+                _ => String::new(),
+            };
+            let _ = writeln!(out, "  let x{u}_{s} = v_load4(at{u} + 4u * c{s}, {n}){scale};");
+        }
+    }
+    for u in 0..tile.keys_at_once() {
+        let _ = writeln!(out, "  let p{u} = sh_weights[min(i{u}, KEYS - 1u)];");
+        for (s, r) in (0..tile.slices()).flat_map(|s| (0..tile.rows).map(move |r| (s, r))) {
+            // Without masks a key is hidden from all rows, being past the last, or from none.
+            let bit = if spec.is_masked() { 1 << r } else { 1 };
+            let x = format!("select(x{u}_{s}, vec4<f32>(0.0), (hidden{u} & {bit}u) != 0u)");
+            let p = of(tile, &format!("p{u}"), r);
             let _ = writeln!(out, "  o{r}_{s} = fma(vec4<f32>({p}), {x}, o{r}_{s});");
         }
     }

@@ -20,8 +20,8 @@ use crate::problem::{Attention, Operand, Problem};
 /// use heedful::{Attention, Capabilities, Path, Plan, Policy, Shape};
 /// let problem = Attention::new(Shape::self_attention(1, 8, 512, 64)).validate()?;
 /// let plan = Plan::new(&problem, &Capabilities::default(), &Policy::default())?;
-/// assert_eq!(plan.path(), Path::Fused);
-/// assert!(plan.to_string().contains("fused_forward/f32x4.f32x4"));
+/// assert_eq!(plan.path(), Path::FusedTile);
+/// assert!(plan.to_string().contains("fused_forward_tile/f32x4.f32x4"));
 /// # Ok::<(), heedful::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]

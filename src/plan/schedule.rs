@@ -3,7 +3,7 @@
 use crate::error::{Rejection, Result};
 use crate::feature::mask::Window;
 use crate::feature::normalize::Normalizer;
-use crate::kernel::{BlockTable, Element, KernelSpec, Resources, RowTile, Width};
+use crate::kernel::{BlockTable, BlockTile, Element, KernelSpec, Resources, RowTile, Width};
 use crate::plan::fit::fitted;
 use crate::plan::{
     BlockSize, Capabilities, Checks, Classify, MatrixPlan, Path, Policy, SplitPlan, tuning,
@@ -168,10 +168,7 @@ impl FusedPlan {
         };
         let iterations = iterations(problem, &rows);
         if iterations > u64::from(caps.max_loop_iterations) {
-            return Err(refuse(&format!(
-                "{iterations} iterations over keys, this driver ends loops after {}",
-                caps.max_loop_iterations
-            )));
+            return Err(refuse(&too_many(iterations, caps)));
         }
         let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
         let operands = [Operand::Q, Operand::K, Operand::V, Operand::O];
@@ -210,6 +207,10 @@ impl FusedPlan {
                 caps.max_invocations, caps.max_workgroup_bytes
             )));
         };
+        let iterations = tile_iterations(problem, &tile);
+        if iterations > u64::from(caps.max_loop_iterations) {
+            return Err(refuse(too_many(iterations, caps)));
+        }
         let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
         let operands = [Operand::Q, Operand::K, Operand::V, Operand::O];
         let elements = operands.map(|operand| element_of(problem, operand, caps));
@@ -343,17 +344,34 @@ pub(super) fn element_of(problem: &Problem, operand: Operand, caps: &Capabilitie
 /// that lie side by side.
 fn iterations(problem: &Problem, tile: &RowTile) -> u64 {
     let a = problem.attention();
-    let spread = tile.rows * tile.lanes;
-    let mut keys = a.shape.seq_kv;
-    if let Some((Window { left: Some(left), right: Some(right) }, _)) = a.window {
-        keys = keys.min(left.saturating_add(right).saturating_add(spread));
-    }
-    if let Some((size, _)) = a.chunked {
-        keys = keys.min(size.saturating_add(spread));
-    }
+    let keys = keys_of_rows(problem, tile.rows * tile.lanes);
     let pages = a.paged.map_or(1, |paged| keys.div_ceil(paged.page_size.max(1)));
     let blocks = a.blocks.map_or(1, |blocks| keys.div_ceil(blocks.keys.max(1)));
     u64::from(keys) + 3 * u64::from(pages) + 3 * u64::from(blocks)
+}
+
+/// Iterations of the tile kernel's loops.
+fn tile_iterations(problem: &Problem, tile: &BlockTile) -> u64 {
+    let keys = keys_of_rows(problem, tile.rows()).saturating_add(tile.keys);
+    u64::from(keys.div_ceil(tile.keys)) * u64::from(tile.iterations())
+}
+
+/// Keys that some of neighbouring rows may see.
+fn keys_of_rows(problem: &Problem, rows: u32) -> u32 {
+    let a = problem.attention();
+    let mut keys = a.shape.seq_kv;
+    if let Some((Window { left: Some(left), right: Some(right) }, _)) = a.window {
+        keys = keys.min(left.saturating_add(right).saturating_add(rows));
+    }
+    if let Some((size, _)) = a.chunked {
+        keys = keys.min(size.saturating_add(rows));
+    }
+    keys
+}
+
+fn too_many(iterations: u64, caps: &Capabilities) -> String {
+    let most = caps.max_loop_iterations;
+    format!("{iterations} iterations over keys, this driver ends loops after {most}")
 }
 
 pub(super) fn check_resources(spec: &KernelSpec, caps: &Capabilities) -> Result<(), Rejection> {

@@ -62,6 +62,14 @@ faults! {
         ["2x6/2x3/150x64 f32 kv(f32) lse poison"], WRONG, Refuses,
         |text| cut(text, "    m = peak;", "    workgroupBarrier();");
 
+    tile_lacks_the_barrier_before_its_products: TILE, FusedTile,
+        ["2x2/1x129x40 f32"], WRONG, Refuses,
+        |text| text.replacen("workgroupBarrier();\nfor (var fours_d", "for (var fours_d", 1);
+    tile_lacks_the_barrier_after_its_peaks: TILE, FusedTile,
+        ["2x2/1x129x40 f32"], DIFFER, 
+        Either("weights relative to a number near the peak are as good"),
+        |text| swap(text, "  tile_put_peaks(place);\n  workgroupBarrier();\n", "  tile_put_peaks(place);\n");
+
     // Heads, lanes.
     fused_reads_the_keys_of_another_group: FUSED, Fused,
         ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
@@ -119,6 +127,15 @@ faults! {
     fused_forgets_to_rescale: FUSED, Fused,
         ["1x2x65/257x64 f32 lse"], NUMBERS, Refuses,
         |text| swap(text, "let old = normalize_rescale(m, peak);", "let old = RowVec(1.0);");
+    tile_forgets_to_rescale: TILE, FusedTile,
+        ["1x2x65/257x64 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "  tile_rescale(place);\n", "");
+    tile_keeps_a_stale_peak: TILE, FusedTile,
+        ["1x2x65/257x64 f32 lse"], CLASSES, Refuses,
+        |text| swap(text, "  return peak;\n}\n\n// Four", "  return m;\n}\n\n// Four");
+    tile_multiplies_the_first_weights_twice: TILE, FusedTile,
+        ["1x2x65/257x64 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "s0_0 = s4_0;", "");
     split_forgets_to_rescale: SPLIT, Split,
         ["2x6/2x3/150x64 f32 kv(f32) lse poison"], NUMBERS,
         Refuses,
@@ -176,11 +193,21 @@ faults! {
                 swap(&text, &format!("select(x{d}, vec4<f32>(0.0), hidden)"), &format!("x{d}"))
             })
         });
+    tile_multiplies_what_is_hidden_by_zero: TILE, FusedTile,
+        ["2x4/2x37/70x16/24 f32 mask[2, 1, 37, 70] lse special seen(lattice-790)", "2x2/1x65x64 f32 causal(-5) lse special seen(lattice-790)"],
+        CLASSES, Serves("its tensors hold no NaN"),
+        |text| swap(text, "if (tested && any_special(shown))", "if (false)");
+    tile_reads_the_values_of_the_first_part_twice: TILE, FusedTile,
+        ["2x2/1x129x40 f32"], NUMBERS, Refuses,
+        |text| swap(text, "key0 + part * 32u", "key0 + part * 0u");
     split_multiplies_what_is_hidden_by_zero: SPLIT, Split,
         ["2x4/2x5/70x16/24 f32 mask[2, 4, 5, 70] lse special seen(lattice-790)"], CLASSES,
         Serves("its tensors hold no NaN"),
-        |text| (0..4).fold(text.to_owned(), |text, r| {
-            swap(&text, &format!("select(x0, vec4<f32>(0.0), hidden[{r}u])"), "x0")
+        |text| (0..8).fold(text.to_owned(), |text, u| {
+            (0..4).fold(text, |text, r| {
+                let hidden = format!("select(x{u}_0, vec4<f32>(0.0), (hidden{u} & {}u) != 0u)", 1 << r);
+                swap(&text, &hidden, &format!("x{u}_0"))
+            })
         });
     staged_multiplies_what_is_hidden_by_zero: VALUE, Staged,
         ["2x4/2x13/67x16 f32 mask[2, 1, 1, 67] lse poison"], CLASSES,
@@ -201,5 +228,7 @@ faults! {
         |text| swap(text, "k_scale(at, 0u)", "k_scale(at + params.k_stride_row, 0u)");
     split_scales_values_by_the_next_row: SPLIT, Split,
         ["2x6/2x3/150x64 f32 kv(int8) lse poison"], NUMBERS, Refuses,
-        |text| swap(text, "v_scale(at, 0u)", "v_scale(at + params.v_stride_row, 0u)");
+        |text| (0..8).fold(text.to_owned(), |text, u| {
+            swap(&text, &format!("v_scale(at{u}, 0u)"), &format!("v_scale(at{u} + params.v_stride_row, 0u)"))
+        });
 }
