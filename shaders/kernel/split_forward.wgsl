@@ -6,7 +6,7 @@
 //
 // Workgroup (x, y) = (split, ((batch, key head) pair, ROWS of the group's rows)). The group's rows are numbered
 // query row * group + head. A tile of KEYS keys goes through three steps with a barrier after each: scores, an invocation
-// to a key, with q in workgroup memory; weights, relative to the tile's peak; sums, an invocation to DIM_LANES-th vec4s of o, with
+// to a key; weights, relative to the tile's peak; sums, an invocation to DIM_LANES-th vec4s of o, with
 // LANES / DIM_LANES keys side by side. Each element of k and v is loaded once and feeds ROWS products: bound by loads
 // where a group is small. 2 * (dim_qk + dim_v) FLOP per row and key.
 //
@@ -18,7 +18,6 @@ var<workgroup> sh_weights: array<RowVec, KEYS>;
 var<workgroup> sh_hidden: array<u32, KEYS>;
 // What is added to the address of the key's v so that it lies in its page.
 var<workgroup> sh_places: array<u32, KEYS>;
-var<workgroup> sh_q: array<vec4<f32>, ROWS * Q_WORDS>;
 var<workgroup> sh_rows: array<RowVec, LANES>;
 var<workgroup> sh_sums: array<vec4<f32>, LANES>;
 
@@ -38,16 +37,12 @@ fn share_of(visible: vec2<u32>, split: u32) -> vec2<u32> {
 // Most invocations whose parts each other invocation looks at: more are joined by the first of them before.
 const FOLD: u32 = 8u;
 
-// q of the group's rows, by all invocations in turn; zeros in rows that are not there.
-fn stage_q(rows: Rows, first: u32, last: u32, row_end: u32, lane: u32) {
-  for (var i = lane; i < ROWS * Q_WORDS; i += LANES) {
-    let packed = min(first + i / Q_WORDS, last);
-    let row = params.row0 + packed / params.group;
-    let head = rows.head + packed % params.group;
-    let c = i % Q_WORDS * 4u;
-    let at = params.q_base + q_origin(rows.batch) + head * params.q_stride_head + row * params.q_stride_row + c;
-    sh_q[i] = q_load4(at, select(0u, min(DIM_QK - c, 4u), row < row_end));
-  }
+// Channels 4d..4d+3 of q of a row of the group; zeros in rows that are not there.
+fn q_word(rows: Rows, packed: u32, row_end: u32, d: u32) -> vec4<f32> {
+  let row = params.row0 + packed / params.group;
+  let head = rows.head + packed % params.group;
+  let at = params.q_base + q_origin(rows.batch) + head * params.q_stride_head + row * params.q_stride_row;
+  return q_load4(at + d * 4u, select(0u, min(DIM_QK - d * 4u, 4u), row < row_end));
 }
 
 // Which rows the i-th key of a tile of n is hidden from, as bits.
@@ -80,9 +75,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let share = share_of(visible, workgroup.x);
   let k_at = params.k_base + k_origin(batch) + head_kv * params.k_stride_head;
   let v_at = params.v_base + v_origin(batch) + head_kv * params.v_stride_head;
-  stage_q(rows, first, last, row_end, lane);
-  split_begin(rows, first, last);
-  workgroupBarrier();
+  split_begin(rows, first, last, row_end, lane);
+  if (SHARED_Q) { workgroupBarrier(); }
 
   var m = RowVec(normalize_empty().m);
   // This invocation's part of the sum.

@@ -2,7 +2,8 @@
 //!
 //! Where the device has timestamps, a run is the time between the ends of its compute pass; elsewhere it
 //! is the wall time of a submission of several runs, divided by their number, so that the cost of
-//! submitting and waiting is spread.
+//! submitting and waiting is spread. Short runs are submitted together either way: a GPU that waits for the
+//! host between them lowers its clocks (one H200 took three times as long over runs of 0.1 ms).
 
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,15 @@ pub enum Buffers {
 
 /// Bytes that copies of a call's tensors take together, more than last-level caches hold.
 pub const ROTATED_BYTES: u64 = 192 << 20;
+
+/// Shortest warm-up of hardware: right after a pause of a second one H200 took up to twice as long.
+const RAMP: Duration = Duration::from_millis(300);
+
+/// Most runs of one submission.
+const MOST_TOGETHER: usize = 32;
+
+/// Bytes of their timestamps, two of 8 each.
+const TIMESTAMP_BYTES: u64 = 16 * MOST_TOGETHER as u64;
 
 /// Most copies: a bind group and tables for each.
 const MOST_COPIES: u64 = 48;
@@ -121,24 +131,27 @@ pub(super) fn repeat(
     let timer = Timer::new(engine)?;
     // Warms caches and clocks, and says how long a run is.
     let warm = Instant::now();
-    let mut run = 0;
-    let mut last = timer.wall(engine, encode, run, 1)?;
-    while run < 2 || (warm.elapsed() < budget / 8 && run < 100) {
-        run += 1;
-        if last < 1.0 {
-            last = timer.wall(engine, encode, run, 1)?;
-        }
+    let mut run = 1;
+    let mut last = timer.wall(engine, encode, 0, 1)?;
+    let together = |last: f64| (0.005 / last.max(1e-6)).clamp(1.0, MOST_TOGETHER as f64) as usize;
+    let cpu = engine.capabilities().device_type == "cpu";
+    let least = budget / 4;
+    let least = if cpu { least } else { least.max(RAMP) };
+    while last < 1.0 && (run < 3 || warm.elapsed() < least) {
+        let batch = together(last);
+        last = timer.wall(engine, encode, run, batch)?;
+        run += batch;
     }
-    let batch = (0.005 / last.max(1e-6)).clamp(1.0, 32.0) as usize;
+    let batch = together(last);
     let least = if last > 2.0 { 2 } else { 3 };
     let mut times = Vec::new();
     let start = Instant::now();
     while times.len() < least || (start.elapsed() < budget && times.len() < 1000) {
-        times.push(match &timer.queries {
-            Some(queries) => timer.gpu(engine, encode, run, queries)?,
-            None => timer.wall(engine, encode, run, batch)?,
-        });
-        run += if timer.queries.is_some() { 1 } else { batch };
+        match &timer.queries {
+            Some(queries) => times.extend(timer.gpu(engine, encode, run, batch, queries)?),
+            None => times.push(timer.wall(engine, encode, run, batch)?),
+        }
+        run += batch;
     }
     let clock = if timer.queries.is_some() { Clock::Gpu } else { Clock::Wall };
     Ok(summary(times, clock))
@@ -167,7 +180,7 @@ fn summary(mut seconds: Vec<f64>, clock: Clock) -> Measurement {
     }
 }
 
-/// Query set and buffer of the two timestamps of a pass, where the device has them.
+/// Query set and buffer of the timestamps at both ends of each pass, where the device has them.
 struct Timer {
     queries: Option<(wgpu::QuerySet, wgpu::Buffer)>,
 }
@@ -180,41 +193,46 @@ impl Timer {
         let set = engine.device().create_query_set(&wgpu::QuerySetDescriptor {
             label: Some("bench"),
             ty: wgpu::QueryType::Timestamp,
-            count: 2,
+            count: 2 * MOST_TOGETHER as u32,
         });
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let buffer = create_buffer(engine.device(), "timestamps", 16, usage)?;
+        let buffer = create_buffer(engine.device(), "timestamps", TIMESTAMP_BYTES, usage)?;
         Ok(Self { queries: Some((set, buffer)) })
     }
 
-    /// Seconds of one run between the device's timestamps.
+    /// Seconds of each of `batch` runs of one submission, between the device's timestamps.
     fn gpu(
         &self,
         engine: &Engine,
         encode: &Encode<'_>,
         run: usize,
+        batch: usize,
         (set, buffer): &(wgpu::QuerySet, wgpu::Buffer),
-    ) -> Result<f64> {
+    ) -> Result<Vec<f64>> {
         let mut encoder = engine.device().create_command_encoder(&Default::default());
-        let timestamps = wgpu::ComputePassTimestampWrites {
-            query_set: set,
-            beginning_of_pass_write_index: Some(0),
-            end_of_pass_write_index: Some(1),
-        };
-        encode(run, &mut encoder, Some(timestamps));
-        encoder.resolve_query_set(set, 0..2, buffer, 0);
-        let readback = Readback::record(engine.device(), &mut encoder, buffer, 0, 16)?;
+        for i in 0..batch {
+            let timestamps = wgpu::ComputePassTimestampWrites {
+                query_set: set,
+                beginning_of_pass_write_index: Some(2 * i as u32),
+                end_of_pass_write_index: Some(2 * i as u32 + 1),
+            };
+            encode(run + i, &mut encoder, Some(timestamps));
+        }
+        encoder.resolve_query_set(set, 0..2 * batch as u32, buffer, 0);
+        let bytes = 16 * batch as u64;
+        let readback = Readback::record(engine.device(), &mut encoder, buffer, 0, bytes)?;
         engine.queue().submit([encoder.finish()]);
         let bytes = readback.read_blocking()?;
         let ticks: Vec<u64> = bytes
             .chunks_exact(8)
             .map(|b| b.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte)))
             .collect();
-        let [begin, end] = ticks[..] else {
-            return Err(Error::internal("timing", "no timestamps came back"));
-        };
+        if ticks.len() != 2 * batch {
+            return Err(Error::internal("timing", "timestamps did not come back"));
+        }
         let period = f64::from(engine.queue().get_timestamp_period());
-        Ok(end.saturating_sub(begin) as f64 * period * 1e-9)
+        let seconds = |ends: &[u64]| ends[1].saturating_sub(ends[0]) as f64 * period * 1e-9;
+        Ok(ticks.chunks_exact(2).map(seconds).collect())
     }
 
     /// Seconds of one run by the host's clock, from `batch` runs in one submission.

@@ -127,10 +127,15 @@ impl SplitTile {
         self.dim_v.div_ceil(4).next_power_of_two().min(self.lanes)
     }
 
-    /// Keys whose v an invocation asks for before it uses any. On hardware, where each wait for memory is long, more.
+    /// Whether q lies in workgroup memory. A driver on the CPU runs 8 invocations as one vector, which shares nothing.
+    pub(super) fn shares_q(&self) -> bool {
+        self.lanes > 8
+    }
+
+    /// Keys whose v an invocation asks for before it uses any. On hardware, where each wait for memory is long, several.
     pub(super) fn keys_at_once(&self) -> u32 {
         let turns = self.keys / (self.lanes / self.dim_lanes());
-        turns.clamp(1, if self.lanes > 8 { 8 } else { 2 })
+        turns.clamp(1, if self.shares_q() { 8 } else { 1 })
     }
 
     /// vec4s of o that an invocation sums per row.
@@ -146,7 +151,7 @@ impl SplitTile {
 
     /// Bytes of workgroup memory: a vector of rows and two words per key, a vector of rows and a vec4 per invocation, q.
     pub fn workgroup_bytes(&self) -> u32 {
-        let q = 16 * self.rows * self.dim_qk.div_ceil(4);
+        let q = if self.shares_q() { 16 * self.rows * self.dim_qk.div_ceil(4) } else { 0 };
         (4 * self.rows + 8) * self.keys + (4 * self.rows + 16) * self.lanes + q
     }
 }
