@@ -1,5 +1,6 @@
-//! The tile kernel in the shapes that GPUs get, which the grid's runs on software drivers do not choose: every shape that a
-//! table may ask for, written out and in loops, and what workgroup memory of 16 KiB makes of them.
+//! The tile kernel in the shapes that GPUs get, which the grid's runs on software drivers do not choose:
+//! every shape that a table may ask for, written out and in loops, and what workgroup memory of 16 KiB makes
+//! of them.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod common;

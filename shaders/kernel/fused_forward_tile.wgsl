@@ -3,18 +3,21 @@
 //   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk], v [batch, heads_kv, seq_kv, dim_v]
 //   -> o [batch, heads_q, seq_q, dim_v], lse [batch, heads_q, seq_q]
 //
-// Workgroup (x, y) = (block of 64 rows, the last one first, (batch, head) pair). `common/fused_rows.wgsl` has the algorithm;
-// here m, l and o of a row change once a tile, not once a key. Invocation (x, y) of ACROSS by DOWN owns rows 4y..4y+3 (and
-// those of a second strip, 4 DOWN further), keys 4x..4x+3 of every 4 ACROSS, and of o every ACROSS-th vec4 of columns. Its
-// scores, weights and outputs stay in registers; straight-line code over them (`tile_*`) is generated.
+// Workgroup (x, y) = (block of 64 rows, the last one first, (batch, head) pair). `common/fused_rows.wgsl` has
+// the algorithm; here m, l and o of a row change once a tile, not once a key. Invocation (x, y) of ACROSS by
+// DOWN owns rows 4y..4y+3 (and those of a second strip, 4 DOWN further), keys 4x..4x+3 of every 4 ACROSS, and
+// of o every ACROSS-th vec4 of columns. Its scores, weights and outputs stay in registers; straight-line code
+// over them (`tile_*`) is generated.
 //
-// Workgroup memory is blocks of [4][16] vec4. Chunks of q and k lie depth by depth, so that a vec4 is four rows or keys;
-// of 32 keys at a time the weights lie key by key, and beside them chunks of v. Where blocks are 8 by 8 a vec4 from there
-// feeds 16 multiply-adds: less often than memory of a workgroup can serve, arithmetic waits for it.
+// Workgroup memory is blocks of [4][16] vec4. Chunks of q and k lie depth by depth, so that a vec4 is four
+// rows or keys; of 32 keys at a time the weights lie key by key, and beside them chunks of v. Where blocks
+// are 8 by 8 a vec4 from there feeds 16 multiply-adds: less often than memory of a workgroup can serve,
+// arithmetic waits for it.
 //
-// Keys in tiles that no row looks at are not visited; tiles that every row sees whole are not tested. A hidden key's weight
-// is the -0 of `common/numeric.wgsl`, and where v holds NaN or infinity it is left out of the sum rather than multiplied.
-// Tiles start at multiples of KEYS and a hidden key changes nothing, so a row's bits do not depend on its neighbours.
+// Keys in tiles that no row looks at are not visited; tiles that every row sees whole are not tested. A
+// hidden key's weight is the -0 of `common/numeric.wgsl`, and where v holds NaN or infinity it is left out of
+// the sum rather than multiplied. Tiles start at multiples of KEYS and a hidden key changes nothing, so a
+// row's bits do not depend on its neighbours.
 
 // Where an invocation stands: its first row and its coordinates.
 struct Place {
@@ -35,7 +38,8 @@ fn key_of(place: Place, key0: u32, i: u32) -> u32 {
   return key0 + (i >> 2u) * 4u * ACROSS + place.x * 4u + (i & 3u);
 }
 
-// Rows past the block repeat its last, and keys past the visible ones the last of those, so that no table is read outside.
+// Rows past the block repeat its last, and keys past the visible ones the last of those, so that no table is
+// read outside.
 fn shown(rows: Rows, end: u32, row: u32, key: u32) -> Position {
   return position_at(rows, min(row, rows.last), min(key, end - 1u));
 }
@@ -69,8 +73,8 @@ fn next_tile(rows: Rows, start: u32, visible: vec2<u32>) -> u32 {
   return key;
 }
 
-// How a tile starts: the rows' peaks of all tiles so far, four rows to each of the first 16 invocations, and what o and l
-// are to be multiplied with.
+// How a tile starts: the rows' peaks of all tiles so far, four rows to each of the first 16 invocations, and
+// what o and l are to be multiplied with.
 fn raise(place: Place, m: vec4<f32>) -> vec4<f32> {
   tile_put_peaks(place);
   workgroupBarrier();

@@ -88,8 +88,8 @@ impl BlockTile {
         (self.keys_v * self.stride_v()).div_ceil(BLOCK)
     }
 
-    /// The first block of the parts of rows' peaks: behind those of q and k where there is room, or else over them, which
-    /// takes a barrier.
+    /// The first block of the parts of rows' peaks: behind those of q and k where there is room, or else over
+    /// them, which takes a barrier.
     pub(super) fn peaks_at(&self) -> (u32, bool) {
         let behind = 4 * self.groups()[1];
         if behind + self.across / 4 <= BLOCKS { (behind, false) } else { (4, true) }

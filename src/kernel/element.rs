@@ -132,7 +132,8 @@ impl SplitTile {
         self.lanes > 8
     }
 
-    /// Keys whose v an invocation asks for before it uses any. On hardware, where each wait for memory is long, several.
+    /// Keys whose v an invocation asks for before it uses any. On hardware, where each wait for memory is
+    /// long, several.
     pub(super) fn keys_at_once(&self) -> u32 {
         let turns = self.keys / (self.lanes / self.dim_lanes());
         turns.clamp(1, if self.shares_q() { 8 } else { 1 })
@@ -149,7 +150,8 @@ impl SplitTile {
         RowTile { rows, lanes, fetch: 1, dim_qk, dim_v, wide: false }
     }
 
-    /// Bytes of workgroup memory: a vector of rows and two words per key, a vector of rows and a vec4 per invocation, q.
+    /// Bytes of workgroup memory: a vector of rows and two words per key, a vector of rows and a vec4 per
+    /// invocation, q.
     pub fn workgroup_bytes(&self) -> u32 {
         let q = if self.shares_q() { 16 * self.rows * self.dim_qk.div_ceil(4) } else { 0 };
         (4 * self.rows + 8) * self.keys + (4 * self.rows + 16) * self.lanes + q

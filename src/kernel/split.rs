@@ -1,9 +1,11 @@
-//! Generated straight-line code of `split_forward`: q of a group's rows in workgroup memory or registers, o in registers.
+//! Generated straight-line code of `split_forward`: q of a group's rows in workgroup memory or registers, o
+//! in registers.
 //!
-//! `sh_q` holds channels 4d..4d+3 of row r at r * Q_WORDS + d: in registers of every invocation they spill on every compiler
-//! of a GPU. Where a driver on the CPU runs a workgroup as one vector they are registers `q{r}_{d}`: those spill to its caches
-//! anyway (1x8x1x1024x64 f32 on Mesa 22.3 5.7 ms, shared 8.2 ms). `o{r}_{s}` is the s-th vec4 of o that the invocation
-//! sums, which is vec4 `lane % DIM_LANES + s * DIM_LANES` of the row.
+//! `sh_q` holds channels 4d..4d+3 of row r at r * Q_WORDS + d: in registers of every invocation they spill on
+//! every compiler of a GPU. Where a driver on the CPU runs a workgroup as one vector they are registers
+//! `q{r}_{d}`: those spill to its caches anyway (1x8x1x1024x64 f32 on Mesa 22.3 5.7 ms, shared 8.2 ms).
+//! `o{r}_{s}` is the s-th vec4 of o that the invocation sums, which is vec4 `lane % DIM_LANES + s *
+//! DIM_LANES` of the row.
 
 use std::fmt::Write;
 
@@ -147,7 +149,8 @@ fn sums(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
     accumulate(out, tile, spec);
 }
 
-/// o = o + p · v of several keys: all of v is asked for before any is used, or each key would wait for memory by itself.
+/// o = o + p · v of several keys: all of v is asked for before any is used, or each key would wait for memory
+/// by itself.
 fn accumulate(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
     *out += "fn split_accumulate(v_at: u32, key0: u32, first: u32, n: u32, lane: u32) {\n";
     let storage = spec.elements.iter().find(|(b, _)| *b == Binding::V).map(|(_, x)| x.storage);

@@ -1,8 +1,9 @@
-//! Generated code of `fused_forward_tile`: scores `s{key}_{strip}`, a vec4 of four rows each, and outputs `o{row}_{column}`,
-//! a vec4 of four columns each, in an invocation's registers.
+//! Generated code of `fused_forward_tile`: scores `s{key}_{strip}`, a vec4 of four rows each, and outputs
+//! `o{row}_{column}`, a vec4 of four columns each, in an invocation's registers.
 //!
-//! Registers are variables of their own, since compilers keep arrays in registers under constant indices only. Workgroup
-//! memory is `sh[block][place][16]`: with constant block and place the index check that validation adds is one `min`.
+//! Registers are variables of their own, since compilers keep arrays in registers under constant indices
+//! only. Workgroup memory is `sh[block][place][16]`: with constant block and place the index check that
+//! validation adds is one `min`.
 
 use super::bindings::Binding;
 use super::block_tile::{BlockTile, PART};
@@ -99,8 +100,8 @@ fn declare(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
     out.line("}");
 }
 
-/// `tile_q`, `tile_k`: four channels of a row that starts at element `at`; `tile_v`: a vec4 of columns of a key, 0 where no row
-/// of the block may look.
+/// `tile_q`, `tile_k`: four channels of a row that starts at element `at`; `tile_v`: a vec4 of columns of a
+/// key, 0 where no row of the block may look.
 fn loads(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
     let storage = |binding| {
         let element = spec.elements.iter().find(|(b, _)| *b == binding);
@@ -149,8 +150,8 @@ fn loads(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
     ));
 }
 
-/// Scores of the tile before modifiers: chunks of q and k through workgroup memory, each invocation taking four rows or keys
-/// of four channels there at a time, transposed.
+/// Scores of the tile before modifiers: chunks of q and k through workgroup memory, each invocation taking
+/// four rows or keys of four channels there at a time, transposed.
 fn products(out: &mut Steps, tile: &BlockTile) {
     let [groups_q, groups] = tile.groups();
     let at_once = tile.lanes() / 64;
@@ -159,8 +160,9 @@ fn products(out: &mut Steps, tile: &BlockTile) {
     for s in strips(tile) {
         keys(tile).for_each(|j| out.line(format!("s{j}_{s} = vec4<f32>(0.0);")));
     }
-    // Neighbours read 64 bytes of one row, and put them into different banks: what a block has of four depths is turned by
-    // twice their number. Without it, on one H200, 25 and 27 instead of 32 TFLOP/s at dims 64 and 128.
+    // Neighbours read 64 bytes of one row, and put them into different banks: what a block has of four depths
+    // is turned by twice their number. With a row to each neighbour one H200 reached 26, 29 and 28 TFLOP/s at
+    // dims 64, 128 and 256, so 32, 34 and 34 (f32, 1x16x4096, chunks fetched ahead in both).
     out.line("let fours = place.lane % 4u;\nlet quad = place.lane / 4u % 16u;");
     for i in 0..turns {
         let group = plus(i * at_once, if at_once == 1 { "0u" } else { "place.lane / 64u" });
@@ -251,7 +253,8 @@ fn product_step(out: &mut Steps, tile: &BlockTile, d: &str, i: u32) {
     out.line("}");
 }
 
-/// The next key's scores take the first one's place: after as many turns all are where they were, and a loop's text is that of one.
+/// The next key's scores take the first one's place: after as many turns all are where they were, and a
+/// loop's text is that of one.
 fn rotate(out: &mut Steps, tile: &BlockTile, s: u32, by: u32) {
     let n = tile.keys_each();
     (0..by).for_each(|j| out.line(format!("let first{j}_{s} = s{j}_{s};")));

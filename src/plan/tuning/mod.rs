@@ -21,15 +21,15 @@ pub fn rows_are_slower(caps: &Capabilities, tile: &RowTile) -> Option<String> {
     spills.then(|| format!("{registers} f32 registers of an invocation spill here"))
 }
 
-/// Why the tile kernel is slow on a device, where it is known to be: software drivers take turns at barriers, and rows in
-/// registers need none.
+/// Why the tile kernel is slow on a device, where it is known to be: software drivers take turns at barriers,
+/// and rows in registers need none.
 pub fn tile_is_slower(caps: &Capabilities) -> Option<String> {
     (class(caps) == Class::Software)
         .then(|| "invocations that wait for each other take turns on a CPU".to_owned())
 }
 
-/// The tile of the tile kernel, by the caller's table or the one that ships, cut to the device's workgroups; `None` where
-/// even the smallest is too large. `selects` says whether v is looked at.
+/// The tile of the tile kernel, by the caller's table or the one that ships, cut to the device's workgroups;
+/// `None` where even the smallest is too large. `selects` says whether v is looked at.
 pub fn block_tile(
     caps: &Capabilities,
     shape: &Shape,
@@ -56,7 +56,8 @@ pub fn block_tile(
     });
     let limit = caps.max_workgroup_bytes.min(MAX_TILE_BYTES);
     tiles.find(|tile| {
-        // Each invocation of 256 stages four rows or keys of four channels at once, and so does each of 128 half as deep.
+        // Each invocation of 256 stages four rows or keys of four channels at once, and so does each of 128
+        // half as deep.
         let all_stage = tile.depth == 16 || tile.lanes() == 256 && tile.keys == TILE;
         let fits = tile.workgroup_bytes(selects) <= limit && tile.lanes() <= caps.max_invocations;
         all_stage && fits

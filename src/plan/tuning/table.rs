@@ -226,11 +226,12 @@ pub const FUSED: &[FusedRow] = &[
     fused(Class::Any, 512, false, 1, 64),
 ];
 
-/// Software rows: loops, which compile many times as fast; the path is not chosen there.
-/// NVIDIA: measured on one H200, f32, 1x16x4096 by dim, TFLOP/s of 61 that multiply-adds reach: dim 64, 16 by 8 32, 8 by 16
-/// 30, 16 by 16 27, 8 by 8 20; dim 128, 16 by 16 with 128 keys 35, with 64 32, 8 by 16 31 and 32; dim 256, 8 by 16 32,
-/// 16 by 16 16 and 24. Others by what Mesa 26.2 compiles, not measured: 16 by 16 at dims 64, 128 and 256 takes 96, 96 and 168
-/// registers on RDNA3 and spills nothing on RDNA3, Ampere and Adreno 740, 0, 0 and 30 on M1, 86, 188 and 385 on DG2 (SIMD8).
+/// Software rows: loops, which compile many times as fast; the path is not chosen there. NVIDIA: measured on
+/// one H200, f32, 1x16x4096 by dim, TFLOP/s of 61 that multiply-adds reach: dim 64, 16 by 8 32, 8 by 16 30,
+/// 16 by 16 27, 8 by 8 20; dim 128, 16 by 16 with 128 keys 35, with 64 32, 8 by 16 31 and 32; dim 256, 8 by
+/// 16 32, 16 by 16 16 and 24. Others by what Mesa 26.2 compiles, not measured: 16 by 16 at dims 64, 128 and
+/// 256 takes 96, 96 and 168 registers on RDNA3 and spills nothing on RDNA3, Ampere and Adreno 740, 0, 0 and
+/// 30 on M1, 86, 188 and 385 on DG2 (SIMD8).
 pub const TILES: &[TileRow] = &[
     tile(Class::Software, "", 512, [16, 8, 64], false),
     tile(Class::Any, "NVIDIA", 64, [16, 8, 64], true),
@@ -241,8 +242,8 @@ pub const TILES: &[TileRow] = &[
     tile(Class::Any, "", 512, [16, 16, 64], true),
 ];
 
-/// NVIDIA: measured on one H200, f32, 1xHx1x8192, us with 4 rows, 64 lanes and 64 keys, and as here: 8 heads by dim 64 58, 42,
-/// 32 of 8 key heads 68, 61, by dim 128 78, 72.
+/// NVIDIA: measured on one H200, f32, 1xHx1x8192, us with 4 rows, 64 lanes and 64 keys, and as here: 8 heads
+/// by dim 64 58, 42, 32 of 8 key heads 68, 61, by dim 128 78, 72.
 pub const SPLIT: &[SplitRow] = &[
     split(Class::Software, "", 256, [4, 8, 64]),
     split(Class::Software, "", 512, [2, 8, 64]),
