@@ -43,6 +43,8 @@ const CLASSES: &str = "are NaN, ∞ or finite wrongly";
 const LSE: &str = "lse: ";
 const OUTSIDE: &str = "written outside its elements";
 const DIFFER: &str = "two runs differ";
+/// One of these: memory of a workgroup is what was there before.
+const EITHER: &str = "";
 
 /// What the self-test makes of a fault.
 #[derive(PartialEq)]

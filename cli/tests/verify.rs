@@ -36,8 +36,9 @@ fn verify_recorded_cases_of_a_real_model_pass() {
         ["name", "backend", "driver", "driver_info", "type", "limits", "features", "subgroup"];
     has(&adapters[0], &fields);
     let cases = report["cases"].as_array().expect("a list");
-    // Two recorded attention calls and a whole block, fused and staged; two of them have few rows and are split as well.
-    assert_eq!(cases.len(), 8);
+    // Two recorded attention calls and a whole block, fused by rows and by the tile, and staged; two of them have few rows
+    // and are split as well.
+    assert_eq!(cases.len(), 11);
     for case in cases {
         has(
             case,
@@ -139,7 +140,7 @@ fn bench_prints_json() {
     has(&record, &["heedful", "adapter", "driver", "backend", "suite", "matmul", "rows"]);
     assert!(number(&record["matmul"]["gflops"]) > 0.0);
     let rows = record["rows"].as_array().expect("a list");
-    assert_eq!(rows.len(), 2, "fused and staged");
+    assert_eq!(rows.len(), 3, "fused by rows and by the tile, and staged");
     for row in rows {
         assert_eq!(row["name"], "odd-sizes");
         assert_eq!(row["verdict"], "ok", "{row}");

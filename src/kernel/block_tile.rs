@@ -78,8 +78,8 @@ impl BlockTile {
     /// Iterations of an invocation's loops in one tile.
     pub fn iterations(&self) -> u32 {
         let steps = |n: u32| if self.unrolled { 1 } else { n };
-        let products = self.dim_qk.max(1).div_ceil(self.depth) * steps(1 + self.depth / 4);
-        let sums = self.keys / self.keys_v * steps(1 + self.keys_v / 4) + self.keys / PART;
+        let products = self.dim_qk.max(1).div_ceil(self.depth) * steps(1 + self.depth);
+        let sums = self.keys / self.keys_v * steps(1 + self.keys_v) + self.keys / PART;
         1 + products + sums + 2 * self.keys_each() + self.across / 4
     }
 

@@ -209,11 +209,7 @@ fn products(out: &mut Steps, tile: &BlockTile) {
         out.line(format!("{guard}{{ let t = transpose(x{i}); {puts} }}"));
     }
     out.line("workgroupBarrier();");
-    out.repeat("fours_d", depth / 4, |out, d| {
-        for i in 0..4 {
-            product_step(out, tile, d, i);
-        }
-    });
+    steps(out, depth, |out, d, i| product_step(out, tile, d, i));
     out.line("}\n}");
 }
 
@@ -231,11 +227,24 @@ fn of_group(tile: &BlockTile, i: u32, q: &str, k: &str) -> String {
     }
 }
 
-/// One depth of the products: `i` of the four depths of a block.
-fn product_step(out: &mut Steps, tile: &BlockTile, d: &str, i: u32) {
+/// `body` for each of `n` depths or keys, given its block of four and its place there.
+fn steps(out: &mut Steps, n: u32, body: impl Fn(&mut Steps, &str, &str)) {
+    if out.unrolled {
+        for d in 0..n {
+            body(out, &format!("{}u", d / 4), &format!("{}u", d % 4));
+        }
+    } else {
+        out.line(format!("for (var d = 0u; d < {n}u; d += 1u) {{"));
+        body(out, "d / 4u", "d % 4u");
+        out.line("}");
+    }
+}
+
+/// One depth of the products: the `i`-th of the four of block `d`.
+fn product_step(out: &mut Steps, tile: &BlockTile, d: &str, i: &str) {
     let [groups_q, _] = tile.groups();
     let literal: Option<u32> = d.trim_end_matches('u').parse().ok();
-    let turn = literal.map_or(format!("({d} % 4u * 2u)"), |d| format!("{}u", d % 4 * 2));
+    let turn = literal.map_or(format!("(({d}) % 4u * 2u)"), |d| format!("{}u", d % 4 * 2));
     out.line("{");
     for s in strips(tile) {
         let at = format!("{}u + (place.y ^ {turn})", s * tile.down);
@@ -367,41 +376,34 @@ fn weights(out: &mut Steps, tile: &BlockTile) {
     out.line("}");
 }
 
-/// The `t`-th vec4 of columns of v at a key of the chunk, 4 `d` + `i`.
-fn of_v(tile: &BlockTile, d: &str, i: u32, t: u32) -> String {
-    let within = i * tile.stride_v() + t * tile.across;
-    let literal: Option<u32> = d.trim_end_matches('u').parse().ok();
-    match literal {
-        Some(d) => {
-            let at = 4 * d * tile.stride_v() + within;
-            format!("sh[{}u][{}][{}u + place.x]", at / 64, at / 16 % 4, at % 16)
-        }
-        None => {
-            let at = format!("({d} * {}u + {within}u)", 4 * tile.stride_v());
-            format!("sh[{at} / 64u][{at} / 16u % 4u][{}u + place.x]", within % 16)
-        }
+/// The `t`-th vec4 of columns of v at a key of the chunk: the `i`-th of the four of block `d`.
+fn of_v(tile: &BlockTile, d: &str, i: &str, t: u32) -> String {
+    let literal = |text: &str| text.trim_end_matches('u').parse::<u32>().ok();
+    if let (Some(d), Some(i)) = (literal(d), literal(i)) {
+        let at = (4 * d + i) * tile.stride_v() + t * tile.across;
+        return format!("sh[{}u][{}][{}u + place.x]", at / 64, at / 16 % 4, at % 16);
     }
+    let at = format!("(d * STRIDE_V + {}u)", t * tile.across);
+    format!("sh[{at} / 64u][{at} / 16u % 4u][{at} % 16u + place.x]")
 }
 
 fn multiply(out: &mut Steps, tile: &BlockTile) {
     out.line("fn tile_multiply(place: Place, chunk: u32) {");
-    out.repeat("d", tile.keys_v / 4, |out, d| {
-        for i in 0..4 {
-            out.line("{");
-            for s in strips(tile) {
-                let block = plus(tile.weights_at(), d);
-                let at = format!("sh[{block} + chunk / 4u][{i}][{}]", of_strip(tile, s));
-                out.line(format!("let p{s} = {at};"));
-            }
-            for t in columns(tile) {
-                out.line(format!("let v{t} = {};", of_v(tile, d, i, t)));
-                for r in rows(tile) {
-                    let p = format!("p{}[{}u]", r / 4, r % 4);
-                    out.line(format!("o{r}_{t} = fma(vec4<f32>({p}), v{t}, o{r}_{t});"));
-                }
-            }
-            out.line("}");
+    steps(out, tile.keys_v, |out, d, i| {
+        out.line("{");
+        for s in strips(tile) {
+            let block = plus(tile.weights_at(), d);
+            let at = format!("sh[{block} + chunk / 4u][{i}][{}]", of_strip(tile, s));
+            out.line(format!("let p{s} = {at};"));
         }
+        for t in columns(tile) {
+            out.line(format!("let v{t} = {};", of_v(tile, d, i, t)));
+            for r in rows(tile) {
+                let p = format!("p{}[{}u]", r / 4, r % 4);
+                out.line(format!("o{r}_{t} = fma(vec4<f32>({p}), v{t}, o{r}_{t});"));
+            }
+        }
+        out.line("}");
     });
     out.line("}");
 }
