@@ -56,7 +56,9 @@ impl Loaded {
 
     fn served(&self, attention: &Attention, path: Path) -> Attention {
         match path {
-            Path::Fused | Path::Split => Attention { weights: None, ..attention.clone() },
+            Path::Fused | Path::FusedTile | Path::Split => {
+                Attention { weights: None, ..attention.clone() }
+            }
             _ => attention.clone(),
         }
     }
