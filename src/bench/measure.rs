@@ -2,8 +2,9 @@
 //!
 //! Where the device has timestamps, a run is the time between the ends of its compute pass; elsewhere it
 //! is the wall time of a submission of several runs, divided by their number, so that the cost of
-//! submitting and waiting is spread. Short runs are submitted together either way: a GPU that waits for the
-//! host between them lowers its clocks (one H200 took three times as long over runs of 0.1 ms).
+//! submitting and waiting is spread. Short runs are submitted together either way: waited for one by
+//! one, runs of the same kernel took one H200 up to four times as long (0.29 and 0.07 ms). Its clocks may have
+//! sunk between them; they were not read.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +57,8 @@ pub enum Buffers {
 /// Bytes that copies of a call's tensors take together, more than last-level caches hold.
 pub const ROTATED_BYTES: u64 = 192 << 20;
 
-/// Shortest warm-up of hardware: right after a pause of a second one H200 took up to twice as long.
+/// Shortest warm-up of hardware: one H200 took up to twice as long over kernels that followed a pause of a
+/// second. That this is long enough is not measured.
 const RAMP: Duration = Duration::from_millis(300);
 
 /// Most runs of one submission.

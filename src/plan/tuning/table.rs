@@ -226,12 +226,15 @@ pub const FUSED: &[FusedRow] = &[
     fused(Class::Any, 512, false, 1, 64),
 ];
 
-/// Software rows: loops, which compile many times as fast; the path is not chosen there. NVIDIA: measured on
-/// one H200, f32, 1x16x4096 by dim, TFLOP/s of 61 that multiply-adds reach: dim 64, 16 by 8 32, 8 by 16 30,
-/// 16 by 16 27, 8 by 8 20; dim 128, 16 by 16 with 128 keys 35, with 64 32, 8 by 16 31 and 32; dim 256, 8 by
-/// 16 32, 16 by 16 16 and 24. Others by what Mesa 26.2 compiles, not measured: 16 by 16 at dims 64, 128 and
-/// 256 takes 96, 96 and 168 registers on RDNA3 and spills nothing on RDNA3, Ampere and Adreno 740, 0, 0 and
-/// 30 on M1, 86, 188 and 385 on DG2 (SIMD8).
+/// Software rows: loops, which compile many times as fast; the path is not chosen there.
+///
+/// NVIDIA: one H200, f32, 1x16x4096 by dim, TFLOP/s of 61 that multiply-adds reach, in two runs: one that kept the
+/// card busy, from which these were chosen, and one with pauses. Dim 64: 16 by 8 32 and 32, 8 by 16 30 and 30,
+/// 16 by 16 27 and 27. Dim 128: 16 by 16 with 128 keys 35 and 27, with 64 32 and 20, 8 by 16 31 and 31: the runs do
+/// not agree on the best. Dim 256: 8 by 16 32 and 32, 16 by 16 16 and 9.
+///
+/// Others by what Mesa 26.2 compiles, not measured: 16 by 16 at dims 64, 128 and 256 takes 96, 96 and 168 registers
+/// on RDNA3 and spills nothing on RDNA3, Ampere and Adreno 740, 0, 0 and 30 on M1, 86, 188 and 385 on DG2 (SIMD8).
 pub const TILES: &[TileRow] = &[
     tile(Class::Software, "", 512, [16, 8, 64], false),
     tile(Class::Any, "NVIDIA", 64, [16, 8, 64], true),
