@@ -36,8 +36,8 @@ fn verify_recorded_cases_of_a_real_model_pass() {
         ["name", "backend", "driver", "driver_info", "type", "limits", "features", "subgroup"];
     has(&adapters[0], &fields);
     let cases = report["cases"].as_array().expect("a list");
-    // Two recorded attention calls and a whole block, fused by rows and by the tile, and staged; two of them have few rows
-    // and are split as well.
+    // Two recorded attention calls and a whole block, fused by rows and by the tile, and staged; two of them have
+    // few rows and are split as well.
     assert_eq!(cases.len(), 11);
     for case in cases {
         has(

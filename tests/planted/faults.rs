@@ -194,7 +194,8 @@ faults! {
             })
         });
     tile_multiplies_what_is_hidden_by_zero: TILE, FusedTile,
-        ["2x4/2x37/70x16/24 f32 mask[2, 1, 37, 70] lse special seen(lattice-790)", "2x2/1x65x64 f32 causal(-5) lse special seen(lattice-790)"],
+        ["2x4/2x37/70x16/24 f32 mask[2, 1, 37, 70] lse special seen(lattice-790)",
+            "2x2/1x65x64 f32 causal(-5) lse special seen(lattice-790)"],
         CLASSES, Serves("its tensors hold no NaN"),
         |text| swap(text, "if (tested && any_special(shown))", "if (false)");
     tile_reads_the_values_of_the_first_part_twice: TILE, FusedTile,
