@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::{Checked, browser_variants, check, missing_slots, variants};
-use heedful::kernel::{Access, Binding, BindingKind, Kernel, KernelSpec, Resources};
+use heedful::kernel::{Access, Binding, BindingKind, Composed, Kernel, KernelSpec, Resources};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
+use rayon::prelude::*;
 
 const ENTRY: &str = "main";
 
@@ -14,23 +17,26 @@ fn every_variant_validates_and_translates() {
     let variants = variants();
     assert!(variants.len() > 500, "only {} variants", variants.len());
     let shared: Vec<KernelSpec> = variants.values().step_by(7).map(sharing).collect();
-    for spec in variants.values().chain(&shared) {
-        let checked = check(spec);
-        to_spirv(spec, &checked);
-        // Matrices of 16 and tiles of vectors are for Vulkan, matrices of 8 for Vulkan and Metal, none for DX12 and OpenGL.
-        if spec.matrix.is_none_or(|tile| !tile.vectors) {
-            to_msl(spec, &checked);
-        }
-        if spec.matrix.is_some() {
-            continue;
-        }
-        to_hlsl(spec, &checked);
-        // OpenGL has neither f16 nor subgroups in wgpu.
-        if !spec.needs_f16() && spec.kernel != Kernel::FusedForwardSubgroup {
-            to_glsl(spec, &checked);
-        }
+    let all: Vec<&KernelSpec> = variants.values().chain(&shared).collect();
+    all.par_iter().for_each(|spec| translate(spec));
+    println!("{} variants validated and translated", all.len());
+}
+
+fn translate(spec: &KernelSpec) {
+    let checked = check(spec);
+    to_spirv(spec, &checked);
+    // Matrices of 16 and tiles of vectors are for Vulkan, matrices of 8 for Vulkan and Metal, none for DX12 and OpenGL.
+    if spec.matrix.is_none_or(|tile| !tile.vectors) {
+        to_msl(spec, &checked);
     }
-    println!("{} variants validated and translated", variants.len());
+    if spec.matrix.is_some() {
+        return;
+    }
+    to_hlsl(spec, &checked);
+    // OpenGL has neither f16 nor subgroups in wgpu.
+    if !spec.needs_f16() && spec.kernel != Kernel::FusedForwardSubgroup {
+        to_glsl(spec, &checked);
+    }
 }
 
 /// The form for tensors that all lie in one buffer, and for devices with few storage buffers.
@@ -114,54 +120,54 @@ fn to_glsl(spec: &KernelSpec, checked: &Checked) {
 fn resources_match_the_compilers_view() {
     let variants = variants();
     let shared: Vec<KernelSpec> = variants.values().step_by(7).map(sharing).collect();
-    for spec in variants.values().chain(&shared) {
-        let Checked { module, info, .. } = check(spec);
-        let mut layouter = Layouter::default();
-        layouter.update(module.to_ctx()).expect("a valid module has layouts");
-        let entry = info.get_entry_point(0);
-        let used: Vec<_> = module
-            .global_variables
-            .iter()
-            .filter(|(handle, _)| !entry[*handle].is_empty())
-            .collect();
-        let workgroup_bytes: u32 = used
-            .iter()
-            .filter(|(_, variable)| variable.space == naga::AddressSpace::WorkGroup)
-            .map(|(_, variable)| layouter[variable.ty].size)
-            .sum();
-        let needs = Resources::of(spec);
-        assert_eq!(workgroup_bytes, needs.workgroup_bytes, "{spec}");
-        let invocations: u32 = module.entry_points[0].workgroup_size.iter().product();
-        assert_eq!(invocations, needs.invocations, "{spec}");
+    let all: Vec<&KernelSpec> = variants.values().chain(&shared).collect();
+    all.par_iter().for_each(|spec| compare_resources(spec));
+}
 
-        let declared: Vec<(u32, bool)> = module
-            .global_variables
-            .iter()
-            .filter_map(|(_, variable)| {
-                let writable = match variable.space {
-                    naga::AddressSpace::Storage { access } => {
-                        access.contains(naga::StorageAccess::STORE)
-                    }
-                    naga::AddressSpace::Uniform => false,
-                    _ => return None,
-                };
-                Some((variable.binding.as_ref()?.binding, writable))
-            })
-            .collect();
-        let expected: Vec<(u32, bool)> = spec
-            .bindings()
-            .iter()
-            .map(|b| (b.binding.number(), b.access == Access::ReadWrite))
-            .collect();
-        assert_eq!(declared, expected, "{spec}");
-        let most = match (spec.matrix, spec.tile) {
-            (Some(_), _) => 48 << 10,
-            (_, Some(_)) => (16 << 10) + 16,
-            _ => 16 << 10,
-        };
-        assert!(needs.storage_buffers <= 8 && needs.workgroup_bytes <= most, "{spec}");
-        assert_eq!(spec.bindings()[0].binding, Binding::Params);
-    }
+fn compare_resources(spec: &KernelSpec) {
+    let Checked { module, info, .. } = check(spec);
+    let mut layouter = Layouter::default();
+    layouter.update(module.to_ctx()).expect("a valid module has layouts");
+    let entry = info.get_entry_point(0);
+    let used: Vec<_> =
+        module.global_variables.iter().filter(|(handle, _)| !entry[*handle].is_empty()).collect();
+    let workgroup_bytes: u32 = used
+        .iter()
+        .filter(|(_, variable)| variable.space == naga::AddressSpace::WorkGroup)
+        .map(|(_, variable)| layouter[variable.ty].size)
+        .sum();
+    let needs = Resources::of(spec);
+    assert_eq!(workgroup_bytes, needs.workgroup_bytes, "{spec}");
+    let invocations: u32 = module.entry_points[0].workgroup_size.iter().product();
+    assert_eq!(invocations, needs.invocations, "{spec}");
+
+    let declared: Vec<(u32, bool)> = module
+        .global_variables
+        .iter()
+        .filter_map(|(_, variable)| {
+            let writable = match variable.space {
+                naga::AddressSpace::Storage { access } => {
+                    access.contains(naga::StorageAccess::STORE)
+                }
+                naga::AddressSpace::Uniform => false,
+                _ => return None,
+            };
+            Some((variable.binding.as_ref()?.binding, writable))
+        })
+        .collect();
+    let expected: Vec<(u32, bool)> = spec
+        .bindings()
+        .iter()
+        .map(|b| (b.binding.number(), b.access == Access::ReadWrite))
+        .collect();
+    assert_eq!(declared, expected, "{spec}");
+    let most = match (spec.matrix, spec.tile) {
+        (Some(_), _) => 48 << 10,
+        (_, Some(_)) => (16 << 10) + 16,
+        _ => 16 << 10,
+    };
+    assert!(needs.storage_buffers <= 8 && needs.workgroup_bytes <= most, "{spec}");
+    assert_eq!(spec.bindings()[0].binding, Binding::Params);
 }
 
 #[test]
@@ -212,4 +218,40 @@ fn composing_is_deterministic() {
     for spec in variants().values().take(50) {
         assert_eq!(heedful::kernel::compose(spec).text, heedful::kernel::compose(spec).text);
     }
+}
+
+/// Every kernel's text, in one number each: what changed when a schedule, a slot or the composer was edited is seen in
+/// review. The parameter block is left out, which is generated.
+#[test]
+fn kernels_are_as_recorded() {
+    let mut found = BTreeMap::<&str, (usize, u64)>::new();
+    for spec in variants().values() {
+        let (count, digest) = found.entry(spec.kernel.name()).or_insert((0, FNV_BASIS));
+        *count += 1;
+        *digest = digest_of(*digest, &heedful::kernel::compose(spec));
+    }
+    let line =
+        |(name, (count, digest)): (&&str, &(usize, u64))| format!("{name} {count} {digest:016x}\n");
+    let found: String = found.iter().map(line).collect();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/kernels.txt");
+    if std::env::var_os("HEEDFUL_BLESS").is_some() {
+        std::fs::write(&path, &found).expect("a written file");
+    }
+    let recorded = std::fs::read_to_string(&path).unwrap_or_default();
+    let changed: Vec<&str> =
+        found.lines().filter(|line| !recorded.lines().any(|old| old == *line)).collect();
+    assert_eq!(
+        found, recorded,
+        "other kernels than recorded: {changed:#?}\nif that is meant: HEEDFUL_BLESS=1 cargo test --test compose"
+    );
+}
+
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a over the lines that are not the parameter block's.
+fn digest_of(start: u64, composed: &Composed) -> u64 {
+    let lines = (1..).zip(composed.text.lines());
+    let own = lines.filter(|(n, _)| !composed.lines.locate(*n).0.starts_with("common/params"));
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    own.flat_map(|(_, line)| line.bytes().chain([b'\n'])).fold(start, step)
 }
