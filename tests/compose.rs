@@ -251,7 +251,7 @@ const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 /// FNV-1a over the lines that are not the parameter block's.
 fn digest_of(start: u64, composed: &Composed) -> u64 {
     let lines = (1..).zip(composed.text.lines());
-    let own = lines.filter(|(n, _)| !composed.lines.locate(*n).0.starts_with("common/params"));
+    let own = lines.filter(|(n, _)| !composed.lines.locate(*n).0.starts_with("generated/params"));
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     own.flat_map(|(_, line)| line.bytes().chain([b'\n'])).fold(start, step)
 }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::HashSet;
+
 use bytemuck::Zeroable;
 use heedful::kernel::{Element, KernelSpec, Params};
 
@@ -32,11 +34,12 @@ fn params_offsets_match_the_compilers_view() {
             (member.name.clone().unwrap_or_default(), kind.into(), member.offset as usize)
         })
         .collect();
-    let wanted: Vec<(String, String, usize)> = Params::FIELDS
-        .iter()
-        .map(|(name, kind, offset)| ((*name).into(), (*kind).into(), *offset))
-        .collect();
+    let fields = Params::fields().into_iter().enumerate();
+    let wanted: Vec<(String, String, usize)> =
+        fields.map(|(i, (name, kind))| (name, kind.into(), 4 * i)).collect();
     assert_eq!(seen, wanted);
+    let names: HashSet<&String> = wanted.iter().map(|(name, _, _)| name).collect();
+    assert_eq!(names.len(), wanted.len(), "a parameter is declared twice");
 }
 
 #[test]
@@ -62,9 +65,9 @@ fn echo_shader() -> String {
         "@group(0) @binding(0) var<uniform> params: Params;\n\
          @group(0) @binding(1) var<storage, read_write> out: array<u32>;\n",
     );
-    text += include_str!("../shaders/common/params.wgsl");
+    text += Params::wgsl();
     text += "@compute @workgroup_size(1) fn main() {\n";
-    for (i, (name, _, _)) in Params::FIELDS.iter().enumerate() {
+    for (i, (name, _)) in Params::fields().iter().enumerate() {
         text += &format!("  out[{i}] = bitcast<u32>(params.{name});\n");
     }
     text + "}\n"

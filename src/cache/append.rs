@@ -6,7 +6,9 @@ use crate::cache::kv_cache::KvCache;
 use crate::device::{self, Wait};
 use crate::engine::{BufferView, Dispatch, Engine, one_compiled};
 use crate::error::{Error, Result};
-use crate::kernel::{Binding, Element, KernelSpec, Params, Width};
+use crate::feature::prepare::{ROTARY_DIM, ROTARY_ROWS};
+use crate::kernel::{Binding, DIM_SOURCE, Element, KernelSpec, Params, Width};
+use crate::problem::{Operand, Paged};
 use crate::tensor::{DType, Layout, Storage};
 
 /// Rows that are appended together.
@@ -209,13 +211,7 @@ impl KvCache {
         let first = places.start.wrapping_mul(half);
         let params = Params {
             head_n: d.heads_kv,
-            dim_source: dim,
             seq_kv: d.capacity,
-            page_row: d.capacity.div_ceil(page_size),
-            page_size,
-            page_count: pages,
-            aux_q_lengths: d.sequences,
-            aux_pages: 2 * d.sequences,
             q_base,
             q_stride_batch: from.batch as u32,
             q_stride_head: from.head as u32,
@@ -223,15 +219,20 @@ impl KvCache {
             o_stride_batch: to.batch as u32,
             o_stride_head: to.head as u32,
             o_stride_row: to.row as u32,
-            rotary_dim,
             key0: places.start,
             key_n: places.len() as u32,
-            rotary_rows: places.end,
-            // Angles are counted from place 0, modulo 2³².
-            aux_rotary_cos: first.wrapping_neg(),
-            aux_rotary_sin: (places.len() as u32).wrapping_mul(half).wrapping_sub(first),
             ..Params::default()
         };
+        let paged = Paged { pages, page_size, row: d.capacity.div_ceil(page_size) };
+        // Angles are counted from place 0, modulo 2³².
+        let sines = (places.len() as u32).wrapping_mul(half).wrapping_sub(first);
+        let params = params
+            .with(paged.parameters())
+            .with([DIM_SOURCE.is(dim), ROTARY_DIM.is(rotary_dim), ROTARY_ROWS.is(places.end)])
+            .with_table(Operand::QLengths, d.sequences)
+            .with_table(Operand::PageTable, 2 * d.sequences)
+            .with_table(Operand::RotaryCos, first.wrapping_neg())
+            .with_table(Operand::RotarySin, sines);
         let spec = self.append_spec(engine, descriptor, dim, angles.is_some());
         let pipeline = engine.pipelines.get(engine.device(), &spec)?;
         let mut entries = vec![

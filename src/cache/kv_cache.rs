@@ -109,7 +109,7 @@ impl KvCache {
         let bytes = bytemuck::cast_slice(&words);
         let state = device::upload(engine.device(), "cache lengths and pages", bytes, usage)?;
         let params = Params { row_n: d.sequences, seq_kv: d.capacity, ..Params::default() };
-        let params = Params { aux_q_lengths: d.sequences, ..params };
+        let params = params.with_table(Operand::QLengths, d.sequences);
         let grid = [d.sequences.div_ceil(64), 1, 1];
         let spec = KernelSpec::cache_advance();
         let pipeline = engine.pipelines.get(engine.device(), &spec)?;

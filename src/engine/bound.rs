@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::device::{self, Pipeline};
 use crate::engine::encode::{Encoding, Prepared};
 use crate::engine::rebind::Places;
-use crate::engine::tensors::ALL_TABLES;
 use crate::engine::{Engine, Table, Tensors};
 use crate::error::{Error, Result};
 use crate::kernel::{Params, SMALL_TABLES};
@@ -86,8 +85,8 @@ impl Recorded {
         let (dispatches, resources, prepared) =
             device::named(encoding.dispatches(), &engine.device, &buffers)?;
         let places = Places::new(engine, &extents, resources);
-        let block_offset = 4 * u64::from(tables.base.aux_blocks);
-        Ok(Self { dispatches, copies: tables.copies, aux, block_offset, prepared, places })
+        let Tables { copies, block_offset, .. } = tables;
+        Ok(Self { dispatches, copies, aux, block_offset, prepared, places })
     }
 
     pub(crate) fn encode(
@@ -198,12 +197,18 @@ pub(super) struct Tables {
     pub(super) bytes: Vec<u8>,
     copies: Vec<Copied>,
     pub(super) base: Params,
+    /// Where the table is that a dispatch of the call fills, bytes.
+    block_offset: u64,
 }
 
 impl Tables {
     pub(super) fn new(problem: &Problem, tensors: &Tensors<'_>, block_words: u64) -> Self {
-        let mut tables = Self { bytes: Vec::new(), copies: Vec::new(), base: Params::default() };
-        let operands = problem.operands();
+        let mut tables = Self {
+            bytes: Vec::new(),
+            copies: Vec::new(),
+            base: Params::default(),
+            block_offset: 0,
+        };
         let ids = match tensors.positions {
             Some(Table::U32(ids)) => Some(ids),
             _ => None,
@@ -211,15 +216,17 @@ impl Tables {
         let rows = problem.rotary_rows(ids);
         let half = problem.attention().rotary.map_or(0, |rotary| u64::from(rotary.dim / 2));
         let angles = u64::from(rows.start) * half..u64::from(rows.end) * half;
-        for operand in ALL_TABLES {
+        for &operand in Operand::TABLES {
             let Some(table) = tensors.table(operand) else { continue };
-            let n = operands.iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n);
+            let n = problem.elements(operand).unwrap_or(0);
             let turns = matches!(operand, Operand::RotaryCos | Operand::RotarySin);
             tables.push(operand, table, if turns { angles.clone() } else { 0..n });
         }
         // A table that a dispatch of the call fills comes last.
         if block_words > 0 {
-            tables.base.aux_blocks = (tables.bytes.len() / 4) as u32;
+            tables.block_offset = tables.bytes.len() as u64;
+            let word = (tables.bytes.len() / 4) as u32;
+            tables.base = tables.base.with_table(Operand::Blocks, word);
             tables.bytes.resize(tables.bytes.len() + 4 * block_words as usize, 0);
         }
         tables
@@ -231,31 +238,7 @@ impl Tables {
         let word = ((start / 4) as u32).wrapping_sub(part.start as u32);
         let n = part.end - part.start;
         let own = part.start as usize..part.end as usize;
-        match operand {
-            Operand::AlibiSlopes => self.base.aux_alibi_slopes = word,
-            Operand::Sinks => self.base.aux_sinks = word,
-            Operand::KvLengths => self.base.aux_kv_lengths = word,
-            Operand::QLengths => self.base.aux_q_lengths = word,
-            Operand::Offsets => self.base.aux_offsets = word,
-            Operand::CuSeqlensQ => self.base.aux_cu_seqlens_q = word,
-            Operand::CuSeqlensKv => self.base.aux_cu_seqlens_kv = word,
-            Operand::ScoreV => self.base.aux_score_v = word,
-            Operand::RotaryCos => self.base.aux_rotary_cos = word,
-            Operand::RotarySin => self.base.aux_rotary_sin = word,
-            Operand::HeadScale => self.base.aux_head_scale = word,
-            Operand::ScoreMatrix => self.base.aux_score_matrix = word,
-            Operand::Relative => self.base.aux_relative = word,
-            Operand::Centers => self.base.aux_centers = word,
-            Operand::EdgeStarts => self.base.aux_edge_starts = word,
-            Operand::EdgeKeys => self.base.aux_edge_keys = word,
-            Operand::EdgeBias => self.base.aux_edge_bias = word,
-            Operand::Positions => self.base.aux_positions = word,
-            Operand::SegmentsQ => self.base.aux_segments_q = word,
-            Operand::SegmentsKv => self.base.aux_segments_kv = word,
-            Operand::PageTable => self.base.aux_pages = word,
-            Operand::Blocks => self.base.aux_blocks = word,
-            _ => self.base.aux_table = word,
-        }
+        self.base = self.base.with_table(operand, word);
         match table {
             Table::F32(x) => self.bytes.extend_from_slice(bytemuck::cast_slice(&x[own])),
             Table::U32(x) => self.bytes.extend_from_slice(bytemuck::cast_slice(&x[own])),

@@ -13,13 +13,13 @@ use crate::engine::bound::Dispatch;
 use crate::engine::parameters::base_params;
 use crate::engine::range::{BoundRange, bind_range, touched};
 use crate::engine::rebind::Resources;
-use crate::engine::tensors::element_bits;
 use crate::engine::{Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::kernel::{
-    Access, Binding, Element, Kernel, KernelSpec, Params, SMALL_TABLES, TILE, Width,
+    Access, Binding, CARRY_IN, CARRY_OUT, DIM_SOURCE, Element, Kernel, KernelSpec, Params,
+    ROTARY_FROM, ROTARY_START, SMALL_TABLES, TILE, Width,
 };
-use crate::plan::{Block, BlockSize, Capabilities, Plan, Prepare, Schedule, operand_of};
+use crate::plan::{Block, BlockSize, Capabilities, Plan, Prepare, Schedule};
 use crate::problem::{Operand, Problem};
 
 /// A dispatch before its parameter block has a place in the uniform buffer.
@@ -149,8 +149,7 @@ impl<'a> Encoding<'a> {
         else {
             return Ok(());
         };
-        let elements =
-            problem.operands().iter().find(|(o, _)| *o == step.operand).map_or(0, |x| x.1);
+        let elements = problem.elements(step.operand).unwrap_or(0);
         let bits = problem.storage(step.operand).unit_bits();
         let alignment = self.engine.capabilities.storage_alignment;
         let (source, q_base) = bind_range(view, 0..elements, bits, alignment)?;
@@ -164,9 +163,6 @@ impl<'a> Encoding<'a> {
         let params = Params {
             head_n: heads,
             row_n: rows,
-            dim_source: problem.dim(step.operand),
-            rotary_from,
-            rotary_start,
             q_base,
             q_stride_batch: from.batch as u32,
             q_stride_head: from.head as u32,
@@ -176,6 +172,11 @@ impl<'a> Encoding<'a> {
             o_stride_row: to.row as u32,
             ..self.base
         };
+        let params = params.with([
+            DIM_SOURCE.is(problem.dim(step.operand)),
+            ROTARY_FROM.is(rotary_from),
+            ROTARY_START.is(rotary_start),
+        ]);
         let output = BoundRange { buffer: copy.clone(), offset: 0, size: copy.size() };
         let mut ranges = vec![(Binding::Q, source), (Binding::O, output)];
         if step.kernel.needs_aux() {
@@ -270,16 +271,15 @@ impl<'a> Encoding<'a> {
             row_n: rows as u32,
             key0: keys.start,
             key_n: keys.len() as u32,
-            carry_in: carry[0].into(),
-            carry_out: carry[1].into(),
             ..self.base
         };
+        params = params.with([CARRY_IN.is(u32::from(carry[0])), CARRY_OUT.is(u32::from(carry[1]))]);
         let mut ranges = Vec::new();
         for bound in spec.bindings() {
-            let range = match operand_of(bound.binding) {
+            let range = match bound.binding.operand() {
                 Some(operand) => {
                     let (range, base) = self.operand_range(operand, bound.access, block, &keys)?;
-                    *base_of(&mut params, operand) = base;
+                    params.base_mut(bound.binding).into_iter().for_each(|place| *place = base);
                     range
                 }
                 None => match self.fixed_range(bound.binding, bound.access) {
@@ -291,7 +291,7 @@ impl<'a> Encoding<'a> {
         }
         // Neither copies nor what stands in for a tensor without elements.
         let held = |(binding, range): &(Binding, BoundRange)| {
-            let operand = operand_of(*binding)?;
+            let operand = binding.operand()?;
             let prepared = self.prepared.iter().any(|(of, _)| *of == operand);
             let view = self.tensors.view(operand)?;
             (!prepared && *view.buffer == range.buffer).then_some((*binding, operand))
@@ -366,9 +366,10 @@ impl<'a> Encoding<'a> {
             };
             return Ok((BoundRange { buffer, offset: 0, size: 16 }, 0));
         };
-        let bits = match operand {
-            Operand::Q | Operand::K => self.plan.problem().read_storage(operand).unit_bits(),
-            _ => element_bits(self.plan.problem(), operand),
+        let problem = self.plan.problem();
+        let bits = match operand.rows() {
+            Some(_) => problem.read_storage(operand).unit_bits(),
+            None => problem.element_bits(operand),
         };
         bind_range(view, elements, bits, self.engine.capabilities.storage_alignment)
     }
@@ -429,25 +430,12 @@ pub(super) fn bind_group(
     })
 }
 
-fn base_of(params: &mut Params, operand: Operand) -> &mut u32 {
-    match operand {
-        Operand::Q => &mut params.q_base,
-        Operand::K => &mut params.k_base,
-        Operand::V => &mut params.v_base,
-        Operand::O => &mut params.o_base,
-        Operand::Lse => &mut params.lse_base,
-        Operand::Weights => &mut params.weights_base,
-        Operand::Mask => &mut params.mask_base,
-        _ => &mut params.bias_base,
-    }
-}
-
 /// The plan's variant, reading one element at a time those operands whose view starts between
 /// groups of four.
 fn widths_for(spec: &KernelSpec, problem: &Problem, tensors: &Tensors<'_>) -> KernelSpec {
     let mut spec = spec.clone();
     for (binding, element) in &mut spec.elements {
-        let operand = operand_of(*binding);
+        let operand = binding.operand();
         let misplaced = operand.is_some_and(|operand| {
             if problem.prepares(operand) {
                 return false;
@@ -455,7 +443,7 @@ fn widths_for(spec: &KernelSpec, problem: &Problem, tensors: &Tensors<'_>) -> Ke
             if element.is_quantised() {
                 return false;
             }
-            let four = element_bits(problem, operand) / 2;
+            let four = problem.element_bits(operand) / 2;
             tensors.view(operand).is_some_and(|view| !view.offset.is_multiple_of(four))
         });
         if misplaced {

@@ -2,19 +2,16 @@
 
 use crate::device::{self, Readback, Wait};
 use crate::engine::{Bound, BufferView, Engine, HostTables, Recorded, Tensors, stored};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feature::Operands;
+use crate::feature::operand::Values;
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
 use crate::reference::{Inputs, Outputs};
 use crate::tensor::DType;
 
 /// The outputs of a call on their way to the host.
-struct Pending {
-    o: Readback,
-    lse: Option<Readback>,
-    weights: Option<Readback>,
-}
+type Pending = Vec<(Operand, Readback)>;
 
 impl Engine {
     /// Runs a call on host data and waits, blocking the thread. Not in a browser, where nothing may block.
@@ -46,16 +43,14 @@ impl Engine {
         wait: Wait,
     ) -> Result<Outputs> {
         let pending = device::settled(|| self.start_host(plan, inputs)).await?;
-        let o = pending.o.get(wait).await?;
-        let lse = match pending.lse {
-            Some(lse) => Some(lse.get(wait).await?),
-            None => None,
-        };
-        let weights = match pending.weights {
-            Some(weights) => Some(weights.get(wait).await?),
-            None => None,
-        };
-        Ok(collect(plan.problem(), &inputs.operands, &o, lse.as_deref(), weights.as_deref()))
+        let mut read = Vec::new();
+        for (operand, back) in pending {
+            read.push((operand, back.get(wait).await?));
+        }
+        let of = |operand| read.iter().find(|(o, _)| *o == operand).map(|(_, bytes)| &bytes[..]);
+        let o = of(Operand::O).unwrap_or_default();
+        let (lse, weights) = (of(Operand::Lse), of(Operand::Weights));
+        Ok(collect(plan.problem(), &inputs.operands, o, lse, weights))
     }
 
     fn start_host(&self, plan: &Plan, inputs: &Inputs<'_>) -> Result<Pending> {
@@ -64,14 +59,12 @@ impl Engine {
         let bound = uploaded.bind(self, plan, inputs)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
         bound.encode(&mut encoder);
-        let mut read = |buffer: &wgpu::Buffer| {
-            Readback::record(&self.device, &mut encoder, buffer, 0, buffer.size())
+        let outputs = uploaded.0.iter().filter(|(operand, _)| operand.is_output());
+        let read = |(operand, buffer): &(Operand, wgpu::Buffer)| {
+            let back = Readback::record(&self.device, &mut encoder, buffer, 0, buffer.size())?;
+            Ok((*operand, back))
         };
-        let pending = Pending {
-            o: read(&uploaded.o)?,
-            lse: uploaded.lse.as_ref().map(&mut read).transpose()?,
-            weights: uploaded.weights.as_ref().map(&mut read).transpose()?,
-        };
+        let pending = outputs.map(read).collect::<Result<_>>()?;
         device::scoped(&self.device, "submitting attention", 0, || {
             self.queue.submit([encoder.finish()])
         })?;
@@ -79,74 +72,44 @@ impl Engine {
     }
 }
 
-/// The tensors of a call in buffers of their own.
-pub(crate) struct Uploaded {
-    q: wgpu::Buffer,
-    k: wgpu::Buffer,
-    v: wgpu::Buffer,
-    o: wgpu::Buffer,
-    lse: Option<wgpu::Buffer>,
-    weights: Option<wgpu::Buffer>,
-    mask: Option<wgpu::Buffer>,
-    bias: Option<wgpu::Buffer>,
-}
+/// The tensors of a call that are views, in buffers of their own.
+pub(crate) struct Uploaded(Vec<(Operand, wgpu::Buffer)>);
 
 impl Uploaded {
     pub(crate) fn new(engine: &Engine, plan: &Plan, inputs: &Inputs<'_>) -> Result<Self> {
         let problem = plan.problem();
         inputs.validate(problem)?;
-        let a = problem.attention();
-        let operands = problem.operands();
-        let size =
-            |operand: Operand| operands.iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n);
-        let input = |operand: Operand, bytes: &[u8]| {
-            // Measurements copy them.
-            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-            device::upload(&engine.device, operand.name(), bytes, usage)
-        };
-        let rows = |operand, values: &[f64]| input(operand, &stored(problem, operand, values));
+        // Measurements copy inputs, the host reads outputs.
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-        let output = |operand: Operand, element: u64| {
-            let bytes = (size(operand) * element).next_multiple_of(4);
-            device::create_buffer(&engine.device, operand.name(), bytes, usage)
+        let views = problem.operands().into_iter().filter(|(operand, _)| !operand.is_table());
+        let upload = |(operand, n): (Operand, u64)| {
+            let name = operand.name();
+            let buffer = match input_bytes(problem, inputs, operand) {
+                Some(bytes) => device::upload(&engine.device, name, &bytes, usage)?,
+                None => {
+                    let bytes = (n * problem.element_bits(operand)).div_ceil(8);
+                    let bytes = bytes.next_multiple_of(4);
+                    device::create_buffer(&engine.device, name, bytes, usage)?
+                }
+            };
+            Ok((operand, buffer))
         };
-        let given = &inputs.operands;
-        let mask: Vec<u8> = given.mask.iter().map(|&keep| keep.into()).collect();
-        let bias = DType::F32.encode(given.bias.iter().copied());
-        Ok(Self {
-            q: rows(Operand::Q, inputs.q)?,
-            k: rows(Operand::K, inputs.k)?,
-            v: rows(Operand::V, inputs.v)?,
-            o: output(Operand::O, a.dtype.bytes())?,
-            lse: a.lse.then(|| output(Operand::Lse, 4)).transpose()?,
-            weights: a.weights.map(|_| output(Operand::Weights, 4)).transpose()?,
-            mask: a.mask.map(|_| input(Operand::Mask, &mask)).transpose()?,
-            bias: a.bias.map(|_| input(Operand::Bias, &bias)).transpose()?,
-        })
+        views.map(upload).collect::<Result<_>>().map(Self)
     }
 
     /// The same contents in other buffers, copied on the device.
     #[cfg(feature = "bench")]
     pub(crate) fn copied(&self, engine: &Engine) -> Result<Self> {
         let mut encoder = engine.device.create_command_encoder(&Default::default());
-        let mut copy = |from: &wgpu::Buffer| {
+        let copy = |(operand, from): &(Operand, wgpu::Buffer)| {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
             let to = device::create_buffer(&engine.device, "a copy", from.size(), usage)?;
             encoder.copy_buffer_to_buffer(from, 0, &to, 0, from.size());
-            Ok(to)
+            Ok((*operand, to))
         };
-        let copies = Self {
-            q: copy(&self.q)?,
-            k: copy(&self.k)?,
-            v: copy(&self.v)?,
-            o: copy(&self.o)?,
-            lse: self.lse.as_ref().map(&mut copy).transpose()?,
-            weights: self.weights.as_ref().map(&mut copy).transpose()?,
-            mask: self.mask.as_ref().map(&mut copy).transpose()?,
-            bias: self.bias.as_ref().map(&mut copy).transpose()?,
-        };
+        let copies = self.0.iter().map(copy).collect::<Result<_>>()?;
         engine.queue.submit([encoder.finish()]);
-        Ok(copies)
+        Ok(Self(copies))
     }
 
     pub(crate) fn bind(&self, engine: &Engine, plan: &Plan, inputs: &Inputs<'_>) -> Result<Bound> {
@@ -162,14 +125,40 @@ impl Uploaded {
         workspace: Option<BufferView<'_>>,
     ) -> Result<Recorded> {
         let tables = HostTables::new(plan.problem(), &inputs.operands);
-        let mut tensors = Tensors::new(&self.q, &self.k, &self.v, &self.o);
-        tensors.lse = self.lse.as_ref().map(Into::into);
-        tensors.weights = self.weights.as_ref().map(Into::into);
-        tensors.mask = self.mask.as_ref().map(Into::into);
-        tensors.bias = self.bias.as_ref().map(Into::into);
+        let [q, k, v, o] = [Operand::Q, Operand::K, Operand::V, Operand::O].map(|operand| {
+            let held = self.0.iter().find(|(of, _)| *of == operand);
+            held.map(|(_, buffer)| buffer)
+                .ok_or_else(|| Error::internal("uploading", format!("no {operand}")))
+        });
+        let mut tensors = Tensors::new(q?, k?, v?, o?);
+        for (operand, buffer) in &self.0 {
+            if let Some(place) = tensors.view_mut(*operand) {
+                *place = Some(buffer.into());
+            }
+        }
         tensors.workspace = workspace;
         tables.set(&mut tensors);
         Recorded::new(engine, plan, &tensors)
+    }
+}
+
+/// The contents of an input that is a view; `None` for outputs and tables.
+pub(crate) fn input_bytes(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    operand: Operand,
+) -> Option<Vec<u8>> {
+    if operand.is_table() {
+        return None;
+    }
+    if let Some(rows) = operand.rows() {
+        return Some(stored(problem, operand, inputs.rows(rows)?));
+    }
+    match inputs.operands.values(operand)? {
+        Values::Flags(x) => Some(x.iter().map(|&keep| keep.into()).collect()),
+        Values::Floats(x) => Some(DType::F32.encode(x.iter().copied())),
+        Values::Counts(x) => Some(bytemuck::cast_slice(x).to_vec()),
+        Values::Integers(x) => Some(bytemuck::cast_slice(x).to_vec()),
     }
 }
 

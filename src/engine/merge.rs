@@ -6,7 +6,7 @@ use crate::engine::bound::Dispatch;
 use crate::engine::linear::one;
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
-use crate::kernel::{Binding, Element, KernelSpec, Params, Width};
+use crate::kernel::{Binding, Element, KernelSpec, Params, SPLIT_N, Width};
 use crate::reference::merge_states;
 use crate::tensor::{DType, MAX_DIM};
 
@@ -125,7 +125,6 @@ impl Engine {
         let wide = [dim_v, q_base, o_base].iter().all(|n| n.is_multiple_of(4));
         let spec = self.merge_spec(dtype, wide);
         let params = Params {
-            split_n: parts,
             row_n: rows,
             dim_v,
             q_base,
@@ -135,6 +134,7 @@ impl Engine {
             minus_infinity: f32::NEG_INFINITY.to_bits(),
             ..Params::default()
         };
+        let params = params.with([SPLIT_N.is(parts)]);
         let ranges = [
             (Binding::Q, source),
             (Binding::Bias, states),

@@ -27,6 +27,8 @@ pub(crate) use bound::{Copied, Dispatch, Recorded, check_copies};
 pub use engine::Engine;
 #[cfg(feature = "bench")]
 pub(crate) use host::Uploaded;
+#[cfg(feature = "verify")]
+pub(crate) use host::input_bytes;
 pub(crate) use linear::{Linear, Rows, average, one_compiled};
 pub use matmul::Matmul;
 pub use merge::{Merge, MergeStates};

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
+use crate::feature::operand::Rows;
 use crate::plan::Block;
 use crate::problem::{Operand, Problem};
 
@@ -73,7 +74,6 @@ pub(super) fn touched(
         let last = index([batch.end - 1, heads.end - 1, rows.end - 1]);
         first..last + u64::from(dim)
     };
-    let all_keys = 0..s.seq_kv;
     let dense = |strides: [u64; 4], keys: &Range<u32>| {
         if keys.is_empty() {
             return 0..0;
@@ -84,19 +84,19 @@ pub(super) fn touched(
         };
         sum(|axis| axis.start)..sum(|axis| axis.end - 1) + 1
     };
-    let (heads, seq_q, seq_kv) = (u64::from(s.heads_q), u64::from(s.seq_q), u64::from(s.seq_kv));
-    let by_row = |row: u64, key: u64| [heads * seq_q * row, seq_q * row, row, key];
-    match operand {
-        Operand::Q => strided(&block.heads, &block.rows, s.dim_qk),
-        Operand::K | Operand::V => strided(&kv_heads, keys, problem.read_units(operand)),
-        Operand::O => strided(&block.heads, &block.rows, s.dim_v),
-        Operand::Lse if a.packed.is_some() => 0..u64::from(problem.extent(Operand::O).1) * heads,
-        Operand::Lse => dense(by_row(1, 0), &(0..1)),
-        Operand::Weights => dense(by_row(seq_kv, 1), &all_keys),
-        Operand::Mask => a.mask.map_or(0..0, |mask| dense(mask.strides(), &all_keys)),
-        Operand::Bias => a.bias.map_or(0..0, |bias| dense(bias.strides(), &all_keys)),
-        _ => 0..0,
+    if let Some(rows) = operand.rows() {
+        return match rows {
+            Rows::Q => strided(&block.heads, &block.rows, s.dim_qk),
+            Rows::K | Rows::V => strided(&kv_heads, keys, problem.read_units(operand)),
+            Rows::O => strided(&block.heads, &block.rows, s.dim_v),
+        };
     }
+    if operand == Operand::Lse && a.packed.is_some() {
+        return 0..problem.elements(operand).unwrap_or(0);
+    }
+    let keys = if operand == Operand::Lse { 0..1 } else { 0..s.seq_kv };
+    // Tables are not bound by blocks.
+    problem.dense_strides(operand).map_or(0..0, |strides| dense(strides, &keys))
 }
 
 impl Engine {

@@ -7,7 +7,7 @@ use crate::engine::apart::{Extent, check_apart, shared_for};
 use crate::engine::bound::{Bound, Dispatch, Recorded};
 use crate::engine::encode::bind_group;
 use crate::engine::range::BoundRange;
-use crate::engine::tensors::{ALL_VIEWS, check_range};
+use crate::engine::tensors::check_range;
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
 use crate::kernel::{Binding, KernelSpec};
@@ -65,7 +65,7 @@ impl Places {
     /// Index of the place of a tensor.
     fn of(&self, operand: Operand) -> Result<usize> {
         let found = self.places.iter().position(|place| place.name == operand.name());
-        let is_view = ALL_VIEWS.contains(&operand);
+        let is_view = !operand.is_table();
         match found {
             Some(place) if is_view => Ok(place),
             _ => {

@@ -6,6 +6,7 @@
 //! selected away, never multiplied by zero, so NaN or Inf under a mask cannot leak.
 
 use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 
 pub mod align;
 pub mod custom;
@@ -13,12 +14,19 @@ pub mod inner;
 pub mod load;
 pub mod mask;
 pub mod normalize;
+pub(crate) mod operand;
+pub(crate) mod parameter;
 pub mod prepare;
 pub mod score;
 pub mod store;
 
+pub use operand::{ElementType, Operand, Operands};
+pub use parameter::{Parameter, ParameterKind, Setting};
+
 /// One WGSL slot file: a behaviour as the composer sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// Two are equal when they have the same place and name and, where they are the caller's own, the same text.
+#[derive(Debug, Clone)]
 pub struct Slot {
     /// Folder under `shaders/slot`, e.g. `mask`.
     pub kind: &'static str,
@@ -28,9 +36,15 @@ pub struct Slot {
     pub source: Cow<'static, str>,
     /// Whether it is the caller's own.
     pub custom: bool,
+    /// What it reads of the parameter block, beside what every kernel has.
+    pub parameters: &'static [Parameter],
 }
 
 impl Slot {
+    fn key(&self) -> (&str, &str, Option<&str>) {
+        (self.kind, &self.name, self.custom.then_some(&*self.source))
+    }
+
     /// Path below `shaders/`, as compiler messages show it.
     pub fn path(&self) -> String {
         let folder = if self.custom { "custom" } else { "slot" };
@@ -43,9 +57,23 @@ impl Slot {
     }
 }
 
-/// Declares the slot whose file is `shaders/slot/{kind}/{name}.wgsl`.
+impl PartialEq for Slot {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Slot {}
+
+impl Hash for Slot {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+/// Declares the slot whose file is `shaders/slot/{kind}/{name}.wgsl`, and the parameters it reads.
 macro_rules! slot {
-    ($kind:literal, $name:literal) => {
+    ($kind:literal, $name:literal $(, $parameter:expr)* $(,)?) => {
         $crate::feature::Slot {
             kind: $kind,
             name: std::borrow::Cow::Borrowed($name),
@@ -58,6 +86,7 @@ macro_rules! slot {
                 ".wgsl"
             ))),
             custom: false,
+            parameters: &[$($parameter),*],
         }
     };
 }
@@ -128,61 +157,4 @@ pub struct Position {
     pub kv_len: u32,
     /// Alignment offset: the key on the diagonal of row i is i + diagonal.
     pub diagonal: i64,
-}
-
-/// The small and broadcast tensors that features read, on the CPU.
-///
-/// An operand that the problem does not name is an empty slice.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Operands<'a> {
-    /// Boolean mask, true = attend, of the problem's mask shape.
-    pub mask: &'a [bool],
-    /// Additive bias of the problem's bias shape; −∞ masks.
-    pub bias: &'a [f64],
-    /// One slope per query head.
-    pub alibi_slopes: &'a [f64],
-    /// One extra logit per query head, in the denominator only.
-    pub sinks: &'a [f64],
-    /// Keys of each sequence.
-    pub kv_lengths: &'a [u32],
-    /// Query rows of each sequence.
-    pub q_lengths: &'a [u32],
-    /// Alignment offset of each sequence.
-    pub offsets: &'a [i32],
-    /// First query row of each packed sequence, and their total.
-    pub cu_seqlens_q: &'a [u32],
-    /// First key of each packed sequence, and their total.
-    pub cu_seqlens_kv: &'a [u32],
-    /// Weights of the additive score, `[dim_qk]`.
-    pub score_v: &'a [f64],
-    /// Cosines of the rotary angles, `[table_rows, dim / 2]`.
-    pub rotary_cos: &'a [f64],
-    /// Sines of the rotary angles, `[table_rows, dim / 2]`.
-    pub rotary_sin: &'a [f64],
-    /// Factors of the cosine score, `[heads_q]`.
-    pub head_scale: &'a [f64],
-    /// Matrix of the general score, `[dim_q, dim_qk]`.
-    pub score_matrix: &'a [f64],
-    /// Biases by relative position, `[heads_q, left + 1 + right]`.
-    pub relative: &'a [f64],
-    /// Centers of local attention, `[batch, seq_q]`.
-    pub centers: &'a [f64],
-    /// First edge of each query row, `[seq_q + 1]`.
-    pub edge_starts: &'a [u32],
-    /// Key of each edge.
-    pub edge_keys: &'a [u32],
-    /// Bias of each edge.
-    pub edge_bias: &'a [f64],
-    /// Rotary positions, `[batch, seq_q]`.
-    pub positions: &'a [u32],
-    /// Segment id of each query row, `[batch, seq_q]`.
-    pub segments_q: &'a [u32],
-    /// Segment id of each key, `[batch, seq_kv]`.
-    pub segments_kv: &'a [u32],
-    /// Page of each run of keys, `[batch, row]`.
-    pub page_table: &'a [u32],
-    /// The block table; [`Blocks`](mask::Blocks) says what is in it.
-    pub blocks: &'a [u32],
-    /// Words for the caller's own functions; closures have their own copy.
-    pub table: &'a [u32],
 }

@@ -4,7 +4,19 @@
 //! copies, so that every schedule serves every form (`shaders/kernel/prepare.wgsl`).
 
 use crate::error::{Error, Result};
+use crate::feature::{Parameter, Setting};
 use crate::tensor::Scalar;
+
+/// Channels that are rotated, rows of the tables, position ids per sequence.
+pub(crate) const ROTARY_DIM: Parameter = Parameter::u32("rotary_dim");
+pub(crate) const ROTARY_ROWS: Parameter = Parameter::u32("rotary_rows");
+const POSITIONS_ROW: Parameter = Parameter::u32("positions_row");
+
+/// Least norm of the cosine score.
+const NORM_EPS: Parameter = Parameter::f32("norm_eps");
+
+/// What `shaders/kernel/prepare.wgsl` reads of these features.
+pub(crate) const PARAMETERS: &[Parameter] = &[ROTARY_DIM, ROTARY_ROWS, POSITIONS_ROW, NORM_EPS];
 
 /// Rotary position embedding (Su et al., 2021): pairs of channels are rotated by position · frequency.
 ///
@@ -49,6 +61,12 @@ impl Rotary {
         }
     }
 
+    /// The values of its parameters; `seq_q` is the number of query rows.
+    pub(crate) fn parameters(&self, seq_q: u32) -> Vec<Setting> {
+        let ids = POSITIONS_ROW.is(seq_q);
+        vec![ROTARY_DIM.is(self.dim), ROTARY_ROWS.is(self.table_rows), ids]
+    }
+
     /// Partner of channel c, its pair m, and whether c is the first of the two.
     pub fn pair(&self, c: u32) -> (u32, u32, bool) {
         let half = self.dim / 2;
@@ -69,6 +87,13 @@ pub struct Cosine {
     pub eps: Scalar,
     /// Whether factors `[heads_q]` come with the tensors.
     pub head_scale: bool,
+}
+
+impl Cosine {
+    /// The values of its parameters.
+    pub(crate) fn parameters(&self) -> Vec<Setting> {
+        vec![NORM_EPS.is(self.eps.get())]
+    }
 }
 
 /// How rotary frequencies are stretched for sequences longer than those of training.

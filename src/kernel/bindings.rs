@@ -1,5 +1,7 @@
 //! The binding registry: every resource has one number in every kernel; an absent one leaves a hole.
 
+use crate::problem::Operand;
+
 /// A resource of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
@@ -78,6 +80,22 @@ impl Binding {
             Self::Partials => "partials",
             Self::States => "states",
             Self::Angles => "angles",
+        }
+    }
+
+    /// The tensor of the caller's that it holds in a kernel of attention; `None` for scratch, tables and parameters.
+    pub(crate) fn operand(self) -> Option<Operand> {
+        match self {
+            Self::Q => Some(Operand::Q),
+            Self::K => Some(Operand::K),
+            Self::V => Some(Operand::V),
+            Self::O => Some(Operand::O),
+            Self::Lse => Some(Operand::Lse),
+            Self::Weights => Some(Operand::Weights),
+            Self::Mask => Some(Operand::Mask),
+            Self::Bias => Some(Operand::Bias),
+            Self::Params | Self::Aux | Self::Angles => None,
+            Self::Scores | Self::InverseSums | Self::Carry | Self::Partials | Self::States => None,
         }
     }
 

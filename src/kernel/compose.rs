@@ -10,6 +10,7 @@ use super::element::Width;
 use super::glue::glue;
 use super::matrix::matrix;
 use super::matrix_square::matrix_square;
+use super::params::Params;
 use super::registers::registers;
 use super::schedule::Kernel;
 use super::spec::{KernelSpec, SMALL_TABLES};
@@ -89,7 +90,8 @@ pub fn compose(spec: &KernelSpec) -> Composed {
 pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     let mut w = Writer::default();
     w.part("generated/prelude", &prelude(spec, compiler));
-    let mut commons = vec![common!("params"), common!("numeric")];
+    w.part("generated/params", Params::wgsl());
+    let mut commons = vec![common!("numeric")];
     if !spec.kernel.stands_alone() {
         commons.push(common!("position"));
     }

@@ -26,6 +26,10 @@ pub use compose::{Compiler, Composed, LineMap, compose, compose_for};
 pub use element::{Element, RowTile, SplitTile, Width};
 pub use matrix_tile::MatrixTile;
 pub use params::Params;
+pub(crate) use params::{
+    BLOCK_SCAN, CARRY_IN, CARRY_OUT, DIM_SOURCE, ROTARY_FROM, ROTARY_START, SCORE_STRIDE, SPLIT_N,
+    SPLIT_SIZE,
+};
 pub use resources::Resources;
 pub use schedule::Kernel;
 pub use spec::{BlockTable, Capture, KernelSpec, Preparation, SMALL_TABLES, TILE};

@@ -1,23 +1,104 @@
-//! The parameter block: the twin of `shaders/common/params.wgsl`.
+//! The parameter block: what changes from dispatch to dispatch.
 //!
-//! A test compares every offset with the compiler's and has the GPU echo every member back.
+//! It has three parts: what every kernel knows (below), where each small table starts in `aux` (one word for each table
+//! of the list of operands), and what features and kernels declare for themselves. Its WGSL is made from the same lists,
+//! so that a parameter is declared once, beside what it means.
+//!
+//! Element (b, h, i, c) of operand x is `x[x_base + b * x_stride_batch + h * x_stride_head + i * x_stride_row + c]` in
+//! arithmetic modulo 2³²: x_base already holds minus the origin of the bound range, so kernels use absolute positions.
+//! `*0` and `*_n` are origin and extent of the block of work that a dispatch does.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::bindings::Binding;
+use crate::feature::{Operand, Parameter, REGISTRY, Setting, prepare};
+use crate::problem::{PACKED_PARAMETERS, PAGED_PARAMETERS};
+
+/// Shares that keys are split into, and keys of a share, 0 for even ones; parts that are merged, sequences that are asked.
+pub(crate) const SPLIT_N: Parameter = Parameter::u32("split_n");
+pub(crate) const SPLIT_SIZE: Parameter = Parameter::u32("split_size");
+
+/// Elements between rows of the score scratch; a multiple of 4.
+pub(crate) const SCORE_STRIDE: Parameter = Parameter::u32("score_stride");
+
+/// 1: add the carry to o's sums; hand o's sums on to the carry.
+pub(crate) const CARRY_IN: Parameter = Parameter::u32("carry_in");
+pub(crate) const CARRY_OUT: Parameter = Parameter::u32("carry_out");
+
+/// Rows of a block that building a block table looks at.
+pub(crate) const BLOCK_SCAN: Parameter = Parameter::u32("block_scan");
+
+/// First row that is rotated, its position, and channels of a row before it is prepared.
+pub(crate) const ROTARY_FROM: Parameter = Parameter::u32("rotary_from");
+pub(crate) const ROTARY_START: Parameter = Parameter::u32("rotary_start");
+pub(crate) const DIM_SOURCE: Parameter = Parameter::u32("dim_source");
+
+/// What kernels have beside what is in `params!`.
+const KERNELS: &[Parameter] = &[
+    SPLIT_N,
+    SPLIT_SIZE,
+    SCORE_STRIDE,
+    CARRY_IN,
+    CARRY_OUT,
+    BLOCK_SCAN,
+    ROTARY_FROM,
+    ROTARY_START,
+    DIM_SOURCE,
+];
+
+/// What features have that are no slots.
+const OTHERS: &[&[Parameter]] =
+    &[prepare::PARAMETERS, PACKED_PARAMETERS, PAGED_PARAMETERS, KERNELS];
+
+/// Parameters of slots and [`OTHERS`].
+const DECLARED: usize = declared();
+
+const TABLES: usize = Operand::TABLES.len();
+
+const fn declared() -> usize {
+    let (mut n, mut i) = (0, 0);
+    while i < REGISTRY.len() {
+        n += REGISTRY[i].parameters.len();
+        i += 1;
+    }
+    i = 0;
+    while i < OTHERS.len() {
+        n += OTHERS[i].len();
+        i += 1;
+    }
+    n
+}
+
+/// Place of each declared parameter.
+static PLACES: LazyLock<HashMap<&'static str, usize>> = LazyLock::new(|| {
+    all_declared().enumerate().map(|(place, parameter)| (parameter.name, place)).collect()
+});
+
+fn all_declared() -> impl Iterator<Item = &'static Parameter> {
+    let slots = REGISTRY.iter().flat_map(|slot| slot.parameters);
+    slots.chain(OTHERS.iter().copied().flatten())
+}
+
 macro_rules! params {
     ($($(#[$doc:meta])* $name:ident: $kind:ident,)*) => {
-        /// What changes from dispatch to dispatch; see the WGSL twin for each member's meaning.
+        /// What changes from dispatch to dispatch.
         #[repr(C)]
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+        #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
         pub struct Params {
             $($(#[$doc])* pub $name: $kind,)*
+            /// First word of each small table in `aux`, in the order of the operands' declaration.
+            pub(crate) tables: [u32; TABLES],
+            /// The bits of what slots, other features and kernels declare.
+            pub(crate) declared: [u32; DECLARED],
         }
 
         impl Params {
-            /// Every member in order: name, WGSL type, byte offset.
-            pub const FIELDS: &'static [(&'static str, &'static str, usize)] = &[
-                $((stringify!($name), stringify!($kind), std::mem::offset_of!(Params, $name)),)*
-            ];
+            /// What every kernel has.
+            const COMMON: &'static [(&'static str, &'static str)] =
+                &[$((stringify!($name), stringify!($kind)),)*];
         }
     };
 }
@@ -49,8 +130,6 @@ params! {
     dim_qk: u32,
     /// Head dimension of v and o.
     dim_v: u32,
-    /// Elements between rows of the score scratch; a multiple of 4.
-    score_stride: u32,
     /// Base of q, modulo 2³².
     q_base: u32,
     /// Stride of q.
@@ -85,188 +164,78 @@ params! {
     o_stride_row: u32,
     /// Base of the mask, in bytes, modulo 2³².
     mask_base: u32,
-    /// Stride of the mask.
-    mask_stride_batch: u32,
-    /// Stride of the mask.
-    mask_stride_head: u32,
-    /// Stride of the mask.
-    mask_stride_row: u32,
-    /// Stride of the mask.
-    mask_stride_key: u32,
     /// Base of the bias, modulo 2³².
     bias_base: u32,
-    /// Stride of the bias.
-    bias_stride_batch: u32,
-    /// Stride of the bias.
-    bias_stride_head: u32,
-    /// Stride of the bias.
-    bias_stride_row: u32,
-    /// Stride of the bias.
-    bias_stride_key: u32,
     /// Base of lse, modulo 2³².
     lse_base: u32,
     /// Base of weights, modulo 2³².
     weights_base: u32,
-    /// First word of the ALiBi slopes in `aux`.
-    aux_alibi_slopes: u32,
-    /// First word of the sinks in `aux`.
-    aux_sinks: u32,
-    /// First word of the key lengths in `aux`.
-    aux_kv_lengths: u32,
-    /// First word of the query lengths in `aux`.
-    aux_q_lengths: u32,
-    /// First word of the alignment offsets in `aux`.
-    aux_offsets: u32,
-    /// First word of the caller's table in `aux`.
-    aux_table: u32,
-    /// First word of the packed sequences' query starts in `aux`.
-    aux_cu_seqlens_q: u32,
-    /// First word of the packed sequences' key starts in `aux`.
-    aux_cu_seqlens_kv: u32,
-    /// First word of the query rows' segments in `aux`.
-    aux_segments_q: u32,
-    /// First word of the keys' segments in `aux`.
-    aux_segments_kv: u32,
-    /// First word of the block table in `aux`.
-    aux_blocks: u32,
-    /// Query rows of a block of the table.
-    block_rows: u32,
-    /// Keys of a block of the table.
-    block_keys: u32,
-    /// Rows of a block that building the table looks at.
-    block_scan: u32,
-    /// Stride of the block table, words.
-    blocks_stride_batch: u32,
-    /// Stride of the block table, words.
-    blocks_stride_head: u32,
-    /// Stride of the block table, words.
-    blocks_stride_row: u32,
-    /// First word of the additive score's weights in `aux`.
-    aux_score_v: u32,
-    /// Words between the additive score's weights of query heads.
-    score_v_stride: u32,
-    /// Factor inside the activation of the additive score.
-    inner_scale: f32,
-    /// Slope of a leaky ReLU below 0.
-    leaky_slope: f32,
-    /// 1 / divisor of relu.
-    weight_factor: f32,
-    /// Power of relu.
-    relu_power: u32,
-    /// Bias of sigmoid.
-    sigmoid_bias: f32,
-    /// Seed of sampling, low word.
-    seed_low: u32,
-    /// Seed of sampling, high word.
-    seed_high: u32,
-    /// First word of the rotary cosines in `aux`.
-    aux_rotary_cos: u32,
-    /// First word of the rotary sines in `aux`.
-    aux_rotary_sin: u32,
-    /// First word of the cosine score's factors in `aux`.
-    aux_head_scale: u32,
-    /// First word of the general score's matrix in `aux`.
-    aux_score_matrix: u32,
-    /// First word of the relative biases in `aux`.
-    aux_relative: u32,
-    /// First word of the rotary positions in `aux`.
-    aux_positions: u32,
-    /// Position ids per sequence.
-    positions_row: u32,
-    /// Channels that are rotated.
-    rotary_dim: u32,
-    /// Rows of the rotary tables.
-    rotary_rows: u32,
-    /// First row that is rotated.
-    rotary_from: u32,
-    /// Its position.
-    rotary_start: u32,
-    /// Channels of a row before it is prepared.
-    dim_source: u32,
-    /// Least norm of the cosine score.
-    norm_eps: f32,
-    /// Relative biases before distance 0.
-    relative_left: i32,
-    /// Relative biases after distance 0.
-    relative_right: i32,
-    /// The key at distance 0 from row 0.
-    relative_offset: i32,
-    /// First word of the centers of local attention in `aux`.
-    aux_centers: u32,
-    /// Distance between visible keys.
-    dilation: i32,
-    /// Positions of a chunk.
-    chunk: i32,
-    /// Reach of local attention.
-    local_reach: f32,
-    /// 1 / σ of its Gaussian.
-    local_inverse_sigma: f32,
-    /// Positions on axis 0.
-    near_n0: i32,
-    /// Window on axis 0.
-    near_size0: i32,
-    /// Step of windows on axis 0.
-    near_stride0: i32,
-    /// Dilation on axis 0.
-    near_dilation0: i32,
-    /// Positions on axis 1.
-    near_n1: i32,
-    /// Window on axis 1.
-    near_size1: i32,
-    /// Step of windows on axis 1.
-    near_stride1: i32,
-    /// Dilation on axis 1.
-    near_dilation1: i32,
-    /// Positions on axis 2.
-    near_n2: i32,
-    /// Window on axis 2.
-    near_size2: i32,
-    /// Step of windows on axis 2.
-    near_stride2: i32,
-    /// Dilation on axis 2.
-    near_dilation2: i32,
-    /// Bit a: axis a is causal.
-    near_causal: u32,
-    /// First word of the edges' starts in `aux`.
-    aux_edge_starts: u32,
-    /// First word of the edges' keys in `aux`.
-    aux_edge_keys: u32,
-    /// First word of the edges' biases in `aux`.
-    aux_edge_bias: u32,
-    /// Edges.
-    edge_count: u32,
-    /// Shares that keys are split into.
-    split_n: u32,
-    /// Keys of a share, 0 for even ones.
-    split_size: u32,
-    /// First word of the page table in `aux`.
-    aux_pages: u32,
-    /// Entries of the page table per sequence.
-    page_row: u32,
-    /// Keys of a page.
-    page_size: u32,
-    /// Pages.
-    page_count: u32,
-    /// Query rows of packed tensors.
-    total_q: u32,
-    /// Keys of packed tensors.
-    total_kv: u32,
-    /// Factor on q·k.
-    scale: f32,
-    /// Score cap.
-    softcap: f32,
-    /// Offset of the diagonal when it is given.
-    diagonal_offset: i32,
-    /// Offset of ALiBi when it is given.
-    alibi_offset: i32,
-    /// Visible keys before the diagonal.
-    window_left: i32,
-    /// Visible keys after the diagonal.
-    window_right: i32,
-    /// 1: add the carry to o's sums.
-    carry_in: u32,
-    /// 1: hand o's sums on to the carry.
-    carry_out: u32,
     /// The bits of −∞.
     minus_infinity: u32,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self::zeroed()
+    }
+}
+
+impl Params {
+    /// The block with values of declared parameters.
+    pub(crate) fn with(mut self, settings: impl IntoIterator<Item = Setting>) -> Self {
+        for Setting { parameter, bits } in settings {
+            let place = PLACES.get(parameter.name).and_then(|place| self.declared.get_mut(*place));
+            debug_assert!(place.is_some(), "{} is in no list of parameters", parameter.name);
+            if let Some(place) = place {
+                *place = bits;
+            }
+        }
+        self
+    }
+
+    /// The base of what a binding holds; `None` for scratch and tables, which start at their binding's start.
+    pub(crate) fn base_mut(&mut self, binding: Binding) -> Option<&mut u32> {
+        match binding {
+            Binding::Q => Some(&mut self.q_base),
+            Binding::K => Some(&mut self.k_base),
+            Binding::V => Some(&mut self.v_base),
+            Binding::O => Some(&mut self.o_base),
+            Binding::Lse => Some(&mut self.lse_base),
+            Binding::Weights => Some(&mut self.weights_base),
+            Binding::Mask => Some(&mut self.mask_base),
+            Binding::Bias => Some(&mut self.bias_base),
+            Binding::Params | Binding::Aux | Binding::Angles => None,
+            Binding::Scores | Binding::InverseSums | Binding::Carry => None,
+            Binding::Partials | Binding::States => None,
+        }
+    }
+
+    /// First word of a small table in `aux`; `None` for what is no table.
+    pub(crate) fn table_mut(&mut self, operand: Operand) -> Option<&mut u32> {
+        operand.table_index().and_then(|place| self.tables.get_mut(place))
+    }
+
+    /// The block with the place of a table.
+    pub(crate) fn with_table(mut self, operand: Operand, word: u32) -> Self {
+        self.table_mut(operand).into_iter().for_each(|place| *place = word);
+        self
+    }
+
+    /// Every member in order: name, WGSL type.
+    pub fn fields() -> Vec<(String, &'static str)> {
+        let common = Self::COMMON.iter().map(|(name, kind)| ((*name).to_owned(), *kind));
+        let tables = Operand::TABLES.iter().map(|table| (format!("aux_{table}"), "u32"));
+        let declared = all_declared().map(|x| (x.name.to_owned(), x.kind.name()));
+        common.chain(tables).chain(declared).collect()
+    }
+
+    /// The block in WGSL.
+    pub fn wgsl() -> &'static str {
+        static TEXT: LazyLock<String> = LazyLock::new(|| {
+            let member = |(name, kind): (String, &str)| format!("  {name}: {kind},\n");
+            let members: String = Params::fields().into_iter().map(member).collect();
+            format!("struct Params {{\n{members}}}\n")
+        });
+        &TEXT
+    }
 }

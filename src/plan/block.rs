@@ -211,15 +211,11 @@ impl BlockSize {
             limit,
             by_keys: false,
         };
-        bounds.extend(a.mask.map(|mask| broadcast("mask", mask.strides(), 1)));
-        bounds.extend(a.bias.map(|bias| broadcast("bias", bias.strides(), 4)));
-        let (heads, seq_q, seq_kv) = (s.heads_q.into(), s.seq_q.into(), s.seq_kv.into());
-        let dense = |row: u64, key: u64| {
-            let head = row.saturating_mul(seq_q);
-            [head.saturating_mul(heads), head, row, key]
-        };
-        bounds.extend(a.weights.map(|_| broadcast("weights", dense(seq_kv, 1), 4)));
-        bounds.extend(a.lse.then(|| broadcast("lse", dense(1, 0), 4)));
+        for operand in Operand::ALL {
+            let strides = problem.dense_strides(*operand);
+            let bytes = problem.element_bits(*operand) / 8;
+            bounds.extend(strides.map(|strides| broadcast(operand.name(), strides, bytes)));
+        }
         bounds
     }
 

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{KernelSpec, MatrixTile, Resources, SMALL_TABLES};
 use crate::plan::schedule::check_resources;
 use crate::plan::{Capabilities, Plan};
-use crate::problem::{Operand, Problem};
+use crate::problem::Problem;
 
 /// The kernel, with its tables in a uniform where the device has too few storage buffers and they are small.
 pub(super) fn fitted(
@@ -13,10 +13,8 @@ pub(super) fn fitted(
     block_words: u64,
     caps: &Capabilities,
 ) -> KernelSpec {
-    let views = [Operand::Q, Operand::K, Operand::V, Operand::O];
-    let optional = [Operand::Lse, Operand::Weights, Operand::Mask, Operand::Bias];
-    let is_table = |operand| !views.contains(operand) && !optional.contains(operand);
-    let words: u64 = problem.operands().iter().filter(|(o, _)| is_table(o)).map(|(_, n)| n).sum();
+    let operands = problem.operands();
+    let words: u64 = operands.iter().filter(|(operand, _)| operand.is_table()).map(|x| x.1).sum();
     let few = Resources::of(&kernel).storage_buffers > caps.max_storage_buffers;
     let small = words.saturating_add(block_words) <= SMALL_TABLES.into();
     kernel.small_tables = few && small && kernel.needs_aux() && !kernel.writes_aux();

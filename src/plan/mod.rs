@@ -20,7 +20,6 @@ pub use classify::Classify;
 pub(crate) use fit::check_matrix;
 pub use matrix::MatrixPlan;
 pub use plan::Plan;
-pub(crate) use plan::operand_of;
 pub use policy::{Checks, Path, Policy, SelfTest};
 pub use prepare::Prepare;
 pub use schedule::{BlocksPlan, FusedPlan, Schedule, Scratch, StagedPlan};

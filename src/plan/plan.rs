@@ -4,13 +4,13 @@ use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
 use crate::feature::mask::Blocks;
-use crate::kernel::{Binding, KernelSpec, Resources};
+use crate::kernel::{KernelSpec, Resources};
 use crate::plan::schedule::check_resources;
 use crate::plan::{
     BlockSize, BlocksPlan, Capabilities, Classify, FusedPlan, MatrixPlan, Path, Policy, Prepare,
     Schedule, Scratch, SplitPlan, StagedPlan, tuning,
 };
-use crate::problem::{Attention, Operand, Problem};
+use crate::problem::{Attention, Problem};
 
 /// How one problem will run on one device.
 ///
@@ -409,19 +409,4 @@ impl fmt::Display for Plan {
         }
         write!(f, "  scratch {} B", self.workspace_bytes())
     }
-}
-
-/// The problem operand behind a kernel binding; `None` for scratch, tables and parameters.
-pub(crate) fn operand_of(binding: Binding) -> Option<Operand> {
-    Some(match binding {
-        Binding::Q => Operand::Q,
-        Binding::K => Operand::K,
-        Binding::V => Operand::V,
-        Binding::O => Operand::O,
-        Binding::Lse => Operand::Lse,
-        Binding::Weights => Operand::Weights,
-        Binding::Mask => Operand::Mask,
-        Binding::Bias => Operand::Bias,
-        _ => return None,
-    })
 }

@@ -27,13 +27,10 @@ impl Prepare {
     fn new(problem: &Problem, caps: &Capabilities, operand: Operand) -> Result<Self, Rejection> {
         let a = problem.attention();
         let s = a.shape;
-        let (heads, seq) = match operand {
-            Operand::Q => (s.heads_q, s.seq_q),
-            _ => (s.heads_kv, s.seq_kv),
-        };
+        let (heads, seq) = (problem.heads(operand), problem.seq(operand));
         let rows = u64::from(s.batch) * u64::from(heads) * u64::from(seq);
         let bytes = rows.saturating_mul(4 * u64::from(s.dim_qk));
-        let source = problem.operands().iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n);
+        let source = problem.elements(operand).unwrap_or(0);
         let stored = problem.storage(operand);
         let source = stored.bytes(source);
         // Both are bound whole.

@@ -327,12 +327,9 @@ pub(super) fn element_of(problem: &Problem, operand: Operand, caps: &Capabilitie
     if storage.dtype().is_none() {
         return Element { storage, native_f16: false, width: Width::Vec4 };
     }
-    let (heads, seq, dim) = match operand {
-        Operand::Q => (s.heads_q, s.seq_q, s.dim_qk),
-        Operand::K => (s.heads_kv, s.seq_kv, s.dim_qk),
-        Operand::V => (s.heads_kv, s.seq_kv, s.dim_v),
-        _ => (s.heads_q, s.seq_q, s.dim_v),
-    };
+    let (heads, seq) = (problem.heads(operand), problem.seq(operand));
+    // q may have other channels where it is projected first.
+    let dim = if operand == Operand::Q { s.dim_qk } else { problem.dim(operand) };
     let Strides { batch, head, row } = problem.read_strides(operand);
     let steps = [(batch, s.batch), (head, heads), (row, seq)];
     let aligned = steps.iter().all(|&(stride, n)| n <= 1 || stride % 4 == 0);

@@ -10,6 +10,7 @@ use crate::feature::mask::{Blocks, Edges, Local, Neighborhood, Window};
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
 use crate::feature::score::{Alibi, Relative};
+use crate::feature::{Parameter, Setting};
 use crate::problem::Problem;
 use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage};
 
@@ -51,6 +52,31 @@ pub struct Paged {
     pub page_size: u32,
     /// Entries of the page table for each sequence.
     pub row: u32,
+}
+
+const TOTAL_Q: Parameter = Parameter::u32("total_q");
+const TOTAL_KV: Parameter = Parameter::u32("total_kv");
+
+/// What kernels read of packed tensors.
+pub(crate) const PACKED_PARAMETERS: &[Parameter] = &[TOTAL_Q, TOTAL_KV];
+
+impl Packed {
+    pub(super) fn parameters(&self) -> Vec<Setting> {
+        vec![TOTAL_Q.is(self.total_q), TOTAL_KV.is(self.total_kv)]
+    }
+}
+
+pub(crate) const PAGE_ROW: Parameter = Parameter::u32("page_row");
+pub(crate) const PAGE_SIZE: Parameter = Parameter::u32("page_size");
+pub(crate) const PAGE_COUNT: Parameter = Parameter::u32("page_count");
+
+/// What kernels read of pages.
+pub(crate) const PAGED_PARAMETERS: &[Parameter] = &[PAGE_ROW, PAGE_SIZE, PAGE_COUNT];
+
+impl Paged {
+    pub(crate) fn parameters(&self) -> Vec<Setting> {
+        vec![PAGE_ROW.is(self.row), PAGE_SIZE.is(self.page_size), PAGE_COUNT.is(self.pages)]
+    }
 }
 
 /// One attention call: `o = softmax(mask(bias + cap(scale · q kᵀ))) v`, as plain data.

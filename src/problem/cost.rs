@@ -56,10 +56,10 @@ pub fn min_bytes(problem: &Problem, operands: &Operands<'_>) -> u64 {
     let keys = saturating_sum((0..s.batch).map(|b| u64::from(lengths(b).1)));
     let channels = u64::from(s.heads_q) * u64::from(problem.dim(Operand::Q) + s.dim_v);
     let q_and_o = rows.saturating_mul(channels).saturating_mul(a.dtype.bytes());
-    let others = problem.operands().into_iter().filter(|(operand, _)| *operand > Operand::O);
-    let bytes = |(operand, n): (Operand, u64)| match operand {
-        Operand::Mask => n,
-        _ => n.saturating_mul(4),
+    let others = problem.operands().into_iter().filter(|(operand, _)| operand.rows().is_none());
+    let bytes = |(operand, n): (Operand, u64)| {
+        let bits = problem.element_bits(operand);
+        n.saturating_mul(bits) / 8
     };
     // What is stored of k and v beside their channels is read as well.
     let stored = |operand| {

@@ -2,11 +2,12 @@
 
 mod attention;
 pub mod cost;
-mod operand;
+mod lengths;
 mod problem;
 mod text;
 mod validate;
 
+pub use crate::feature::Operand;
 pub use attention::{Attention, Packed, Paged, WeightsAt};
-pub use operand::Operand;
+pub(crate) use attention::{PACKED_PARAMETERS, PAGED_PARAMETERS};
 pub use problem::Problem;

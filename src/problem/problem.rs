@@ -6,15 +6,17 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::feature::align::Align;
 use crate::feature::inner::Inner;
-use crate::feature::mask::{BlockSparse, Causal, Chunked, Dense, Dilated, Local, Mask, Segments};
+use crate::feature::mask::{self, BlockSparse, Causal, Chunked, Dilated, Local, Mask, Segments};
 use crate::feature::normalize::Normalizer;
+use crate::feature::operand::{Dense, Rows};
+use crate::feature::prepare::Cosine;
 use crate::feature::score::{Bias, EdgeBias, Gumbel, Scale, Score, Softcap};
-use crate::feature::{Operands, Position};
+use crate::feature::{Operands, Position, Setting};
 use crate::problem::validate::{
     check_cache, check_normalizer, check_packed, check_places, check_prepare, distinct,
     resolve_align, resolve_strides,
 };
-use crate::problem::{Attention, Operand};
+use crate::problem::{Attention, Operand, Packed, Paged};
 use crate::tensor::{Layout, Scalar, Storage, Strides};
 
 /// A validated attention call: every default resolved, every conflict refused.
@@ -84,52 +86,58 @@ impl Problem {
         self.scale.get()
     }
 
-    /// Strides of q, k, v or o.
-    ///
-    /// # Panics
-    /// Never for those four; other operands have no row strides.
+    /// Strides of q, k, v or o; zeros for other operands, which have no rows.
     pub fn strides(&self, operand: Operand) -> Strides {
-        match operand {
-            Operand::Q => self.strides[0],
-            Operand::K => self.strides[1],
-            Operand::V => self.strides[2],
-            _ => self.strides[3],
-        }
+        operand.rows().map_or(Strides::default(), |rows| self.strides[rows as usize])
     }
 
-    /// Channels of a row of q, k, v or o as the caller has it.
+    /// Channels of a row of q, k, v or o as the caller has it; 0 for other operands.
     pub fn dim(&self, operand: Operand) -> u32 {
         let a = &self.attention;
-        match operand {
-            Operand::Q => a.general.unwrap_or(a.shape.dim_qk),
-            Operand::K => a.shape.dim_qk,
-            _ => a.shape.dim_v,
-        }
+        operand.rows().map_or(0, |rows| match rows {
+            Rows::Q => a.general.unwrap_or(a.shape.dim_qk),
+            Rows::K => a.shape.dim_qk,
+            Rows::V | Rows::O => a.shape.dim_v,
+        })
+    }
+
+    /// Heads of q, k, v or o; 0 for other operands.
+    pub(crate) fn heads(&self, operand: Operand) -> u32 {
+        let s = self.attention.shape;
+        operand.rows().map_or(0, |rows| match rows {
+            Rows::Q | Rows::O => s.heads_q,
+            Rows::K | Rows::V => s.heads_kv,
+        })
+    }
+
+    /// Rows of a head of q, k, v or o, without regard to packing and pages; 0 for other operands.
+    pub(crate) fn seq(&self, operand: Operand) -> u32 {
+        let s = self.attention.shape;
+        operand.rows().map_or(0, |rows| match rows {
+            Rows::Q | Rows::O => s.seq_q,
+            Rows::K | Rows::V => s.seq_kv,
+        })
     }
 
     /// Whether an operand is rotated, projected or normalised before it meets the other: kernels then
     /// read an f32 copy without gaps.
     pub fn prepares(&self, operand: Operand) -> bool {
         let a = &self.attention;
-        match operand {
-            Operand::Q => a.rotary.is_some() || a.cosine.is_some() || a.general.is_some(),
-            Operand::K => {
-                let s = a.shape;
-                a.rotary.is_some_and(|x| x.keys_from < s.seq_kv.max(1)) || a.cosine.is_some()
+        operand.rows().is_some_and(|rows| match rows {
+            Rows::Q => a.rotary.is_some() || a.cosine.is_some() || a.general.is_some(),
+            Rows::K => {
+                let keys = a.shape.seq_kv.max(1);
+                a.rotary.is_some_and(|x| x.keys_from < keys) || a.cosine.is_some()
             }
-            _ => false,
-        }
+            Rows::V | Rows::O => false,
+        })
     }
 
     /// Strides of an operand as kernels that make scores read it.
     pub(crate) fn read_strides(&self, operand: Operand) -> Strides {
-        let s = self.attention.shape;
-        let (heads, seq) = match operand {
-            Operand::Q => (s.heads_q, s.seq_q),
-            _ => (s.heads_kv, s.seq_kv),
-        };
         if self.prepares(operand) {
-            return Layout::Bhsd.strides(heads, seq, s.dim_qk);
+            let dim = self.attention.shape.dim_qk;
+            return Layout::Bhsd.strides(self.heads(operand), self.seq(operand), dim);
         }
         self.strides(operand)
     }
@@ -198,63 +206,6 @@ impl Problem {
         start.min(all.end)..end.min(all.end)
     }
 
-    /// The operands of this call, each with its length in elements in the problem's layout.
-    pub fn operands(&self) -> Vec<(Operand, u64)> {
-        let a = &self.attention;
-        let s = a.shape;
-        let span = |operand: Operand, heads: u32| {
-            let dim = self.row_units(operand);
-            let (batch, rows) = self.extent(operand);
-            let sizes = [batch, heads, rows, dim].map(u64::from);
-            let span = self.strides(operand).span(sizes[0], sizes[1], sizes[2], sizes[3]);
-            (operand, span.unwrap_or(0))
-        };
-        let (batch, heads) = (u64::from(s.batch), u64::from(s.heads_q));
-        let mut list = vec![
-            span(Operand::Q, s.heads_q),
-            span(Operand::K, s.heads_kv),
-            span(Operand::V, s.heads_kv),
-            span(Operand::O, s.heads_q),
-        ];
-        let score_v = match a.inner {
-            Inner::Product => None,
-            Inner::Sum { per_head, .. } => {
-                Some(u64::from(s.dim_qk) * if per_head { heads } else { 1 })
-            }
-        };
-        let optional = [
-            (Operand::Lse, a.lse.then(|| self.stored_rows())),
-            (Operand::Weights, a.weights.map(|_| s.rows().saturating_mul(s.seq_kv.into()))),
-            (Operand::Mask, a.mask.map(|m| m.elements())),
-            (Operand::Bias, a.bias.map(|b| b.elements())),
-            (Operand::AlibiSlopes, a.alibi.map(|_| heads)),
-            (Operand::Sinks, a.sinks.then_some(heads)),
-            (Operand::KvLengths, a.kv_lengths.then_some(batch)),
-            (Operand::QLengths, a.q_lengths.then_some(batch)),
-            (Operand::Offsets, self.needs_offsets().then_some(batch)),
-            (Operand::CuSeqlensQ, a.packed.map(|_| batch + 1)),
-            (Operand::CuSeqlensKv, a.packed.map(|_| batch + 1)),
-            (Operand::ScoreV, score_v),
-            (Operand::RotaryCos, a.rotary.map(|x| u64::from(x.table_rows) * u64::from(x.dim / 2))),
-            (Operand::RotarySin, a.rotary.map(|x| u64::from(x.table_rows) * u64::from(x.dim / 2))),
-            (Operand::HeadScale, a.cosine.filter(|x| x.head_scale).map(|_| heads)),
-            (Operand::ScoreMatrix, a.general.map(|d| u64::from(d) * u64::from(s.dim_qk))),
-            (Operand::Relative, a.relative.map(|x| heads * x.width())),
-            (Operand::EdgeStarts, a.edges.map(|_| u64::from(s.seq_q) + 1)),
-            (Operand::EdgeKeys, a.edges.map(|edges| edges.count.into())),
-            (Operand::EdgeBias, a.edges.filter(|x| x.bias).map(|edges| edges.count.into())),
-            (Operand::Centers, a.local.map(|_| batch * u64::from(s.seq_q))),
-            (Operand::Positions, a.rotary.filter(|x| x.ids).map(|_| batch * u64::from(s.seq_q))),
-            (Operand::SegmentsQ, a.segments.then_some(batch * u64::from(s.seq_q))),
-            (Operand::SegmentsKv, a.segments.then_some(batch * u64::from(s.seq_kv))),
-            (Operand::PageTable, a.paged.map(|paged| batch * u64::from(paged.row))),
-            (Operand::Blocks, a.blocks.map(|blocks| blocks.words(&s))),
-            (Operand::Table, a.table.map(u64::from)),
-        ];
-        list.extend(optional.into_iter().filter_map(|(o, n)| n.map(|n| (o, n))));
-        list
-    }
-
     /// The chain of score modifiers, in order.
     pub fn scores(&self) -> Vec<Box<dyn Score>> {
         let a = &self.attention;
@@ -309,7 +260,7 @@ impl Problem {
             masks.push(Box::new(edges));
         }
         if let Some(shape) = a.mask {
-            masks.push(Box::new(Dense(shape)));
+            masks.push(Box::new(mask::Dense(shape)));
         }
         if a.segments {
             masks.push(Box::new(Segments(a.shape)));
@@ -323,11 +274,43 @@ impl Problem {
         masks
     }
 
+    /// The values of every feature's parameters.
+    pub(crate) fn parameters(&self) -> Vec<Setting> {
+        let a = &self.attention;
+        let mut all: Vec<Setting> = self.align().parameters();
+        all.extend(self.masks().iter().flat_map(|mask| mask.parameters()));
+        all.extend(self.scores().iter().flat_map(|score| score.parameters()));
+        all.extend(a.inner.parameters(a.shape.dim_qk));
+        all.extend(a.normalizer.parameters());
+        all.extend(a.rotary.iter().flat_map(|rotary| rotary.parameters(a.shape.seq_q)));
+        all.extend(a.cosine.iter().flat_map(Cosine::parameters));
+        all.extend(a.packed.iter().flat_map(Packed::parameters));
+        all.extend(a.paged.iter().flat_map(Paged::parameters));
+        all
+    }
+
+    /// Strides along batch, head, row and key of lse, weights, mask or bias; `None` for other operands.
+    pub(crate) fn dense_strides(&self, operand: Operand) -> Option<[u64; 4]> {
+        let a = &self.attention;
+        let s = a.shape;
+        let [heads, seq_q] = [s.heads_q, s.seq_q].map(u64::from);
+        let by_row = |row: u64, key: u64| {
+            let head = row.saturating_mul(seq_q);
+            [head.saturating_mul(heads), head, row, key]
+        };
+        match operand.dense()? {
+            Dense::Lse => a.lse.then(|| by_row(1, 0)),
+            Dense::Weights => a.weights.map(|_| by_row(s.seq_kv.into(), 1)),
+            Dense::Mask => a.mask.map(|mask| mask.strides()),
+            Dense::Bias => a.bias.map(|bias| bias.strides()),
+        }
+    }
+
     /// Sequences and rows that an operand's strides reach over: all rows as one when packed, pages and their
     /// size when keys are in pages.
     pub fn extent(&self, operand: Operand) -> (u32, u32) {
         let s = self.attention.shape;
-        let queries = matches!(operand, Operand::Q | Operand::O);
+        let queries = matches!(operand.rows(), Some(Rows::Q | Rows::O));
         if let (Some(paged), false) = (self.attention.paged, queries) {
             return (paged.pages, paged.page_size);
         }
@@ -335,12 +318,6 @@ impl Problem {
             Some(packed) => (1, if queries { packed.total_q } else { packed.total_kv }),
             None => (s.batch, if queries { s.seq_q } else { s.seq_kv }),
         }
-    }
-
-    /// Query rows that o and lse hold, over all heads.
-    fn stored_rows(&self) -> u64 {
-        let s = self.attention.shape;
-        self.attention.packed.map_or(s.rows(), |p| u64::from(p.total_q) * u64::from(s.heads_q))
     }
 
     /// Where a packed sequence starts and how long it is, within `total` rows and `longest`.
@@ -365,9 +342,10 @@ impl Problem {
         let Some(packed) = self.attention.packed else {
             return strides.index(batch.into(), head.into(), row.into());
         };
-        let (table, total) = match operand {
-            Operand::Q | Operand::O => (operands.cu_seqlens_q, packed.total_q),
-            _ => (operands.cu_seqlens_kv, packed.total_kv),
+        let (table, total) = match operand.rows() {
+            Some(Rows::Q | Rows::O) => (operands.cu_seqlens_q, packed.total_q),
+            Some(Rows::K | Rows::V) => (operands.cu_seqlens_kv, packed.total_kv),
+            None => (Default::default(), 0),
         };
         let (start, _) = Self::packed_range(table, batch, total, total);
         strides.index(0, head.into(), u64::from(start) + u64::from(row))

@@ -7,6 +7,7 @@
 
 mod call;
 mod emulate;
+mod inputs;
 mod matrix;
 mod merge;
 mod oracle;
@@ -14,32 +15,15 @@ mod prepare;
 
 pub use call::sees;
 pub use emulate::{Order, emulate};
+pub use inputs::{Inputs, OwnedInputs};
 pub use merge::merge_states;
 pub use oracle::attend;
 pub use prepare::prepare;
 
 use crate::error::{Error, Result};
-use crate::feature::Operands;
 use crate::problem::{Operand, Problem};
 use call::{Call, Row};
 use rayon::prelude::*;
-
-/// The tensors of a call on the CPU, in float64.
-///
-/// q is `[batch, heads_q, seq_q, dim_qk]`, k is `[batch, heads_kv, seq_kv, dim_qk]` and v is
-/// `[batch, heads_kv, seq_kv, dim_v]`, each laid out in the problem's strides. A slice may be longer
-/// than the strides reach, so that packed tensors can be passed as overlapping views.
-#[derive(Debug, Clone, Copy)]
-pub struct Inputs<'a> {
-    /// Queries.
-    pub q: &'a [f64],
-    /// Keys.
-    pub k: &'a [f64],
-    /// Values.
-    pub v: &'a [f64],
-    /// Masks, biases, lengths and tables; what the problem does not name is ignored.
-    pub operands: Operands<'a>,
-}
 
 /// What a call computes, always without gaps.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,58 +37,7 @@ pub struct Outputs {
     pub weights: Option<Vec<f64>>,
 }
 
-impl Inputs<'_> {
-    /// Checks that every tensor is as long as the problem reads.
-    ///
-    /// # Errors
-    /// An invalid-argument error that names the tensor, its length and the length wanted.
-    pub fn validate(&self, problem: &Problem) -> Result<()> {
-        let x = &self.operands;
-        for (operand, wanted) in problem.operands() {
-            let (found, exact) = match operand {
-                Operand::Q => (self.q.len(), false),
-                Operand::K => (self.k.len(), false),
-                Operand::V => (self.v.len(), false),
-                Operand::Mask => (x.mask.len(), true),
-                Operand::Bias => (x.bias.len(), true),
-                Operand::AlibiSlopes => (x.alibi_slopes.len(), true),
-                Operand::Sinks => (x.sinks.len(), true),
-                Operand::KvLengths => (x.kv_lengths.len(), true),
-                Operand::QLengths => (x.q_lengths.len(), true),
-                Operand::Offsets => (x.offsets.len(), true),
-                Operand::CuSeqlensQ => (x.cu_seqlens_q.len(), true),
-                Operand::CuSeqlensKv => (x.cu_seqlens_kv.len(), true),
-                Operand::ScoreV => (x.score_v.len(), true),
-                Operand::RotaryCos => (x.rotary_cos.len(), true),
-                Operand::RotarySin => (x.rotary_sin.len(), true),
-                Operand::HeadScale => (x.head_scale.len(), true),
-                Operand::ScoreMatrix => (x.score_matrix.len(), true),
-                Operand::Relative => (x.relative.len(), true),
-                Operand::Centers => (x.centers.len(), true),
-                Operand::EdgeStarts => (x.edge_starts.len(), true),
-                Operand::EdgeKeys => (x.edge_keys.len(), true),
-                Operand::EdgeBias => (x.edge_bias.len(), true),
-                Operand::Positions => (x.positions.len(), true),
-                Operand::SegmentsQ => (x.segments_q.len(), true),
-                Operand::SegmentsKv => (x.segments_kv.len(), true),
-                Operand::PageTable => (x.page_table.len(), true),
-                Operand::Blocks => (x.blocks.len(), true),
-                Operand::Table => (x.table.len(), true),
-                Operand::O | Operand::Lse | Operand::Weights => continue,
-            };
-            if exact && found as u64 != wanted {
-                return Err(Error::invalid(operand.name(), length(found as u64), length(wanted)));
-            }
-            if (found as u64) < wanted {
-                let wanted = format!("at least {}", length(wanted));
-                return Err(Error::invalid(operand.name(), length(found as u64), wanted));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn length(n: u64) -> String {
+pub(super) fn length(n: u64) -> String {
     format!("{n} element{}", if n == 1 { "" } else { "s" })
 }
 

@@ -1,6 +1,7 @@
 //! q and k as they meet: rotated, projected, normalised; the meaning of `feature::prepare`.
 
 use crate::feature::Operands;
+use crate::feature::operand::Rows;
 use crate::problem::{Operand, Problem};
 use crate::reference::Inputs;
 
@@ -16,10 +17,8 @@ pub fn prepare(
         return None;
     }
     let s = problem.attention().shape;
-    let (values, heads, seq) = match operand {
-        Operand::Q => (inputs.q, s.heads_q, s.seq_q),
-        _ => (inputs.k, s.heads_kv, s.seq_kv),
-    };
+    let values = inputs.rows(operand.rows()?)?;
+    let (heads, seq) = (problem.heads(operand), problem.seq(operand));
     let dim = problem.dim(operand) as usize;
     let mut out = Vec::new();
     for batch in 0..s.batch {
@@ -46,13 +45,14 @@ fn turn(
     round: &impl Fn(f64) -> f64,
 ) {
     let Some(rotary) = problem.attention().rotary else { return };
-    let (from, start) = match operand {
-        Operand::Q if rotary.at_end => {
+    let (from, start) = match operand.rows() {
+        Some(Rows::Q) if rotary.at_end => {
             let (q_len, kv_len) = problem.lengths(batch, operands);
             (0, kv_len.max(q_len) - q_len)
         }
-        Operand::Q => (0, rotary.q_start),
-        _ => (rotary.keys_from, rotary.k_start),
+        Some(Rows::Q) => (0, rotary.q_start),
+        Some(Rows::K) => (rotary.keys_from, rotary.k_start),
+        Some(Rows::V | Rows::O) | None => return,
     };
     if row < from {
         return;

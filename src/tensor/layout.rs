@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::tensor::product;
 
 /// Distances in elements between neighbours along batch, head and row; columns are adjacent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Strides {
     /// Elements from one sequence to the next.

@@ -15,7 +15,7 @@ use crate::feature::inner::Inner;
 use crate::feature::prepare::{RotaryScaling, rotary_tables};
 use crate::feature::score::standard_slopes;
 use crate::problem::{Operand, Problem};
-use crate::reference::{Inputs, sees};
+use crate::reference::{OwnedInputs, sees};
 use crate::tensor::{DType, Strides};
 use draw::Draw;
 
@@ -91,65 +91,7 @@ impl Default for DataOptions {
 }
 
 /// The tensors of a case on the CPU; those that the problem does not name are empty.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct CaseData {
-    /// Queries, in the problem's strides.
-    pub q: Vec<f64>,
-    /// Keys, in the problem's strides.
-    pub k: Vec<f64>,
-    /// Values, in the problem's strides.
-    pub v: Vec<f64>,
-    /// Boolean mask, true = attend.
-    pub mask: Vec<bool>,
-    /// Additive bias, f32 values.
-    pub bias: Vec<f64>,
-    /// ALiBi slopes `[heads_q]`, f32 values.
-    pub alibi_slopes: Vec<f64>,
-    /// Sinks `[heads_q]`, f32 values.
-    pub sinks: Vec<f64>,
-    /// Key lengths `[batch]`.
-    pub kv_lengths: Vec<u32>,
-    /// Query lengths `[batch]`.
-    pub q_lengths: Vec<u32>,
-    /// Alignment offsets `[batch]`.
-    pub offsets: Vec<i32>,
-    /// First query row of each packed sequence, and their total.
-    pub cu_seqlens_q: Vec<u32>,
-    /// First key of each packed sequence, and their total.
-    pub cu_seqlens_kv: Vec<u32>,
-    /// Weights of the additive score, `[dim_qk]`, f32 values.
-    pub score_v: Vec<f64>,
-    /// Cosines of the rotary angles, `[table_rows, dim / 2]`, f32 values.
-    pub rotary_cos: Vec<f64>,
-    /// Sines of the rotary angles, `[table_rows, dim / 2]`, f32 values.
-    pub rotary_sin: Vec<f64>,
-    /// Factors of the cosine score, `[heads_q]`, f32 values.
-    pub head_scale: Vec<f64>,
-    /// Matrix of the general score, `[dim_q, dim_qk]`, f32 values.
-    pub score_matrix: Vec<f64>,
-    /// Biases by relative position, `[heads_q, left + 1 + right]`, f32 values.
-    pub relative: Vec<f64>,
-    /// Centers of local attention, `[batch, seq_q]`, f32 values.
-    pub centers: Vec<f64>,
-    /// First edge of each query row, `[seq_q + 1]`.
-    pub edge_starts: Vec<u32>,
-    /// Key of each edge.
-    pub edge_keys: Vec<u32>,
-    /// Bias of each edge, f32 values.
-    pub edge_bias: Vec<f64>,
-    /// Rotary positions, `[batch, seq_q]`.
-    pub positions: Vec<u32>,
-    /// Segment id of each query row, `[batch, seq_q]`.
-    pub segments_q: Vec<u32>,
-    /// Segment id of each key, `[batch, seq_kv]`.
-    pub segments_kv: Vec<u32>,
-    /// Page of each run of keys, `[batch, row]`.
-    pub page_table: Vec<u32>,
-    /// Block table.
-    pub blocks: Vec<u32>,
-    /// Words for the caller's own functions; generated data leaves it empty.
-    pub table: Vec<u32>,
-}
+pub type CaseData = OwnedInputs;
 
 impl CaseData {
     /// Draws the tensors of a problem; equal arguments give equal data.
@@ -163,7 +105,6 @@ impl CaseData {
         let spread = f64::from(problem.scale()).abs() * f64::from(s.dim_qk).sqrt();
         let product = a.inner == Inner::Product && spread > 0.0;
         let factor = if product { (options.logits / spread).sqrt() } else { 1.0 };
-        let operands = problem.operands();
         let mut fill = |operand, heads, next: &dyn Fn(&mut Draw) -> f64| {
             let ((batch, seq), dim) = (problem.extent(operand), problem.dim(operand));
             let sizes = [batch, heads, seq, dim];
@@ -174,7 +115,7 @@ impl CaseData {
             let values: Vec<f64> = rows.flat_map(|row| storage.round(row)).collect();
             let mut laid = scatter(&values, problem.strides(operand), sizes);
             // The scales of the last row.
-            let units = operands.iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n);
+            let units = problem.elements(operand).unwrap_or(0);
             laid.resize(units as usize, f64::NAN);
             laid
         };
@@ -197,42 +138,6 @@ impl CaseData {
             data.lose(problem);
         }
         data
-    }
-
-    /// The tensors as the reference takes them.
-    pub fn inputs(&self) -> Inputs<'_> {
-        Inputs { q: &self.q, k: &self.k, v: &self.v, operands: self.operands() }
-    }
-
-    /// The small and broadcast tensors.
-    pub fn operands(&self) -> Operands<'_> {
-        Operands {
-            mask: &self.mask,
-            bias: &self.bias,
-            alibi_slopes: &self.alibi_slopes,
-            sinks: &self.sinks,
-            kv_lengths: &self.kv_lengths,
-            q_lengths: &self.q_lengths,
-            offsets: &self.offsets,
-            cu_seqlens_q: &self.cu_seqlens_q,
-            cu_seqlens_kv: &self.cu_seqlens_kv,
-            score_v: &self.score_v,
-            rotary_cos: &self.rotary_cos,
-            rotary_sin: &self.rotary_sin,
-            head_scale: &self.head_scale,
-            score_matrix: &self.score_matrix,
-            relative: &self.relative,
-            centers: &self.centers,
-            edge_starts: &self.edge_starts,
-            edge_keys: &self.edge_keys,
-            edge_bias: &self.edge_bias,
-            positions: &self.positions,
-            segments_q: &self.segments_q,
-            segments_kv: &self.segments_kv,
-            page_table: &self.page_table,
-            blocks: &self.blocks,
-            table: &self.table,
-        }
     }
 
     fn tables(problem: &Problem, draw: &mut Draw, options: &DataOptions) -> Self {
@@ -269,8 +174,7 @@ impl CaseData {
         }
         if a.inner.is_sum() {
             let weight = |_| DType::F32.round(draw.signed());
-            let n =
-                problem.operands().iter().find(|(o, _)| *o == Operand::ScoreV).map_or(0, |x| x.1);
+            let n = problem.elements(Operand::ScoreV).unwrap_or(0);
             data.score_v = (0..n).map(weight).collect();
         }
         if let Some(rotary) = a.rotary {

@@ -2,9 +2,12 @@
 
 use std::ops::Range;
 
-use crate::engine::{BufferView, Engine, HostTables, Table, Tensors, offset_alignment, stored};
+use crate::engine::{
+    BufferView, Engine, HostTables, Table, Tensors, input_bytes, offset_alignment,
+};
 use crate::error::{Error, Result};
 use crate::feature::Operands;
+use crate::feature::operand::Dense;
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
 use crate::reference::{Inputs, Outputs};
@@ -153,10 +156,11 @@ impl Held {
         let or_poison = |found: Option<_>| found.unwrap_or_else(|| (&self.before).into());
         let mut tensors =
             Tensors::new(or_poison(q), or_poison(k), or_poison(v), or_poison(output(Operand::O)));
-        tensors.lse = output(Operand::Lse);
-        tensors.weights = output(Operand::Weights);
-        tensors.mask = input(Operand::Mask);
-        tensors.bias = input(Operand::Bias);
+        for place in self.inputs.iter().chain(&self.outputs) {
+            if let Some(held) = tensors.view_mut(place.operand) {
+                *held = Some(BufferView { buffer: &place.buffer, offset: place.offset });
+            }
+        }
         let (buffer, offset) = &self.workspace;
         tensors.workspace = Some(BufferView { buffer, offset: *offset });
         tables.set(&mut tensors);
@@ -180,14 +184,19 @@ impl Held {
         let mut stray = None;
         let rows = |x: &Place| rows_of(problem, x.operand, x.offset as usize, operands);
         for (x, buffer) in self.outputs.iter().zip(buffers) {
-            let values = match x.operand {
-                Operand::O => decode(buffer, &rows(x), problem.attention().dtype, 0.0),
-                _ => decode(buffer, &rows(x), DType::F32, f64::NEG_INFINITY),
-            };
-            match x.operand {
-                Operand::Lse => outputs.lse = values,
-                Operand::Weights => outputs.weights = Some(values),
-                _ => outputs.o = values,
+            match x.operand.dense() {
+                None => {
+                    outputs.o = decode(buffer, &rows(x), problem.attention().dtype, 0.0);
+                }
+                Some(result) => {
+                    let values = decode(buffer, &rows(x), DType::F32, f64::NEG_INFINITY);
+                    match result {
+                        Dense::Lse => outputs.lse = values,
+                        Dense::Weights => outputs.weights = Some(values),
+                        // Read only.
+                        Dense::Mask | Dense::Bias => {}
+                    }
+                }
             }
             let mut touched = buffer.clone();
             for other in self.outputs.iter().filter(|other| other.buffer == x.buffer) {
@@ -243,27 +252,9 @@ impl One {
     }
 }
 
-/// Bytes of an element of an output.
+/// Bytes of an element of an output; `None` for inputs.
 fn output_element(problem: &Problem, operand: Operand) -> Option<u64> {
-    match operand {
-        Operand::O => Some(problem.attention().dtype.bytes()),
-        Operand::Lse | Operand::Weights => Some(4),
-        _ => None,
-    }
-}
-
-/// The contents of an input that is a view.
-fn input_bytes(problem: &Problem, inputs: &Inputs<'_>, operand: Operand) -> Option<Vec<u8>> {
-    let given = &inputs.operands;
-    let encode = |values: &[f64]| stored(problem, operand, values);
-    match operand {
-        Operand::Q => Some(encode(inputs.q)),
-        Operand::K => Some(encode(inputs.k)),
-        Operand::V => Some(encode(inputs.v)),
-        Operand::Mask => Some(given.mask.iter().map(|&keep| keep.into()).collect()),
-        Operand::Bias => Some(DType::F32.encode(given.bias.iter().copied())),
-        _ => None,
-    }
+    operand.is_output().then(|| problem.element_bits(operand) / 8)
 }
 
 fn poison(bytes: u64) -> Vec<u8> {
@@ -284,18 +275,19 @@ fn rows_of(
     operands: &Operands<'_>,
 ) -> Vec<OutputRow> {
     let a = problem.attention();
-    let (size, len) = match operand {
-        Operand::O => (a.dtype.bytes() as usize, a.shape.dim_v as usize),
-        Operand::Weights => (4, a.shape.seq_kv as usize),
-        _ => (4, 1),
-    };
+    let size = problem.element_bits(operand) as usize / 8;
+    let len = match operand.dense() {
+        None => a.shape.dim_v,
+        Some(Dense::Lse) => 1,
+        Some(Dense::Weights | Dense::Mask | Dense::Bias) => a.shape.seq_kv,
+    } as usize;
     let row = |at: [u32; 3]| {
         if !problem.stores(at[0], at[2], operands) {
             return OutputRow::Absent(len);
         }
-        let index = match operand {
-            Operand::O => problem.index(operand, at, operands) as usize,
-            _ => problem.lse_index(at, operands) as usize * len,
+        let index = match operand.dense() {
+            None => problem.index(operand, at, operands) as usize,
+            Some(_) => problem.lse_index(at, operands) as usize * len,
         };
         OutputRow::Held(offset + index * size..offset + (index + len) * size)
     };

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::feature::mask::Mask;
 use crate::feature::score::Score;
 use crate::feature::{Operands, Position};
-use crate::kernel::{Binding, KernelSpec, Params};
+use crate::kernel::{Binding, KernelSpec, SPLIT_N};
 use crate::plan::Plan;
 use crate::problem::{Attention, Problem};
 use crate::tensor::DType;
@@ -89,7 +89,7 @@ impl Engine {
             host.set(&mut tensors);
             let tables = Tables::new(problem, &tensors, 0);
             let aux = device::upload(&self.device, "self-test", &tables.bytes, usage)?;
-            let params = Params { split_n: s.batch, ..base_params(plan, &tables.base) };
+            let params = base_params(plan, &tables.base).with([SPLIT_N.is(s.batch)]);
             let pipeline = self.pipelines.get(&self.device, &spec)?;
             let mut entries = vec![(Binding::Weights, out.as_entire_buffer_binding())];
             if spec.needs_aux() {

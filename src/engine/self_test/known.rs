@@ -2,7 +2,6 @@
 
 use crate::engine::stored::rounded;
 use crate::error::Result;
-use crate::feature::Operands;
 use crate::feature::align::Align;
 use crate::feature::inner::{Activation, Inner};
 use crate::feature::mask::{Axis, Blocks, Edges, Local, Neighborhood, Window};
@@ -11,7 +10,7 @@ use crate::feature::prepare::{Cosine, Rotary};
 use crate::feature::score::{Alibi, Relative};
 use crate::plan::{Capabilities, Plan, Schedule};
 use crate::problem::{Attention, Operand, Packed, Paged, Problem};
-use crate::reference::{Inputs, Outputs};
+use crate::reference::{Inputs, Outputs, OwnedInputs};
 use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape};
 
 /// Rows and keys of the known-answer call: more than one tile of every kernel, and no multiple of any. Tiles of matrix
@@ -174,55 +173,30 @@ fn shrink(attention: &Attention, rows: u32, keys: u32) -> Attention {
 }
 
 /// The known-answer call's tensors: values of magnitude 1 from a fixed sequence.
-pub(super) struct Known {
-    tensors: [Vec<f64>; 3],
-    mask: Vec<bool>,
-    bias: Vec<f64>,
-    alibi_slopes: Vec<f64>,
-    sinks: Vec<f64>,
-    kv_lengths: Vec<u32>,
-    q_lengths: Vec<u32>,
-    offsets: Vec<i32>,
-    cu_seqlens: [Vec<u32>; 2],
-    score_v: Vec<f64>,
-    rotary_cos: Vec<f64>,
-    rotary_sin: Vec<f64>,
-    head_scale: Vec<f64>,
-    score_matrix: Vec<f64>,
-    relative: Vec<f64>,
-    positions: Vec<u32>,
-    edge_starts: Vec<u32>,
-    edge_keys: Vec<u32>,
-    edge_bias: Vec<f64>,
-    centers: Vec<f64>,
-    segments: [Vec<u32>; 2],
-    page_table: Vec<u32>,
-    blocks: Vec<u32>,
-}
+pub(super) struct Known(OwnedInputs);
 
 impl Known {
     pub(super) fn new(problem: &Problem, loud: bool) -> Self {
         let a = problem.attention();
-        let count = |operand| {
-            let operands = problem.operands();
-            operands.iter().find(|(o, _)| *o == operand).map_or(0, |(_, n)| *n)
-        };
+        let count = |operand| problem.elements(operand).unwrap_or(0);
         // Fibonacci hashing: uniform in [-1, 1), different in every element of every tensor.
-        let value = |salt: u64, i: u64| {
+        let value = |operand: Operand, i: u64| {
+            let salt = operand as u64 + 1;
             let bits = (i + salt * 0x1_0001).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
             bits as f64 / f64::from(1 << 23) - 1.0
         };
-        let values = |operand, salt: u64, dtype: DType| -> Vec<f64> {
-            (0..count(operand)).map(|i| dtype.round(value(salt, i))).collect()
-        };
-        let rows = |operand, salt: u64| -> Vec<f64> {
-            let mut drawn: Vec<f64> = (0..count(operand)).map(|i| value(salt, i)).collect();
+        let drawn = |operand| (0..count(operand)).map(move |i| value(operand, i));
+        let values = |operand| drawn(operand).map(|x| DType::F32.round(x)).collect();
+        let rows = |operand| -> Vec<f64> {
+            let mut drawn: Vec<f64> = drawn(operand).collect();
             if loud && operand == Operand::K {
                 amplify(problem, &mut drawn);
             }
             rounded(problem, operand, drawn)
         };
-        let single = DType::F32;
+        let counted = |operand, number: fn(u32) -> u32| -> Vec<u32> {
+            (0..count(operand) as u32).map(number).collect()
+        };
         let lengths = |operand, full: u32| {
             (0..count(operand)).map(|i| full.saturating_sub(3 + 30 * i as u32)).collect()
         };
@@ -232,40 +206,40 @@ impl Known {
             let ends = [0, first, both, both];
             ends.into_iter().take(count(operand) as usize).collect()
         };
-        Self {
-            tensors: [rows(Operand::Q, 1), rows(Operand::K, 2), rows(Operand::V, 3)],
-            mask: (0..count(Operand::Mask)).map(|i| value(4, i) < 0.5).collect(),
-            bias: values(Operand::Bias, 5, single),
-            alibi_slopes: values(Operand::AlibiSlopes, 6, single),
+        Self(OwnedInputs {
+            q: rows(Operand::Q),
+            k: rows(Operand::K),
+            v: rows(Operand::V),
+            mask: drawn(Operand::Mask).map(|x| x < 0.5).collect(),
+            bias: values(Operand::Bias),
+            alibi_slopes: values(Operand::AlibiSlopes),
             // As heavy as many keys, so that one too many shows.
-            sinks: values(Operand::Sinks, 7, single).into_iter().map(|x| 4.0 * x).collect(),
+            sinks: drawn(Operand::Sinks).map(|x| 4.0 * DType::F32.round(x)).collect(),
             kv_lengths: lengths(Operand::KvLengths, a.shape.seq_kv.max(KEYS)),
             q_lengths: lengths(Operand::QLengths, a.shape.seq_q),
-            score_v: values(Operand::ScoreV, 8, single),
-            rotary_cos: values(Operand::RotaryCos, 9, single),
-            rotary_sin: values(Operand::RotarySin, 10, single),
-            head_scale: values(Operand::HeadScale, 11, single),
-            score_matrix: values(Operand::ScoreMatrix, 12, single),
-            relative: values(Operand::Relative, 13, single),
-            edge_starts: (0..count(Operand::EdgeStarts)).map(|row| 3 * row as u32).collect(),
-            // Three keys for each row.
-            edge_keys: (0..count(Operand::EdgeKeys))
-                .map(|i| (i as u32 / 3 * 7) % 20 + i as u32 % 3 * 17)
-                .collect(),
-            edge_bias: values(Operand::EdgeBias, 15, single),
+            offsets: (0..count(Operand::Offsets)).map(|i| 5 - 9 * i as i32).collect(),
+            cu_seqlens_q: starts(Operand::CuSeqlensQ, a.shape.seq_q),
+            cu_seqlens_kv: starts(Operand::CuSeqlensKv, a.shape.seq_kv),
+            score_v: values(Operand::ScoreV),
+            rotary_cos: values(Operand::RotaryCos),
+            rotary_sin: values(Operand::RotarySin),
+            head_scale: values(Operand::HeadScale),
+            score_matrix: values(Operand::ScoreMatrix),
+            relative: values(Operand::Relative),
             centers: (0..count(Operand::Centers)).map(|i| 0.75 * (i % 80) as f64).collect(),
-            positions: (0..count(Operand::Positions)).map(|i| (i as u32 * 7) % 64).collect(),
-            segments: [Operand::SegmentsQ, Operand::SegmentsKv]
-                .map(|x| (0..count(x)).map(|i| (i as u32 + 5) / 19 % 3).collect()),
+            // Three keys for each row.
+            edge_starts: counted(Operand::EdgeStarts, |row| 3 * row),
+            edge_keys: counted(Operand::EdgeKeys, |i| (i / 3 * 7) % 20 + i % 3 * 17),
+            edge_bias: values(Operand::EdgeBias),
+            positions: counted(Operand::Positions, |i| (i * 7) % 64),
+            segments_q: counted(Operand::SegmentsQ, |i| (i + 5) / 19 % 3),
+            segments_kv: counted(Operand::SegmentsKv, |i| (i + 5) / 19 % 3),
             // Backwards, so that neighbours are not neighbours.
             page_table: (0..count(Operand::PageTable) as u32).rev().collect(),
             blocks: Self::blocks(a),
-            cu_seqlens: [
-                starts(Operand::CuSeqlensQ, a.shape.seq_q),
-                starts(Operand::CuSeqlensKv, a.shape.seq_kv),
-            ],
-            offsets: (0..count(Operand::Offsets)).map(|i| 5 - 9 * i as i32).collect(),
-        }
+            // Functions of the caller's own are asked on the host, where closures have their own copy.
+            table: counted(Operand::Table, |_| 0),
+        })
     }
 
     /// Blocks that are left out, visited and, where no mask but causality and windows is there, whole.
@@ -284,35 +258,7 @@ impl Known {
     }
 
     pub(super) fn inputs(&self) -> Inputs<'_> {
-        let [q, k, v] = &self.tensors;
-        let operands = Operands {
-            mask: &self.mask,
-            bias: &self.bias,
-            alibi_slopes: &self.alibi_slopes,
-            sinks: &self.sinks,
-            kv_lengths: &self.kv_lengths,
-            q_lengths: &self.q_lengths,
-            offsets: &self.offsets,
-            cu_seqlens_q: &self.cu_seqlens[0],
-            cu_seqlens_kv: &self.cu_seqlens[1],
-            score_v: &self.score_v,
-            rotary_cos: &self.rotary_cos,
-            rotary_sin: &self.rotary_sin,
-            head_scale: &self.head_scale,
-            score_matrix: &self.score_matrix,
-            relative: &self.relative,
-            positions: &self.positions,
-            edge_starts: &self.edge_starts,
-            edge_keys: &self.edge_keys,
-            edge_bias: &self.edge_bias,
-            centers: &self.centers,
-            segments_q: &self.segments[0],
-            segments_kv: &self.segments[1],
-            page_table: &self.page_table,
-            blocks: &self.blocks,
-            table: &[],
-        };
-        Inputs { q, k, v, operands }
+        self.0.inputs()
     }
 }
 

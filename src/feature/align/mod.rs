@@ -8,7 +8,7 @@ pub mod offset;
 pub mod per_batch;
 pub mod top_left;
 
-use super::{Operands, Slot};
+use super::{Operands, Setting, Slot};
 
 /// Largest absolute offset: keeps position arithmetic within i32 on the GPU.
 pub const MAX_OFFSET: i32 = 1 << 28;
@@ -37,6 +37,19 @@ impl Align {
             Self::Offset(n) => offset::diagonal(n),
             Self::PerBatch => per_batch::diagonal(batch, operands),
         }
+    }
+
+    /// The offset where it is given, 0 where it follows from lengths or tables.
+    pub(crate) fn given(self) -> i32 {
+        match self {
+            Self::Offset(n) => n,
+            Self::TopLeft | Self::BottomRight | Self::PerBatch => 0,
+        }
+    }
+
+    /// The values of the slot's parameters.
+    pub(crate) fn parameters(self) -> Vec<Setting> {
+        vec![offset::DIAGONAL.is(self.given())]
     }
 
     /// The WGSL file that says the same.

@@ -1,5 +1,8 @@
 //! x, or slope · x below 0: graph attention's additive score.
 
-use crate::feature::{Slot, slot};
+use crate::feature::{Parameter, Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("inner", "leaky_relu");
+/// The slope below 0.
+pub(super) const SLOPE: Parameter = Parameter::f32("leaky_slope");
+
+pub(crate) const SLOT: Slot = slot!("inner", "leaky_relu", SLOPE);

@@ -5,7 +5,7 @@ pub mod product;
 pub mod sum;
 pub mod tanh;
 
-use super::{Operands, Slot};
+use super::{Operands, Setting, Slot};
 use crate::tensor::Scalar;
 
 /// The inner loop of a score.
@@ -52,6 +52,18 @@ impl Inner {
                 vec![leaky_relu::SLOT, sum::SLOT]
             }
         }
+    }
+
+    /// The values of the slots' parameters, for rows of `dim` channels.
+    pub(crate) fn parameters(self, dim: u32) -> Vec<Setting> {
+        let Self::Sum { activation, inner_scale, per_head } = self else { return Vec::new() };
+        let stride = if per_head { dim } else { 0 };
+        let mut all = vec![sum::STRIDE.is(stride), sum::SCALE.is(inner_scale.get())];
+        match activation {
+            Activation::Tanh => {}
+            Activation::LeakyRelu { slope } => all.push(leaky_relu::SLOPE.is(slope.get())),
+        }
+        all
     }
 
     /// The weights w of a query head, for `dim` channels.

@@ -9,10 +9,22 @@ use std::ops::Range;
 
 use super::Mask;
 use crate::error::{Error, Result};
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 use crate::tensor::Shape;
 
-pub(crate) const SLOT: Slot = slot!("mask", "blocks");
+/// Query rows and keys of a block.
+const ROWS: Parameter = Parameter::u32("block_rows");
+const KEYS: Parameter = Parameter::u32("block_keys");
+
+/// Words of the table from one sequence, head and row of blocks to the next.
+const STRIDES: [Parameter; 3] = [
+    Parameter::u32("blocks_stride_batch"),
+    Parameter::u32("blocks_stride_head"),
+    Parameter::u32("blocks_stride_row"),
+];
+
+pub(crate) const SLOT: Slot =
+    slot!("mask", "blocks", ROWS, KEYS, STRIDES[0], STRIDES[1], STRIDES[2]);
 
 /// Most words of a table: 64 MiB.
 const MAX_WORDS: u64 = 1 << 24;
@@ -50,6 +62,13 @@ impl Blocks {
         let batch = head.saturating_mul(u64::from(self.heads));
         let own = |n: u32, stride: u64| if n == 1 { 0 } else { stride };
         [own(self.batch, batch), own(self.heads, head), words]
+    }
+
+    /// Values of the slot's parameters, also where the table is made by the call itself.
+    pub(crate) fn parameters(&self, shape: &Shape) -> Vec<Setting> {
+        let strides = STRIDES.into_iter().zip(self.strides(shape));
+        let strides = strides.map(|(parameter, stride)| parameter.is(stride as u32));
+        [ROWS.is(self.rows), KEYS.is(self.keys)].into_iter().chain(strides).collect()
     }
 
     /// Words of the table.
@@ -146,6 +165,11 @@ pub struct BlockSparse(pub Blocks, pub Shape);
 impl Mask for BlockSparse {
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        let Self(blocks, shape) = self;
+        blocks.parameters(shape)
     }
 
     fn keeps(&self, at: &Position, operands: &Operands<'_>) -> bool {

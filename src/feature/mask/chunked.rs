@@ -3,9 +3,12 @@
 use std::ops::Range;
 
 use super::Mask;
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("mask", "chunked");
+/// Positions of a chunk.
+const CHUNK: Parameter = Parameter::i32("chunk");
+
+pub(crate) const SLOT: Slot = slot!("mask", "chunked", CHUNK);
 
 /// Chunks of n positions that do not see each other: blockwise attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,6 +17,10 @@ pub struct Chunked(pub u32);
 impl Mask for Chunked {
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        vec![CHUNK.is(self.0 as i32)]
     }
 
     fn keeps(&self, at: &Position, _: &Operands<'_>) -> bool {

@@ -3,9 +3,12 @@
 use std::ops::Range;
 
 use super::Mask;
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("mask", "dilated");
+/// Distance between visible keys.
+const DILATION: Parameter = Parameter::i32("dilation");
+
+pub(crate) const SLOT: Slot = slot!("mask", "dilated", DILATION);
 
 /// Every n-th key, counted from the diagonal; usually together with a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,6 +17,10 @@ pub struct Dilated(pub u32);
 impl Mask for Dilated {
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        vec![DILATION.is(self.0 as i32)]
     }
 
     fn keeps(&self, at: &Position, _: &Operands<'_>) -> bool {

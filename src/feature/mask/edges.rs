@@ -8,9 +8,12 @@ use std::ops::Range;
 
 use super::Mask;
 use crate::error::{Error, Result};
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("mask", "edges");
+/// Edges of the graph.
+const COUNT: Parameter = Parameter::u32("edge_count");
+
+pub(crate) const SLOT: Slot = slot!("mask", "edges", COUNT);
 
 /// A graph from query rows (destinations) to keys (sources).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +71,10 @@ impl Edges {
 impl Mask for Edges {
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        vec![COUNT.is(self.count)]
     }
 
     fn keeps(&self, at: &Position, operands: &Operands<'_>) -> bool {

@@ -7,10 +7,14 @@
 use std::ops::Range;
 
 use super::Mask;
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 use crate::tensor::Scalar;
 
-pub(crate) const SLOT: Slot = slot!("mask", "local");
+/// Furthest key from the center, and 1 / σ of the Gaussian.
+const REACH: Parameter = Parameter::f32("local_reach");
+const INVERSE_SIGMA: Parameter = Parameter::f32("local_inverse_sigma");
+
+pub(crate) const SLOT: Slot = slot!("mask", "local", REACH, INVERSE_SIGMA);
 
 /// Keys near a position per row, `centers` `[batch, seq_q]` among the tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +38,11 @@ impl Local {
 impl Mask for Local {
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        let reach = self.reach.get();
+        vec![REACH.is(reach), INVERSE_SIGMA.is(2.0 / reach)]
     }
 
     fn keeps(&self, at: &Position, operands: &Operands<'_>) -> bool {

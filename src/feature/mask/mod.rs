@@ -27,13 +27,17 @@ pub use window::Window;
 
 use std::ops::Range;
 
-use super::{Operands, Position, Slot};
+use super::{Operands, Position, Setting, Slot};
 
 /// A mask: its WGSL, its meaning, and the keys it can rule out for a whole row at once.
 pub trait Mask {
     /// The WGSL file. Its functions are `fn mask_{name}(p: Position) -> bool` and
     /// `fn mask_{name}_range(rows: Rows, keys: vec2<i32>) -> vec2<i32>`.
     fn slot(&self) -> Slot;
+    /// Values of the slot's parameters.
+    fn parameters(&self) -> Vec<Setting> {
+        Vec::new()
+    }
     /// Whether the row may attend to the key.
     fn keeps(&self, at: &Position, operands: &Operands<'_>) -> bool;
     /// Narrows the keys that `row` can attend to; `keys` as it is when the mask is data.

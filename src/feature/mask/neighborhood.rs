@@ -8,9 +8,50 @@ use std::ops::Range;
 
 use super::Mask;
 use crate::error::{Error, Result};
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("mask", "neighborhood");
+/// Of each axis: positions, window, step of windows and dilation.
+const AXES: [[Parameter; 4]; 3] = [
+    [
+        Parameter::i32("near_n0"),
+        Parameter::i32("near_size0"),
+        Parameter::i32("near_stride0"),
+        Parameter::i32("near_dilation0"),
+    ],
+    [
+        Parameter::i32("near_n1"),
+        Parameter::i32("near_size1"),
+        Parameter::i32("near_stride1"),
+        Parameter::i32("near_dilation1"),
+    ],
+    [
+        Parameter::i32("near_n2"),
+        Parameter::i32("near_size2"),
+        Parameter::i32("near_stride2"),
+        Parameter::i32("near_dilation2"),
+    ],
+];
+
+/// Bit a: axis a is causal.
+const CAUSAL: Parameter = Parameter::u32("near_causal");
+
+pub(crate) const SLOT: Slot = slot!(
+    "mask",
+    "neighborhood",
+    AXES[0][0],
+    AXES[0][1],
+    AXES[0][2],
+    AXES[0][3],
+    AXES[1][0],
+    AXES[1][1],
+    AXES[1][2],
+    AXES[1][3],
+    AXES[2][0],
+    AXES[2][1],
+    AXES[2][2],
+    AXES[2][3],
+    CAUSAL,
+);
 
 /// One axis of a grid and the window on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,6 +159,14 @@ impl Neighborhood {
 impl Mask for Neighborhood {
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        let numbers = |axis: Axis| [axis.n, axis.size, axis.stride, axis.dilation];
+        let values = self.0.into_iter().flat_map(numbers);
+        let places = AXES.into_iter().flatten().zip(values);
+        let causal = self.0.iter().rev().fold(0, |bits, axis| bits << 1 | u32::from(axis.causal));
+        places.map(|(parameter, n)| parameter.is(n as i32)).chain([CAUSAL.is(causal)]).collect()
     }
 
     fn keeps(&self, at: &Position, _: &Operands<'_>) -> bool {

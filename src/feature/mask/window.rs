@@ -3,9 +3,17 @@
 use std::ops::Range;
 
 use super::Mask;
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::align::MAX_OFFSET;
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("mask", "window");
+/// Visible keys before and after the diagonal; `UNBOUNDED` where a side is open.
+const LEFT: Parameter = Parameter::i32("window_left");
+const RIGHT: Parameter = Parameter::i32("window_right");
+
+/// Further than any diagonal is shifted.
+const UNBOUNDED: i32 = 2 * MAX_OFFSET;
+
+pub(crate) const SLOT: Slot = slot!("mask", "window", LEFT, RIGHT);
 
 /// Keys near the diagonal; `None` leaves a side unbounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +28,13 @@ pub struct Window {
 impl Mask for Window {
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        let side = |n: Option<u32>| {
+            n.map_or(UNBOUNDED, |n| i32::try_from(n).unwrap_or(i32::MAX).min(UNBOUNDED))
+        };
+        vec![LEFT.is(side(self.left)), RIGHT.is(side(self.right))]
     }
 
     fn keeps(&self, at: &Position, _: &Operands<'_>) -> bool {

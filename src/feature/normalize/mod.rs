@@ -12,7 +12,7 @@ pub mod sink;
 pub mod softmax;
 pub mod sparsemax;
 
-use super::Slot;
+use super::{Setting, Slot};
 use crate::error::{Error, Result};
 use crate::tensor::Scalar;
 
@@ -83,6 +83,23 @@ impl Normalizer {
             Self::Entmax15 => entmax15::SLOT,
             Self::Monotonic => monotonic::SLOT,
             Self::Raw => raw::SLOT,
+        }
+    }
+
+    /// The values of the slot's parameters; the seed of a draw is the Gumbel noise's.
+    pub(crate) fn parameters(self) -> Vec<Setting> {
+        match self {
+            Self::Relu { power, divisor } => {
+                vec![relu::FACTOR.is(1.0 / divisor.get()), relu::POWER.is(power)]
+            }
+            Self::Sigmoid { bias } => vec![sigmoid::BIAS.is(bias.get())],
+            Self::Softmax
+            | Self::Hard
+            | Self::Sample { .. }
+            | Self::Sparsemax
+            | Self::Entmax15
+            | Self::Monotonic
+            | Self::Raw => Vec::new(),
         }
     }
 

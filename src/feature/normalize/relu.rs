@@ -1,9 +1,14 @@
 //! relu(s)^power / divisor.
 
 use super::each;
-use crate::feature::{Slot, slot};
+use crate::feature::{Parameter, Slot, slot};
 use crate::tensor::Scalar;
-pub(crate) const SLOT: Slot = slot!("normalize", "relu");
+
+/// 1 / divisor, and the power.
+pub(super) const FACTOR: Parameter = Parameter::f32("weight_factor");
+pub(super) const POWER: Parameter = Parameter::u32("relu_power");
+
+pub(crate) const SLOT: Slot = slot!("normalize", "relu", FACTOR, POWER);
 
 pub(super) fn weights(scores: &[Option<f64>], power: u32, divisor: Scalar, weights: &mut [f64]) {
     // Not f64::max, which drops NaN.

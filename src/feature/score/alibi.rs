@@ -2,9 +2,12 @@
 
 use super::{Score, Stage};
 use crate::feature::align::Align;
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("score", "alibi");
+/// The key at distance 0 from row 0, where it is given.
+const OFFSET: Parameter = Parameter::i32("alibi_offset");
+
+pub(crate) const SLOT: Slot = slot!("score", "alibi", OFFSET);
 
 /// Subtracts a per-head slope times the distance to the key `row + offset`.
 ///
@@ -23,6 +26,10 @@ impl Score for Alibi {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        vec![OFFSET.is(self.align.given())]
     }
 
     fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64 {

@@ -1,10 +1,19 @@
 //! s + `bias[b, h, i, j]`, broadcast over any of the four dimensions; −∞ masks like a mask.
 
 use super::{Score, Stage};
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 use crate::tensor::Broadcast;
 
-pub(crate) const SLOT: Slot = slot!("score", "bias");
+/// Elements between neighbours along batch, head, row and key; 0 where one serves all.
+const STRIDES: [Parameter; 4] = [
+    Parameter::u32("bias_stride_batch"),
+    Parameter::u32("bias_stride_head"),
+    Parameter::u32("bias_stride_row"),
+    Parameter::u32("bias_stride_key"),
+];
+
+pub(crate) const SLOT: Slot =
+    slot!("score", "bias", STRIDES[0], STRIDES[1], STRIDES[2], STRIDES[3]);
 
 /// Adds a tensor of the given broadcast shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +26,11 @@ impl Score for Bias {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        let strides = STRIDES.into_iter().zip(self.0.strides());
+        strides.map(|(parameter, stride)| parameter.is(stride as u32)).collect()
     }
 
     fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64 {

@@ -4,9 +4,13 @@
 //! counter (row, key / 4, batch · heads_q + head, 0) and the seed as key.
 
 use super::{Score, Stage};
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("score", "gumbel");
+/// The seed's words.
+const LOW: Parameter = Parameter::u32("seed_low");
+const HIGH: Parameter = Parameter::u32("seed_high");
+
+pub(crate) const SLOT: Slot = slot!("score", "gumbel", LOW, HIGH);
 
 /// Adds the noise of a seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +28,10 @@ impl Score for Gumbel {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        vec![LOW.is(self.seed as u32), HIGH.is((self.seed >> 32) as u32)]
     }
 
     fn apply(&self, s: f64, at: &Position, _: &Operands<'_>) -> f64 {

@@ -16,7 +16,7 @@ pub use relative::{Relative, grid_bias, t5_bucket, t5_table};
 pub use scale::Scale;
 pub use softcap::Softcap;
 
-use super::{Operands, Position, Slot};
+use super::{Operands, Position, Setting, Slot};
 
 /// The stages at which scores can be returned; a modifier belongs to the stage it completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +37,10 @@ pub trait Score {
     fn stage(&self) -> Stage;
     /// The WGSL file; its function is `fn score_{name}(s: f32, p: Position) -> f32`.
     fn slot(&self) -> Slot;
+    /// Values of the slot's parameters.
+    fn parameters(&self) -> Vec<Setting> {
+        Vec::new()
+    }
     /// The meaning: the new score at `at`.
     fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64;
 }

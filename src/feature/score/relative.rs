@@ -4,9 +4,14 @@
 //! j − i that is constant far away.
 
 use super::{Score, Stage};
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("score", "relative");
+/// Entries before and after distance 0, and the key at distance 0 from row 0.
+const LEFT: Parameter = Parameter::i32("relative_left");
+const RIGHT: Parameter = Parameter::i32("relative_right");
+const OFFSET: Parameter = Parameter::i32("relative_offset");
+
+pub(crate) const SLOT: Slot = slot!("score", "relative", LEFT, RIGHT, OFFSET);
 
 /// A bias `[heads_q, left + 1 + right]` by the distance j − i − offset from row i to key j.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +39,10 @@ impl Score for Relative {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        vec![LEFT.is(self.left as i32), RIGHT.is(self.right as i32), OFFSET.is(self.offset)]
     }
 
     fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64 {

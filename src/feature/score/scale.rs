@@ -1,10 +1,12 @@
 //! s · (q·k), applied once, in f32, to the finished product.
 
 use super::{Score, Stage};
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 use crate::tensor::Scalar;
 
-pub(crate) const SLOT: Slot = slot!("score", "scale");
+const SCALE: Parameter = Parameter::f32("scale");
+
+pub(crate) const SLOT: Slot = slot!("score", "scale", SCALE);
 
 /// Multiplies the product by a constant; 1/√dim_qk unless the caller says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +19,10 @@ impl Score for Scale {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        vec![SCALE.is(self.0.get())]
     }
 
     fn apply(&self, s: f64, _: &Position, _: &Operands<'_>) -> f64 {

@@ -1,10 +1,12 @@
 //! c · tanh(s / c): bounds scores smoothly, before bias and masks (Gemma 2).
 
 use super::{Score, Stage};
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 use crate::tensor::Scalar;
 
-pub(crate) const SLOT: Slot = slot!("score", "softcap");
+const CAP: Parameter = Parameter::f32("softcap");
+
+pub(crate) const SLOT: Slot = slot!("score", "softcap", CAP);
 
 /// Caps scores to the open interval (−c, c); c > 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +19,10 @@ impl Score for Softcap {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn parameters(&self) -> Vec<Setting> {
+        vec![CAP.is(self.0.get())]
     }
 
     fn apply(&self, s: f64, _: &Position, _: &Operands<'_>) -> f64 {

@@ -1,0 +1,80 @@
+//! How many elements each tensor of a call has.
+
+use crate::feature::ElementType;
+use crate::feature::inner::Inner;
+use crate::problem::{Operand, Problem};
+
+impl Problem {
+    /// The operands of this call, each with its length in elements in the problem's layout.
+    pub fn operands(&self) -> Vec<(Operand, u64)> {
+        let all = Operand::ALL.iter();
+        all.filter_map(|&operand| Some((operand, self.elements(operand)?))).collect()
+    }
+
+    /// Elements of an operand in the problem's layout; `None` where the call has no such operand.
+    pub fn elements(&self, operand: Operand) -> Option<u64> {
+        let a = self.attention();
+        let s = a.shape;
+        let (batch, heads) = (u64::from(s.batch), u64::from(s.heads_q));
+        let (rows, keys) = (batch * u64::from(s.seq_q), batch * u64::from(s.seq_kv));
+        let angles = || a.rotary.map(|x| u64::from(x.table_rows) * u64::from(x.dim / 2));
+        let edges = || a.edges.map(|edges| u64::from(edges.count));
+        match operand {
+            Operand::Q | Operand::O => Some(self.span(operand, s.heads_q)),
+            Operand::K | Operand::V => Some(self.span(operand, s.heads_kv)),
+            Operand::Lse => a.lse.then(|| self.stored_rows()),
+            Operand::Weights => a.weights.map(|_| s.rows().saturating_mul(s.seq_kv.into())),
+            Operand::Mask => a.mask.map(|mask| mask.elements()),
+            Operand::Bias => a.bias.map(|bias| bias.elements()),
+            Operand::AlibiSlopes => a.alibi.map(|_| heads),
+            Operand::Sinks => a.sinks.then_some(heads),
+            Operand::KvLengths => a.kv_lengths.then_some(batch),
+            Operand::QLengths => a.q_lengths.then_some(batch),
+            Operand::Offsets => self.needs_offsets().then_some(batch),
+            Operand::CuSeqlensQ | Operand::CuSeqlensKv => a.packed.map(|_| batch + 1),
+            Operand::ScoreV => match a.inner {
+                Inner::Product => None,
+                Inner::Sum { per_head, .. } => {
+                    Some(u64::from(s.dim_qk) * if per_head { heads } else { 1 })
+                }
+            },
+            Operand::RotaryCos | Operand::RotarySin => angles(),
+            Operand::HeadScale => a.cosine.filter(|x| x.head_scale).map(|_| heads),
+            Operand::ScoreMatrix => a.general.map(|d| u64::from(d) * u64::from(s.dim_qk)),
+            Operand::Relative => a.relative.map(|x| heads * x.width()),
+            Operand::Centers => a.local.map(|_| rows),
+            Operand::EdgeStarts => a.edges.map(|_| u64::from(s.seq_q) + 1),
+            Operand::EdgeKeys => edges(),
+            Operand::EdgeBias => edges().filter(|_| a.edges.is_some_and(|x| x.bias)),
+            Operand::Positions => a.rotary.filter(|x| x.ids).map(|_| rows),
+            Operand::SegmentsQ => a.segments.then_some(rows),
+            Operand::SegmentsKv => a.segments.then_some(keys),
+            Operand::PageTable => a.paged.map(|paged| batch * u64::from(paged.row)),
+            Operand::Blocks => a.blocks.map(|blocks| blocks.words(&s)),
+            Operand::Table => a.table.map(u64::from),
+        }
+    }
+
+    /// Bits of one element of an operand; a unit of stored rows where q, k, v or o is meant.
+    pub(crate) fn element_bits(&self, operand: Operand) -> u64 {
+        match operand.element_type() {
+            ElementType::Stored => self.storage(operand).unit_bits(),
+            ElementType::Flag => 8,
+            ElementType::F32 | ElementType::U32 | ElementType::I32 | ElementType::Word => 32,
+        }
+    }
+
+    /// Elements from the first to the last of q, k, v or o.
+    fn span(&self, operand: Operand, heads: u32) -> u64 {
+        let (batch, rows) = self.extent(operand);
+        let [batch, heads, rows, dim] =
+            [batch, heads, rows, self.row_units(operand)].map(u64::from);
+        self.strides(operand).span(batch, heads, rows, dim).unwrap_or(0)
+    }
+
+    /// Query rows that o and lse hold, over all heads.
+    fn stored_rows(&self) -> u64 {
+        let a = self.attention();
+        a.packed.map_or(a.shape.rows(), |x| u64::from(x.total_q) * u64::from(a.shape.heads_q))
+    }
+}

@@ -1,0 +1,88 @@
+//! The tensors of a call on the CPU, borrowed and owned.
+
+use super::length;
+use crate::error::{Error, Result};
+use crate::feature::Operands;
+use crate::feature::operand::{Rows, for_operands, host_type};
+use crate::problem::Problem;
+
+/// The tensors of a call on the CPU, in float64.
+///
+/// q is `[batch, heads_q, seq_q, dim_qk]`, k is `[batch, heads_kv, seq_kv, dim_qk]` and v is
+/// `[batch, heads_kv, seq_kv, dim_v]`, each laid out in the problem's strides. A slice may be longer
+/// than the strides reach, so that packed tensors can be passed as overlapping views.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Queries.
+    pub q: &'a [f64],
+    /// Keys.
+    pub k: &'a [f64],
+    /// Values.
+    pub v: &'a [f64],
+    /// Masks, biases, lengths and tables; what the problem does not name is ignored.
+    pub operands: Operands<'a>,
+}
+
+impl<'a> Inputs<'a> {
+    /// The values of q, k or v; `None` for o, which is no input.
+    pub(crate) fn rows(&self, rows: Rows) -> Option<&'a [f64]> {
+        match rows {
+            Rows::Q => Some(self.q),
+            Rows::K => Some(self.k),
+            Rows::V => Some(self.v),
+            Rows::O => None,
+        }
+    }
+
+    /// Checks that every tensor is as long as the problem reads.
+    ///
+    /// # Errors
+    /// An invalid-argument error that names the tensor, its length and the length wanted.
+    pub fn validate(&self, problem: &Problem) -> Result<()> {
+        for (operand, wanted) in problem.operands() {
+            let rows = operand.rows().and_then(|rows| self.rows(rows)).map(<[f64]>::len);
+            let exact = self.operands.values(operand).map(|values| values.len());
+            let Some(found) = rows.or(exact).map(|n| n as u64) else { continue };
+            if exact.is_some() && found != wanted {
+                return Err(Error::invalid(operand.name(), length(found), length(wanted)));
+            }
+            if found < wanted {
+                let wanted = format!("at least {}", length(wanted));
+                return Err(Error::invalid(operand.name(), length(found), wanted));
+            }
+        }
+        Ok(())
+    }
+}
+
+macro_rules! define_owned {
+    (
+        rows { $($(#[$rows_doc:meta])* $rows:ident: $Rows:ident,)* }
+        output { $(#[$output_doc:meta])* $output:ident: $Output:ident, }
+        results { $($(#[$result_doc:meta])* $result:ident: $Result:ident,)* }
+        dense { $($(#[$dense_doc:meta])* $dense:ident: $Dense:ident, $dense_type:ident,)* }
+        tables { $($(#[$table_doc:meta])* $table:ident: $Table:ident, $table_type:ident,)* }
+    ) => {
+        /// [`Inputs`] that own their tensors, laid out in the problem's strides; those that the problem does not name
+        /// are empty.
+        #[derive(Debug, Clone, PartialEq, Default)]
+        pub struct OwnedInputs {
+            $($(#[$rows_doc])* pub $rows: Vec<f64>,)*
+            $($(#[$dense_doc])* pub $dense: Vec<host_type!($dense_type)>,)*
+            $($(#[$table_doc])* pub $table: Vec<host_type!($table_type)>,)*
+        }
+
+        impl OwnedInputs {
+            /// The tensors as the reference takes them.
+            pub fn inputs(&self) -> Inputs<'_> {
+                Inputs { $($rows: &self.$rows,)* operands: self.operands() }
+            }
+
+            /// The small and broadcast tensors.
+            pub fn operands(&self) -> Operands<'_> {
+                Operands { $($dense: &self.$dense,)* $($table: &self.$table,)* }
+            }
+        }
+    };
+}
+for_operands!(define_owned);
