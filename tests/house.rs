@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use heedful::feature::REGISTRY;
+use heedful::kernel::Kernel;
 
 /// Lowest first; a module may import those before it, never one beside it in the same row.
 const LAYERS: &[&[&str]] = &[
@@ -103,6 +104,21 @@ fn every_slot_file_has_its_twin_and_is_registered() {
         REGISTRY.iter().map(|slot| format!("{}/{}", slot.kind, slot.name)).collect();
     assert_eq!(wgsl, registered, "shaders/slot and the registry differ");
     assert_eq!(registered.len(), REGISTRY.len(), "a slot is registered twice");
+}
+
+#[test]
+fn every_kernel_file_has_its_twin() {
+    let listed: BTreeSet<String> = Kernel::ALL.iter().map(|x| x.name().to_owned()).collect();
+    assert_eq!(listed.len(), Kernel::ALL.len(), "two kernels have one name");
+    let stem = |path: &PathBuf| path.file_stem().expect("a stem").to_string_lossy().into_owned();
+    let wgsl: BTreeSet<String> =
+        files(&root().join("shaders/kernel"), "wgsl").iter().map(stem).collect();
+    assert_eq!(wgsl, listed, "shaders/kernel and the list in src/kernel/kernels.rs differ");
+    for name in listed {
+        let twin = fs::read_to_string(root().join(format!("src/kernel/{name}.rs")));
+        let twin = twin.unwrap_or_else(|e| panic!("shaders/kernel/{name}.wgsl has no twin: {e}"));
+        assert!(twin.contains(&format!("kernel_file!(\"{name}\")")), "{name} is not its twin's");
+    }
 }
 
 /// What is not run is said by `tests/common/skip.rs`, past the harness and into the list that `./test` shows.

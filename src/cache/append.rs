@@ -7,7 +7,7 @@ use crate::device::{self, Wait};
 use crate::engine::{BufferView, Dispatch, Engine, one_compiled};
 use crate::error::{Error, Result};
 use crate::feature::prepare::{ROTARY_DIM, ROTARY_ROWS};
-use crate::kernel::{Binding, DIM_SOURCE, Element, KernelSpec, Params, Width};
+use crate::kernel::{Binding, DIM_SOURCE, Element, KernelSpec, Params, Width, Work};
 use crate::problem::{Operand, Paged};
 use crate::tensor::{DType, Layout, Storage};
 
@@ -241,7 +241,8 @@ impl KvCache {
             (Binding::Aux, self.state.as_entire_buffer_binding()),
         ];
         entries.extend(angles.map(|x| (Binding::Angles, x.buffer.as_entire_buffer_binding())));
-        let grid = [descriptor.rows, d.sequences * d.heads_kv, 1];
+        let [batch, heads] = [d.sequences, d.heads_kv];
+        let grid = spec.grid(&Work { batch, heads, rows: descriptor.rows, ..Work::default() });
         let bound = one_compiled(engine.device(), pipeline, &params, &entries, grid);
         device::named(bound, engine.device(), &[(name, view.buffer)])
     }

@@ -9,7 +9,7 @@ use crate::device::{self, Pipeline};
 use crate::engine::{BufferView, Dispatch, Engine, Table, Tensors, one_compiled};
 use crate::error::{Error, Result};
 use crate::feature::align::Align;
-use crate::kernel::{Binding, KernelSpec, Params};
+use crate::kernel::{Binding, KernelSpec, Params, Work};
 use crate::plan::{Plan, Policy};
 use crate::problem::{Attention, Operand};
 use crate::tensor::{DType, Layout, Shape};
@@ -110,8 +110,9 @@ impl KvCache {
         let state = device::upload(engine.device(), "cache lengths and pages", bytes, usage)?;
         let params = Params { row_n: d.sequences, seq_kv: d.capacity, ..Params::default() };
         let params = params.with_table(Operand::QLengths, d.sequences);
-        let grid = [d.sequences.div_ceil(64), 1, 1];
         let spec = KernelSpec::cache_advance();
+        let work = Work { batch: d.sequences, ..Work::default() };
+        let grid = spec.grid(&work);
         let pipeline = engine.pipelines.get(engine.device(), &spec)?;
         let entries = [(Binding::Aux, state.as_entire_buffer_binding())];
         let advance = one_compiled(engine.device(), pipeline, &params, &entries, grid)?;
@@ -362,8 +363,8 @@ impl KvCache {
                     o_base: to * words,
                     ..Params::default()
                 };
-                let groups = words.div_ceil(64);
-                let grid = [groups.min(65_535), groups.div_ceil(65_535), 1];
+                let work = Work { columns: words, ..Work::default() };
+                let grid = KernelSpec::cache_copy().grid(&work);
                 let entries = [(Binding::O, buffer.as_entire_buffer_binding())];
                 let copy = self.copy.clone();
                 dispatches.push(one_compiled(&self.device, copy, &params, &entries, grid)?);

@@ -17,7 +17,7 @@ use crate::engine::{Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::kernel::{
     Access, Binding, CARRY_IN, CARRY_OUT, DIM_SOURCE, Element, Kernel, KernelSpec, Params,
-    ROTARY_FROM, ROTARY_START, SMALL_TABLES, TILE, Width,
+    ROTARY_FROM, ROTARY_START, SMALL_TABLES, Width, Work,
 };
 use crate::plan::{Block, BlockSize, Capabilities, Plan, Prepare, Schedule};
 use crate::problem::{Operand, Problem};
@@ -141,8 +141,9 @@ impl<'a> Encoding<'a> {
         let problem = self.plan.problem();
         let s = problem.attention().shape;
         let keys = step.operand == Operand::K;
-        let (heads, rows) = if keys { (s.heads_kv, s.seq_kv) } else { (s.heads_q, s.seq_q) };
-        let grid = [rows.div_ceil(64), s.batch * heads, 1];
+        let (heads, rows) = (problem.heads(step.operand), problem.seq(step.operand));
+        let work = Work { batch: s.batch, heads, rows, ..Work::default() };
+        let grid = step.kernel.grid(&work);
         let copy = self.prepared.iter().find(|(operand, _)| *operand == step.operand);
         let (Some((_, copy)), Some(view), false) =
             (copy, self.tensors.view(step.operand), grid.contains(&0))
@@ -224,51 +225,23 @@ impl<'a> Encoding<'a> {
         carry: [bool; 2],
     ) -> Result<()> {
         let s = self.plan.problem().attention().shape;
-        let tiles = |n: usize| (n as u32).div_ceil(TILE);
-        let pairs = (block.batch.len() * block.heads.len()) as u32;
-        let rows = block.rows.len();
         let spec = self.specs.iter().find(|spec| spec.kernel == kernel);
         let Some(spec) = spec.cloned() else {
             return Err(Error::internal("encoding", format!("no {} in the plan", kernel.name())));
         };
-        let rows_per_group = match self.plan.schedule() {
-            Schedule::Fused(fused) => fused.group_rows,
-            Schedule::Matrix(matrix) => matrix.tile.rows(),
-            _ => 1,
-        };
-        let grid = match kernel {
-            Kernel::FusedForward
-            | Kernel::FusedForwardSubgroup
-            | Kernel::EdgeForward
-            | Kernel::FusedForwardTile
-            | Kernel::FusedForwardMatrix => [(rows as u32).div_ceil(rows_per_group), pairs, 1],
-            Kernel::StagedScore => [tiles(keys.len()), tiles(rows), pairs],
-            Kernel::StagedMonotonic => [pairs, 1, 1],
-            Kernel::StagedNormalize | Kernel::StagedThreshold => {
-                [(rows as u32).div_ceil(4), pairs, 1]
-            }
-            Kernel::Classify => self.classify_grid(block),
-            Kernel::SplitForward => self.split_grid(block),
-            Kernel::SplitMerge => [rows as u32, pairs, 1],
-            _ => [s.dim_v.div_ceil(TILE), tiles(rows), pairs],
-        };
+        let work = self.work(kernel, block, &keys);
+        let grid = spec.grid(&work);
         if grid.contains(&0) {
             return Ok(());
         }
-        let [head0, head_n] = match kernel {
-            Kernel::Classify => [block.heads.start, self.tables_of(block)[1]],
-            // Groups, not heads.
-            Kernel::SplitForward => {
-                [block.heads.start, block.heads.len() as u32].map(|n| n / s.group())
-            }
-            _ => [block.heads.start, block.heads.len() as u32],
-        };
+        let per_head = if kernel.twin().by_group { s.group() } else { 1 };
+        let [head0, head_n] = [block.heads.start, work.heads].map(|n| n / per_head);
         let mut params = Params {
             batch0: block.batch.start,
             head0,
             head_n,
             row0: block.rows.start,
-            row_n: rows as u32,
+            row_n: work.rows,
             key0: keys.start,
             key_n: keys.len() as u32,
             ..self.base
@@ -308,20 +281,27 @@ impl<'a> Encoding<'a> {
         })
     }
 
-    fn classify_grid(&self, block: &Block) -> [u32; 3] {
+    /// What a kernel does of a block.
+    fn work(&self, kernel: Kernel, block: &Block, keys: &Range<u32>) -> Work {
         let s = self.plan.problem().attention().shape;
-        let [batch, heads] = self.tables_of(block);
-        self.plan.blocks().map_or([0; 3], |(blocks, _)| {
-            let words = s.seq_kv.div_ceil(blocks.keys).div_ceil(16);
-            [words, (block.rows.len() as u32).div_ceil(blocks.rows), batch * heads]
-        })
-    }
-
-    fn split_grid(&self, block: &Block) -> [u32; 3] {
-        let Schedule::Split(split) = self.plan.schedule() else { return [0; 3] };
-        let problem = self.plan.problem();
-        let groups = block.heads.len() as u32 / problem.attention().shape.group();
-        [split.shares, block.batch.len() as u32 * groups * split.row_blocks(problem), 1]
+        let shares = match self.plan.schedule() {
+            Schedule::Split(split) => split.shares,
+            _ => 1,
+        };
+        let [batch, heads] = match kernel {
+            Kernel::Classify => self.tables_of(block),
+            _ => [block.batch.len() as u32, block.heads.len() as u32],
+        };
+        Work {
+            batch,
+            heads,
+            group: s.group(),
+            rows: block.rows.len() as u32,
+            keys: keys.len() as u32,
+            columns: s.dim_v,
+            shares,
+            blocks: self.plan.blocks().map(|(blocks, _)| blocks),
+        }
     }
 
     /// Scratch and tables: the same range for every block. The parameter block has none yet.

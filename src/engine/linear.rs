@@ -8,7 +8,7 @@ use crate::engine::bound::Dispatch;
 use crate::engine::range::{BoundRange, bind_range};
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
-use crate::kernel::{Binding, Element, KernelSpec, MatrixTile, Params, TILE, Width};
+use crate::kernel::{Binding, Element, KernelSpec, MatrixTile, Params, Width, Work};
 
 /// A tensor `[batch, rows, columns]`, f32, with rows one after another within a sequence.
 #[derive(Clone, Copy)]
@@ -39,8 +39,7 @@ impl Linear<'_> {
     /// The dispatch; `None` where there is nothing to do.
     pub(crate) fn dispatch(&self, engine: &Engine) -> Result<Option<Dispatch>> {
         let [batch, m, n, k] = [self.batch, self.rows, self.outputs, self.inputs];
-        let grid = [n.div_ceil(TILE), m.div_ceil(TILE), batch];
-        if grid.contains(&0) {
+        if [batch, m, n].contains(&0) {
             return Ok(None);
         }
         let span = |x: &Rows<'_>, columns: u32| {
@@ -50,11 +49,6 @@ impl Linear<'_> {
         let w = self.part(engine, "weight", self.w, u64::from(n) * u64::from(k))?;
         let y = self.part(engine, "output", self.y.view, span(&self.y, n))?;
         let b = self.b.map(|b| self.part(engine, "bias", b, n.into())).transpose()?;
-        let most = engine.capabilities.max_workgroups;
-        if grid.iter().any(|n| *n > most) {
-            let found = format!("{m} rows of {n}");
-            return Err(Error::invalid(self.name, found, format!("at most {most} tiles of 64")));
-        }
         let element = |base: u32, steps: &[u64]| Element {
             width: if base.is_multiple_of(4) && steps.iter().all(|n| n.is_multiple_of(4)) {
                 Width::Vec4
@@ -72,6 +66,12 @@ impl Linear<'_> {
             self.b.is_some(),
             self.matrix,
         );
+        let grid = spec.grid(&Work { batch, rows: m, columns: n, ..Work::default() });
+        let most = engine.capabilities.max_workgroups;
+        if grid.iter().any(|n| *n > most) {
+            let found = format!("{m} rows of {n}");
+            return Err(Error::invalid(self.name, found, format!("at most {most} tiles of 64")));
+        }
         let params = Params {
             seq_q: m,
             dim_qk: k,
@@ -134,8 +134,7 @@ pub(crate) fn average(
     from: &wgpu::Buffer,
     to: BufferView<'_>,
 ) -> Result<Option<Dispatch>> {
-    let groups = elements.div_ceil(64);
-    if groups == 0 || batch == 0 {
+    if elements == 0 || batch == 0 {
         return Ok(None);
     }
     let all = elements * u64::from(batch);
@@ -150,9 +149,10 @@ pub(crate) fn average(
         o_stride_batch: elements as u32,
         ..Params::default()
     };
-    let grid = [groups.min(65_535) as u32, groups.div_ceil(65_535) as u32, batch];
+    let spec = KernelSpec::average();
+    let grid = spec.grid(&Work { batch, columns: elements as u32, ..Work::default() });
     let ranges = vec![(Binding::Q, source), (Binding::O, target)];
-    one(engine, KernelSpec::average(), params, &ranges, grid).map(Some)
+    one(engine, spec, params, &ranges, grid).map(Some)
 }
 
 /// One dispatch with a parameter block of its own.

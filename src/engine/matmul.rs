@@ -3,7 +3,7 @@
 use crate::device;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::kernel::{Binding, Element, KernelSpec, Params, TILE, Width};
+use crate::kernel::{Binding, Element, KernelSpec, Params, Width, Work};
 
 /// c = a · b for `batch` independent row-major f32 products, ready to be recorded.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ impl Matmul {
             ..Element::F32X4
         };
         let spec = KernelSpec::matmul(element(k), element(n), element(n));
+        let grid = spec.grid(&Work { batch, rows: m, columns: n, ..Work::default() });
         let pipeline = engine.pipelines.get(&engine.device, &spec)?;
         let params = Params {
             seq_q: m,
@@ -78,7 +79,7 @@ impl Matmul {
             })
         })?;
         let flops = 2 * u64::from(batch) * u64::from(m) * u64::from(n) * u64::from(k);
-        Ok(Self { pipeline, group, grid: [n.div_ceil(TILE), m.div_ceil(TILE), batch], flops })
+        Ok(Self { pipeline, group, grid, flops })
     }
 
     /// 2 · batch · m · n · k.

@@ -6,7 +6,7 @@ use crate::engine::bound::Dispatch;
 use crate::engine::linear::one;
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
-use crate::kernel::{Binding, Element, KernelSpec, Params, SPLIT_N, Width};
+use crate::kernel::{Binding, Element, KernelSpec, Params, SPLIT_N, Width, Work};
 use crate::reference::merge_states;
 use crate::tensor::{DType, MAX_DIM};
 
@@ -141,7 +141,7 @@ impl Engine {
             (Binding::O, target),
             (Binding::Lse, totals),
         ];
-        let grid = [rows.min(65_535), rows.div_ceil(65_535), 1];
+        let grid = spec.grid(&Work { rows, ..Work::default() });
         let buffers = [("parts_o", parts_o), ("parts_lse", parts_lse), ("o", o), ("lse", lse)];
         let buffers = buffers.map(|(name, view)| (name, view.buffer));
         let bound = one(self, spec, params, &ranges, grid);

@@ -7,15 +7,11 @@
 
 use super::bindings::{Access, Binding};
 use super::element::Width;
-use super::glue::glue;
-use super::matrix::matrix;
-use super::matrix_square::matrix_square;
+use super::generate::glue::glue;
+use super::kernels::Kernel;
 use super::params::Params;
-use super::registers::registers;
-use super::schedule::Kernel;
 use super::spec::{KernelSpec, SMALL_TABLES};
-use super::split::split;
-use super::tile::tile;
+use super::twin::{Common, Family, common};
 use crate::feature::inner::tanh;
 use crate::feature::score::softcap;
 
@@ -62,15 +58,6 @@ impl Writer {
     }
 }
 
-macro_rules! common {
-    ($name:literal) => {
-        (
-            concat!("common/", $name, ".wgsl"),
-            include_str!(concat!("../../shaders/common/", $name, ".wgsl")),
-        )
-    };
-}
-
 /// The compiler that is to read the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compiler {
@@ -91,67 +78,20 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     let mut w = Writer::default();
     w.part("generated/prelude", &prelude(spec, compiler));
     w.part("generated/params", Params::wgsl());
-    let mut commons = vec![common!("numeric")];
-    if !spec.kernel.stands_alone() {
-        commons.push(common!("position"));
-    }
-    if spec.blocks.is_some() {
-        commons.push(common!("blocks"));
-    }
+    let twin = spec.kernel.twin();
+    let attends = twin.family != Family::Alone;
     let capped = spec.scores.iter().any(|(_, slot)| *slot == softcap::SLOT);
-    if capped || spec.inner.contains(&tanh::SLOT) {
-        commons.push(common!("tanh"));
-    }
-    if spec.preparation.is_some() {
-        commons.push(common!("rotary"));
-    }
-    if spec.paged && !spec.kernel.stands_alone() {
-        commons.push(common!("pages"));
-    }
-    if spec.edges {
-        commons.push(common!("edges"));
-    }
-    match spec.kernel {
-        Kernel::FusedForward | Kernel::FusedForwardSubgroup | Kernel::EdgeForward => {
-            commons.extend([common!("normalizer"), common!("finish")]);
-            commons.extend([common!("modify"), common!("fused_rows")]);
-            commons.extend(spec.is_each().then_some(common!("normalize_each")));
-        }
-        Kernel::FusedForwardTile | Kernel::FusedForwardMatrix => {
-            commons.extend([common!("normalizer"), common!("finish"), common!("modify")]);
-            commons.extend(spec.is_each().then_some(common!("normalize_each")));
-        }
-        Kernel::SplitForward => {
-            commons.extend([common!("normalizer"), common!("modify")]);
-            commons.extend(spec.is_each().then_some(common!("normalize_each")));
-        }
-        Kernel::SplitMerge => {
-            commons.extend([common!("normalizer"), common!("finish")]);
-            commons.extend(spec.is_each().then_some(common!("normalize_each")));
-        }
-        Kernel::StagedScore | Kernel::StagedValue | Kernel::Project | Kernel::Matmul => {
-            commons.extend((spec.kernel == Kernel::StagedScore).then_some(common!("modify")));
-            commons.push(common!("tile"));
-            commons.extend(spec.matrix.is_some().then_some(common!("tile_matrix")));
-            commons.extend(spec.is_additive().then_some(common!("tile_sum")));
-        }
-        Kernel::StagedNormalize => {
-            commons.push(common!("normalizer"));
-            commons.extend(spec.is_each().then_some(common!("normalize_each")));
-            // Hard attention has its own, which remember the key.
-            commons.extend((!spec.is_hard()).then_some(common!("normalize_staged")));
-        }
-        Kernel::StagedThreshold
-        | Kernel::StagedMonotonic
-        | Kernel::Classify
-        | Kernel::CacheAppend
-        | Kernel::CacheAdvance
-        | Kernel::CacheCopy
-        | Kernel::MergeStates
-        | Kernel::Prepare
-        | Kernel::Average
-        | Kernel::OwnFunctions => {}
-    }
+    let by_features = [
+        (true, common!("numeric")),
+        (attends, common!("position")),
+        (spec.blocks.is_some(), common!("blocks")),
+        (capped || spec.inner.contains(&tanh::SLOT), common!("tanh")),
+        (spec.preparation.is_some(), common!("rotary")),
+        (spec.paged && attends, common!("pages")),
+        (spec.edges, common!("edges")),
+    ];
+    let by_features = by_features.into_iter().filter_map(|(on, file)| on.then_some(file));
+    let commons: Vec<Common> = by_features.chain((twin.commons)(spec)).collect();
     for (path, text) in commons {
         w.part(path, text);
     }
@@ -159,23 +99,10 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
         w.part(&slot.path(), &slot.source);
     }
     w.part("generated/glue", &glue(spec));
-    if let Some(rows) = &spec.rows {
-        w.part("generated/registers", &registers(rows, spec));
+    if let Some((path, text)) = (twin.generated)(spec) {
+        w.part(path, &text);
     }
-    if let Some(shape) = &spec.tile {
-        w.part("generated/tile", &tile(shape, spec));
-    }
-    if let Some(tile) = &spec.matrix {
-        let text = match spec.kernel {
-            Kernel::FusedForwardMatrix => matrix(tile, spec),
-            kernel => matrix_square(tile, kernel),
-        };
-        w.part("generated/matrix", &text);
-    }
-    if let Some(tile) = &spec.split {
-        w.part("generated/split", &split(tile, spec));
-    }
-    w.part(&format!("kernel/{}.wgsl", spec.kernel.name()), spec.kernel.source());
+    w.part(&format!("kernel/{}.wgsl", twin.name), twin.source);
     Composed { text: w.text, lines: w.lines }
 }
 
@@ -225,10 +152,13 @@ fn variable_type(spec: &KernelSpec, binding: Binding, access: Access) -> String 
             Width::Vec4 => element.load().word4,
             Width::Single => element.load().word1,
         },
-        (Binding::Scores | Binding::Carry | Binding::Partials, _) => "vec4<f32>",
-        (Binding::States, _) => "vec2<f32>",
-        (Binding::Mask | Binding::Aux, _) => "u32",
-        _ => "f32",
+        (Binding::Scores | Binding::Carry | Binding::Partials, None) => "vec4<f32>",
+        (Binding::States, None) => "vec2<f32>",
+        (Binding::Mask | Binding::Aux, None) => "u32",
+        (Binding::Bias | Binding::Lse | Binding::Weights, None) => "f32",
+        (Binding::InverseSums | Binding::Angles, None) => "f32",
+        // Without an element type they are not bound.
+        (Binding::Q | Binding::K | Binding::V | Binding::O, None) => "f32",
     };
     format!("array<{word}>")
 }

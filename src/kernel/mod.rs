@@ -5,31 +5,52 @@ mod bindings;
 mod block_tile;
 mod compose;
 mod element;
-mod glue;
-mod glue_elements;
+mod generate;
+mod kernels;
 mod key;
-mod matrix;
-mod matrix_square;
 mod matrix_tile;
 mod params;
-mod registers;
 mod resources;
-mod schedule;
 mod spec;
-mod split;
-mod tile;
+mod twin;
 mod variants;
+
+// One of each kernel file.
+mod average;
+mod cache_advance;
+mod cache_append;
+mod cache_copy;
+mod classify;
+mod edge_forward;
+mod fused_forward;
+mod fused_forward_matrix;
+mod fused_forward_subgroup;
+mod fused_forward_tile;
+mod matmul;
+mod merge_states;
+mod own_functions;
+mod prepare;
+mod project;
+mod split_forward;
+mod split_merge;
+mod staged_monotonic;
+mod staged_normalize;
+mod staged_score;
+mod staged_threshold;
+mod staged_value;
 
 pub use bindings::{Access, Binding, BindingKind};
 pub use block_tile::BlockTile;
+pub(crate) use classify::BLOCK_SCAN;
 pub use compose::{Compiler, Composed, LineMap, compose, compose_for};
 pub use element::{Element, RowTile, SplitTile, Width};
+pub use kernels::Kernel;
 pub use matrix_tile::MatrixTile;
 pub use params::Params;
-pub(crate) use params::{
-    BLOCK_SCAN, CARRY_IN, CARRY_OUT, DIM_SOURCE, ROTARY_FROM, ROTARY_START, SCORE_STRIDE, SPLIT_N,
-    SPLIT_SIZE,
-};
+pub(crate) use prepare::{DIM_SOURCE, ROTARY_FROM, ROTARY_START};
 pub use resources::Resources;
-pub use schedule::Kernel;
 pub use spec::{BlockTable, Capture, KernelSpec, Preparation, SMALL_TABLES, TILE};
+pub(crate) use split_forward::{SPLIT_N, SPLIT_SIZE};
+pub(crate) use staged_score::SCORE_STRIDE;
+pub(crate) use staged_value::{CARRY_IN, CARRY_OUT};
+pub(crate) use twin::Work;

@@ -14,46 +14,14 @@ use std::sync::LazyLock;
 use bytemuck::{Pod, Zeroable};
 
 use super::bindings::Binding;
+use super::kernels::Kernel;
 use crate::feature::{Operand, Parameter, REGISTRY, Setting, prepare};
 use crate::problem::{PACKED_PARAMETERS, PAGED_PARAMETERS};
 
-/// Shares that keys are split into, and keys of a share, 0 for even ones; parts that are merged, sequences that are asked.
-pub(crate) const SPLIT_N: Parameter = Parameter::u32("split_n");
-pub(crate) const SPLIT_SIZE: Parameter = Parameter::u32("split_size");
-
-/// Elements between rows of the score scratch; a multiple of 4.
-pub(crate) const SCORE_STRIDE: Parameter = Parameter::u32("score_stride");
-
-/// 1: add the carry to o's sums; hand o's sums on to the carry.
-pub(crate) const CARRY_IN: Parameter = Parameter::u32("carry_in");
-pub(crate) const CARRY_OUT: Parameter = Parameter::u32("carry_out");
-
-/// Rows of a block that building a block table looks at.
-pub(crate) const BLOCK_SCAN: Parameter = Parameter::u32("block_scan");
-
-/// First row that is rotated, its position, and channels of a row before it is prepared.
-pub(crate) const ROTARY_FROM: Parameter = Parameter::u32("rotary_from");
-pub(crate) const ROTARY_START: Parameter = Parameter::u32("rotary_start");
-pub(crate) const DIM_SOURCE: Parameter = Parameter::u32("dim_source");
-
-/// What kernels have beside what is in `params!`.
-const KERNELS: &[Parameter] = &[
-    SPLIT_N,
-    SPLIT_SIZE,
-    SCORE_STRIDE,
-    CARRY_IN,
-    CARRY_OUT,
-    BLOCK_SCAN,
-    ROTARY_FROM,
-    ROTARY_START,
-    DIM_SOURCE,
-];
-
 /// What features have that are no slots.
-const OTHERS: &[&[Parameter]] =
-    &[prepare::PARAMETERS, PACKED_PARAMETERS, PAGED_PARAMETERS, KERNELS];
+const OTHERS: &[&[Parameter]] = &[prepare::PARAMETERS, PACKED_PARAMETERS, PAGED_PARAMETERS];
 
-/// Parameters of slots and [`OTHERS`].
+/// Parameters of slots, of [`OTHERS`] and of kernels.
 const DECLARED: usize = declared();
 
 const TABLES: usize = Operand::TABLES.len();
@@ -69,6 +37,11 @@ const fn declared() -> usize {
         n += OTHERS[i].len();
         i += 1;
     }
+    i = 0;
+    while i < Kernel::ALL.len() {
+        n += Kernel::ALL[i].twin().parameters.len();
+        i += 1;
+    }
     n
 }
 
@@ -79,7 +52,8 @@ static PLACES: LazyLock<HashMap<&'static str, usize>> = LazyLock::new(|| {
 
 fn all_declared() -> impl Iterator<Item = &'static Parameter> {
     let slots = REGISTRY.iter().flat_map(|slot| slot.parameters);
-    slots.chain(OTHERS.iter().copied().flatten())
+    let kernels = Kernel::ALL.iter().flat_map(|kernel| kernel.twin().parameters);
+    slots.chain(OTHERS.iter().copied().flatten()).chain(kernels)
 }
 
 macro_rules! params {

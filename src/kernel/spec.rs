@@ -8,8 +8,9 @@ use super::bindings::{Access, Binding, BindingKind};
 use super::block_tile::BlockTile;
 use super::compose::compose;
 use super::element::{Element, RowTile, SplitTile};
+use super::kernels::Kernel;
 use super::matrix_tile::MatrixTile;
-use super::schedule::Kernel;
+use super::twin::{Family, Visits, Work};
 use crate::feature::Slot;
 use crate::feature::align::Align;
 use crate::feature::inner::sum;
@@ -155,7 +156,7 @@ impl KernelSpec {
             || self.table
             || self.packed
             || self.paged
-            || matches!(self.kernel, Kernel::CacheAppend | Kernel::CacheAdvance)
+            || self.kernel.twin().tables.is_some()
             || self.edges
             || self.preparation.is_some_and(|x| x.rotary.is_some() || x.head_scale || x.projected)
             || self.scores.iter().any(|(_, slot)| *slot == relative::SLOT)
@@ -193,7 +194,9 @@ impl KernelSpec {
     /// Whether a visited key may be hidden from a row.
     pub(crate) fn is_masked(&self) -> bool {
         // Pages that do not exist are stepped over where keys are taken one by one.
-        let pages = self.paged && self.kernel == Kernel::SplitForward;
+        let twin = self.kernel.twin();
+        let one_by_one = twin.family == Family::Scores && twin.visits == Visits::Tiles;
+        let pages = self.paged && one_by_one;
         !self.masks.is_empty() || self.edges || self.bias_may_mask() || pages
     }
 
@@ -209,7 +212,7 @@ impl KernelSpec {
 
     /// Whether it writes tables.
     pub(crate) fn writes_aux(&self) -> bool {
-        matches!(self.kernel, Kernel::Classify | Kernel::CacheAdvance)
+        self.kernel.twin().tables == Some(Access::ReadWrite)
     }
 
     /// The resources of the kernel, ascending.
@@ -233,42 +236,7 @@ impl KernelSpec {
             (false, false) => Read,
         };
         list.extend(self.needs_aux().then_some((Binding::Aux, aux)));
-        match self.kernel {
-            Kernel::StagedScore => list.push((Binding::Scores, ReadWrite)),
-            Kernel::StagedNormalize | Kernel::StagedThreshold | Kernel::StagedMonotonic => {
-                list.push((Binding::Scores, ReadWrite));
-                list.push((Binding::InverseSums, ReadWrite));
-            }
-            Kernel::StagedValue => {
-                // Read only, but declared writable: all scratch may share one buffer, and a buffer
-                // cannot be bound both ways in one dispatch.
-                list.push((Binding::Scores, ReadWrite));
-                list.push((Binding::InverseSums, ReadWrite));
-            }
-            Kernel::SplitForward | Kernel::SplitMerge => {
-                list.push((Binding::Partials, ReadWrite));
-                list.push((Binding::States, ReadWrite));
-            }
-            Kernel::CacheAppend => {
-                let turned = self.preparation.is_some_and(|x| x.rotary.is_some());
-                list.extend(turned.then_some((Binding::Angles, Read)));
-            }
-            // The lse of each part.
-            Kernel::MergeStates => list.push((Binding::Bias, Read)),
-            Kernel::FusedForward
-            | Kernel::FusedForwardSubgroup
-            | Kernel::EdgeForward
-            | Kernel::FusedForwardTile
-            | Kernel::FusedForwardMatrix
-            | Kernel::CacheAdvance
-            | Kernel::CacheCopy
-            | Kernel::Classify
-            | Kernel::Prepare
-            | Kernel::Project
-            | Kernel::Average
-            | Kernel::OwnFunctions
-            | Kernel::Matmul => {}
-        }
+        list.extend((self.kernel.twin().bindings)(self));
         list.extend(self.carry.then_some((Binding::Carry, ReadWrite)));
         list.sort_unstable_by_key(|(binding, _)| *binding);
         let kind = |(binding, access)| {
@@ -276,6 +244,11 @@ impl KernelSpec {
             BindingKind { binding, access }
         };
         list.into_iter().map(kind).collect()
+    }
+
+    /// Workgroups of a dispatch.
+    pub(crate) fn grid(&self, work: &Work) -> [u32; 3] {
+        (self.kernel.twin().grid)(self, work)
     }
 
     /// The slots whose files the kernel needs, in composition order.

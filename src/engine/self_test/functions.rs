@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::feature::mask::Mask;
 use crate::feature::score::Score;
 use crate::feature::{Operands, Position};
-use crate::kernel::{Binding, KernelSpec, SPLIT_N};
+use crate::kernel::{Binding, KernelSpec, SPLIT_N, Work};
 use crate::plan::Plan;
 use crate::problem::{Attention, Problem};
 use crate::tensor::DType;
@@ -95,7 +95,15 @@ impl Engine {
             if spec.needs_aux() {
                 entries.push((Binding::Aux, aux.as_entire_buffer_binding()));
             }
-            let grid = [s.seq_kv.div_ceil(64), s.seq_q, count * s.batch * s.heads_q];
+            let work = Work {
+                batch: s.batch,
+                heads: s.heads_q,
+                rows: s.seq_q,
+                keys: s.seq_kv,
+                shares: count,
+                ..Work::default()
+            };
+            let grid = spec.grid(&work);
             let dispatch = one_compiled(&self.device, pipeline, &params, &entries, grid)?;
             self.tried_once(&[dispatch], &out, 0..out.size())
         };

@@ -9,14 +9,14 @@
 
 use std::fmt::Write;
 
-use super::bindings::Binding;
-use super::element::SplitTile;
 use super::registers::{component, product, row_types};
-use super::spec::KernelSpec;
+use crate::kernel::bindings::Binding;
+use crate::kernel::element::SplitTile;
+use crate::kernel::spec::KernelSpec;
 use crate::tensor::Storage;
 
 /// The definitions that `kernel/split_forward.wgsl` calls.
-pub(super) fn split(tile: &SplitTile, spec: &KernelSpec) -> String {
+pub(in crate::kernel) fn split(tile: &SplitTile, spec: &KernelSpec) -> String {
     let mut out = row_types(tile.rows);
     declare(&mut out, tile, spec);
     begin(&mut out, tile);

@@ -5,26 +5,26 @@
 
 use std::fmt::Write;
 
-use super::bindings::Binding;
-use super::matrix_tile::MatrixTile;
 use super::registers::row_types;
-use super::spec::KernelSpec;
+use crate::kernel::bindings::Binding;
+use crate::kernel::matrix_tile::MatrixTile;
+use crate::kernel::spec::KernelSpec;
 use crate::tensor::Storage;
 
 /// Text under way, and whether repetitions are written out in it.
-pub(super) struct Steps {
-    pub(super) text: String,
-    pub(super) unrolled: bool,
+pub(in crate::kernel) struct Steps {
+    pub(in crate::kernel) text: String,
+    pub(in crate::kernel) unrolled: bool,
 }
 
 impl Steps {
-    pub(super) fn line(&mut self, line: impl AsRef<str>) {
+    pub(in crate::kernel) fn line(&mut self, line: impl AsRef<str>) {
         self.text += line.as_ref();
         self.text.push('\n');
     }
 
     /// Variables `name` 0..n: an array where indices vary, variables of their own where they are literals.
-    pub(super) fn variables(&mut self, space: &str, name: &str, n: u32, kind: &str) {
+    pub(in crate::kernel) fn variables(&mut self, space: &str, name: &str, n: u32, kind: &str) {
         if self.unrolled {
             (0..n).for_each(|i| self.line(format!("var{space} {name}_{i}: {kind};")));
         } else {
@@ -33,7 +33,7 @@ impl Steps {
     }
 
     /// One of them: its index is a sum of products of an index and a step.
-    pub(super) fn variable(&self, name: &str, terms: &[(&str, u32)]) -> String {
+    pub(in crate::kernel) fn variable(&self, name: &str, terms: &[(&str, u32)]) -> String {
         if !self.unrolled {
             let terms: Vec<String> =
                 terms.iter().map(|(i, step)| format!("{i} * {step}u")).collect();
@@ -45,7 +45,7 @@ impl Steps {
     }
 
     /// `body` for 0..n, given what its index is called.
-    pub(super) fn repeat(&mut self, name: &str, n: u32, body: impl Fn(&mut Self, &str)) {
+    pub(in crate::kernel) fn repeat(&mut self, name: &str, n: u32, body: impl Fn(&mut Self, &str)) {
         if n == 1 || self.unrolled {
             for i in 0..n {
                 self.line("{");
@@ -61,7 +61,7 @@ impl Steps {
 }
 
 /// The definitions that `kernel/fused_forward_matrix.wgsl` calls.
-pub(super) fn matrix(tile: &MatrixTile, spec: &KernelSpec) -> String {
+pub(in crate::kernel) fn matrix(tile: &MatrixTile, spec: &KernelSpec) -> String {
     let mut out = Steps { text: row_types(1), unrolled: tile.unrolled };
     declare(&mut out, tile, spec);
     load_q(&mut out, tile);
@@ -113,14 +113,14 @@ fn declare(out: &mut Steps, tile: &MatrixTile, spec: &KernelSpec) {
 }
 
 /// The three roles of a matrix.
-pub(super) fn aliases(out: &mut Steps, edge: u32) {
+pub(in crate::kernel) fn aliases(out: &mut Steps, edge: u32) {
     for (name, kind) in [("A", "f16"), ("B", "f16"), ("C", "f32")] {
         out.line(format!("alias Matrix{name} = coop_mat{edge}x{edge}<{kind}, {name}>;"));
     }
 }
 
 /// `sh_{name}16`, an operand in workgroup memory, and `{name}_put4(at, x)`.
-pub(super) fn tile_array(out: &mut Steps, tile: &MatrixTile, name: &str, elements: u32) {
+pub(in crate::kernel) fn tile_array(out: &mut Steps, tile: &MatrixTile, name: &str, elements: u32) {
     let (kind, put) = if tile.vectors {
         (format!("vec4<f16>, {}", elements / 4), format!("sh_{name}16[at >> 2u] = x;"))
     } else {
@@ -154,7 +154,7 @@ fn parts(out: &mut Steps, tile: &MatrixTile) {
 }
 
 /// A place in a tile of k or v, and the stride that goes with it, in units of the array's elements.
-pub(super) fn place(tile: &MatrixTile, at: &str, stride: u32) -> (String, String) {
+pub(in crate::kernel) fn place(tile: &MatrixTile, at: &str, stride: u32) -> (String, String) {
     let unit = if tile.vectors { 4 } else { 1 };
     (format!("({at}) / {unit}u"), format!("{}u", stride / unit))
 }

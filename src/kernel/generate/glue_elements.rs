@@ -2,14 +2,19 @@
 
 use std::fmt::Write;
 
-use super::bindings::Binding;
-use super::element::{Element, Width};
 use super::glue::function;
-use super::spec::KernelSpec;
+use crate::kernel::bindings::Binding;
+use crate::kernel::element::{Element, Width};
+use crate::kernel::spec::KernelSpec;
 use crate::tensor::Storage;
 
 /// `{name}_load4(i, n)`: elements i..i+n (n ≤ 4) as f32, zeros after them.
-pub(super) fn load_glue(out: &mut String, spec: &KernelSpec, binding: Binding, element: Element) {
+pub(in crate::kernel) fn load_glue(
+    out: &mut String,
+    spec: &KernelSpec,
+    binding: Binding,
+    element: Element,
+) {
     let (name, load) = (binding.name(), element.load());
     let slot = load.slot.function();
     let signature = format!("{name}_load4(i: u32, n: u32) -> vec4<f32>");
@@ -43,7 +48,7 @@ pub(super) fn load_glue(out: &mut String, spec: &KernelSpec, binding: Binding, e
 }
 
 /// `o_store4(i, n, v)`: the first n of v to elements i..i+n.
-pub(super) fn store_glue(out: &mut String, element: Element) {
+pub(in crate::kernel) fn store_glue(out: &mut String, element: Element) {
     let store = element.store();
     let slot = store.slot.function();
     let signature = "o_store4(i: u32, n: u32, v: vec4<f32>)";
@@ -66,7 +71,7 @@ pub(super) fn store_glue(out: &mut String, element: Element) {
 }
 
 /// `store_row(at, out, angle, lane)`: a new row into the cache at unit `out`, in its storage.
-pub(super) fn store_row_glue(out: &mut String, element: Element) {
+pub(in crate::kernel) fn store_row_glue(out: &mut String, element: Element) {
     let body = match element.storage {
         Storage::Int8 => {
             "var most = 0.0;

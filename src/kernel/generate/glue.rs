@@ -2,17 +2,17 @@
 
 use std::fmt::Write;
 
-use super::bindings::Binding;
-use super::glue_elements::{load_glue, store_glue, store_row_glue};
-use super::registers::row_types;
-use super::schedule::Kernel;
-use super::spec::{BlockTable, Capture, KernelSpec, by_position};
+use super::glue_elements::{load_glue, store_glue};
 use crate::feature::Slot;
 use crate::feature::score::Stage;
+use crate::kernel::bindings::Binding;
+use crate::kernel::kernels::Kernel;
+use crate::kernel::spec::{BlockTable, Capture, KernelSpec, by_position};
+use crate::kernel::twin::{Family, Visits};
 use crate::problem::WeightsAt;
 
 /// The functions by which a kernel reaches its slots.
-pub(super) fn glue(spec: &KernelSpec) -> String {
+pub(in crate::kernel) fn glue(spec: &KernelSpec) -> String {
     let mut out = String::new();
     for (binding, element) in &spec.elements {
         match binding {
@@ -22,95 +22,52 @@ pub(super) fn glue(spec: &KernelSpec) -> String {
             _ => load_glue(&mut out, spec, *binding, *element),
         }
     }
-    if spec.kernel.uses_tile() && spec.matrix.is_none() {
+    let twin = spec.kernel.twin();
+    if twin.square && spec.matrix.is_none() {
         plain_tile_glue(&mut out);
     }
-    if spec.kernel == Kernel::Project {
-        let body = if spec.added { "return bias[params.bias_base + c];" } else { "return 0.0;" };
-        function(&mut out, "added(c: u32) -> f32", body);
+    if twin.family != Family::Alone {
+        position_glue(&mut out, spec);
     }
-    if let Some(x) = spec.preparation {
-        let [interleaved, ids] = x.rotary.unwrap_or_default();
-        rotary_glue(&mut out, spec);
-        for (name, on) in [
-            ("ROTARY", x.rotary.is_some()),
-            ("INTERLEAVED", interleaved),
-            ("POSITION_IDS", ids),
-            ("NORMALIZED", x.normalized),
-            ("HEAD_SCALE", x.head_scale),
-            ("PROJECTED", x.projected),
-        ] {
-            let _ = writeln!(out, "const {name}: bool = {on};");
-        }
-        if !spec.needs_aux() {
-            // Named in branches that are not taken.
-            out += "fn aux_word(i: u32) -> u32 { return 0u; }\n";
-        }
-        let _ = writeln!(out, "const PAGED: bool = {};", spec.paged);
-    }
-    if spec.kernel == Kernel::CacheAppend {
-        let element = spec.elements.iter().find(|(binding, _)| *binding == Binding::O);
-        element.iter().for_each(|(_, element)| store_row_glue(&mut out, *element));
-    }
-    if spec.kernel == Kernel::MergeStates {
-        output_glue(&mut out, spec);
-    }
-    if spec.kernel.stands_alone() {
-        return out;
-    }
-    position_glue(&mut out, spec);
-    if spec.kernel == Kernel::Classify {
-        data_glue(&mut out, spec);
-        return out;
-    }
-    if spec.kernel == Kernel::OwnFunctions {
-        own_glue(&mut out, spec);
-        return out;
-    }
-    if spec.kernel.scores() {
-        if spec.edges {
-            let found = spec.kernel != Kernel::EdgeForward;
-            let body = if found { "return edge_find(p);" } else { "return current_edge;" };
-            function(&mut out, "edge_of(p: Position) -> u32", body);
-        }
-        score_glue(&mut out, spec);
-        keep_glue(&mut out, spec);
-        blocks_glue(&mut out, spec);
-    }
-    if spec.kernel.is_fused() {
-        whole_glue(&mut out, spec);
-    }
-    if spec.kernel == Kernel::StagedScore {
-        let signature = "inner_tile(acc: ptr<function, array<vec4<f32>, 16>>, head: u32, depth: u32, x: u32, y: u32)";
-        let additive = spec.is_additive();
-        let tile = if additive {
-            "tile_sum(acc, head, depth, x, y);"
-        } else {
-            "tile_products(acc, false, x, y);"
-        };
-        function(&mut out, signature, tile);
-    }
-    match spec.kernel {
-        Kernel::StagedNormalize => out += &row_types(4),
-        Kernel::SplitMerge => out += &row_types(1),
-        _ => {}
-    }
-    let stages = [Kernel::StagedNormalize, Kernel::StagedThreshold, Kernel::SplitForward];
-    if stages.contains(&spec.kernel) || spec.kernel.is_fused() {
-        let body = if spec.factor { "return mask_local_factor(p);" } else { "return 1.0;" };
-        function(&mut out, "weight_factor(p: Position) -> f32", body);
-        let _ = writeln!(out, "const FACTOR: bool = {};", spec.factor);
-    }
-    let ends = [Kernel::StagedNormalize, Kernel::SplitMerge];
-    if ends.contains(&spec.kernel) || spec.kernel.is_fused() {
-        let start = if spec.sink { "normalize_sink(head)" } else { "normalize_empty()" };
-        function(&mut out, "normalize_start(head: u32) -> Normalizer", &format!("return {start};"));
-    }
-    output_glue(&mut out, spec);
+    (twin.glue)(&mut out, spec);
     out
 }
 
-pub(super) fn function(out: &mut String, signature: &str, body: &str) {
+/// What every one-pass kernel needs.
+pub(in crate::kernel) fn fused_glue(out: &mut String, spec: &KernelSpec) {
+    score_glue(out, spec);
+    whole_glue(out, spec);
+    weight_glue(out, spec);
+    start_glue(out, spec);
+    output_glue(out, spec);
+}
+
+/// `weight_factor(p)`: what a weight is multiplied with after it is normalised.
+pub(in crate::kernel) fn weight_glue(out: &mut String, spec: &KernelSpec) {
+    let body = if spec.factor { "return mask_local_factor(p);" } else { "return 1.0;" };
+    function(out, "weight_factor(p: Position) -> f32", body);
+    let _ = writeln!(out, "const FACTOR: bool = {};", spec.factor);
+}
+
+/// `normalize_start(head)`: a row before its first key.
+pub(in crate::kernel) fn start_glue(out: &mut String, spec: &KernelSpec) {
+    let start = if spec.sink { "normalize_sink(head)" } else { "normalize_empty()" };
+    function(out, "normalize_start(head: u32) -> Normalizer", &format!("return {start};"));
+}
+
+/// Score modifiers, masks and the keys to look at: what every kernel needs that makes scores.
+pub(in crate::kernel) fn score_glue(out: &mut String, spec: &KernelSpec) {
+    if spec.edges {
+        let along = spec.kernel == Kernel::EdgeForward;
+        let body = if along { "return current_edge;" } else { "return edge_find(p);" };
+        function(out, "edge_of(p: Position) -> u32", body);
+    }
+    chain_glue(out, spec);
+    keep_glue(out, spec);
+    blocks_glue(out, spec);
+}
+
+pub(in crate::kernel) fn function(out: &mut String, signature: &str, body: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "fn {signature} {{ {body} }}");
 }
@@ -176,15 +133,32 @@ fn plain_tile_glue(out: &mut String) {
     function(out, signature, "if (!done) { tile_multiply(acc, x, y); }");
 }
 
+/// What is done to a row of q or k, or to a new row of a cache.
+pub(in crate::kernel) fn rotary_glue(out: &mut String, spec: &KernelSpec) {
+    let Some(x) = spec.preparation else { return };
+    let [interleaved, ids] = x.rotary.unwrap_or_default();
+    angle_glue(out, spec);
+    for (name, on) in [
+        ("ROTARY", x.rotary.is_some()),
+        ("INTERLEAVED", interleaved),
+        ("POSITION_IDS", ids),
+        ("NORMALIZED", x.normalized),
+        ("HEAD_SCALE", x.head_scale),
+        ("PROJECTED", x.projected),
+    ] {
+        let _ = writeln!(out, "const {name}: bool = {on};");
+    }
+    if !spec.needs_aux() {
+        // Named in branches that are not taken.
+        *out += "fn aux_word(i: u32) -> u32 { return 0u; }\n";
+    }
+    let _ = writeln!(out, "const PAGED: bool = {};", spec.paged);
+}
+
 /// Where angles are read, and the position of the first row that is turned.
-fn rotary_glue(out: &mut String, spec: &KernelSpec) {
-    let word = if spec.kernel == Kernel::CacheAppend
-        && spec.preparation.is_some_and(|x| x.rotary.is_some())
-    {
-        "return angles[i];"
-    } else {
-        "return bitcast<f32>(aux_word(i));"
-    };
+fn angle_glue(out: &mut String, spec: &KernelSpec) {
+    let bound = spec.bindings().iter().any(|x| x.binding == Binding::Angles);
+    let word = if bound { "return angles[i];" } else { "return bitcast<f32>(aux_word(i));" };
     function(out, "rotary_word(i: u32) -> f32", word);
     if !spec.preparation.is_some_and(|x| x.at_end) {
         return function(out, "rotary_first(batch: u32) -> u32", "return params.rotary_start;");
@@ -231,7 +205,7 @@ fn origin_glue(out: &mut String, spec: &KernelSpec) {
     function(out, "read_end(rows: Rows, key_end: u32) -> u32", end);
 }
 
-fn score_glue(out: &mut String, spec: &KernelSpec) {
+fn chain_glue(out: &mut String, spec: &KernelSpec) {
     let stages = [
         (Stage::Scaled, "scaled"),
         (Stage::Capped, "capped"),
@@ -252,9 +226,7 @@ fn score_glue(out: &mut String, spec: &KernelSpec) {
 
 fn keep_glue(out: &mut String, spec: &KernelSpec) {
     let mut terms = vec!["p.key < p.kv_len".to_owned(), "p.row < p.q_len".to_owned()];
-    let by_tile = [Kernel::FusedForwardTile, Kernel::FusedForwardMatrix];
-    let by_key = spec.kernel == Kernel::SplitForward || by_tile.contains(&spec.kernel);
-    let pages = spec.paged && by_key;
+    let pages = spec.paged && spec.kernel.twin().visits != Visits::Stretches;
     terms.extend(pages.then(|| "page_of(p.batch, p.key) < params.page_count".to_owned()));
     terms.extend(spec.masks.iter().map(|mask| format!("{}(p)", mask.function())));
     function(out, "keep(p: Position) -> bool", &format!("return {};", terms.join(" && ")));
@@ -268,7 +240,8 @@ fn whole_glue(out: &mut String, spec: &KernelSpec) {
         body += &format!(" range = {}_whole(rows, range);", mask.function());
     }
     // What a block table knows of each block need not be feared in all of them.
-    let by_tile = spec.kernel == Kernel::FusedForwardMatrix;
+    let visits = spec.kernel.twin().visits;
+    let by_tile = visits == Visits::TestedTiles;
     let feared = match spec.blocks.filter(|_| !by_tile) {
         Some(BlockTable::Given) => false,
         Some(BlockTable::Classified) => spec.masks.iter().any(|mask| mask.custom),
@@ -280,7 +253,7 @@ fn whole_glue(out: &mut String, spec: &KernelSpec) {
     // A loop less is half the code, and rows that are shared are long: testing their keys costs little beside them.
     let wide = spec.rows.is_some_and(|rows| rows.wide) && spec.is_masked();
     // A tile may hold keys of several pages, and of none.
-    let pages = spec.paged && spec.kernel == Kernel::FusedForwardTile;
+    let pages = spec.paged && visits == Visits::Tiles;
     if feared || wide || pages {
         body += " range = vec2<i32>(0);";
     }
@@ -315,30 +288,8 @@ fn blocks_glue(out: &mut String, spec: &KernelSpec) {
     function(out, "tile_whole(rows: Rows, keys: vec2<u32>) -> bool", whole);
 }
 
-/// `keep_data(p)`: what the masks that a block table is built from say.
-fn data_glue(out: &mut String, spec: &KernelSpec) {
-    let mut terms: Vec<String> =
-        spec.masks.iter().map(|mask| format!("{}(p)", mask.function())).collect();
-    terms.extend(
-        spec.scores.iter().map(|(_, slot)| format!("!is_masked({}(0.0, p))", slot.function())),
-    );
-    terms.extend(terms.is_empty().then(|| "true".to_owned()));
-    function(out, "keep_data(p: Position) -> bool", &format!("return {};", terms.join(" && ")));
-}
-
-/// `own_function(i, s, p)`: the i-th function of the caller's own, score modifiers first.
-fn own_glue(out: &mut String, spec: &KernelSpec) {
-    let scores = spec.scores.iter().map(|(_, slot)| format!("{}(s, p)", slot.function()));
-    let masks = spec.masks.iter().map(|mask| format!("select(0.0, 1.0, {}(p))", mask.function()));
-    let cases = scores.chain(masks).enumerate();
-    let cases: String =
-        cases.map(|(i, call)| format!("case {i}u: {{ return {call}; }} ")).collect();
-    let body = format!("switch i {{ {cases}default: {{ return 0.0; }} }}");
-    function(out, "own_function(i: u32, s: f32, p: Position) -> f32", &body);
-}
-
 /// Optional outputs: the constants that switch them, and stores that are empty when they are off.
-fn output_glue(out: &mut String, spec: &KernelSpec) {
+pub(in crate::kernel) fn output_glue(out: &mut String, spec: &KernelSpec) {
     let captures = ["NONE", "SCALED", "CAPPED", "BIASED", "PROBABILITIES"];
     let chosen = match spec.capture {
         Capture::Nothing => 0,

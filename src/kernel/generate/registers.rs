@@ -6,9 +6,9 @@
 
 use std::fmt::Write;
 
-use super::bindings::Binding;
-use super::element::RowTile;
-use super::spec::KernelSpec;
+use crate::kernel::bindings::Binding;
+use crate::kernel::element::RowTile;
+use crate::kernel::spec::KernelSpec;
 use crate::tensor::Storage;
 
 const ACCUMULATE: &str = "fn registers_accumulate(at: u32, slice: u32, old: RowVec, p: RowVec)";
@@ -23,7 +23,7 @@ enum Rows {
 }
 
 /// The definitions that `common/fused_rows.wgsl` calls.
-pub(super) fn registers(tile: &RowTile, spec: &KernelSpec) -> String {
+pub(in crate::kernel) fn registers(tile: &RowTile, spec: &KernelSpec) -> String {
     let masked = spec.is_masked();
     let mut out = types(tile, masked);
     declare(&mut out, tile, spec.is_additive());
@@ -46,12 +46,12 @@ fn rows(tile: &RowTile) -> std::ops::Range<u32> {
 }
 
 /// Component r of a per-row vector; a single row is a scalar.
-pub(super) fn component(tile: &RowTile, name: &str, r: u32) -> String {
+pub(in crate::kernel) fn component(tile: &RowTile, name: &str, r: u32) -> String {
     if tile.rows == 1 { name.to_owned() } else { format!("{name}[{r}u]") }
 }
 
 /// Types with one component per row (in the staged normaliser, per score of a row), and a test on them.
-pub(super) fn row_types(n: u32) -> String {
+pub(in crate::kernel) fn row_types(n: u32) -> String {
     let of = |scalar: &str| if n == 1 { scalar.to_owned() } else { format!("vec{n}<{scalar}>") };
     let (float, boolean, bits) = (of("f32"), of("bool"), of("u32"));
     format!(
@@ -161,7 +161,7 @@ fn fetch(out: &mut String, tile: &RowTile, spec: &KernelSpec, binding: Binding, 
 }
 
 /// Products of a key with all rows; `q` says where channels 4d..4d+3 of row r are.
-pub(super) fn product(
+pub(in crate::kernel) fn product(
     out: &mut String,
     tile: &RowTile,
     spec: &KernelSpec,

@@ -1,9 +1,8 @@
 //! Generated code of the 64 × 64 tile on matrix units: the staged path's products and the layer's projections.
 
 use super::matrix::{Steps, aliases, place, tile_array};
-use super::matrix_tile::MatrixTile;
-use super::schedule::Kernel;
-use super::spec::TILE;
+use crate::kernel::matrix_tile::MatrixTile;
+use crate::kernel::spec::{KernelSpec, TILE};
 
 /// Depth of a step and columns of a strip, as in `shaders/common/tile_matrix.wgsl`.
 const DEPTH: u32 = 16;
@@ -16,25 +15,39 @@ const C_STRIDE: u32 = STRIP + 4;
 /// Weights are at most 1: 2^15 leaves them eleven bits down to 2^-29.
 const WEIGHT_UNIT: &str = "32768.0";
 
-/// Whether B is put row by row (v) rather than column by column (k, weights of a layer).
-fn b_by_rows(kernel: Kernel) -> bool {
-    kernel == Kernel::StagedValue
+/// How the second operand is put: k and weights of a layer by columns, v by rows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::kernel) enum PutB {
+    ByColumns,
+    ByRows,
 }
+
+/// Bytes of workgroup memory of the plain tile: two operands of 16 × 64 f32, sh_a and sh_b of `common/tile.wgsl`.
+pub(in crate::kernel) const PLAIN_BYTES: u32 = 2 * 16 * 64 * 4;
 
 /// Elements of the two operands.
-fn operands(kernel: Kernel) -> [u32; 2] {
-    [TILE * DEEP_STRIDE, if b_by_rows(kernel) { DEPTH * WIDE_STRIDE } else { TILE * DEEP_STRIDE }]
+fn operands(put: PutB) -> [u32; 2] {
+    let b = match put {
+        PutB::ByColumns => TILE * DEEP_STRIDE,
+        PutB::ByRows => DEPTH * WIDE_STRIDE,
+    };
+    [TILE * DEEP_STRIDE, b]
 }
 
-/// Bytes of workgroup memory beyond the plain tile's.
-pub(super) fn workgroup_bytes(kernel: Kernel) -> u32 {
-    2 * operands(kernel).iter().sum::<u32>() + 4 * TILE * C_STRIDE + 16
+/// Bytes of workgroup memory: the plain tile's, and where there are matrix units their operands and sums beside it.
+pub(in crate::kernel) fn workgroup_bytes(spec: &KernelSpec, put: PutB) -> u32 {
+    let beside = 2 * operands(put).iter().sum::<u32>() + 4 * TILE * C_STRIDE + 16;
+    PLAIN_BYTES + if spec.matrix.is_some() { beside } else { 0 }
 }
 
 /// What `common/tile_matrix.wgsl` calls, and `tile_finish`, which ends a kernel's loop over depth.
-pub(super) fn matrix_square(tile: &MatrixTile, kernel: Kernel) -> String {
+pub(in crate::kernel) fn generated(spec: &KernelSpec, put: PutB) -> Option<(&'static str, String)> {
+    spec.matrix.map(|tile| ("generated/matrix", matrix_square(&tile, put)))
+}
+
+fn matrix_square(tile: &MatrixTile, put: PutB) -> String {
     let mut out = Steps { text: String::new(), unrolled: tile.unrolled };
-    let by_rows = b_by_rows(kernel);
+    let by_rows = put == PutB::ByRows;
     let b_stride = if by_rows { WIDE_STRIDE } else { DEEP_STRIDE };
     let constants = [
         ("EDGE", tile.edge),
@@ -48,7 +61,7 @@ pub(super) fn matrix_square(tile: &MatrixTile, kernel: Kernel) -> String {
     let unit = if by_rows { WEIGHT_UNIT } else { "1.0" };
     out.line(format!("const A_UNIT: f32 = {unit};"));
     aliases(&mut out, tile.edge);
-    let [a, b] = operands(kernel);
+    let [a, b] = operands(put);
     tile_array(&mut out, tile, "a", a);
     tile_array(&mut out, tile, "b", b);
     let columns = TILE / tile.edge;

@@ -5,16 +5,16 @@
 //! only. Workgroup memory is `sh[block][place][16]`: with constant block and place the index check that
 //! validation adds is one `min`.
 
-use super::bindings::Binding;
-use super::block_tile::{BlockTile, PART};
 use super::matrix::Steps;
 use super::registers::row_types;
-use super::spec::KernelSpec;
 use crate::feature::score::Stage;
+use crate::kernel::bindings::Binding;
+use crate::kernel::block_tile::{BlockTile, PART};
+use crate::kernel::spec::KernelSpec;
 use crate::tensor::Storage;
 
 /// The definitions that `kernel/fused_forward_tile.wgsl` calls.
-pub(super) fn tile(tile: &BlockTile, spec: &KernelSpec) -> String {
+pub(in crate::kernel) fn tile(tile: &BlockTile, spec: &KernelSpec) -> String {
     let mut out = Steps { text: row_types(4), unrolled: tile.unrolled };
     declare(&mut out, tile, spec);
     loads(&mut out, tile, spec);

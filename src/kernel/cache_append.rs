@@ -1,0 +1,51 @@
+//! Writes new rows into a cache.
+
+use super::bindings::{Access, Binding};
+use super::element::Element;
+use super::generate::glue::rotary_glue;
+use super::generate::glue_elements::store_row_glue;
+use super::kernels::Kernel;
+use super::spec::{KernelSpec, Preparation};
+use super::twin::{Family, Twin, kernel_file};
+use crate::tensor::Storage;
+
+pub(super) const TWIN: Twin = Twin {
+    family: Family::Alone,
+    tables: Some(Access::Read),
+    bindings: |spec| {
+        let turned = spec.preparation.is_some_and(|x| x.rotary.is_some());
+        turned.then_some((Binding::Angles, Access::Read)).into_iter().collect()
+    },
+    glue: |out, spec| {
+        rotary_glue(out, spec);
+        let element = spec.elements.iter().find(|(binding, _)| *binding == Binding::O);
+        element.iter().for_each(|(_, element)| store_row_glue(out, *element));
+    },
+    invocations: |_| 32,
+    // sh_most, where a row has one scale
+    workgroup_bytes: |spec| {
+        let int8 = |x: &(Binding, Element)| x.0 == Binding::O && x.1.storage == Storage::Int8;
+        if spec.elements.iter().any(int8) { 32 * 4 } else { 0 }
+    },
+    ..kernel_file!("cache_append")
+};
+
+impl KernelSpec {
+    /// New rows of k or v into a cache, perhaps turned on the way.
+    pub fn cache_append(read: Element, write: Element, paged: bool, rotary: Option<bool>) -> Self {
+        let preparation = Preparation {
+            keys: rotary.is_some(),
+            rotary: rotary.map(|interleaved| [interleaved, false]),
+            at_end: false,
+            normalized: false,
+            head_scale: false,
+            projected: false,
+        };
+        Self {
+            elements: vec![(Binding::Q, read), (Binding::O, write)],
+            preparation: Some(preparation),
+            paged,
+            ..Self::empty(Kernel::CacheAppend)
+        }
+    }
+}

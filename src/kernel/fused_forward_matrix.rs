@@ -1,0 +1,44 @@
+//! One pass with both products on matrix units.
+
+use super::bindings::Binding;
+use super::element::Element;
+use super::fused_forward_tile::tile_commons;
+use super::generate::glue::fused_glue;
+use super::generate::matrix::matrix;
+use super::kernels::Kernel;
+use super::matrix_tile::MatrixTile;
+use super::spec::{BlockTable, KernelSpec};
+use super::twin::{Family, Twin, Visits, kernel_file};
+use crate::problem::Problem;
+
+pub(super) const TWIN: Twin = Twin {
+    family: Family::Fused,
+    visits: Visits::TestedTiles,
+    commons: tile_commons,
+    glue: fused_glue,
+    generated: |spec| spec.matrix.map(|tile| ("generated/matrix", matrix(&tile, spec))),
+    invocations: |spec| spec.matrix.map_or(64, |tile| tile.lanes()),
+    workgroup_bytes: |spec| spec.matrix.map_or(0, |tile| tile.workgroup_bytes()),
+    grid: |spec, work| {
+        let rows = spec.matrix.map_or(1, |tile| tile.rows());
+        [work.rows.div_ceil(rows), work.pairs(), 1]
+    },
+    ..kernel_file!("fused_forward_matrix")
+};
+
+impl KernelSpec {
+    /// One pass with both products on matrix units.
+    pub fn fused_matrix(problem: &Problem, elements: [Element; 4], tile: MatrixTile) -> Self {
+        let a = problem.attention();
+        let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
+        Self {
+            elements: names.into_iter().zip(elements).collect(),
+            sink: a.sinks,
+            lse: a.lse,
+            blocks: a.blocks.map(|_| BlockTable::Given),
+            edges: a.edges.is_some(),
+            matrix: Some(tile),
+            ..Self::scored(Kernel::FusedForwardMatrix, problem)
+        }
+    }
+}

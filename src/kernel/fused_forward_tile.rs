@@ -1,0 +1,54 @@
+//! One pass on a tile of rows and keys that is register-blocked; no device feature.
+
+use super::bindings::Binding;
+use super::block_tile::BlockTile;
+use super::element::Element;
+use super::generate::glue::fused_glue;
+use super::generate::tile::tile;
+use super::kernels::Kernel;
+use super::spec::{BlockTable, KernelSpec};
+use super::twin::{Common, Family, Twin, Visits, common, kernel_file};
+use crate::problem::Problem;
+
+pub(super) const TWIN: Twin = Twin {
+    family: Family::Fused,
+    visits: Visits::Tiles,
+    commons: tile_commons,
+    glue: fused_glue,
+    generated: |spec| spec.tile.map(|shape| ("generated/tile", tile(&shape, spec))),
+    invocations: |spec| spec.tile.map_or(64, |tile| tile.lanes()),
+    workgroup_bytes: |spec| spec.tile.map_or(0, |tile| tile.workgroup_bytes(spec.selects_values())),
+    grid: |spec, work| {
+        let rows = spec.tile.map_or(1, |tile| tile.rows());
+        [work.rows.div_ceil(rows), work.pairs(), 1]
+    },
+    ..kernel_file!("fused_forward_tile")
+};
+
+/// What the kernels on tiles of rows and keys share.
+pub(super) fn tile_commons(spec: &KernelSpec) -> Vec<Common> {
+    let mut commons = vec![common!("normalizer"), common!("finish"), common!("modify")];
+    commons.extend(spec.is_each().then_some(common!("normalize_each")));
+    commons
+}
+
+impl KernelSpec {
+    /// One pass on a tile of rows and keys.
+    pub fn fused_tile(
+        problem: &Problem,
+        elements: [Element; 4],
+        tile: BlockTile,
+        blocks: Option<BlockTable>,
+    ) -> Self {
+        let a = problem.attention();
+        let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
+        Self {
+            elements: names.into_iter().zip(elements).collect(),
+            sink: a.sinks,
+            lse: a.lse,
+            blocks,
+            tile: Some(tile),
+            ..Self::scored(Kernel::FusedForwardTile, problem)
+        }
+    }
+}

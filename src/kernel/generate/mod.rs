@@ -1,0 +1,9 @@
+//! Generated WGSL: what is repeated in registers or matrices, and the functions by which kernels reach their slots.
+
+pub(super) mod glue;
+pub(super) mod glue_elements;
+pub(super) mod matrix;
+pub(super) mod matrix_square;
+pub(super) mod registers;
+pub(super) mod split;
+pub(super) mod tile;

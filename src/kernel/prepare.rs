@@ -1,0 +1,46 @@
+//! Rotates, projects or normalises rows of q or k.
+
+use super::bindings::Binding;
+use super::element::Element;
+use super::generate::glue::rotary_glue;
+use super::kernels::Kernel;
+use super::spec::{KernelSpec, Preparation};
+use super::twin::{Family, Twin, kernel_file};
+use crate::feature::Parameter;
+use crate::problem::{Operand, Problem};
+
+/// First row that is rotated, its position, and channels of a row before it is prepared.
+pub(crate) const ROTARY_FROM: Parameter = Parameter::u32("rotary_from");
+pub(crate) const ROTARY_START: Parameter = Parameter::u32("rotary_start");
+pub(crate) const DIM_SOURCE: Parameter = Parameter::u32("dim_source");
+
+pub(super) const TWIN: Twin = Twin {
+    family: Family::Alone,
+    glue: rotary_glue,
+    grid: |_, work| [work.rows.div_ceil(64), work.pairs(), 1],
+    parameters: &[ROTARY_FROM, ROTARY_START, DIM_SOURCE],
+    ..kernel_file!("prepare")
+};
+
+impl KernelSpec {
+    /// An f32 copy of q or k, rotated, projected or normalised.
+    pub fn prepare(problem: &Problem, operand: Operand, read: Element, write: Element) -> Self {
+        let a = problem.attention();
+        let keys = operand == Operand::K;
+        let preparation = Preparation {
+            keys,
+            rotary: a.rotary.map(|rotary| [rotary.interleaved, rotary.ids]),
+            at_end: !keys && a.rotary.is_some_and(|rotary| rotary.at_end),
+            normalized: a.cosine.is_some(),
+            head_scale: !keys && a.cosine.is_some_and(|cosine| cosine.head_scale),
+            projected: !keys && a.general.is_some(),
+        };
+        Self {
+            elements: vec![(Binding::Q, read), (Binding::O, write)],
+            preparation: Some(preparation),
+            kv_lengths: preparation.at_end && a.kv_lengths,
+            q_lengths: preparation.at_end && a.q_lengths,
+            ..Self::empty(Kernel::Prepare)
+        }
+    }
+}

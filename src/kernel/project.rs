@@ -1,0 +1,40 @@
+//! A linear layer.
+
+use super::bindings::Binding;
+use super::element::Element;
+use super::generate::glue::function;
+use super::generate::matrix_square::{self as square, PutB};
+use super::kernels::Kernel;
+use super::matrix_tile::MatrixTile;
+use super::spec::{KernelSpec, TILE};
+use super::twin::{Family, Twin, common, kernel_file};
+
+pub(super) const TWIN: Twin = Twin {
+    family: Family::Alone,
+    square: true,
+    commons: |spec| {
+        let mut commons = vec![common!("tile")];
+        commons.extend(spec.matrix.is_some().then_some(common!("tile_matrix")));
+        commons
+    },
+    glue: |out, spec| {
+        let body = if spec.added { "return bias[params.bias_base + c];" } else { "return 0.0;" };
+        function(out, "added(c: u32) -> f32", body);
+    },
+    generated: |spec| square::generated(spec, PutB::ByColumns),
+    workgroup_bytes: |spec| square::workgroup_bytes(spec, PutB::ByColumns),
+    grid: |_, work| [work.columns.div_ceil(TILE), work.rows.div_ceil(TILE), work.batch],
+    ..kernel_file!("project")
+};
+
+impl KernelSpec {
+    /// y = x Wᵀ, and a vector added to each row; on matrix units where a tile is given.
+    pub fn project([x, w, y]: [Element; 3], added: bool, matrix: Option<MatrixTile>) -> Self {
+        Self {
+            elements: vec![(Binding::Q, x), (Binding::K, w), (Binding::O, y)],
+            added,
+            matrix,
+            ..Self::empty(Kernel::Project)
+        }
+    }
+}
