@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
-use heedful::plan::Schedule;
+use heedful::plan::Over;
 use heedful::plan::tuning::{Class, FusedRow, SplitRow};
-use heedful::{Align, Attention, Capabilities, DType, Path, Plan, Policy, Shape, Storage, Tuning};
+use heedful::{
+    Align, Attention, Capabilities, DType, Operand, Path, Plan, Policy, Rotary, Shape, Storage,
+    Tuning,
+};
 
 fn software() -> Capabilities {
     let subgroup_size = [8, 8];
@@ -26,12 +29,7 @@ fn a_table_of_tile_shapes_comes_before_the_one_that_ships() {
     let tile = |tuning: Option<Tuning>, path| {
         let policy = Policy { path, tuning: tuning.map(Arc::new), ..Policy::default() };
         let plan = Plan::new(&call, &software(), &policy).unwrap();
-        match plan.schedule() {
-            Schedule::Fused(fused) => {
-                fused.kernel.rows.map(|tile| (tile.rows, tile.lanes)).unwrap()
-            }
-            other => panic!("{other:?}"),
-        }
+        plan.kernels()[0].rows.map(|tile| (tile.rows, tile.lanes)).unwrap()
     };
     let row = |device: &str, max_dim, rows, lanes| {
         let (class, device) = (Class::Software, device.to_owned().into());
@@ -91,8 +89,8 @@ fn drivers_that_end_loops_get_shorter_ones() {
     let staged = plan(20, Path::Staged, false).unwrap();
     assert!(staged.block().keys <= 52_428 && staged.block().keys > 50_000, "{staged}");
     let split = plan(1, Path::Split, false).unwrap();
-    let Schedule::Split(split) = split.schedule() else { panic!("{split}") };
-    assert!(split.shares >= 5, "{} shares", split.shares);
+    let shares = split.shares().unwrap();
+    assert!(shares.n >= 5, "{} shares", shares.n);
     let refused = plan(20, Path::FusedTile, false).unwrap_err();
     assert!(refused.to_string().contains("this driver ends loops after 65535"), "{refused}");
     assert_eq!(plan(20, Path::FusedTile, true).unwrap().path(), Path::FusedTile);
@@ -146,4 +144,43 @@ fn what_a_device_lacks_for_subgroups_is_named() {
     assert_eq!(small, "needs subgroups of at least 4, those of the device have 2 to 8");
     let untuned = reason(Capabilities { device_type: "discretegpu".into(), ..software() });
     assert_eq!(untuned, "no tile is tuned for it on devices of type discretegpu");
+}
+
+/// A plan's work is data: kernels, what each goes over, and nothing that is bound or recorded.
+#[test]
+fn a_plan_is_steps_in_the_order_of_its_dispatches() {
+    let steps = |attention: &Attention, caps: &Capabilities, path| -> Vec<(String, Over)> {
+        let policy = Policy { path, ..Policy::default() };
+        let plan = Plan::new(&attention.validate().unwrap(), caps, &policy).unwrap();
+        plan.steps().map(|step| (step.kernel.kernel.name().to_owned(), step.over)).collect()
+    };
+    let of = |list: &[(&str, Over)]| -> Vec<(String, Over)> {
+        list.iter().map(|(name, over)| ((*name).to_owned(), *over)).collect()
+    };
+    let call = Attention::new(Shape::self_attention(2, 4, 300, 64));
+    let caps = software();
+    assert_eq!(
+        steps(&call, &caps, Path::Staged),
+        of(&[
+            ("staged_score", Over::KeyRanges),
+            ("staged_normalize", Over::Rows),
+            ("staged_value", Over::KeyRanges),
+        ])
+    );
+    let masked = call.clone().mask([1, 1, 300, 300]).rotary(Rotary::new(64, 300));
+    let copy = |operand| Over::Copy { operand, bytes: 2 * 4 * 300 * 64 * 4 };
+    assert_eq!(
+        steps(&masked, &caps, Path::Fused),
+        of(&[
+            ("prepare", copy(Operand::Q)),
+            ("prepare", copy(Operand::K)),
+            ("classify", Over::Table),
+            ("fused_forward_subgroup", Over::Block),
+        ])
+    );
+    let few = Attention::new(Shape { seq_q: 1, ..call.shape });
+    assert_eq!(
+        steps(&few, &caps, Path::Split),
+        of(&[("split_forward", Over::Block), ("split_merge", Over::Block)])
+    );
 }

@@ -5,7 +5,6 @@
 mod common;
 
 use heedful::device::Readback;
-use heedful::plan::Schedule;
 use heedful::reference::{Outputs, attend, merge_states};
 use heedful::verify::data::{CaseData, DataOptions, Lengths};
 use heedful::{
@@ -93,7 +92,7 @@ fn memory_beyond_the_tensors_follows_the_rows_not_the_keys() {
     let bytes = |keys| {
         let problem = Attention::new(shape(1, 1, keys)).validate().unwrap();
         let plan = Plan::new(&problem, &Default::default(), &split(false)).unwrap();
-        assert!(matches!(plan.schedule(), Schedule::Split(_)));
+        assert_eq!(plan.path(), Path::Split);
         plan.workspace_bytes()
     };
     assert_eq!(bytes(1 << 13), bytes(1 << 16));

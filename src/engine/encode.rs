@@ -19,7 +19,7 @@ use crate::kernel::{
     Access, Binding, CARRY_IN, CARRY_OUT, DIM_SOURCE, Element, Kernel, KernelSpec, Params,
     ROTARY_FROM, ROTARY_START, SMALL_TABLES, Width, Work,
 };
-use crate::plan::{Block, BlockSize, Capabilities, Plan, Prepare, Schedule};
+use crate::plan::{Block, Capabilities, Over, Plan, Step};
 use crate::problem::{Operand, Problem};
 
 /// A dispatch before its parameter block has a place in the uniform buffer.
@@ -44,7 +44,7 @@ pub(crate) struct Encoding<'a> {
     aux: &'a wgpu::Buffer,
     scratch: wgpu::Buffer,
     scratch_offset: u64,
-    specs: Vec<KernelSpec>,
+    steps: Vec<Step>,
     /// Copies of q and k that the first dispatches write.
     prepared: Prepared,
     drafts: Vec<Draft>,
@@ -63,16 +63,24 @@ impl<'a> Encoding<'a> {
             (Some(view), _) => (view.buffer.clone(), view.offset),
             (None, bytes) => (engine.scratch(bytes)?, 0),
         };
-        let kernels = plan.schedule().kernels().into_iter();
-        let specs = kernels.map(|spec| widths_for(spec, plan.problem(), tensors)).collect();
+        let fitted = |step: &Step| Step {
+            kernel: match step.over {
+                // They read one element at a time.
+                Over::Copy { .. } => step.kernel.clone(),
+                _ => widths_for(&step.kernel, plan.problem(), tensors),
+            },
+            ..*step
+        };
+        let steps = plan.steps().map(fitted).collect();
         let base = base_params(plan, tables);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-        let copy = |step: &Prepare| {
-            let bytes = step.bytes.next_multiple_of(16).max(16);
-            let buffer = device::create_buffer(&engine.device, "prepared rows", bytes, usage)?;
-            Ok((step.operand, buffer))
+        let copy = |step: &Step| {
+            let Over::Copy { operand, bytes } = step.over else { return None };
+            let bytes = bytes.next_multiple_of(16).max(16);
+            let buffer = device::create_buffer(&engine.device, "prepared rows", bytes, usage);
+            Some(buffer.map(|buffer| (operand, buffer)))
         };
-        let prepared = plan.prepare().iter().map(copy).collect::<Result<_>>()?;
+        let prepared = plan.steps().filter_map(copy).collect::<Result<_>>()?;
         Ok(Self {
             engine,
             plan,
@@ -81,7 +89,7 @@ impl<'a> Encoding<'a> {
             aux,
             scratch,
             scratch_offset,
-            specs,
+            steps,
             prepared,
             drafts: Vec::new(),
         })
@@ -92,30 +100,30 @@ impl<'a> Encoding<'a> {
         let plan = self.plan;
         let size = plan.block();
         let all_keys = 0..plan.problem().attention().shape.seq_kv;
-        for step in plan.prepare() {
-            self.draft_prepare(step)?;
+        let steps = std::mem::take(&mut self.steps);
+        let by_ranges = steps.iter().any(|step| step.over == Over::KeyRanges);
+        let key_ranges = if by_ranges { size.key_steps(plan.problem()) } else { Vec::new() };
+        for step in &steps {
+            if let Over::Copy { operand, .. } = step.over {
+                self.draft_copy(&step.kernel, operand)?;
+            }
         }
-        // Without kernels of a schedule there is nothing to do block by block.
-        let blocks = (*plan.schedule() != Schedule::Rows).then(|| size.blocks(plan.problem()));
+        // Without other steps there is nothing to do block by block.
+        let by_blocks = steps.iter().any(|step| !matches!(step.over, Over::Copy { .. }));
+        let blocks = by_blocks.then(|| size.blocks(plan.problem()));
         for block in blocks.into_iter().flatten() {
-            match plan.schedule() {
-                Schedule::Fused(fused) => {
-                    if fused.classify.is_some() {
-                        self.draft_classify(&block)?;
+            for Step { kernel, over } in &steps {
+                match over {
+                    Over::Copy { .. } => {}
+                    Over::Table => self.draft_table(kernel, &block)?,
+                    Over::Block => self.draft(kernel, &block, all_keys.clone(), [false; 2])?,
+                    Over::Rows => self.draft(kernel, &block, 0..0, [false; 2])?,
+                    Over::KeyRanges => {
+                        for (i, keys) in key_ranges.iter().enumerate() {
+                            let carry = [i > 0, i + 1 < key_ranges.len()];
+                            self.draft(kernel, &block, keys.clone(), carry)?;
+                        }
                     }
-                    self.draft(fused.kernel.kernel, &block, all_keys.clone(), [false; 2])?;
-                }
-                Schedule::Matrix(matrix) => {
-                    self.draft(matrix.kernel.kernel, &block, all_keys.clone(), [false; 2])?;
-                }
-                Schedule::Rows => {}
-                Schedule::Split(_) => {
-                    self.draft(Kernel::SplitForward, &block, all_keys.clone(), [false; 2])?;
-                    self.draft(Kernel::SplitMerge, &block, all_keys.clone(), [false; 2])?;
-                }
-                Schedule::Blocks(_) => self.draft_classify(&block)?,
-                Schedule::Staged(staged) => {
-                    self.draft_staged(&size, &block, staged.normalize.kernel)?;
                 }
             }
         }
@@ -126,35 +134,35 @@ impl<'a> Encoding<'a> {
 
     /// Builds the block table of a block's rows; where one table serves all sequences or heads, the first
     /// block has built it already.
-    fn draft_classify(&mut self, block: &Block) -> Result<()> {
+    fn draft_table(&mut self, kernel: &KernelSpec, block: &Block) -> Result<()> {
         let Some((blocks, _)) = self.plan.blocks() else { return Ok(()) };
         let served = |n: u32, range: &Range<u32>| n == 1 && range.start > 0;
         if served(blocks.batch, &block.batch) || served(blocks.heads, &block.heads) {
             return Ok(());
         }
         let all_keys = 0..self.plan.problem().attention().shape.seq_kv;
-        self.draft(Kernel::Classify, block, all_keys, [false; 2])
+        self.draft(kernel, block, all_keys, [false; 2])
     }
 
     /// Writes the f32 copy of q or k.
-    fn draft_prepare(&mut self, step: &Prepare) -> Result<()> {
+    fn draft_copy(&mut self, kernel: &KernelSpec, operand: Operand) -> Result<()> {
         let problem = self.plan.problem();
         let s = problem.attention().shape;
-        let keys = step.operand == Operand::K;
-        let (heads, rows) = (problem.heads(step.operand), problem.seq(step.operand));
+        let keys = operand == Operand::K;
+        let (heads, rows) = (problem.heads(operand), problem.seq(operand));
         let work = Work { batch: s.batch, heads, rows, ..Work::default() };
-        let grid = step.kernel.grid(&work);
-        let copy = self.prepared.iter().find(|(operand, _)| *operand == step.operand);
+        let grid = kernel.grid(&work);
+        let copy = self.prepared.iter().find(|(of, _)| *of == operand);
         let (Some((_, copy)), Some(view), false) =
-            (copy, self.tensors.view(step.operand), grid.contains(&0))
+            (copy, self.tensors.view(operand), grid.contains(&0))
         else {
             return Ok(());
         };
-        let elements = problem.elements(step.operand).unwrap_or(0);
-        let bits = problem.storage(step.operand).unit_bits();
+        let elements = problem.elements(operand).unwrap_or(0);
+        let bits = problem.storage(operand).unit_bits();
         let alignment = self.engine.capabilities.storage_alignment;
         let (source, q_base) = bind_range(view, 0..elements, bits, alignment)?;
-        let [from, to] = [problem.strides(step.operand), problem.read_strides(step.operand)];
+        let [from, to] = [problem.strides(operand), problem.read_strides(operand)];
         let rotary = problem.attention().rotary;
         let (rotary_from, rotary_start) = match rotary {
             Some(rotary) if keys => (rotary.keys_from, rotary.k_start),
@@ -174,18 +182,18 @@ impl<'a> Encoding<'a> {
             ..self.base
         };
         let params = params.with([
-            DIM_SOURCE.is(problem.dim(step.operand)),
+            DIM_SOURCE.is(problem.dim(operand)),
             ROTARY_FROM.is(rotary_from),
             ROTARY_START.is(rotary_start),
         ]);
         let output = BoundRange { buffer: copy.clone(), offset: 0, size: copy.size() };
         let mut ranges = vec![(Binding::Q, source), (Binding::O, output)];
-        if step.kernel.needs_aux() {
+        if kernel.needs_aux() {
             let tables = self.fixed_range(Binding::Aux, Access::Read);
             ranges.extend(tables.map(|range| (Binding::Aux, range)));
         }
-        let views = vec![(Binding::Q, step.operand)];
-        self.push(step.kernel.clone(), params, ranges, views, grid)
+        let views = vec![(Binding::Q, operand)];
+        self.push(kernel.clone(), params, ranges, views, grid)
     }
 
     fn push(
@@ -204,37 +212,20 @@ impl<'a> Encoding<'a> {
         Ok(())
     }
 
-    fn draft_staged(&mut self, size: &BlockSize, block: &Block, normalize: Kernel) -> Result<()> {
-        let steps = size.key_steps(self.plan.problem());
-        for keys in &steps {
-            self.draft(Kernel::StagedScore, block, keys.clone(), [false; 2])?;
-        }
-        self.draft(normalize, block, 0..0, [false; 2])?;
-        for (i, keys) in steps.iter().enumerate() {
-            let carry = [i > 0, i + 1 < steps.len()];
-            self.draft(Kernel::StagedValue, block, keys.clone(), carry)?;
-        }
-        Ok(())
-    }
-
     fn draft(
         &mut self,
-        kernel: Kernel,
+        spec: &KernelSpec,
         block: &Block,
         keys: Range<u32>,
         carry: [bool; 2],
     ) -> Result<()> {
         let s = self.plan.problem().attention().shape;
-        let spec = self.specs.iter().find(|spec| spec.kernel == kernel);
-        let Some(spec) = spec.cloned() else {
-            return Err(Error::internal("encoding", format!("no {} in the plan", kernel.name())));
-        };
-        let work = self.work(kernel, block, &keys);
+        let work = self.work(spec, block, &keys);
         let grid = spec.grid(&work);
         if grid.contains(&0) {
             return Ok(());
         }
-        let per_head = if kernel.twin().by_group { s.group() } else { 1 };
+        let per_head = if spec.kernel.twin().by_group { s.group() } else { 1 };
         let [head0, head_n] = [block.heads.start, work.heads].map(|n| n / per_head);
         let mut params = Params {
             batch0: block.batch.start,
@@ -270,7 +261,7 @@ impl<'a> Encoding<'a> {
             (!prepared && *view.buffer == range.buffer).then_some((*binding, operand))
         };
         let views = ranges.iter().filter_map(held).collect();
-        self.push(spec, params, ranges, views, grid)
+        self.push(spec.clone(), params, ranges, views, grid)
     }
 
     /// Block tables that a block of the call touches, along batch and heads.
@@ -282,13 +273,9 @@ impl<'a> Encoding<'a> {
     }
 
     /// What a kernel does of a block.
-    fn work(&self, kernel: Kernel, block: &Block, keys: &Range<u32>) -> Work {
+    fn work(&self, spec: &KernelSpec, block: &Block, keys: &Range<u32>) -> Work {
         let s = self.plan.problem().attention().shape;
-        let shares = match self.plan.schedule() {
-            Schedule::Split(split) => split.shares,
-            _ => 1,
-        };
-        let [batch, heads] = match kernel {
+        let [batch, heads] = match spec.kernel {
             Kernel::Classify => self.tables_of(block),
             _ => [block.batch.len() as u32, block.heads.len() as u32],
         };
@@ -299,7 +286,7 @@ impl<'a> Encoding<'a> {
             rows: block.rows.len() as u32,
             keys: keys.len() as u32,
             columns: s.dim_v,
-            shares,
+            shares: self.plan.shares().map_or(1, |shares| shares.n),
             blocks: self.plan.blocks().map(|(blocks, _)| blocks),
         }
     }
@@ -312,16 +299,9 @@ impl<'a> Encoding<'a> {
             let size = if uniform { 4 * u64::from(SMALL_TABLES) } else { buffer.size() };
             return Some(BoundRange { buffer, offset: 0, size });
         }
-        let [start, size] = match (self.plan.schedule(), binding) {
-            (Schedule::Staged(staged), Binding::Scores) => staged.scratch.scores,
-            (Schedule::Staged(staged), Binding::InverseSums) => staged.scratch.inverse_sums,
-            (Schedule::Staged(staged), Binding::Carry) => staged.scratch.carry,
-            (Schedule::Split(split), Binding::Partials) => split.scratch[0],
-            (Schedule::Split(split), Binding::States) => split.scratch[1],
-            _ => return None,
-        };
-        let offset = self.scratch_offset + start;
-        Some(BoundRange { buffer: self.scratch.clone(), offset, size: size.max(16) })
+        let part = self.plan.scratch(binding)?;
+        let (offset, size) = (self.scratch_offset + part.start, part.bytes);
+        Some(BoundRange { buffer: self.scratch.clone(), offset, size })
     }
 
     /// The range of a tensor that a block touches, and the operand's base parameter.

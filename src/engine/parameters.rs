@@ -1,7 +1,7 @@
 //! The parameter block of a plan: what every dispatch of it shares.
 
 use crate::kernel::{BLOCK_SCAN, Params, SCORE_STRIDE, SPLIT_N, SPLIT_SIZE};
-use crate::plan::{BlockSize, Plan, Schedule};
+use crate::plan::{BlockSize, Plan, Shares};
 use crate::problem::Operand;
 
 /// The parameters that every dispatch of a plan shares, beside the places of `tables`.
@@ -43,8 +43,8 @@ pub(super) fn base_params(plan: &Plan, tables: &Params) -> Params {
     if let Some((blocks, scan)) = plan.blocks() {
         params = params.with(blocks.parameters(&s)).with([BLOCK_SCAN.is(scan)]);
     }
-    if let Schedule::Split(split) = plan.schedule() {
-        params = params.with([SPLIT_N.is(split.shares), SPLIT_SIZE.is(split.share_keys)]);
+    if let Some(Shares { n, keys }) = plan.shares() {
+        params = params.with([SPLIT_N.is(n), SPLIT_SIZE.is(keys)]);
     }
     params
 }

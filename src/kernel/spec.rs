@@ -246,6 +246,13 @@ impl KernelSpec {
         list.into_iter().map(kind).collect()
     }
 
+    /// Query rows of a workgroup of a fused kernel, 1 of others.
+    pub(crate) fn group_rows(&self) -> u32 {
+        let rows = self.rows.map(|x| x.group_rows());
+        let tile = rows.or(self.tile.map(|x| x.rows()));
+        tile.or(self.matrix.map(|x| x.rows())).unwrap_or(1)
+    }
+
     /// Workgroups of a dispatch.
     pub(crate) fn grid(&self, work: &Work) -> [u32; 3] {
         (self.kernel.twin().grid)(self, work)

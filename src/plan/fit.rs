@@ -1,10 +1,11 @@
-//! What fits a device: tables where storage buffers are few, and plans that were made for another device.
+//! What fits a problem and a device: elements, iterations, resources, tables where storage buffers are few, and plans that were made for another device.
 
-use crate::error::{Error, Result};
-use crate::kernel::{KernelSpec, MatrixTile, Resources, SMALL_TABLES};
-use crate::plan::schedule::check_resources;
+use crate::error::{Error, Rejection, Result};
+use crate::feature::mask::Window;
+use crate::kernel::{Element, KernelSpec, MatrixTile, Resources, SMALL_TABLES, Width};
 use crate::plan::{Capabilities, Plan};
-use crate::problem::Problem;
+use crate::problem::{Operand, Problem};
+use crate::tensor::{Storage, Strides};
 
 /// The kernel, with its tables in a uniform where the device has too few storage buffers and they are small.
 pub(super) fn fitted(
@@ -19,6 +20,59 @@ pub(super) fn fitted(
     let small = words.saturating_add(block_words) <= SMALL_TABLES.into();
     kernel.small_tables = few && small && kernel.needs_aux() && !kernel.writes_aux();
     kernel
+}
+
+/// How an operand is read or written: four elements at a time when its sizes and strides allow it
+/// (a view's byte offset is seen only when tensors are bound).
+pub(super) fn element_of(problem: &Problem, operand: Operand, caps: &Capabilities) -> Element {
+    let a = problem.attention();
+    let s = a.shape;
+    let storage = problem.read_storage(operand);
+    if storage.dtype().is_none() {
+        return Element { storage, native_f16: false, width: Width::Vec4 };
+    }
+    let (heads, seq) = (problem.heads(operand), problem.seq(operand));
+    // q may have other channels where it is projected first.
+    let dim = if operand == Operand::Q { s.dim_qk } else { problem.dim(operand) };
+    let Strides { batch, head, row } = problem.read_strides(operand);
+    let steps = [(batch, s.batch), (head, heads), (row, seq)];
+    let aligned = steps.iter().all(|&(stride, n)| n <= 1 || stride % 4 == 0);
+    let width = if aligned && dim % 4 == 0 { Width::Vec4 } else { Width::Single };
+    Element { storage, native_f16: storage == Storage::F16 && caps.shader_f16, width }
+}
+
+/// Keys that some of neighbouring rows may see.
+pub(super) fn keys_of_rows(problem: &Problem, rows: u32) -> u32 {
+    let a = problem.attention();
+    let mut keys = a.shape.seq_kv;
+    if let Some((Window { left: Some(left), right: Some(right) }, _)) = a.window {
+        keys = keys.min(left.saturating_add(right).saturating_add(rows));
+    }
+    if let Some((size, _)) = a.chunked {
+        keys = keys.min(size.saturating_add(rows));
+    }
+    keys
+}
+
+pub(super) fn too_many(iterations: u64, caps: &Capabilities) -> String {
+    let most = caps.max_loop_iterations;
+    format!("{iterations} iterations over keys, this driver ends loops after {most}")
+}
+
+pub(super) fn check_resources(spec: &KernelSpec, caps: &Capabilities) -> Result<(), Rejection> {
+    let needs = Resources::of(spec);
+    let checks = [
+        ("invocations", needs.invocations, caps.max_invocations),
+        ("B of workgroup memory", needs.workgroup_bytes, caps.max_workgroup_bytes),
+        ("storage buffers", needs.storage_buffers, caps.max_storage_buffers),
+    ];
+    for (what, needed, available) in checks {
+        if needed > available {
+            let reason = format!("needs {needed} {what}, the device has {available}");
+            return Err(Rejection { candidate: spec.to_string(), reason });
+        }
+    }
+    Ok(())
 }
 
 /// Why a device cannot run a kernel that was planned for another one.

@@ -3,64 +3,50 @@
 use crate::error::{Rejection, Result};
 use crate::feature::normalize::Normalizer;
 use crate::kernel::{Element, KernelSpec, MatrixTile};
-use crate::plan::fit::fitted;
-use crate::plan::schedule::{check_resources, element_of};
+use crate::plan::fit::{check_resources, element_of, fitted};
+use crate::plan::steps::Schedule;
 use crate::plan::{BlockSize, Capabilities, Path, Policy, tuning};
 use crate::problem::{Operand, Problem};
 use crate::tensor::{DType, Storage};
 
 /// One kernel with both products on matrix units, over blocks of rows.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MatrixPlan {
-    /// The kernel.
-    pub kernel: KernelSpec,
-    /// Rows and keys of a workgroup.
-    pub tile: MatrixTile,
-    /// Size of a block.
-    pub block: BlockSize,
+pub(super) fn schedule(
+    problem: &Problem,
+    caps: &Capabilities,
+    policy: &Policy,
+) -> Result<Schedule, Rejection> {
+    let refuse = |reason: String| Rejection { candidate: "fused_forward_matrix".into(), reason };
+    if problem.attention().weights.is_some() {
+        return Err(refuse("scores and weights are written by the staged paths only".into()));
+    }
+    check_problem(problem, caps).map_err(refuse)?;
+    let normalizer = problem.attention().normalizer;
+    if normalizer.needs_row() || normalizer.takes_one() {
+        return Err(refuse(format!("{} is not a weighted sum in one pass", normalizer.name())));
+    }
+    let shape = problem.attention().shape;
+    let tile = tuning::matrix_tile(caps, &shape, policy.tuning.as_deref());
+    let Some(tile) = tile else {
+        return Err(refuse(format!(
+            "no tile for head dimensions {} and {} fits {} B of workgroup memory",
+            shape.dim_qk, shape.dim_v, caps.max_workgroup_bytes
+        )));
+    };
+    let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
+    let kernel = KernelSpec::fused_matrix(problem, elements(problem, caps), tile);
+    let kernel = fitted(kernel, problem, 0, caps);
+    check_resources(&kernel, caps)?;
+    Ok(Schedule::one(Path::FusedMatrix, kernel, None, block))
 }
 
-impl MatrixPlan {
-    pub(super) fn new(
-        problem: &Problem,
-        caps: &Capabilities,
-        policy: &Policy,
-    ) -> Result<Self, Rejection> {
-        let refuse =
-            |reason: String| Rejection { candidate: "fused_forward_matrix".into(), reason };
-        if problem.attention().weights.is_some() {
-            return Err(refuse("scores and weights are written by the staged paths only".into()));
-        }
-        check_problem(problem, caps).map_err(refuse)?;
-        let normalizer = problem.attention().normalizer;
-        if normalizer.needs_row() || normalizer.takes_one() {
-            return Err(refuse(format!("{} is not a weighted sum in one pass", normalizer.name())));
-        }
-        let shape = problem.attention().shape;
-        let tile = tuning::matrix_tile(caps, &shape, policy.tuning.as_deref());
-        let Some(tile) = tile else {
-            return Err(refuse(format!(
-                "no tile for head dimensions {} and {} fits {} B of workgroup memory",
-                shape.dim_qk, shape.dim_v, caps.max_workgroup_bytes
-            )));
-        };
-        let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
-        let kernel = KernelSpec::fused_matrix(problem, elements(problem, caps), tile);
-        let kernel = fitted(kernel, problem, 0, caps);
-        check_resources(&kernel, caps)?;
-        Ok(Self { kernel, tile, block })
-    }
-
-    /// The tile of the staged path's products, where matrix units can serve them.
-    pub(super) fn square(problem: &Problem, caps: &Capabilities) -> Result<MatrixTile, Rejection> {
-        let refuse =
-            |reason: String| Rejection { candidate: "staged on matrix units".into(), reason };
-        check_problem(problem, caps).map_err(refuse)?;
-        tuning::square_tile(caps).ok_or_else(|| {
-            let [low, high] = caps.subgroup_size;
-            refuse(format!("subgroups of {low} to {high} do not share a tile of 64 rows"))
-        })
-    }
+/// The tile of the staged path's products, where matrix units can serve them.
+pub(super) fn square(problem: &Problem, caps: &Capabilities) -> Result<MatrixTile, Rejection> {
+    let refuse = |reason: String| Rejection { candidate: "staged on matrix units".into(), reason };
+    check_problem(problem, caps).map_err(refuse)?;
+    tuning::square_tile(caps).ok_or_else(|| {
+        let [low, high] = caps.subgroup_size;
+        refuse(format!("subgroups of {low} to {high} do not share a tile of 64 rows"))
+    })
 }
 
 fn elements(problem: &Problem, caps: &Capabilities) -> [Element; 4] {

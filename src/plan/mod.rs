@@ -3,24 +3,26 @@
 //! It works on [`Capabilities`] as plain data, so a plan for any GPU can be made and read anywhere.
 
 mod block;
+mod candidates;
 mod capabilities;
 mod classify;
 mod fit;
+mod fused;
 mod matrix;
 mod plan;
 mod policy;
 mod prepare;
-mod schedule;
 mod split;
+mod staged;
+mod steps;
+mod tile;
 pub mod tuning;
 
 pub use block::{Block, BlockSize};
 pub use capabilities::{Capabilities, MatrixScalar, MatrixUnit};
 pub use classify::Classify;
 pub(crate) use fit::check_matrix;
-pub use matrix::MatrixPlan;
 pub use plan::Plan;
 pub use policy::{Checks, Path, Policy, SelfTest};
-pub use prepare::Prepare;
-pub use schedule::{BlocksPlan, FusedPlan, Schedule, Scratch, StagedPlan};
-pub use split::{MAX_ROWS, SplitPlan};
+pub use split::MAX_ROWS;
+pub use steps::{Over, Part, Shares, Step};

@@ -4,12 +4,12 @@ use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
 use crate::feature::mask::Blocks;
-use crate::kernel::{KernelSpec, Resources};
-use crate::plan::schedule::check_resources;
-use crate::plan::{
-    BlockSize, BlocksPlan, Capabilities, Classify, FusedPlan, MatrixPlan, Path, Policy, Prepare,
-    Schedule, Scratch, SplitPlan, StagedPlan, tuning,
-};
+use crate::kernel::{Binding, KernelSpec, Resources};
+use crate::plan::candidates::CANDIDATES;
+use crate::plan::fit::check_resources;
+use crate::plan::prepare::copies;
+use crate::plan::steps::{Over, Part, Schedule, Shares, Step};
+use crate::plan::{BlockSize, Capabilities, Classify, Path, Policy, tuning};
 use crate::problem::{Attention, Problem};
 
 /// How one problem will run on one device.
@@ -27,7 +27,8 @@ use crate::problem::{Attention, Problem};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     problem: Problem,
-    prepare: Vec<Prepare>,
+    /// What is done to q and k first.
+    copies: Vec<Step>,
     schedule: Schedule,
     rejections: Vec<Rejection>,
     passed_over: Vec<Rejection>,
@@ -54,21 +55,21 @@ impl Plan {
         let caps = &Capabilities { shader_f16: caps.shader_f16 && native, ..caps.clone() };
         let mut rejections = Vec::new();
         let unsupported = |rejections| Error::unsupported(problem.to_string(), rejections);
-        let mut prepare = Prepare::all(problem, caps).map_err(|x| unsupported(vec![x]))?;
-        for step in &mut prepare {
+        let mut copies = copies(problem, caps).map_err(|x| unsupported(vec![x]))?;
+        for step in &mut copies {
             step.kernel.unchecked = policy.checks.are_off();
         }
-        let prepared: Vec<&KernelSpec> = prepare.iter().map(|step| &step.kernel).collect();
+        let prepared: Vec<&KernelSpec> = copies.iter().map(|step| &step.kernel).collect();
         if let Some(rejection) = refused(&prepared) {
             return Err(unsupported(vec![rejection]));
         }
         let planned = |schedule, rejections, passed_over| {
-            let (problem, prepare) = (problem.clone(), prepare.clone());
-            Self { problem, prepare, schedule, rejections, passed_over }
+            let (problem, copies) = (problem.clone(), copies.clone());
+            Self { problem, copies, schedule, rejections, passed_over }
         };
         let (mut passed_over, mut spare) = (Vec::new(), None);
-        for candidate in Candidate::ALL {
-            let path = candidate.path();
+        for candidate in CANDIDATES {
+            let path = candidate.path;
             let wanted = match policy.path {
                 Path::Auto => policy.matrix_units || !path.is_matrix(),
                 given => given == path,
@@ -76,14 +77,17 @@ impl Plan {
             if !wanted {
                 continue;
             }
-            let schedule = candidate.schedule(problem, caps, policy);
+            let schedule = (candidate.schedule)(problem, caps, policy);
             match schedule.map(|schedule| schedule.compiled(policy.checks)) {
                 Ok(schedule) => match refused(&[&prepared, &*schedule.kernels()].concat()) {
                     Some(rejection) => rejections.push(rejection),
                     None => {
-                        match schedule.slower(problem, caps).filter(|_| policy.path == Path::Auto) {
-                            Some(slower) => {
-                                passed_over.push(slower);
+                        let main = schedule.main().filter(|_| policy.path == Path::Auto);
+                        let reason = main.and_then(|x| (candidate.slower)(x, problem, caps));
+                        match reason {
+                            Some(reason) => {
+                                let candidate = schedule.name().into();
+                                passed_over.push(Rejection { candidate, reason });
                                 spare.get_or_insert(schedule);
                             }
                             None => return Ok(planned(schedule, rejections, passed_over)),
@@ -124,15 +128,7 @@ impl Plan {
         let kernel = KernelSpec::classify(problem, true);
         check_resources(&kernel, caps).map_err(refuse)?;
         let classify = Classify { kernel, blocks, scan: blocks.rows };
-        let schedule = Schedule::Blocks(Box::new(BlocksPlan { classify, block }));
-        let problem = problem.clone();
-        Ok(Self {
-            problem,
-            prepare: Vec::new(),
-            schedule,
-            rejections: Vec::new(),
-            passed_over: Vec::new(),
-        })
+        Ok(Self::of(problem, Vec::new(), Schedule::table(classify, block)))
     }
 
     /// Plans only what happens to q and k before they meet.
@@ -141,46 +137,38 @@ impl Plan {
     /// Unsupported where they are too large to be bound whole.
     pub(crate) fn for_rows(problem: &Problem, caps: &Capabilities) -> Result<Self> {
         let refuse = |rejection| Error::unsupported(problem.to_string(), vec![rejection]);
-        let prepare = Prepare::all(problem, caps).map_err(refuse)?;
-        let problem = problem.clone();
-        Ok(Self {
-            problem,
-            prepare,
-            schedule: Schedule::Rows,
-            rejections: Vec::new(),
-            passed_over: Vec::new(),
-        })
+        let copies = copies(problem, caps).map_err(refuse)?;
+        Ok(Self::of(problem, copies, Schedule::empty()))
     }
 
     /// Plans nothing: the parameters of a problem are all that is wanted.
     pub(crate) fn for_functions(problem: &Problem) -> Self {
-        let (problem, prepare) = (problem.clone(), Vec::new());
-        Self {
-            problem,
-            prepare,
-            schedule: Schedule::Rows,
-            rejections: Vec::new(),
-            passed_over: Vec::new(),
-        }
+        Self::of(problem, Vec::new(), Schedule::empty())
+    }
+
+    fn of(problem: &Problem, copies: Vec<Step>, schedule: Schedule) -> Self {
+        let (rejections, passed_over) = (Vec::new(), Vec::new());
+        Self { problem: problem.clone(), copies, schedule, rejections, passed_over }
     }
 
     /// Only what happens to q and k before they meet, with the same kernels.
     pub(crate) fn only_rows(&self) -> Self {
-        Self { schedule: Schedule::Rows, rejections: Vec::new(), ..self.clone() }
+        Self::of(&self.problem, self.copies.clone(), Schedule::empty())
     }
 
     /// Only the building of the block table, with the same kernel, where the plan builds one.
     pub(crate) fn only_blocks(&self) -> Option<Self> {
-        let (classify, block) = (self.schedule.classify()?.clone(), self.block());
-        let schedule = Schedule::Blocks(Box::new(BlocksPlan { classify, block }));
-        Some(Self { prepare: Vec::new(), schedule, rejections: Vec::new(), ..self.clone() })
+        let step = self.schedule.steps.iter().find(|step| step.over == Over::Table)?;
+        let ((blocks, scan), kernel) = (self.schedule.table?, step.kernel.clone());
+        let classify = Classify { kernel, blocks, scan };
+        Some(Self::of(&self.problem, Vec::new(), Schedule::table(classify, self.block())))
     }
 
     /// Whether the whole call is one block, its keys visited in one step.
     pub(crate) fn is_one_block(&self) -> bool {
         let block = self.block();
         let one = block.blocks(&self.problem).nth(1).is_none();
-        self.schedule == Schedule::Rows || one && !block.splits_keys(&self.problem)
+        self.schedule.steps.is_empty() || one && !block.splits_keys(&self.problem)
     }
 
     /// The problem that is planned.
@@ -190,57 +178,45 @@ impl Plan {
 
     /// The chosen path.
     pub fn path(&self) -> Path {
-        match &self.schedule {
-            // Block tables and prepared rows are there for the fused path.
-            Schedule::Fused(fused) if fused.kernel.tile.is_some() => Path::FusedTile,
-            Schedule::Fused(_) | Schedule::Blocks(_) | Schedule::Rows => Path::Fused,
-            Schedule::Matrix(_) => Path::FusedMatrix,
-            Schedule::Split(_) => Path::Split,
-            Schedule::Staged(staged) if staged.score.matrix.is_some() => Path::StagedMatrix,
-            Schedule::Staged(_) => Path::Staged,
-        }
+        self.schedule.path
     }
 
-    /// The kernels and their blocks.
-    pub fn schedule(&self) -> &Schedule {
-        &self.schedule
+    /// The kernels and what each goes over, in the order of their dispatches.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.copies.iter().chain(&self.schedule.steps)
     }
 
     /// Size of the blocks.
     pub fn block(&self) -> BlockSize {
-        match &self.schedule {
-            Schedule::Fused(fused) => fused.block,
-            Schedule::Matrix(matrix) => matrix.block,
-            Schedule::Split(split) => split.block,
-            Schedule::Blocks(plan) => plan.block,
-            Schedule::Rows => BlockSize { batch: 1, heads: 1, rows: 1, keys: 1 },
-            Schedule::Staged(staged) => staged.block,
-        }
+        self.schedule.block
+    }
+
+    /// Shares that keys are split into, where they are.
+    pub fn shares(&self) -> Option<Shares> {
+        self.schedule.shares
+    }
+
+    /// The part of the scratch that is bound as `binding`.
+    pub(crate) fn scratch(&self, binding: Binding) -> Option<Part> {
+        self.schedule.scratch.iter().find(|part| part.binding == binding).copied()
     }
 
     /// Scratch memory one call uses, bytes; a caller's own workspace must be at least this large.
     pub fn workspace_bytes(&self) -> u64 {
-        match &self.schedule {
-            Schedule::Fused(_) | Schedule::Matrix(_) | Schedule::Blocks(_) | Schedule::Rows => 0,
-            Schedule::Split(split) => split.scratch_bytes(),
-            Schedule::Staged(staged) => staged.scratch.bytes,
-        }
+        self.schedule.scratch_bytes()
     }
 
     /// The blocks of the call's block table, given or built by the plan, and the rows of a block that
     /// building it looks at.
     pub(crate) fn blocks(&self) -> Option<(Blocks, u32)> {
-        self.schedule.classify().map(|x| (x.blocks, x.scan)).or(self
-            .problem
-            .attention()
-            .blocks
-            .map(|blocks| (blocks, blocks.rows)))
+        let given = self.problem.attention().blocks.map(|blocks| (blocks, blocks.rows));
+        self.schedule.table.or(given)
     }
 
     /// Words of the block table that the plan builds for itself.
     pub(crate) fn block_words(&self) -> u64 {
         let shape = self.problem.attention().shape;
-        self.schedule.classify().map_or(0, |x| x.blocks.words(&shape))
+        self.schedule.table.map_or(0, |(blocks, _)| blocks.words(&shape))
     }
 
     /// Candidates that were considered before the chosen one, and why they cannot serve.
@@ -255,18 +231,18 @@ impl Plan {
 
     /// The kernel variants that will run, in order.
     pub fn kernels(&self) -> Vec<&KernelSpec> {
-        let prepare = self.prepare.iter().map(|step| &step.kernel);
-        prepare.chain(self.schedule.kernels()).collect()
+        self.steps().map(|step| &step.kernel).collect()
     }
 
     /// What is done to q and k first.
-    pub fn prepare(&self) -> &[Prepare] {
-        &self.prepare
+    pub(crate) fn copies(&self) -> &[Step] {
+        &self.copies
     }
 
     /// Bytes of the f32 copies of q and k that a bound plan holds.
     pub fn prepared_bytes(&self) -> u64 {
-        self.prepare.iter().map(|step| step.bytes).sum()
+        let bytes = |step: &Step| if let Over::Copy { bytes, .. } = step.over { bytes } else { 0 };
+        self.copies.iter().map(bytes).sum()
     }
 
     /// The same kernels for a smaller call of the same features: what the self-test runs.
@@ -276,95 +252,12 @@ impl Plan {
         let refuse = |rejection| Error::unsupported("the self-test", vec![rejection]);
         let block =
             BlockSize::choose(&problem, caps, &policy, self.path().plain()).map_err(refuse)?;
-        let mut schedule = self.schedule.clone();
-        match &mut schedule {
-            Schedule::Fused(fused) => {
-                fused.block = block;
-                if let Some(classify) = &mut fused.classify {
-                    // The small call is large enough to have one as well.
-                    if let Some(small) = Classify::new(&problem, fused.group_rows, &block) {
-                        *classify = Classify { kernel: classify.kernel.clone(), ..small };
-                    }
-                }
-            }
-            Schedule::Matrix(matrix) => matrix.block = block,
-            Schedule::Split(split) => **split = split.shrunk(&problem, block, caps),
-            Schedule::Blocks(plan) => plan.block = block,
-            Schedule::Rows => {}
-            Schedule::Staged(staged) => {
-                staged.block = block;
-                staged.scratch = Scratch::new(&problem, &block, caps);
-            }
-        }
-        let mut prepare = Prepare::all(&problem, caps).map_err(refuse)?;
-        for (small, step) in prepare.iter_mut().zip(&self.prepare) {
+        let schedule = self.schedule.clone().shrunk(&problem, block, caps);
+        let mut copies = copies(&problem, caps).map_err(refuse)?;
+        for (small, step) in copies.iter_mut().zip(&self.copies) {
             small.kernel = step.kernel.clone();
         }
-        Ok(Self { problem, prepare, schedule, rejections: Vec::new(), passed_over: Vec::new() })
-    }
-}
-
-/// What the planner tries, fastest first.
-#[derive(Debug, Clone, Copy)]
-enum Candidate {
-    Split,
-    FusedMatrix,
-    FusedTile,
-    FusedSubgroup,
-    Fused,
-    StagedMatrix,
-    Staged,
-}
-
-impl Candidate {
-    const ALL: [Self; 7] = [
-        Self::Split,
-        Self::FusedMatrix,
-        Self::FusedTile,
-        Self::FusedSubgroup,
-        Self::Fused,
-        Self::StagedMatrix,
-        Self::Staged,
-    ];
-
-    fn path(self) -> Path {
-        match self {
-            Self::Split => Path::Split,
-            Self::FusedMatrix => Path::FusedMatrix,
-            Self::FusedTile => Path::FusedTile,
-            Self::FusedSubgroup | Self::Fused => Path::Fused,
-            Self::StagedMatrix => Path::StagedMatrix,
-            Self::Staged => Path::Staged,
-        }
-    }
-
-    fn schedule(
-        self,
-        problem: &Problem,
-        caps: &Capabilities,
-        policy: &Policy,
-    ) -> Result<Schedule, Rejection> {
-        let fused = |subgroup| {
-            let plan = FusedPlan::new(problem, caps, policy, subgroup)?;
-            Ok(Schedule::Fused(Box::new(plan)))
-        };
-        let staged = |matrix| {
-            let plan = StagedPlan::new(problem, caps, policy, matrix)?;
-            Ok(Schedule::Staged(Box::new(plan)))
-        };
-        match self {
-            Self::Split => Ok(Schedule::Split(Box::new(SplitPlan::new(problem, caps, policy)?))),
-            Self::FusedMatrix => {
-                Ok(Schedule::Matrix(Box::new(MatrixPlan::new(problem, caps, policy)?)))
-            }
-            Self::FusedTile => {
-                Ok(Schedule::Fused(Box::new(FusedPlan::tile(problem, caps, policy)?)))
-            }
-            Self::FusedSubgroup => fused(true),
-            Self::Fused => fused(false),
-            Self::StagedMatrix => staged(true),
-            Self::Staged => staged(false),
-        }
+        Ok(Self::of(&problem, copies, schedule))
     }
 }
 
@@ -397,15 +290,15 @@ impl fmt::Display for Plan {
             f,
             "  blocks  {blocks} of at most {batch} sequences x {heads} heads x {rows} rows, {keys} keys at a time"
         )?;
-        if !self.prepare.is_empty() {
+        if !self.copies.is_empty() {
             writeln!(f, "  copies  {} B of q and k in f32", self.prepared_bytes())?;
         }
-        if let Schedule::Split(split) = &self.schedule {
-            let size = match split.share_keys {
+        if let Some(Shares { n, keys }) = self.shares() {
+            let size = match keys {
                 0 => "as even as whole tiles are".into(),
-                n => format!("of {n} keys"),
+                keys => format!("of {keys} keys"),
             };
-            writeln!(f, "  shares  {} of the keys, {size}", split.shares)?;
+            writeln!(f, "  shares  {n} of the keys, {size}")?;
         }
         write!(f, "  scratch {} B", self.workspace_bytes())
     }

@@ -12,8 +12,8 @@ use crate::engine::{BufferView, Engine};
 use crate::error::Result;
 use crate::feature::Position;
 use crate::feature::score::Stage;
-use crate::kernel::{Kernel, KernelSpec};
-use crate::plan::{BlockSize, Plan, Schedule, StagedPlan};
+use crate::kernel::{Binding, Kernel, KernelSpec};
+use crate::plan::{BlockSize, Over, Plan};
 use crate::problem::{Attention, Problem, WeightsAt};
 use crate::reference::prepare;
 use crate::tensor::DType;
@@ -33,16 +33,13 @@ impl Engine {
         if !call.plan.is_one_block() {
             return Ok(None);
         }
-        let tried = match (spec.kernel, call.plan.schedule()) {
-            (Kernel::Prepare, _) => self.prepared_alone(call, spec, wait).await,
-            (Kernel::Classify, _) => self.classified_alone(call, wait).await,
-            (Kernel::StagedScore, Schedule::Staged(staged)) => {
-                self.scored_alone(call, staged, wait).await
+        let tried = match spec.kernel {
+            Kernel::Prepare => self.prepared_alone(call, spec, wait).await,
+            Kernel::Classify => self.classified_alone(call, wait).await,
+            Kernel::StagedScore => self.scored_alone(call, wait).await,
+            Kernel::StagedNormalize | Kernel::StagedThreshold | Kernel::StagedMonotonic => {
+                self.normalized_alone(call, wait).await
             }
-            (
-                Kernel::StagedNormalize | Kernel::StagedThreshold | Kernel::StagedMonotonic,
-                Schedule::Staged(staged),
-            ) => self.normalized_alone(call, staged, wait).await,
             _ => return Ok(None),
         };
         match tried {
@@ -61,12 +58,12 @@ impl Engine {
         wait: Wait,
     ) -> Result<Option<String>> {
         let problem = call.plan.problem();
-        let Some(step) = call.plan.prepare().iter().find(|step| step.kernel == *spec) else {
+        let plan = call.plan.only_rows();
+        let step = plan.copies().iter().find(|step| step.kernel == *spec);
+        let Some(Over::Copy { operand, .. }) = step.map(|step| step.over) else {
             return Ok(None);
         };
-        let plan = call.plan.only_rows();
-        let operand = step.operand;
-        let run = Run { part: 0..plan.prepare().len(), scratch: None };
+        let run = Run { part: 0..plan.copies().len(), scratch: None };
         let read = |recorded: &Recorded, _: Option<&wgpu::Buffer>| {
             let copy = recorded.prepared.iter().find(|(of, _)| *of == operand);
             copy.map(|(_, buffer)| (buffer.clone(), 0, buffer.size()))
@@ -109,17 +106,12 @@ impl Engine {
     }
 
     /// The scores that the first stage leaves in scratch.
-    async fn scored_alone(
-        &self,
-        call: &KnownCall,
-        staged: &StagedPlan,
-        wait: Wait,
-    ) -> Result<Option<String>> {
-        let scratch = Scratch::of(call, staged);
-        let words = vec![UNTOUCHED; (staged.scratch.bytes / 4) as usize];
-        let before = call.plan.prepare().len();
+    async fn scored_alone(&self, call: &KnownCall, wait: Wait) -> Result<Option<String>> {
+        let (scratch, bytes) = (Scratch::of(call), call.plan.workspace_bytes());
+        let words = vec![UNTOUCHED; (bytes / 4) as usize];
+        let before = call.plan.copies().len();
         let run = Run { part: 0..before + 1, scratch: Some(words) };
-        let found = self.run_scratch(call, run, staged.scratch.bytes, wait).await?;
+        let found = self.run_scratch(call, run, bytes, wait).await?;
         let scores = scratch.scores(call)?;
         let visible = scratch.visible(&scores);
         let found = scratch.rows(&found);
@@ -133,19 +125,14 @@ impl Engine {
     }
 
     /// The weights that the second stage makes of known scores.
-    async fn normalized_alone(
-        &self,
-        call: &KnownCall,
-        staged: &StagedPlan,
-        wait: Wait,
-    ) -> Result<Option<String>> {
-        let scratch = Scratch::of(call, staged);
+    async fn normalized_alone(&self, call: &KnownCall, wait: Wait) -> Result<Option<String>> {
+        let (scratch, bytes) = (Scratch::of(call), call.plan.workspace_bytes());
         let scores = scratch.scores(call)?;
-        let mut words = vec![f32::NEG_INFINITY.to_bits(); (staged.scratch.bytes / 4) as usize];
+        let mut words = vec![f32::NEG_INFINITY.to_bits(); (bytes / 4) as usize];
         scratch.write(&mut words, &scores);
-        let before = call.plan.prepare().len();
+        let before = call.plan.copies().len();
         let run = Run { part: before + 1..before + 2, scratch: Some(words) };
-        let found = self.run_scratch(call, run, staged.scratch.bytes, wait).await?;
+        let found = self.run_scratch(call, run, bytes, wait).await?;
         let factors = scratch.factors(&found);
         let keys = scratch.keys as usize;
         let weights: Vec<f64> =
@@ -223,14 +210,17 @@ struct Scratch<'a> {
 }
 
 impl<'a> Scratch<'a> {
-    fn of(call: &'a KnownCall, staged: &StagedPlan) -> Self {
+    fn of(call: &'a KnownCall) -> Self {
         let problem = call.plan.problem();
         let s = problem.attention().shape;
-        let word = |bytes: u64| (bytes / 4) as usize;
+        let word = |binding| {
+            let part = call.plan.scratch(binding);
+            part.map_or(0, |part| (part.start / 4) as usize)
+        };
         Self {
             problem,
-            scores: word(staged.scratch.scores[0]),
-            inverse_sums: word(staged.scratch.inverse_sums[0]),
+            scores: word(Binding::Scores),
+            inverse_sums: word(Binding::InverseSums),
             stride: BlockSize::score_stride(problem) as usize,
             rows: s.rows(),
             keys: s.seq_kv,

@@ -8,7 +8,7 @@ use crate::feature::mask::{Axis, Blocks, Edges, Local, Neighborhood, Window};
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
 use crate::feature::score::{Alibi, Relative};
-use crate::plan::{Capabilities, Plan, Schedule};
+use crate::plan::{Capabilities, Path, Plan};
 use crate::problem::{Attention, Operand, Packed, Paged, Problem};
 use crate::reference::{Inputs, Outputs, OwnedInputs};
 use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape};
@@ -35,20 +35,18 @@ impl KnownCall {
     /// `None` where the caller's own call has no pair to try functions of the caller's own with.
     pub(super) fn new(plan: &Plan, caps: &Capabilities) -> Result<Option<Self>> {
         // Shares of the split kernel are two tiles, so that what is carried from tile to tile is tried too.
-        let [rows, keys] = match plan.schedule() {
-            Schedule::Split(split) => [ROWS, 3 * split.tile.keys + 7],
-            Schedule::Fused(fused) => match &fused.kernel.tile {
-                Some(tile) => [ROWS.max(tile.rows() + 3), KEYS.max(tile.keys + 7)],
-                None => [ROWS, KEYS],
-            },
-            Schedule::Matrix(matrix) => {
-                [ROWS.max(matrix.tile.rows() + 3), KEYS.max(2 * matrix.tile.keys + 7)]
+        let loud = plan.path() == Path::FusedMatrix;
+        let (mut rows, mut keys) = (ROWS, KEYS);
+        for spec in plan.kernels() {
+            let tile = spec.tile.map(|x| [x.rows() + 3, x.keys + 7]);
+            let matrix = spec.matrix.filter(|_| loud).map(|x| [x.rows() + 3, 2 * x.keys + 7]);
+            if let Some([most_rows, most_keys]) = tile.or(matrix) {
+                (rows, keys) = (rows.max(most_rows), keys.max(most_keys));
             }
-            _ => [ROWS, KEYS],
-        };
+            keys = spec.split.map_or(keys, |tile| 3 * tile.keys + 7);
+        }
         let Some(small) = small(plan.problem().attention(), rows, keys) else { return Ok(None) };
         let plan = plan.shrunk(&small, caps)?;
-        let loud = matches!(plan.schedule(), Schedule::Matrix(_));
         let tensors = Known::new(plan.problem(), loud);
         Ok(Some(Self { plan, tensors }))
     }
