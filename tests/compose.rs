@@ -26,10 +26,10 @@ fn translate(spec: &KernelSpec) {
     let checked = check(spec);
     to_spirv(spec, &checked);
     // Matrices of 16 and tiles of vectors are for Vulkan, matrices of 8 for Vulkan and Metal, none for DX12 and OpenGL.
-    if spec.matrix.is_none_or(|tile| !tile.vectors) {
+    if spec.matrix_tile().is_none_or(|tile| !tile.vectors) {
         to_msl(spec, &checked);
     }
-    if spec.matrix.is_some() {
+    if spec.matrix_tile().is_some() {
         return;
     }
     to_hlsl(spec, &checked);
@@ -55,7 +55,7 @@ fn to_spirv(spec: &KernelSpec, checked: &Checked) {
         shader_stage: naga::ShaderStage::Compute,
         entry_point: ENTRY.into(),
     };
-    let lang_version = if spec.matrix.is_some() { (1, 6) } else { (1, 3) };
+    let lang_version = if spec.matrix_tile().is_some() { (1, 6) } else { (1, 3) };
     let options = spv::Options { lang_version, ..Default::default() };
     let words = spv::write_vec(&checked.module, &checked.info, &options, Some(&pipeline))
         .unwrap_or_else(|e| panic!("{spec}: SPIR-V: {e}"));
@@ -71,7 +71,7 @@ fn to_msl(spec: &KernelSpec, checked: &Checked) {
     }
     resources.sizes_buffer = Some(30);
     let options = msl::Options {
-        lang_version: if spec.matrix.is_some() { (3, 1) } else { (2, 4) },
+        lang_version: if spec.matrix_tile().is_some() { (3, 1) } else { (2, 4) },
         per_entry_point_map: [(ENTRY.to_owned(), resources)].into_iter().collect(),
         fake_missing_bindings: false,
         ..Default::default()
@@ -161,7 +161,7 @@ fn compare_resources(spec: &KernelSpec) {
         .map(|b| (b.binding.number(), b.access == Access::ReadWrite))
         .collect();
     assert_eq!(declared, expected, "{spec}");
-    let most = match (spec.matrix, spec.tile) {
+    let most = match (spec.matrix_tile(), spec.block_tile()) {
         (Some(_), _) => 48 << 10,
         (_, Some(_)) => (16 << 10) + 16,
         _ => 16 << 10,

@@ -281,7 +281,7 @@ fn every_shape_of_the_tile_computes_the_same_attention() {
         }
         // Projections and the staged path have the same teams.
         let staged = engine.plan_with(&half(24), &asked(Path::StagedMatrix)).unwrap();
-        assert_eq!(staged.kernels()[0].matrix.unwrap().team, team);
+        assert_eq!(staged.kernels()[0].matrix_tile().unwrap().team, team);
     }
 }
 
@@ -341,7 +341,7 @@ fn the_self_test_accepts_right_kernels_with_tiles_of_128_rows() {
         call().neighborhood(grid),
     ] {
         let plan = engine.plan_with(&call, &policy).unwrap();
-        assert_eq!(plan.kernels().last().unwrap().matrix.unwrap().rows(), 128, "{plan}");
+        assert_eq!(plan.kernels().last().unwrap().matrix_tile().unwrap().rows(), 128, "{plan}");
     }
 }
 

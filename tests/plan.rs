@@ -29,7 +29,7 @@ fn a_table_of_tile_shapes_comes_before_the_one_that_ships() {
     let tile = |tuning: Option<Tuning>, path| {
         let policy = Policy { path, tuning: tuning.map(Arc::new), ..Policy::default() };
         let plan = Plan::new(&call, &software(), &policy).unwrap();
-        plan.kernels()[0].rows.map(|tile| (tile.rows, tile.lanes)).unwrap()
+        plan.kernels()[0].row_tile().map(|tile| (tile.rows, tile.lanes)).unwrap()
     };
     let row = |device: &str, max_dim, rows, lanes| {
         let (class, device) = (Class::Software, device.to_owned().into());

@@ -137,7 +137,8 @@ fn changed(engine: &Engine, fault: &Fault, case: &Case) -> Result<String, String
     // What the driver runs as one vector needs no barrier; without subgroups it does not say how wide that is.
     let caps = engine.capabilities();
     let vector = if caps.subgroups { subgroup[0] } else { u32::MAX };
-    let one_vector = planted.iter().find_map(|spec| spec.split).filter(|x| x.lanes <= vector);
+    let one_vector =
+        planted.iter().find_map(|spec| spec.split_tile()).filter(|x| x.lanes <= vector);
     if let Some(tile) = one_vector.filter(|_| fault.name == "split_lacks_a_barrier") {
         return Err(format!("the {} invocations of a workgroup may run as one vector", tile.lanes));
     }

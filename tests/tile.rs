@@ -75,7 +75,7 @@ fn tiles_are_cut_to_workgroup_memory() {
         };
         Plan::new(&call.validate().unwrap(), &caps, &policy(row([16, 16, 128], true)))
     };
-    let shape = |plan: Plan| tile(&plan).tile.map(|x| [x.keys, x.depth, x.keys_v]).unwrap();
+    let shape = |plan: Plan| tile(&plan).block_tile().map(|x| [x.keys, x.depth, x.keys_v]).unwrap();
     for dim in [1, 3, 64, 80, 128, 256, 320, 448, 512] {
         // Four keys of v of dim 512 and the weights leave no room for the flag that a mask asks for.
         for masked in [false, true].into_iter().take(if dim == 512 { 1 } else { 2 }) {

@@ -111,7 +111,7 @@ fn prelude(spec: &KernelSpec, compiler: Compiler) -> String {
     if spec.needs_f16() {
         out.push_str("enable f16;\n");
     }
-    if spec.matrix.is_some() {
+    if spec.matrix_tile().is_some() {
         out.push_str("enable wgpu_cooperative_matrix;\n");
     }
     if spec.kernel == Kernel::FusedForwardSubgroup && compiler == Compiler::Browser {

@@ -6,6 +6,7 @@ use super::generate::glue::fused_glue;
 use super::generate::registers::registers;
 use super::kernels::Kernel;
 use super::spec::{BlockTable, KernelSpec};
+use super::tile::Tile;
 use super::twin::{Common, Family, Twin, Work, common, kernel_file};
 use crate::feature::mask::edges;
 use crate::problem::Problem;
@@ -29,16 +30,16 @@ pub(super) fn commons(spec: &KernelSpec) -> Vec<Common> {
 }
 
 pub(super) fn generated(spec: &KernelSpec) -> Option<(&'static str, String)> {
-    spec.rows.map(|rows| ("generated/registers", registers(&rows, spec)))
+    spec.row_tile().map(|rows| ("generated/registers", registers(&rows, spec)))
 }
 
+/// What every one-pass kernel has: workgroups of the tile's rows.
 pub(super) fn invocations(spec: &KernelSpec) -> u32 {
-    spec.rows.map_or(64, |rows| rows.lanes)
+    spec.tile.map_or(64, |tile| tile.lanes())
 }
 
 pub(super) fn grid(spec: &KernelSpec, work: &Work) -> [u32; 3] {
-    let rows = spec.rows.map_or(1, |rows| rows.group_rows());
-    [work.rows.div_ceil(rows), work.pairs(), 1]
+    [work.rows.div_ceil(spec.group_rows()), work.pairs(), 1]
 }
 
 impl KernelSpec {
@@ -65,7 +66,7 @@ impl KernelSpec {
             lse: a.lse,
             blocks,
             edges: a.edges.is_some(),
-            rows: Some(rows),
+            tile: Some(Tile::Rows(rows)),
             ..ranged
         }
     }

@@ -2,12 +2,14 @@
 
 use super::bindings::Binding;
 use super::element::Element;
+use super::fused_forward::{grid, invocations};
 use super::fused_forward_tile::tile_commons;
 use super::generate::glue::fused_glue;
 use super::generate::matrix::matrix;
 use super::kernels::Kernel;
 use super::matrix_tile::MatrixTile;
 use super::spec::{BlockTable, KernelSpec};
+use super::tile::Tile;
 use super::twin::{Family, Twin, Visits, kernel_file};
 use crate::problem::Problem;
 
@@ -16,13 +18,10 @@ pub(super) const TWIN: Twin = Twin {
     visits: Visits::TestedTiles,
     commons: tile_commons,
     glue: fused_glue,
-    generated: |spec| spec.matrix.map(|tile| ("generated/matrix", matrix(&tile, spec))),
-    invocations: |spec| spec.matrix.map_or(64, |tile| tile.lanes()),
-    workgroup_bytes: |spec| spec.matrix.map_or(0, |tile| tile.workgroup_bytes()),
-    grid: |spec, work| {
-        let rows = spec.matrix.map_or(1, |tile| tile.rows());
-        [work.rows.div_ceil(rows), work.pairs(), 1]
-    },
+    generated: |spec| spec.matrix_tile().map(|tile| ("generated/matrix", matrix(&tile, spec))),
+    invocations,
+    workgroup_bytes: |spec| spec.matrix_tile().map_or(0, |tile| tile.workgroup_bytes()),
+    grid,
     ..kernel_file!("fused_forward_matrix")
 };
 
@@ -37,7 +36,7 @@ impl KernelSpec {
             lse: a.lse,
             blocks: a.blocks.map(|_| BlockTable::Given),
             edges: a.edges.is_some(),
-            matrix: Some(tile),
+            tile: Some(Tile::Matrix(tile)),
             ..Self::scored(Kernel::FusedForwardMatrix, problem)
         }
     }

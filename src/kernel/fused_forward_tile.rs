@@ -3,10 +3,12 @@
 use super::bindings::Binding;
 use super::block_tile::BlockTile;
 use super::element::Element;
+use super::fused_forward::{grid, invocations};
 use super::generate::glue::fused_glue;
 use super::generate::tile::tile;
 use super::kernels::Kernel;
 use super::spec::{BlockTable, KernelSpec};
+use super::tile::Tile;
 use super::twin::{Common, Family, Twin, Visits, common, kernel_file};
 use crate::problem::Problem;
 
@@ -15,13 +17,12 @@ pub(super) const TWIN: Twin = Twin {
     visits: Visits::Tiles,
     commons: tile_commons,
     glue: fused_glue,
-    generated: |spec| spec.tile.map(|shape| ("generated/tile", tile(&shape, spec))),
-    invocations: |spec| spec.tile.map_or(64, |tile| tile.lanes()),
-    workgroup_bytes: |spec| spec.tile.map_or(0, |tile| tile.workgroup_bytes(spec.selects_values())),
-    grid: |spec, work| {
-        let rows = spec.tile.map_or(1, |tile| tile.rows());
-        [work.rows.div_ceil(rows), work.pairs(), 1]
+    generated: |spec| spec.block_tile().map(|shape| ("generated/tile", tile(&shape, spec))),
+    invocations,
+    workgroup_bytes: |spec| {
+        spec.block_tile().map_or(0, |tile| tile.workgroup_bytes(spec.selects_values()))
     },
+    grid,
     ..kernel_file!("fused_forward_tile")
 };
 
@@ -47,7 +48,7 @@ impl KernelSpec {
             sink: a.sinks,
             lse: a.lse,
             blocks,
-            tile: Some(tile),
+            tile: Some(Tile::Block(tile)),
             ..Self::scored(Kernel::FusedForwardTile, problem)
         }
     }

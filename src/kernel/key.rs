@@ -71,13 +71,7 @@ impl fmt::Display for KernelSpec {
         for flag in flags.into_iter().flatten() {
             write!(f, "/{flag}")?;
         }
-        let shapes: [Option<&dyn fmt::Display>; 4] = [
-            self.rows.as_ref().map(|x| x as _),
-            self.tile.as_ref().map(|x| x as _),
-            self.split.as_ref().map(|x| x as _),
-            self.matrix.as_ref().map(|x| x as _),
-        ];
-        shapes.into_iter().flatten().try_for_each(|shape| write!(f, "/{shape}"))?;
+        self.tile.iter().try_for_each(|tile| write!(f, "/{tile}"))?;
         if !self.shared.is_empty() {
             let names = self.shared.iter().map(|binding| binding.name().to_owned()).collect();
             write!(f, "/shared({})", join(names, "."))?;

@@ -12,6 +12,7 @@ mod matrix_tile;
 mod params;
 mod resources;
 mod spec;
+mod tile;
 mod twin;
 mod variants;
 
@@ -53,4 +54,5 @@ pub use spec::{BlockTable, Capture, KernelSpec, Preparation, SMALL_TABLES, TILE}
 pub(crate) use split_forward::{SPLIT_N, SPLIT_SIZE};
 pub(crate) use staged_score::SCORE_STRIDE;
 pub(crate) use staged_value::{CARRY_IN, CARRY_OUT};
+pub use tile::Tile;
 pub(crate) use twin::Work;

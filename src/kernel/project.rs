@@ -7,6 +7,7 @@ use super::generate::matrix_square::{self as square, PutB};
 use super::kernels::Kernel;
 use super::matrix_tile::MatrixTile;
 use super::spec::{KernelSpec, TILE};
+use super::tile::Tile;
 use super::twin::{Family, Twin, common, kernel_file};
 
 pub(super) const TWIN: Twin = Twin {
@@ -14,7 +15,7 @@ pub(super) const TWIN: Twin = Twin {
     square: true,
     commons: |spec| {
         let mut commons = vec![common!("tile")];
-        commons.extend(spec.matrix.is_some().then_some(common!("tile_matrix")));
+        commons.extend(spec.matrix_tile().is_some().then_some(common!("tile_matrix")));
         commons
     },
     glue: |out, spec| {
@@ -33,7 +34,7 @@ impl KernelSpec {
         Self {
             elements: vec![(Binding::Q, x), (Binding::K, w), (Binding::O, y)],
             added,
-            matrix,
+            tile: matrix.map(Tile::Matrix),
             ..Self::empty(Kernel::Project)
         }
     }

@@ -10,6 +10,7 @@ use super::compose::compose;
 use super::element::{Element, RowTile, SplitTile};
 use super::kernels::Kernel;
 use super::matrix_tile::MatrixTile;
+use super::tile::Tile;
 use super::twin::{Family, Visits, Work};
 use crate::feature::Slot;
 use crate::feature::align::Align;
@@ -115,22 +116,34 @@ pub struct KernelSpec {
     /// Resources that are read only but declared writable, since their buffer is written in the same dispatch and
     /// wgpu lets no buffer be bound both ways; ascending.
     pub shared: Vec<Binding>,
-    /// Shape of the fused row kernels.
-    pub rows: Option<RowTile>,
-    /// Shape of the tile kernel.
-    pub tile: Option<BlockTile>,
-    /// Shape of the split kernel.
-    pub split: Option<SplitTile>,
-    /// Shape of the matrix kernels.
-    pub matrix: Option<MatrixTile>,
+    /// Shape of its workgroups, where the planner chooses it.
+    pub tile: Option<Tile>,
 }
 
 impl KernelSpec {
     /// Head dimensions that a kernel is unrolled for, 0 where it is not.
     pub(super) fn dims(&self) -> [u32; 2] {
-        let rows = self.rows.map(|x| [x.dim_qk, x.dim_v]);
-        let tile = self.tile.map(|x| [x.dim_qk, x.dim_v]);
-        rows.or(tile).or(self.split.map(|x| [x.dim_qk, x.dim_v])).unwrap_or_default()
+        self.tile.and_then(|tile| tile.dims()).unwrap_or_default()
+    }
+
+    /// The shape of a row kernel.
+    pub fn row_tile(&self) -> Option<RowTile> {
+        if let Some(Tile::Rows(tile)) = self.tile { Some(tile) } else { None }
+    }
+
+    /// The shape of the tile kernel.
+    pub fn block_tile(&self) -> Option<BlockTile> {
+        if let Some(Tile::Block(tile)) = self.tile { Some(tile) } else { None }
+    }
+
+    /// The shape of the split kernel.
+    pub fn split_tile(&self) -> Option<SplitTile> {
+        if let Some(Tile::Split(tile)) = self.tile { Some(tile) } else { None }
+    }
+
+    /// The shape of a kernel on matrix units.
+    pub fn matrix_tile(&self) -> Option<MatrixTile> {
+        if let Some(Tile::Matrix(tile)) = self.tile { Some(tile) } else { None }
     }
 
     /// Whether it holds functions of the caller's own.
@@ -207,7 +220,8 @@ impl KernelSpec {
 
     /// Whether the module needs native f16.
     pub fn needs_f16(&self) -> bool {
-        self.matrix.is_some() || self.elements.iter().any(|(_, element)| element.load().needs_f16)
+        self.matrix_tile().is_some()
+            || self.elements.iter().any(|(_, element)| element.load().needs_f16)
     }
 
     /// Whether it writes tables.
@@ -248,9 +262,7 @@ impl KernelSpec {
 
     /// Query rows of a workgroup of a fused kernel, 1 of others.
     pub(crate) fn group_rows(&self) -> u32 {
-        let rows = self.rows.map(|x| x.group_rows());
-        let tile = rows.or(self.tile.map(|x| x.rows()));
-        tile.or(self.matrix.map(|x| x.rows())).unwrap_or(1)
+        self.tile.map_or(1, |tile| tile.rows())
     }
 
     /// Workgroups of a dispatch.

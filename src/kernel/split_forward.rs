@@ -2,10 +2,12 @@
 
 use super::bindings::{Access, Binding};
 use super::element::{Element, SplitTile};
+use super::fused_forward::invocations;
 use super::generate::glue::{output_glue, score_glue, weight_glue};
 use super::generate::split::split;
 use super::kernels::Kernel;
 use super::spec::KernelSpec;
+use super::tile::Tile;
 use super::twin::{Family, Twin, Visits, common, kernel_file};
 use crate::feature::Parameter;
 use crate::problem::Problem;
@@ -30,12 +32,11 @@ pub(super) const TWIN: Twin = Twin {
         weight_glue(out, spec);
         output_glue(out, spec);
     },
-    generated: |spec| spec.split.map(|tile| ("generated/split", split(&tile, spec))),
-    invocations: |spec| spec.split.map_or(64, |tile| tile.lanes),
-    workgroup_bytes: |spec| spec.split.map_or(0, |tile| tile.workgroup_bytes()),
+    generated: |spec| spec.split_tile().map(|tile| ("generated/split", split(&tile, spec))),
+    invocations,
+    workgroup_bytes: |spec| spec.split_tile().map_or(0, |tile| tile.workgroup_bytes()),
     grid: |spec, work| {
-        let rows = spec.split.map_or(1, |tile| tile.rows);
-        let row_blocks = (work.group * work.rows).div_ceil(rows);
+        let row_blocks = (work.group * work.rows).div_ceil(spec.group_rows());
         [work.shares, work.pairs() / work.group * row_blocks, 1]
     },
     parameters: &[SPLIT_N, SPLIT_SIZE],
@@ -52,7 +53,7 @@ impl KernelSpec {
     pub fn split_forward(problem: &Problem, elements: [Element; 3], tile: SplitTile) -> Self {
         Self {
             elements: [Binding::Q, Binding::K, Binding::V].into_iter().zip(elements).collect(),
-            split: Some(tile),
+            tile: Some(Tile::Split(tile)),
             ..Self::scored(Kernel::SplitForward, problem)
         }
     }

@@ -18,7 +18,7 @@ pub(super) const TWIN: Twin = Twin {
     square: true,
     commons: |spec| {
         let mut commons = vec![common!("modify"), common!("tile")];
-        commons.extend(spec.matrix.is_some().then_some(common!("tile_matrix")));
+        commons.extend(spec.matrix_tile().is_some().then_some(common!("tile_matrix")));
         commons.extend(spec.is_additive().then_some(common!("tile_sum")));
         commons
     },

@@ -18,7 +18,7 @@ pub(super) const TWIN: Twin = Twin {
     square: true,
     commons: |spec| {
         let mut commons = vec![common!("tile")];
-        commons.extend(spec.matrix.is_some().then_some(common!("tile_matrix")));
+        commons.extend(spec.matrix_tile().is_some().then_some(common!("tile_matrix")));
         commons
     },
     // Read only, but declared writable: all scratch may share one buffer, and a buffer cannot be bound both ways in

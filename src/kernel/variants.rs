@@ -33,10 +33,7 @@ impl KernelSpec {
             unchecked: false,
             small_tables: false,
             shared: Vec::new(),
-            rows: None,
             tile: None,
-            split: None,
-            matrix: None,
         }
     }
 

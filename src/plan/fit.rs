@@ -84,12 +84,12 @@ fn lacks(spec: &KernelSpec, caps: &Capabilities) -> Option<String> {
         return Some("needs f16 in shaders, which the device lacks".into());
     }
     let [smallest, largest] = caps.subgroup_size;
-    let fetch = spec.rows.map_or(1, |rows| rows.fetch);
+    let fetch = spec.row_tile().map_or(1, |rows| rows.fetch);
     if fetch > 1 && (!caps.subgroups || smallest < fetch) {
         let has = if caps.subgroups { format!("{smallest} to {largest}") } else { "none".into() };
         return Some(format!("needs subgroups of {fetch}, the device has {has}"));
     }
-    spec.matrix.and_then(|tile| lacks_matrix(&tile, caps))
+    spec.matrix_tile().and_then(|tile| lacks_matrix(&tile, caps))
 }
 
 fn lacks_matrix(tile: &MatrixTile, caps: &Capabilities) -> Option<String> {

@@ -47,7 +47,7 @@ pub(super) fn schedule(
 
 /// Why rows in registers are slow on a device, where they are known to be.
 pub(super) fn slower(kernel: &KernelSpec, _: &Problem, caps: &Capabilities) -> Option<String> {
-    kernel.rows.and_then(|rows| tuning::rows_are_slower(caps, &rows))
+    kernel.row_tile().and_then(|rows| tuning::rows_are_slower(caps, &rows))
 }
 
 /// A kernel over blocks, with the block table that helps it.

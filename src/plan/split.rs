@@ -101,7 +101,7 @@ pub(super) fn slower(
     problem: &Problem,
     caps: &Capabilities,
 ) -> Option<String> {
-    tuning::split_is_slower(caps, &problem.attention().shape, &kernel.split?)
+    tuning::split_is_slower(caps, &problem.attention().shape, &kernel.split_tile()?)
 }
 
 /// Shares that bring the workgroups to `wanted`, none of less than a tile.

@@ -2,7 +2,7 @@
 
 use crate::error::Rejection;
 use crate::feature::normalize::Normalizer;
-use crate::kernel::KernelSpec;
+use crate::kernel::{KernelSpec, Tile};
 use crate::plan::fit::{check_resources, element_of, fitted};
 use crate::plan::matrix::square;
 use crate::plan::steps::{Over, Schedule, Step};
@@ -37,7 +37,8 @@ pub(super) fn schedule(
     let normalize = KernelSpec::staged_normalize(problem);
     let [v, o] = [Operand::V, Operand::O].map(element);
     let mut value = KernelSpec::staged_value(problem, v, o, carry);
-    (score.matrix, value.matrix) = (tile, tile);
+    let tile = tile.map(Tile::Matrix);
+    (score.tile, value.tile) = (tile, tile);
     let steps = [(score, Over::KeyRanges), (normalize, Over::Rows), (value, Over::KeyRanges)]
         .map(|(kernel, over)| Step { kernel: fitted(kernel, problem, 0, caps), over });
     for step in &steps {

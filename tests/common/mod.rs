@@ -201,7 +201,7 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
 /// The variants that a browser can be given, which has no cooperative matrices.
 pub fn browser_variants() -> BTreeMap<String, KernelSpec> {
     let mut all = variants();
-    all.retain(|_, spec| spec.matrix.is_none());
+    all.retain(|_, spec| spec.matrix_tile().is_none());
     all
 }
 

@@ -38,12 +38,13 @@ impl KnownCall {
         let loud = plan.path() == Path::FusedMatrix;
         let (mut rows, mut keys) = (ROWS, KEYS);
         for spec in plan.kernels() {
-            let tile = spec.tile.map(|x| [x.rows() + 3, x.keys + 7]);
-            let matrix = spec.matrix.filter(|_| loud).map(|x| [x.rows() + 3, 2 * x.keys + 7]);
+            let tile = spec.block_tile().map(|x| [x.rows() + 3, x.keys + 7]);
+            let matrix =
+                spec.matrix_tile().filter(|_| loud).map(|x| [x.rows() + 3, 2 * x.keys + 7]);
             if let Some([most_rows, most_keys]) = tile.or(matrix) {
                 (rows, keys) = (rows.max(most_rows), keys.max(most_keys));
             }
-            keys = spec.split.map_or(keys, |tile| 3 * tile.keys + 7);
+            keys = spec.split_tile().map_or(keys, |tile| 3 * tile.keys + 7);
         }
         let Some(small) = small(plan.problem().attention(), rows, keys) else { return Ok(None) };
         let plan = plan.shrunk(&small, caps)?;

@@ -23,7 +23,7 @@ pub(in crate::kernel) fn glue(spec: &KernelSpec) -> String {
         }
     }
     let twin = spec.kernel.twin();
-    if twin.square && spec.matrix.is_none() {
+    if twin.square && spec.matrix_tile().is_none() {
         plain_tile_glue(&mut out);
     }
     if twin.family != Family::Alone {
@@ -251,7 +251,7 @@ fn whole_glue(out: &mut String, spec: &KernelSpec) {
         }
     };
     // A loop less is half the code, and rows that are shared are long: testing their keys costs little beside them.
-    let wide = spec.rows.is_some_and(|rows| rows.wide) && spec.is_masked();
+    let wide = spec.row_tile().is_some_and(|rows| rows.wide) && spec.is_masked();
     // A tile may hold keys of several pages, and of none.
     let pages = spec.paged && visits == Visits::Tiles;
     if feared || wide || pages {

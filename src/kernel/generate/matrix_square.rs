@@ -37,12 +37,12 @@ fn operands(put: PutB) -> [u32; 2] {
 /// Bytes of workgroup memory: the plain tile's, and where there are matrix units their operands and sums beside it.
 pub(in crate::kernel) fn workgroup_bytes(spec: &KernelSpec, put: PutB) -> u32 {
     let beside = 2 * operands(put).iter().sum::<u32>() + 4 * TILE * C_STRIDE + 16;
-    PLAIN_BYTES + if spec.matrix.is_some() { beside } else { 0 }
+    PLAIN_BYTES + if spec.matrix_tile().is_some() { beside } else { 0 }
 }
 
 /// What `common/tile_matrix.wgsl` calls, and `tile_finish`, which ends a kernel's loop over depth.
 pub(in crate::kernel) fn generated(spec: &KernelSpec, put: PutB) -> Option<(&'static str, String)> {
-    spec.matrix.map(|tile| ("generated/matrix", matrix_square(&tile, put)))
+    spec.matrix_tile().map(|tile| ("generated/matrix", matrix_square(&tile, put)))
 }
 
 fn matrix_square(tile: &MatrixTile, put: PutB) -> String {
