@@ -162,6 +162,10 @@ fn shader_files_keep_their_contract() {
             let name = format!("fn {}(", slot.function());
             assert!(slot.source.contains(&name), "{} lacks {name}", slot.path());
         }
+        for end in ["_range(", "_whole("] {
+            let there = slot.source.contains(&format!("fn {}{end}", slot.function()));
+            assert!(there || !slot.narrows, "{} lacks {}{end}", slot.path(), slot.function());
+        }
     }
     for file in files(&root().join("shaders"), "wgsl") {
         let text = fs::read_to_string(&file).expect("a readable file");

@@ -72,7 +72,7 @@ impl<F: ?Sized> Custom<F> {
 
     fn slot_of(&self, kind: &'static str) -> Slot {
         let (name, source) = (Cow::Owned(self.name.clone()), Cow::Owned(self.wgsl.clone()));
-        Slot { kind, name, source, custom: true, parameters: &[] }
+        Slot { kind, name, source, custom: true, parameters: &[], narrows: false, is_data: false }
     }
 
     /// The name must be an identifier that no built-in slot of its kind has; the WGSL must define

@@ -38,9 +38,26 @@ pub struct Slot {
     pub custom: bool,
     /// What it reads of the parameter block, beside what every kernel has.
     pub parameters: &'static [Parameter],
+    /// Of masks: whether positions alone decide, in such a way that whole ranges of keys are hidden or visible; the file
+    /// then has `mask_{name}_range` and `mask_{name}_whole`.
+    pub narrows: bool,
+    /// Of masks: whether it is data from which a block table can be built.
+    pub is_data: bool,
 }
 
 impl Slot {
+    /// A mask that rules out whole ranges of keys.
+    pub(crate) const fn narrowing(mut self) -> Self {
+        self.narrows = true;
+        self
+    }
+
+    /// A mask that is data, by rows and keys.
+    pub(crate) const fn of_data(mut self) -> Self {
+        self.is_data = true;
+        self
+    }
+
     fn key(&self) -> (&str, &str, Option<&str>) {
         (self.kind, &self.name, self.custom.then_some(&*self.source))
     }
@@ -87,6 +104,8 @@ macro_rules! slot {
             ))),
             custom: false,
             parameters: &[$($parameter),*],
+            narrows: false,
+            is_data: false,
         }
     };
 }

@@ -6,7 +6,6 @@ use super::kernels::Kernel;
 use super::spec::{BlockTable, KernelSpec};
 use super::twin::{Twin, kernel_file};
 use crate::feature::Parameter;
-use crate::feature::mask::{dense, segments};
 use crate::feature::score::bias;
 use crate::problem::Problem;
 
@@ -44,9 +43,7 @@ impl KernelSpec {
     pub fn classify(problem: &Problem, functions: bool) -> Self {
         let ranged = Self::ranged(Kernel::Classify, problem);
         let mut masks = ranged.masks.clone();
-        masks.retain(|slot| {
-            *slot == dense::SLOT || *slot == segments::SLOT || (functions && slot.custom)
-        });
+        masks.retain(|slot| slot.is_data || (functions && slot.custom));
         let scores = problem.scores();
         let bias = scores.iter().map(|s| (s.stage(), s.slot())).filter(|(_, s)| *s == bias::SLOT);
         Self {

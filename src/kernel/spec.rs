@@ -11,11 +11,11 @@ use super::element::{Element, RowTile, SplitTile};
 use super::kernels::Kernel;
 use super::matrix_tile::MatrixTile;
 use super::tile::Tile;
-use super::twin::{Family, Visits, Work};
+use super::twin::{Visits, Work};
 use crate::feature::Slot;
 use crate::feature::align::Align;
 use crate::feature::inner::sum;
-use crate::feature::mask::{causal, chunked, dense, local, neighborhood, segments, window};
+use crate::feature::mask::{dense, local, segments};
 use crate::feature::normalize;
 use crate::feature::score::{Stage, bias, relative};
 use crate::problem::WeightsAt;
@@ -206,10 +206,8 @@ impl KernelSpec {
 
     /// Whether a visited key may be hidden from a row.
     pub(crate) fn is_masked(&self) -> bool {
-        // Pages that do not exist are stepped over where keys are taken one by one.
-        let twin = self.kernel.twin();
-        let one_by_one = twin.family == Family::Scores && twin.visits == Visits::Tiles;
-        let pages = self.paged && one_by_one;
+        // Pages that do not exist are stepped over where keys come in stretches, and tested with a tile.
+        let pages = self.paged && self.kernel.twin().visits == Visits::Keys;
         !self.masks.is_empty() || self.edges || self.bias_may_mask() || pages
     }
 
@@ -291,9 +289,4 @@ impl KernelSpec {
         slots.retain(|slot| seen.insert(slot.clone()));
         slots
     }
-}
-
-/// Whether a mask is decided by positions alone, so that it narrows key ranges.
-pub(super) fn by_position(mask: &Slot) -> bool {
-    [causal::SLOT, window::SLOT, chunked::SLOT, neighborhood::SLOT].contains(mask)
 }

@@ -19,7 +19,7 @@ pub(crate) const SPLIT_SIZE: Parameter = Parameter::u32("split_size");
 
 pub(super) const TWIN: Twin = Twin {
     family: Family::Scores,
-    visits: Visits::Tiles,
+    visits: Visits::Keys,
     by_group: true,
     commons: |spec| {
         let mut commons = vec![common!("normalizer"), common!("modify")];

@@ -51,6 +51,8 @@ pub(super) enum Family {
 pub(super) enum Visits {
     /// One by one, in stretches of a page or of blocks that are all there.
     Stretches,
+    /// One by one, each wherever its page is, or nowhere.
+    Keys,
     /// By tiles that may hold keys of several pages and of none; a block table is asked about each.
     Tiles,
     /// The same, but a tile is tested whatever the block table says of it.

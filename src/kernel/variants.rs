@@ -1,7 +1,7 @@
 //! What the constructors of specs share.
 
 use super::kernels::Kernel;
-use super::spec::{Capture, KernelSpec, by_position};
+use super::spec::{Capture, KernelSpec};
 use crate::feature::mask::local;
 use crate::problem::Problem;
 
@@ -70,7 +70,7 @@ impl KernelSpec {
     /// Masks given as data narrow no range; stages 2 and 3 see their effect in the scores.
     pub(super) fn without_data_masks(mut self) -> Self {
         let factor = self.factor && self.kernel != Kernel::StagedValue;
-        self.masks.retain(|mask| by_position(mask) || (factor && *mask == local::SLOT));
+        self.masks.retain(|mask| mask.narrows || (factor && *mask == local::SLOT));
         self.factor = factor;
         self.table = false;
         self

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Mask;
 use crate::feature::{Operands, Position, Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("mask", "causal");
+pub(crate) const SLOT: Slot = slot!("mask", "causal").narrowing();
 
 /// No key after the diagonal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@ use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 /// Positions of a chunk.
 const CHUNK: Parameter = Parameter::i32("chunk");
 
-pub(crate) const SLOT: Slot = slot!("mask", "chunked", CHUNK);
+pub(crate) const SLOT: Slot = slot!("mask", "chunked", CHUNK).narrowing();
 
 /// Chunks of n positions that do not see each other: blockwise attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

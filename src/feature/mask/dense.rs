@@ -15,7 +15,7 @@ const STRIDES: [Parameter; 4] = [
 ];
 
 pub(crate) const SLOT: Slot =
-    slot!("mask", "dense", STRIDES[0], STRIDES[1], STRIDES[2], STRIDES[3]);
+    slot!("mask", "dense", STRIDES[0], STRIDES[1], STRIDES[2], STRIDES[3]).of_data();
 
 /// A boolean tensor of the given broadcast shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -51,7 +51,8 @@ pub(crate) const SLOT: Slot = slot!(
     AXES[2][2],
     AXES[2][3],
     CAUSAL,
-);
+)
+.narrowing();
 
 /// One axis of a grid and the window on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

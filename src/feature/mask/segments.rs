@@ -6,7 +6,7 @@ use super::Mask;
 use crate::feature::{Operands, Position, Slot, slot};
 use crate::tensor::Shape;
 
-pub(crate) const SLOT: Slot = slot!("mask", "segments");
+pub(crate) const SLOT: Slot = slot!("mask", "segments").of_data();
 
 /// Segment ids per query row `[batch, seq_q]` and per key `[batch, seq_kv]`, in any order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

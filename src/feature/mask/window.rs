@@ -13,7 +13,7 @@ const RIGHT: Parameter = Parameter::i32("window_right");
 /// Further than any diagonal is shifted.
 const UNBOUNDED: i32 = 2 * MAX_OFFSET;
 
-pub(crate) const SLOT: Slot = slot!("mask", "window", LEFT, RIGHT);
+pub(crate) const SLOT: Slot = slot!("mask", "window", LEFT, RIGHT).narrowing();
 
 /// Keys near the diagonal; `None` leaves a side unbounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use crate::feature::Slot;
 use crate::feature::score::Stage;
 use crate::kernel::bindings::Binding;
 use crate::kernel::kernels::Kernel;
-use crate::kernel::spec::{BlockTable, Capture, KernelSpec, by_position};
+use crate::kernel::spec::{BlockTable, Capture, KernelSpec};
 use crate::kernel::twin::{Family, Visits};
 use crate::problem::WeightsAt;
 
@@ -110,7 +110,7 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
     let alibi = align(&spec.alibi, "alibi_offset");
     function(out, &format!("alibi_offset{signature}"), &alibi);
     let mut body = "var range = keys;".to_owned();
-    for mask in spec.masks.iter().filter(|mask| by_position(mask)) {
+    for mask in spec.masks.iter().filter(|mask| mask.narrows) {
         body += &format!(" range = {}_range(rows, range);", mask.function());
     }
     let signature = "narrow(rows: Rows, keys: vec2<i32>) -> vec2<i32>";
@@ -236,7 +236,7 @@ fn keep_glue(out: &mut String, spec: &KernelSpec) {
 /// is needed; empty at the end of the visible ones where there are none.
 fn whole_glue(out: &mut String, spec: &KernelSpec) {
     let mut body = "var range = vec2<i32>(visible);".to_owned();
-    for mask in spec.masks.iter().filter(|mask| by_position(mask)) {
+    for mask in spec.masks.iter().filter(|mask| mask.narrows) {
         body += &format!(" range = {}_whole(rows, range);", mask.function());
     }
     // What a block table knows of each block need not be feared in all of them.
@@ -246,7 +246,7 @@ fn whole_glue(out: &mut String, spec: &KernelSpec) {
         Some(BlockTable::Given) => false,
         Some(BlockTable::Classified) => spec.masks.iter().any(|mask| mask.custom),
         None => {
-            let data = spec.masks.iter().any(|mask| !by_position(mask));
+            let data = spec.masks.iter().any(|mask| !mask.narrows);
             data || spec.bias_may_mask() || spec.edges && by_tile || spec.paged && by_tile
         }
     };
