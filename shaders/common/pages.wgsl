@@ -1,5 +1,5 @@
-// Keys in pages: key t of a sequence is in page aux[aux_page_table + batch * page_row + t / page_size], at place t % page_size.
-// Keys of a page that does not exist are not visited.
+// Keys in pages: key t of a sequence is in page aux[aux_page_table + batch * page_row + t / page_size], at place
+// t % page_size. Keys of a page that does not exist are not visited.
 
 fn page_of(batch: u32, key: u32) -> u32 {
   return aux_word(params.aux_page_table + batch * params.page_row + min(key / params.page_size, params.page_row - 1u));

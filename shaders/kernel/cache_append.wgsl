@@ -40,7 +40,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let place = aux_word(params.aux_kv_lengths + batch) + workgroup.x;
   var page = batch;
   if (PAGED) {
-    page = aux_word(params.aux_page_table + batch * params.page_row + min(place / params.page_size, params.page_row - 1u));
+    let entry = min(place / params.page_size, params.page_row - 1u);
+    page = aux_word(params.aux_page_table + batch * params.page_row + entry);
   }
   let count = aux_word(params.aux_q_lengths + batch);
   if (workgroup.x >= count || place >= params.seq_kv || page >= params.page_count) { return; }

@@ -47,10 +47,10 @@ macro_rules! define_tensors {
     ) => {
         /// The tensors of one call; what the descriptor does not name stays `None`.
         ///
-        /// All of them may lie in one buffer, as sub-allocators place them. Outputs and the workspace share no byte with
-        /// anything else, where a tensor with strides counts from its first byte to its last: an output in the gaps of
-        /// another tensor is refused. A call compiles variants of its own for operands that share a buffer with an output.
-        /// In a browser the tensors of such a buffer start at multiples of 256 bytes.
+        /// All of them may lie in one buffer, as sub-allocators place them. Outputs and the workspace share no byte
+        /// with anything else, where a tensor with strides counts from its first byte to its last: an output in the
+        /// gaps of another tensor is refused. A call compiles variants of its own for operands that share a buffer
+        /// with an output. In a browser the tensors of such a buffer start at multiples of 256 bytes.
         #[derive(Debug, Clone, Copy)]
         pub struct Tensors<'a> {
             $($(#[$rows_doc])* pub $rows: BufferView<'a>,)*

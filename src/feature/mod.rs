@@ -38,8 +38,8 @@ pub struct Slot {
     pub custom: bool,
     /// What it reads of the parameter block, beside what every kernel has.
     pub parameters: &'static [Parameter],
-    /// Of masks: whether positions alone decide, in such a way that whole ranges of keys are hidden or visible; the file
-    /// then has `mask_{name}_range` and `mask_{name}_whole`.
+    /// Of masks: whether positions alone decide, in such a way that whole ranges of keys are hidden or visible;
+    /// the file then has `mask_{name}_range` and `mask_{name}_whole`.
     pub narrows: bool,
     /// Of masks: whether it is data from which a block table can be built.
     pub is_data: bool,

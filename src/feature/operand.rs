@@ -1,8 +1,8 @@
 //! Every tensor of a call, declared once.
 //!
 //! From the list below follow [`Operand`] with its names, the CPU's [`Operands`] and the owned
-//! [`OwnedInputs`](crate::reference::OwnedInputs), the engine's [`Tensors`](crate::Tensors), and where each table starts
-//! in the parameter block (`aux_{name}` in WGSL). How long a tensor is, is said by
+//! [`OwnedInputs`](crate::reference::OwnedInputs), the engine's [`Tensors`](crate::Tensors), and where each
+//! table starts in the parameter block (`aux_{name}` in WGSL). How long a tensor is, is said by
 //! [`Problem::elements`](crate::Problem::elements), which the compiler keeps complete.
 
 use std::fmt;

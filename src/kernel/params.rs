@@ -1,12 +1,13 @@
 //! The parameter block: what changes from dispatch to dispatch.
 //!
-//! It has three parts: what every kernel knows (below), where each small table starts in `aux` (one word for each table
-//! of the list of operands), and what features and kernels declare for themselves. Its WGSL is made from the same lists,
-//! so that a parameter is declared once, beside what it means.
+//! It has three parts: what every kernel knows (below), where each small table starts in `aux` (one word for
+//! each table of the list of operands), and what features and kernels declare for themselves. Its WGSL is made
+//! from the same lists, so that a parameter is declared once, beside what it means.
 //!
-//! Element (b, h, i, c) of operand x is `x[x_base + b * x_stride_batch + h * x_stride_head + i * x_stride_row + c]` in
-//! arithmetic modulo 2³²: x_base already holds minus the origin of the bound range, so kernels use absolute positions.
-//! `*0` and `*_n` are origin and extent of the block of work that a dispatch does.
+//! Element (b, h, i, c) of operand x is
+//! `x[x_base + b * x_stride_batch + h * x_stride_head + i * x_stride_row + c]` in arithmetic modulo 2³²: x_base
+//! already holds minus the origin of the bound range, so kernels use absolute positions. `*0` and `*_n` are origin
+//! and extent of the block of work that a dispatch does.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -12,8 +12,8 @@ use super::twin::{Family, Twin, Visits, common, kernel_file};
 use crate::feature::Parameter;
 use crate::problem::Problem;
 
-/// Shares that keys are split into, and keys of a share, 0 for even ones. Where parts are merged it is their number, and
-/// that of sequences where functions are asked.
+/// Shares that keys are split into, and keys of a share, 0 for even ones. Where parts are merged it is their
+/// number, and that of sequences where functions are asked.
 pub(crate) const SPLIT_N: Parameter = Parameter::u32("split_n");
 pub(crate) const SPLIT_SIZE: Parameter = Parameter::u32("split_size");
 

@@ -1,4 +1,5 @@
-//! What fits a problem and a device: elements, iterations, resources, tables where storage buffers are few, and plans that were made for another device.
+//! What fits a problem and a device: elements, iterations, resources, tables where storage buffers are few, and
+//! plans that were made for another device.
 
 use crate::error::{Error, Rejection, Result};
 use crate::feature::mask::Window;

@@ -14,8 +14,8 @@ pub struct Step {
     pub over: Over,
 }
 
-/// What the dispatches of a step go over. All but copies are recorded block by block: every step of one block, then those of
-/// the next.
+/// What the dispatches of a step go over. All but copies are recorded block by block: every step of one block,
+/// then those of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
     /// All rows of q or k, once, into an f32 copy of so many bytes.

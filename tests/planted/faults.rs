@@ -219,7 +219,10 @@ faults! {
     fused_reads_the_pages_of_the_first_sequence: FUSED, Fused,
         ["3x4/2x4/35x40/24 f32 kv(f32) causal(bottom-right) kv-lengths paged(14x16,4) lse bhsd/bshd/bshd/bhsd poison"],
         WRONG, Refuses,
-        |text| swap(text, "aux_word(params.aux_page_table + batch * params.page_row +", "aux_word(params.aux_page_table +");
+        |text| {
+            let row = "aux_word(params.aux_page_table + batch * params.page_row +";
+            swap(text, row, "aux_word(params.aux_page_table +")
+        };
     split_reads_the_page_of_the_next_key: SPLIT, Split,
         ["3x4/2x4/35x40/24 f32 kv(f32) causal(bottom-right) kv-lengths paged(14x16,4) lse bhsd/bshd/bshd/bhsd poison"],
         CLASSES, Refuses,
