@@ -1,0 +1,155 @@
+//! The kernels that the planner chooses for real GPUs, written for `scripts/gpu-compilers`, which has their
+//! compilers read them.
+
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+mod common;
+
+use std::fmt::Write as _;
+use std::path::Path as FilePath;
+
+use common::matrix_caps;
+use heedful::kernel::{Kernel, KernelSpec, Tile, compose};
+use heedful::plan::MatrixUnit;
+use heedful::{Align, Attention, Capabilities, DType, Path, Plan, Policy, Shape};
+
+/// A device by the name that the compilers' drivers know, with what the planner asks of it.
+struct Device {
+    shim: &'static str,
+    name: &'static str,
+    class: &'static str,
+    subgroup_size: [u32; 2],
+    /// Cubes that multiply f16 and sum in f32; 0: none.
+    matrix_edge: u32,
+}
+
+const DEVICES: &[Device] = &[
+    Device {
+        shim: "navi31",
+        name: "AMD Radeon RX 7900 XTX",
+        class: "discretegpu",
+        subgroup_size: [32, 64],
+        matrix_edge: 16,
+    },
+    Device {
+        shim: "nv-174",
+        name: "NVIDIA GeForce RTX 3080",
+        class: "discretegpu",
+        subgroup_size: [32, 32],
+        matrix_edge: 16,
+    },
+    Device {
+        shim: "intel-dg2",
+        name: "Intel(R) Arc(tm) A770 Graphics",
+        class: "discretegpu",
+        subgroup_size: [8, 32],
+        matrix_edge: 0,
+    },
+    Device {
+        shim: "fd-740",
+        name: "Adreno (TM) 740",
+        class: "integratedgpu",
+        subgroup_size: [64, 128],
+        matrix_edge: 0,
+    },
+    Device {
+        shim: "agx-13",
+        name: "Apple M1",
+        class: "integratedgpu",
+        subgroup_size: [32, 32],
+        matrix_edge: 0,
+    },
+];
+
+fn capabilities(device: &Device) -> Capabilities {
+    let Device { name, class, subgroup_size, matrix_edge, .. } = *device;
+    let units: Vec<MatrixUnit> = match matrix_edge {
+        0 => Vec::new(),
+        edge => matrix_caps(edge, subgroup_size, "vulkan", class).matrix_units,
+    };
+    Capabilities {
+        name: name.into(),
+        backend: "vulkan".into(),
+        device_type: class.into(),
+        shader_f16: true,
+        subgroups: true,
+        subgroup_size,
+        max_workgroup_bytes: 32 << 10,
+        max_invocations: 1024,
+        matrix_units: units,
+        ..Capabilities::default()
+    }
+}
+
+/// What is asked of the planner: a name, the call, the path.
+fn calls() -> Vec<(String, Attention, Path)> {
+    let mut calls = Vec::new();
+    let prefill = |dim| Attention::new(Shape::self_attention(1, 16, 4096, dim));
+    for dim in [64, 128, 256] {
+        calls.push((format!("d{dim}.f32"), prefill(dim), Path::Auto));
+        calls.push((format!("d{dim}.f16"), prefill(dim).dtype(DType::F16), Path::Auto));
+        let causal = prefill(dim).causal(Align::TopLeft);
+        calls.push((format!("d{dim}.f32.causal"), causal, Path::Auto));
+        let few = Shape { heads_q: 32, heads_kv: 8, seq_q: 1, ..prefill(dim).shape };
+        calls.push((format!("d{dim}.f32.decode"), Attention::new(few), Path::Split));
+    }
+    for dim in [64, 128] {
+        calls.push((format!("d{dim}.f32.rows"), prefill(dim), Path::Fused));
+        let half = prefill(dim).dtype(DType::F16);
+        calls.push((format!("d{dim}.f16.matrix"), half, Path::FusedMatrix));
+    }
+    calls.push(("d64.f32.staged".into(), prefill(64), Path::Staged));
+    calls
+}
+
+/// The multiply-adds of an invocation that a kernel's loops must do: of a whole tile, loop by loop, or of a turn of
+/// the hot loop and its turns in one of the loop around. Nothing where no such number is known.
+fn wanted(spec: &KernelSpec) -> String {
+    if !spec.masks.is_empty() {
+        // A tested tile and one that needs no test lie in one loop.
+        return "none".into();
+    }
+    match (spec.kernel, spec.tile) {
+        (Kernel::FusedForwardTile, Some(Tile::Block(tile))) => {
+            let scores = 64 * tile.keys * tile.dim_qk / tile.lanes();
+            // Weights lie in workgroup memory for 32 keys at a time.
+            let part = 64 * 32 * tile.dim_v / tile.lanes();
+            let parts = vec![part.to_string(); (tile.keys / 32) as usize];
+            format!("tile {scores},{}", parts.join(","))
+        }
+        (Kernel::FusedForward, Some(Tile::Rows(tile))) => {
+            format!("loop {}", tile.rows * (tile.dim_qk + tile.dim_v))
+        }
+        (Kernel::StagedScore, _) => "loop 64,16".into(),
+        (Kernel::StagedValue, _) => "loop 64".into(),
+        _ => "none".into(),
+    }
+}
+
+/// `target/compilers/DEVICE/NAME.kernel.wgsl`, and a list of what each is and what is asked of it.
+#[test]
+#[ignore = "writes files for scripts/gpu-compilers"]
+fn write_kernels() {
+    let folder = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("target/compilers/kernels");
+    let _ = std::fs::remove_dir_all(&folder);
+    for device in DEVICES {
+        let (caps, place) = (capabilities(device), folder.join(device.shim));
+        std::fs::create_dir_all(&place).unwrap();
+        let mut list = String::new();
+        for (name, call, path) in calls() {
+            let policy = Policy { path, matrix_units: path.is_matrix(), ..Policy::default() };
+            // A path that a device has no units for.
+            let Ok(plan) = Plan::new(&call.validate().unwrap(), &caps, &policy) else {
+                assert!(path.is_matrix(), "{name} on {}", device.shim);
+                continue;
+            };
+            for spec in plan.kernels() {
+                let file = format!("{name}.{}", spec.kernel.name());
+                std::fs::write(place.join(format!("{file}.wgsl")), compose(spec).text).unwrap();
+                writeln!(list, "{file} {spec} {}", wanted(spec)).unwrap();
+            }
+        }
+        std::fs::write(place.join("list"), list).unwrap();
+    }
+    println!("{}", folder.display());
+}
