@@ -237,7 +237,10 @@ impl<'a> Encoding<'a> {
             key_n: keys.len() as u32,
             ..self.base
         };
-        params = params.with([CARRY_IN.is(u32::from(carry[0])), CARRY_OUT.is(u32::from(carry[1]))]);
+        if carry != [false; 2] {
+            params =
+                params.with([CARRY_IN.is(u32::from(carry[0])), CARRY_OUT.is(u32::from(carry[1]))]);
+        }
         let mut ranges = Vec::new();
         for bound in spec.bindings() {
             let range = match bound.binding.operand() {

@@ -27,6 +27,7 @@ pub use parameter::{Parameter, ParameterKind, Setting};
 ///
 /// Two are equal when they have the same place and name and, where they are the caller's own, the same text.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Slot {
     /// Folder under `shaders/slot`, e.g. `mask`.
     pub kind: &'static str,

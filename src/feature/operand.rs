@@ -113,6 +113,7 @@ pub(crate) use host_type;
 
 /// What the elements of a tensor are on the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ElementType {
     /// The call's storage type, rows with strides.
     Stored,
@@ -156,6 +157,7 @@ macro_rules! define_operand {
     ) => {
         /// Every tensor of a call, by its name in messages.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
         pub enum Operand {
             $($(#[$rows_doc])* $Rows,)*
             $(#[$output_doc])* $Output,

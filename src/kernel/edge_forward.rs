@@ -1,15 +1,6 @@
-//! One pass along the edges of a graph.
+//! One pass along the edges of a graph: a row kernel that visits the keys of its own row.
 
-use super::fused_forward::{commons, generated, grid, invocations};
-use super::generate::glue::fused_glue;
-use super::twin::{Family, Twin, kernel_file};
+use super::fused_forward;
+use super::twin::{Twin, kernel_file};
 
-pub(super) const TWIN: Twin = Twin {
-    family: Family::Fused,
-    commons,
-    glue: fused_glue,
-    generated,
-    invocations,
-    grid,
-    ..kernel_file!("edge_forward")
-};
+pub(super) const TWIN: Twin = fused_forward::TWIN.of_file(kernel_file!("edge_forward"));

@@ -1,6 +1,5 @@
 //! One pass with an online softmax, rows in registers; no device feature.
 
-use super::bindings::Binding;
 use super::element::{Element, RowTile};
 use super::generate::glue::fused_glue;
 use super::generate::registers::registers;
@@ -22,14 +21,14 @@ pub(super) const TWIN: Twin = Twin {
 };
 
 /// What the row kernels share.
-pub(super) fn commons(spec: &KernelSpec) -> Vec<Common> {
+fn commons(spec: &KernelSpec) -> Vec<Common> {
     let mut commons =
         vec![common!("normalizer"), common!("finish"), common!("modify"), common!("fused_rows")];
     commons.extend(spec.is_each().then_some(common!("normalize_each")));
     commons
 }
 
-pub(super) fn generated(spec: &KernelSpec) -> Option<(&'static str, String)> {
+fn generated(spec: &KernelSpec) -> Option<(&'static str, String)> {
     spec.row_tile().map(|rows| ("generated/registers", registers(&rows, spec)))
 }
 
@@ -50,24 +49,15 @@ impl KernelSpec {
         rows: RowTile,
         blocks: Option<BlockTable>,
     ) -> Self {
-        let a = problem.attention();
-        let kernel = match (a.edges.is_some(), rows.fetch > 1) {
+        let along_edges = problem.attention().edges.is_some();
+        let kernel = match (along_edges, rows.fetch > 1) {
             (true, _) => Kernel::EdgeForward,
             (false, true) => Kernel::FusedForwardSubgroup,
             (false, false) => Kernel::FusedForward,
         };
+        let mut spec = Self::one_pass(kernel, problem, elements, Tile::Rows(rows), blocks);
         // What is visited along edges needs no look at the edges.
-        let mut ranged = Self::scored(kernel, problem);
-        ranged.masks.retain(|mask| *mask != edges::SLOT);
-        let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
-        Self {
-            elements: names.into_iter().zip(elements).collect(),
-            sink: a.sinks,
-            lse: a.lse,
-            blocks,
-            edges: a.edges.is_some(),
-            tile: Some(Tile::Rows(rows)),
-            ..ranged
-        }
+        spec.masks.retain(|mask| *mask != edges::SLOT);
+        spec
     }
 }

@@ -1,6 +1,5 @@
 //! One pass with both products on matrix units.
 
-use super::bindings::Binding;
 use super::element::Element;
 use super::fused_forward::{grid, invocations};
 use super::fused_forward_tile::tile_commons;
@@ -28,16 +27,8 @@ pub(super) const TWIN: Twin = Twin {
 impl KernelSpec {
     /// One pass with both products on matrix units.
     pub fn fused_matrix(problem: &Problem, elements: [Element; 4], tile: MatrixTile) -> Self {
-        let a = problem.attention();
-        let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
-        Self {
-            elements: names.into_iter().zip(elements).collect(),
-            sink: a.sinks,
-            lse: a.lse,
-            blocks: a.blocks.map(|_| BlockTable::Given),
-            edges: a.edges.is_some(),
-            tile: Some(Tile::Matrix(tile)),
-            ..Self::scored(Kernel::FusedForwardMatrix, problem)
-        }
+        let blocks = problem.attention().blocks.map(|_| BlockTable::Given);
+        let tile = Tile::Matrix(tile);
+        Self::one_pass(Kernel::FusedForwardMatrix, problem, elements, tile, blocks)
     }
 }

@@ -1,15 +1,6 @@
-//! The same with k and v fetched by subgroups.
+//! One pass with an online softmax, rows in registers, k and v fetched by subgroups.
 
-use super::fused_forward::{commons, generated, grid, invocations};
-use super::generate::glue::fused_glue;
-use super::twin::{Family, Twin, kernel_file};
+use super::fused_forward;
+use super::twin::{Twin, kernel_file};
 
-pub(super) const TWIN: Twin = Twin {
-    family: Family::Fused,
-    commons,
-    glue: fused_glue,
-    generated,
-    invocations,
-    grid,
-    ..kernel_file!("fused_forward_subgroup")
-};
+pub(super) const TWIN: Twin = fused_forward::TWIN.of_file(kernel_file!("fused_forward_subgroup"));

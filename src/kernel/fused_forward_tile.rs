@@ -1,6 +1,5 @@
 //! One pass on a tile of rows and keys that is register-blocked; no device feature.
 
-use super::bindings::Binding;
 use super::block_tile::BlockTile;
 use super::element::Element;
 use super::fused_forward::{grid, invocations};
@@ -41,15 +40,7 @@ impl KernelSpec {
         tile: BlockTile,
         blocks: Option<BlockTable>,
     ) -> Self {
-        let a = problem.attention();
-        let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
-        Self {
-            elements: names.into_iter().zip(elements).collect(),
-            sink: a.sinks,
-            lse: a.lse,
-            blocks,
-            tile: Some(Tile::Block(tile)),
-            ..Self::scored(Kernel::FusedForwardTile, problem)
-        }
+        let tile = Tile::Block(tile);
+        Self::one_pass(Kernel::FusedForwardTile, problem, elements, tile, blocks)
     }
 }

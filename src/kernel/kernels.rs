@@ -39,7 +39,7 @@ kernels! {
     FusedForward: fused_forward,
     /// One pass along the edges of a graph.
     EdgeForward: edge_forward,
-    /// The same with k and v fetched by subgroups.
+    /// One pass with an online softmax, rows in registers, k and v fetched by subgroups.
     FusedForwardSubgroup: fused_forward_subgroup,
     /// One pass on a tile of rows and keys that is register-blocked; no device feature.
     FusedForwardTile: fused_forward_tile,

@@ -8,6 +8,7 @@ use super::matrix_tile::MatrixTile;
 
 /// How a kernel lays its work over invocations; those that have none take 64 rows or elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Tile {
     /// Rows in registers.
     Rows(RowTile),

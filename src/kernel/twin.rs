@@ -113,6 +113,13 @@ impl Twin {
     }
 }
 
+impl Twin {
+    /// The same for another file, which differs in its text only.
+    pub(super) const fn of_file(self, file: Self) -> Self {
+        Self { name: file.name, source: file.source, ..self }
+    }
+}
+
 /// The work of one dispatch.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Work {

@@ -1,7 +1,10 @@
 //! What the constructors of specs share.
 
+use super::bindings::Binding;
+use super::element::Element;
 use super::kernels::Kernel;
-use super::spec::{Capture, KernelSpec};
+use super::spec::{BlockTable, Capture, KernelSpec};
+use super::tile::Tile;
 use crate::feature::mask::local;
 use crate::problem::Problem;
 
@@ -64,6 +67,27 @@ impl KernelSpec {
             scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
             alibi: a.alibi.map(|alibi| alibi.align.slot()),
             ..Self::ranged(kernel, problem)
+        }
+    }
+
+    /// A kernel that makes scores, weighs them and sums v in one pass.
+    pub(super) fn one_pass(
+        kernel: Kernel,
+        problem: &Problem,
+        elements: [Element; 4],
+        tile: Tile,
+        blocks: Option<BlockTable>,
+    ) -> Self {
+        let a = problem.attention();
+        let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
+        Self {
+            elements: names.into_iter().zip(elements).collect(),
+            sink: a.sinks,
+            lse: a.lse,
+            blocks,
+            edges: a.edges.is_some(),
+            tile: Some(tile),
+            ..Self::scored(kernel, problem)
         }
     }
 

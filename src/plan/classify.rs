@@ -15,18 +15,18 @@ const KEYS: u32 = 32;
 /// A dispatch that looks at the masks once and says where the fused kernel must look, and where it
 /// need not test.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Classify {
+pub(crate) struct Classify {
     /// The kernel.
-    pub kernel: KernelSpec,
+    pub(crate) kernel: KernelSpec,
     /// Its blocks.
-    pub blocks: Blocks,
+    pub(crate) blocks: Blocks,
     /// Rows of a block that are looked at: 1 where all rows have the same masks.
-    pub scan: u32,
+    pub(crate) scan: u32,
 }
 
 impl Classify {
     /// The dispatch of a problem, where one pays: masks are data, large, and no table is given.
-    pub fn new(problem: &Problem, group_rows: u32, block: &BlockSize) -> Option<Self> {
+    pub(crate) fn new(problem: &Problem, group_rows: u32, block: &BlockSize) -> Option<Self> {
         let a = problem.attention();
         let s = a.shape;
         let masks: Vec<Broadcast> = [a.mask, a.bias].into_iter().flatten().collect();

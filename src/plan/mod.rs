@@ -20,9 +20,9 @@ pub mod tuning;
 
 pub use block::{Block, BlockSize};
 pub use capabilities::{Capabilities, MatrixScalar, MatrixUnit};
-pub use classify::Classify;
+use classify::Classify;
 pub(crate) use fit::check_matrix;
 pub use plan::Plan;
 pub use policy::{Checks, Path, Policy, SelfTest};
 pub use split::MAX_ROWS;
-pub use steps::{Over, Part, Shares, Step};
+pub use steps::{Over, Shares, Step};

@@ -7,6 +7,7 @@ use crate::problem::{Operand, Problem};
 
 /// One kernel of a plan.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Step {
     /// The kernel.
     pub kernel: KernelSpec,
@@ -17,6 +18,7 @@ pub struct Step {
 /// What the dispatches of a step go over. All but copies are recorded block by block: every step of one block,
 /// then those of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Over {
     /// All rows of q or k, once, into an f32 copy of so many bytes.
     Copy {
@@ -37,6 +39,7 @@ pub enum Over {
 
 /// Shares that keys are split into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Shares {
     /// How many.
     pub n: u32,
@@ -46,13 +49,13 @@ pub struct Shares {
 
 /// A part of the scratch buffer, by what it is bound as: bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub(crate) struct Part {
     /// What it is bound as.
-    pub binding: Binding,
+    pub(crate) binding: Binding,
     /// Where it starts.
-    pub start: u64,
+    pub(crate) start: u64,
     /// Its size.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// The steps of a path over the blocks of a call.
