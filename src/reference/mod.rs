@@ -37,7 +37,7 @@ pub struct Outputs {
     pub weights: Option<Vec<f64>>,
 }
 
-pub(super) fn length(n: u64) -> String {
+fn length(n: u64) -> String {
     format!("{n} element{}", if n == 1 { "" } else { "s" })
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct BenchArgs {
     /// Only workloads whose name contains this.
     #[arg(long, value_name = "TEXT")]
     pub(crate) filter: Option<String>,
-    /// Only this path.
+    /// Only this path. Without it every path is timed, but fused-tile where it is known to be slower: on software.
     #[arg(long, value_enum)]
     pub(crate) path: Option<PathName>,
     /// Only the adapter whose name, backend or driver contains this.

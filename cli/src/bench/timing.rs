@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use heedful::bench::{Buffers, Roofline, Workload, measure_host, measure_matmul};
 use heedful::engine::Matmul;
+use heedful::plan::tuning::tile_is_slower;
 use heedful::problem::cost;
 use heedful::verify::compare::Comparison;
 use heedful::verify::data::CaseData;
@@ -111,7 +112,12 @@ impl<'a> Session<'a> {
                 ..Policy::default()
             })
         };
-        let wanted = |path: &Path| self.args.path.is_none_or(|x| x.path() == Some(*path));
+        // The tile is many times slower on software drivers, and would take most of the run's time there.
+        let slow_tile = tile_is_slower(self.engine.capabilities()).is_some();
+        let wanted = |path: &Path| match self.args.path {
+            Some(only) => only.path() == Some(*path),
+            None => *path != Path::FusedTile || !slow_tile,
+        };
         let matrix = if self.args.uses_matrix() {
             &[Path::FusedMatrix, Path::StagedMatrix][..]
         } else {
