@@ -144,7 +144,7 @@ impl BenchArgs {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SuiteName {
-    /// Small shapes, under a minute on a software adapter.
+    /// Small shapes: about 80 s on two cores with a software adapter.
     #[default]
     Quick,
     /// The quick ones, odd sizes and the shapes of common models.
