@@ -72,6 +72,9 @@ pub(crate) struct VerifyArgs {
     /// Only cases whose name contains this.
     #[arg(long, value_name = "TEXT")]
     pub(crate) filter: Option<String>,
+    /// Only this path of those that a case runs on; may be given several times.
+    #[arg(long, value_enum)]
+    pub(crate) path: Vec<PathName>,
     /// Another seed for generated data.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
@@ -98,7 +101,14 @@ pub(crate) struct VerifyArgs {
 impl VerifyArgs {
     /// Whether devices are opened with their matrix units.
     pub(crate) fn uses_matrix(&self) -> bool {
-        self.matrix || self.grid == Some(GridName::Matrix)
+        self.matrix
+            || self.grid == Some(GridName::Matrix)
+            || self.path.iter().any(|x| x.is_matrix())
+    }
+
+    /// Whether cases are run on a path.
+    pub(crate) fn asks_for(&self, path: Path) -> bool {
+        self.path.is_empty() || self.path.iter().any(|name| name.path() == Some(path))
     }
 }
 

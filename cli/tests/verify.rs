@@ -76,6 +76,26 @@ fn verify_report_on_standard_output_is_json_alone() {
 }
 
 #[test]
+fn verify_runs_on_the_named_paths_only() {
+    if !adapter("verify_runs_on_the_named_paths_only") {
+        return;
+    }
+    let arguments = "verify --cases tests/golden/real --path staged --path split --report -";
+    let report = heedful(&repository(), arguments).succeeded().json();
+    let cases = report["cases"].as_array().expect("a list");
+    // Three calls staged, and the two with few rows split.
+    assert_eq!(cases.len(), 5);
+    for case in cases {
+        let kernel = case["kernel"].as_str().expect("text");
+        assert!(kernel.contains("staged_") || kernel.contains("split_"), "{case}");
+    }
+    for name in ["auto", "reference"] {
+        let refused = format!("verify --path {name}");
+        heedful(&repository(), &refused).refused(2, &["--path"]);
+    }
+}
+
+#[test]
 fn verify_without_an_executed_case_fails() {
     if !adapter("verify_without_an_executed_case") {
         return;

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use heedful::verify::expectations::{self, KNOWN};
 use heedful::verify::golden::GoldenSuite;
 use heedful::verify::report::{Adapter, Report, Status, Totals};
-use heedful::{Capabilities, wgpu};
+use heedful::{Capabilities, Error, wgpu};
 
-use crate::args::VerifyArgs;
+use crate::args::{PathName, VerifyArgs};
 use crate::stop::on_ctrl_c;
 use crate::table::table;
 use crate::{Failure, Outcome, adapters, outputs};
@@ -24,6 +24,9 @@ use session::Session;
 
 /// Runs everything asked for and reports it.
 pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
+    if args.path.iter().any(|name| matches!(name, PathName::Auto | PathName::Reference)) {
+        return Err(Error::invalid("--path", "auto or reference", "paths of the GPU").into());
+    }
     let suites: Vec<GoldenSuite> =
         args.cases.iter().map(|folder| GoldenSuite::open(folder)).collect::<Result<_, _>>()?;
     if let Some(told) = &args.alone {
@@ -98,7 +101,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
 
 /// Runs the one case that another process of this program asks for, and prints its rows as JSON on one line.
 fn run_alone(args: &VerifyArgs, suites: &[GoldenSuite], told: &str) -> Outcome {
-    let refuse = |found: String| heedful::Error::invalid("--alone", found, "a case of this run");
+    let refuse = |found: String| Error::invalid("--alone", found, "a case of this run");
     let Alone { adapter: wanted, suite, name } =
         serde_json::from_str(told).map_err(|e| refuse(e.to_string()))?;
     let mut report = Report::new("");
@@ -126,7 +129,7 @@ fn run_alone(args: &VerifyArgs, suites: &[GoldenSuite], told: &str) -> Outcome {
         break;
     }
     let rows = serde_json::to_string(&report.cases)
-        .map_err(|e| heedful::Error::internal("writing rows", e.to_string()))?;
+        .map_err(|e| Error::internal("writing rows", e.to_string()))?;
     println!("{rows}");
     Ok(())
 }

@@ -54,6 +54,7 @@ pub(super) fn paths(call: &Attention, args: &VerifyArgs) -> Vec<Path> {
     if args.uses_matrix() && call.dtype != DType::F32 {
         paths.extend([Path::FusedMatrix, Path::StagedMatrix]);
     }
+    paths.retain(|path| args.asks_for(*path));
     paths
 }
 
