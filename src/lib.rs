@@ -103,7 +103,9 @@ pub use feature::prepare::{Cosine, Rotary, RotaryScaling, rotary_tables};
 pub use feature::score::{Relative, grid_bias, standard_slopes, t5_table};
 pub use plan::tuning::Tuning;
 pub use plan::{Capabilities, Checks, Path, Plan, Policy, SelfTest};
-pub use problem::{Attention, Operand, Packed, Paged, Problem, WeightsAt};
+pub use problem::{
+    Attention, Backward, BackwardProblem, Operand, Packed, Paged, Problem, WeightsAt,
+};
 pub use tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage, Strides};
 pub use wgpu;
 

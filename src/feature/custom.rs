@@ -18,11 +18,13 @@ use crate::error::{Error, Result};
 
 /// A function of the caller's: its name, its WGSL and its meaning on the CPU.
 ///
-/// Two are equal when name and WGSL are.
+/// Two are equal when name and WGSL are, that of the derivative too.
 pub struct Custom<F: ?Sized> {
     name: String,
     wgsl: String,
     meaning: Arc<F>,
+    /// The derivative by the score, where it is a score modifier that has one: its WGSL and its meaning.
+    derivative: Option<(String, Arc<F>)>,
     /// The closure's number: clones share it.
     id: u64,
 }
@@ -43,6 +45,18 @@ impl CustomScore {
     ) -> Self {
         Self::with(name.into(), wgsl.into(), Arc::new(meaning))
     }
+
+    /// The same with its derivative by the score, without which there are no gradients: WGSL that defines
+    /// `fn score_{name}_derivative(s: f32, p: Position) -> f32`, s the score before it, and the same as a closure.
+    /// What it reads of the table is taken as constant.
+    pub fn with_derivative(
+        mut self,
+        wgsl: impl Into<String>,
+        meaning: impl Fn(f64, &Position) -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        self.derivative = Some((wgsl.into(), Arc::new(meaning)));
+        self
+    }
 }
 
 impl CustomMask {
@@ -59,7 +73,12 @@ impl CustomMask {
 impl<F: ?Sized> Custom<F> {
     fn with(name: String, wgsl: String, meaning: Arc<F>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { name, wgsl, meaning, id: NEXT.fetch_add(1, Ordering::Relaxed) }
+        Self { name, wgsl, meaning, derivative: None, id: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    fn key(&self) -> (&str, &str, Option<&str>) {
+        let derivative = self.derivative.as_ref().map(|(wgsl, _)| wgsl.as_str());
+        (&self.name, &self.wgsl, derivative)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -93,6 +112,11 @@ impl<F: ?Sized> Custom<F> {
             let argument = format!("custom {kind} {:?}", self.name);
             return Err(Error::invalid(argument, "WGSL without it", format!("{function}…)")));
         }
+        let function = format!("fn {kind}_{}_derivative(", self.name);
+        if self.derivative.as_ref().is_some_and(|(wgsl, _)| !wgsl.contains(&function)) {
+            let argument = format!("derivative of custom {kind} {:?}", self.name);
+            return Err(Error::invalid(argument, "WGSL without it", format!("{function}…)")));
+        }
         Ok(())
     }
 }
@@ -108,6 +132,14 @@ impl Score for CustomScore {
 
     fn apply(&self, s: f64, at: &Position, _: &Operands<'_>) -> f64 {
         (self.meaning)(s, at)
+    }
+
+    fn derivative(&self, s: f64, at: &Position, _: &Operands<'_>) -> f64 {
+        self.derivative.as_ref().map_or(f64::NAN, |(_, meaning)| meaning(s, at))
+    }
+
+    fn has_derivative(&self) -> bool {
+        self.derivative.is_some()
     }
 }
 
@@ -127,14 +159,15 @@ impl Mask for CustomMask {
 
 impl<F: ?Sized> Clone for Custom<F> {
     fn clone(&self) -> Self {
-        let meaning = Arc::clone(&self.meaning);
-        Self { name: self.name.clone(), wgsl: self.wgsl.clone(), meaning, id: self.id }
+        let (name, wgsl, derivative) =
+            (self.name.clone(), self.wgsl.clone(), self.derivative.clone());
+        Self { name, wgsl, meaning: Arc::clone(&self.meaning), derivative, id: self.id }
     }
 }
 
 impl<F: ?Sized> PartialEq for Custom<F> {
     fn eq(&self, other: &Self) -> bool {
-        (&self.name, &self.wgsl) == (&other.name, &other.wgsl)
+        self.key() == other.key()
     }
 }
 
@@ -142,7 +175,7 @@ impl<F: ?Sized> Eq for Custom<F> {}
 
 impl<F: ?Sized> Hash for Custom<F> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.name, &self.wgsl).hash(state);
+        self.key().hash(state);
     }
 }
 

@@ -157,6 +157,8 @@ macro_rules! define_operand {
     ) => {
         /// Every tensor of a call, by its name in messages.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
         #[non_exhaustive]
         pub enum Operand {
             $($(#[$rows_doc])* $Rows,)*

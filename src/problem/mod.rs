@@ -1,6 +1,7 @@
 //! What is asked: the [`Attention`] builder, the validated [`Problem`], and the cost model.
 
 mod attention;
+mod backward;
 pub mod cost;
 mod lengths;
 mod problem;
@@ -10,4 +11,5 @@ mod validate;
 pub use crate::feature::Operand;
 pub use attention::{Attention, Packed, Paged, WeightsAt};
 pub(crate) use attention::{PACKED_PARAMETERS, PAGED_PARAMETERS};
+pub use backward::{Backward, BackwardProblem};
 pub use problem::Problem;

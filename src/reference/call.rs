@@ -3,7 +3,7 @@
 use crate::feature::mask::Mask;
 use crate::feature::normalize::Normalizer;
 use crate::feature::normalize::monotonic::step;
-use crate::feature::score::{Score, Stage};
+use crate::feature::score::{Entry, Score, Stage};
 use crate::feature::{Operands, Position};
 use crate::problem::{Operand, Problem, WeightsAt};
 use crate::reference::Inputs;
@@ -89,6 +89,27 @@ impl<'a> Call<'a> {
             at.key = key;
             *weight *= self.masks.iter().map(|m| m.factor(&at, self.operands)).product::<f64>();
         }
+    }
+
+    /// The modifiers of a product in order, each with the score that it is given.
+    pub(super) fn stages(&self, product: f64, at: &Position) -> Vec<(&dyn Score, f64)> {
+        let mut stages: Vec<(&dyn Score, f64)> = Vec::new();
+        let mut s = product;
+        for score in self.scores.iter().filter(|score| score.stage() <= Stage::Biased) {
+            stages.push((&**score, s));
+            s = score.apply(s, at, self.operands);
+        }
+        stages
+    }
+
+    /// What the weight of a visible key is multiplied with.
+    pub(super) fn factor(&self, at: &Position) -> f64 {
+        self.masks.iter().map(|mask| mask.factor(at, self.operands)).product()
+    }
+
+    /// The elements that the factor takes in. One mask has a factor at most.
+    pub(super) fn factor_entries(&self, at: &Position) -> Vec<Entry> {
+        self.masks.iter().filter_map(|mask| mask.factor_entry(at, self.operands)).collect()
     }
 
     /// Monotonic attention: hides the keys before the one that the rows before have come to.

@@ -4,7 +4,7 @@ use super::length;
 use crate::error::{Error, Result};
 use crate::feature::Operands;
 use crate::feature::operand::{Rows, for_operands, host_type};
-use crate::problem::Problem;
+use crate::problem::{Operand, Problem};
 
 /// The tensors of a call on the CPU, in float64.
 ///
@@ -55,6 +55,35 @@ impl<'a> Inputs<'a> {
     }
 }
 
+/// A tensor that may be one of real numbers.
+trait Floats {
+    fn floats(&mut self) -> Option<&mut Vec<f64>>;
+}
+
+impl Floats for Vec<f64> {
+    fn floats(&mut self) -> Option<&mut Vec<f64>> {
+        Some(self)
+    }
+}
+
+impl Floats for Vec<u32> {
+    fn floats(&mut self) -> Option<&mut Vec<f64>> {
+        None
+    }
+}
+
+impl Floats for Vec<i32> {
+    fn floats(&mut self) -> Option<&mut Vec<f64>> {
+        None
+    }
+}
+
+impl Floats for Vec<bool> {
+    fn floats(&mut self) -> Option<&mut Vec<f64>> {
+        None
+    }
+}
+
 macro_rules! define_owned {
     (
         rows { $($(#[$rows_doc:meta])* $rows:ident: $Rows:ident,)* }
@@ -81,6 +110,17 @@ macro_rules! define_owned {
             /// The small and broadcast tensors.
             pub fn operands(&self) -> Operands<'_> {
                 Operands { $($dense: &self.$dense,)* $($table: &self.$table,)* }
+            }
+
+            /// The values of a tensor of real numbers; `None` for others and for outputs.
+            pub fn floats_mut(&mut self, operand: Operand) -> Option<&mut Vec<f64>> {
+                match operand {
+                    $(Operand::$Rows => Some(&mut self.$rows),)*
+                    Operand::$Output => None,
+                    $(Operand::$Result => None,)*
+                    $(Operand::$Dense => self.$dense.floats(),)*
+                    $(Operand::$Table => self.$table.floats(),)*
+                }
             }
         }
     };

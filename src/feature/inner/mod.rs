@@ -91,7 +91,43 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Adds what `d_score`, the gradient of a score of a query head, makes of the gradients of q, k and, where the
+    /// score is additive, w.
+    pub(crate) fn backward(
+        self,
+        d_score: f64,
+        [q, k, w]: [&[f64]; 3],
+        [d_q, d_k, d_w]: [&mut [f64]; 3],
+    ) {
+        let Self::Sum { activation, inner_scale, .. } = self else {
+            for c in 0..q.len() {
+                d_q[c] += d_score * k[c];
+                d_k[c] += d_score * q[c];
+            }
+            return;
+        };
+        let scale = f64::from(inner_scale.get());
+        for c in 0..q.len() {
+            let x = scale * (q[c] + k[c]);
+            let slope = d_score * w[c] * activation.derivative(x) * scale;
+            d_q[c] += slope;
+            d_k[c] += slope;
+            d_w[c] += d_score * activation.apply(x);
+        }
+    }
+}
+
 impl Activation {
+    /// f′(x); at 0 that from above.
+    pub fn derivative(self, x: f64) -> f64 {
+        match self {
+            Self::Tanh => x.cosh().powi(-2),
+            Self::LeakyRelu { slope } if x < 0.0 => f64::from(slope.get()),
+            Self::LeakyRelu { .. } => 1.0,
+        }
+    }
+
     /// f(x).
     pub fn apply(self, x: f64) -> f64 {
         match self {

@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use super::Mask;
-use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
+use crate::feature::score::Entry;
+use crate::feature::{Operand, Operands, Parameter, Position, Setting, Slot, slot};
 use crate::tensor::Scalar;
 
 /// Furthest key from the center, and 1 / σ of the Gaussian.
@@ -59,5 +60,12 @@ impl Mask for Local {
         }
         let x = self.distance(at, operands) / (f64::from(self.reach.get()) / 2.0);
         (-0.5 * x * x).exp()
+    }
+
+    fn factor_entry(&self, at: &Position, operands: &Operands<'_>) -> Option<Entry> {
+        let sigma = f64::from(self.reach.get()) / 2.0;
+        let slope = self.distance(at, operands) / (sigma * sigma) * self.factor(at, operands);
+        let index = at.batch as usize * self.seq_q as usize + at.row as usize;
+        self.gaussian.then_some(Entry { operand: Operand::Centers, index, factor: slope })
     }
 }

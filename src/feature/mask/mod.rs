@@ -27,6 +27,7 @@ pub use window::Window;
 
 use std::ops::Range;
 
+use super::score::Entry;
 use super::{Operands, Position, Setting, Slot};
 
 /// A mask: its WGSL, its meaning, and the keys it can rule out for a whole row at once.
@@ -45,5 +46,9 @@ pub trait Mask {
     /// What the weight of a visible key is multiplied with after it is normalised.
     fn factor(&self, _: &Position, _: &Operands<'_>) -> f64 {
         1.0
+    }
+    /// The element of a tensor that the factor takes in, and the derivative of the factor by it.
+    fn factor_entry(&self, _: &Position, _: &Operands<'_>) -> Option<Entry> {
+        None
     }
 }

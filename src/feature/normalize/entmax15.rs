@@ -5,6 +5,11 @@ use crate::feature::{Slot, slot};
 
 pub(crate) const SLOT: Slot = slot!("normalize", "entmax15");
 
+/// What a weight counts in the derivative d_s = m ∘ (d_w − Σ m d_w / Σ m).
+pub(super) fn measure(weight: f64) -> f64 {
+    weight.sqrt()
+}
+
 pub(super) fn weights(scores: &[Option<f64>], weights: &mut [f64]) {
     // Not f64::max, which drops NaN.
     let weight = |x: f64| if x < 0.0 { 0.0 } else { x * x };

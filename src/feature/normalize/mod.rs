@@ -144,6 +144,44 @@ impl Normalizer {
         scores.iter().flatten().fold(f64::NEG_INFINITY, |a, b| a.max(*b))
     }
 
+    /// The gradients of a row's scores, 0 where they are masked, from those of its weights and of its lse, and the
+    /// gradient of the sink, e^(sink − lse) of which is its weight.
+    pub(crate) fn backward(
+        self,
+        scores: &[Option<f64>],
+        weights: &[f64],
+        d_weights: &[f64],
+        [lse, d_lse]: [f64; 2],
+        sink: Option<f64>,
+    ) -> (Vec<f64>, f64) {
+        let one = |j: usize, slope: f64| scores[j].map_or(0.0, |_| slope * d_weights[j]);
+        let each = |slope: &dyn Fn(f64, f64) -> f64| {
+            let visible = |j: usize| one(j, slope(scores[j].unwrap_or(f64::NAN), weights[j]));
+            (0..scores.len()).map(visible).collect()
+        };
+        let by = |measure: &dyn Fn(f64) -> f64| {
+            let total: f64 = (0..scores.len()).map(|j| measure(weights[j])).sum();
+            let mean: f64 =
+                (0..scores.len()).map(|j| one(j, measure(weights[j]))).sum::<f64>() / total;
+            let seen =
+                |j: usize| scores[j].map_or(0.0, |_| measure(weights[j]) * (d_weights[j] - mean));
+            (0..scores.len()).map(seen).collect()
+        };
+        let d_scores = match self {
+            Self::Softmax => {
+                return softmax::backward(scores, weights, d_weights, [lse, d_lse], sink);
+            }
+            Self::Relu { power, divisor } => each(&|s, _| relu::derivative(s, power, divisor)),
+            Self::Sigmoid { .. } => each(&|_, w| w * (1.0 - w)),
+            Self::Raw => each(&|_, _| 1.0),
+            Self::Sparsemax => by(&sparsemax::measure),
+            Self::Entmax15 => by(&entmax15::measure),
+            // No gradient, as the problem says.
+            Self::Hard | Self::Sample { .. } | Self::Monotonic => vec![0.0; scores.len()],
+        };
+        (d_scores, 0.0)
+    }
+
     pub(crate) fn validate(self) -> Result<()> {
         match self {
             Self::Relu { power, .. } if power != 1 && power != 2 => {

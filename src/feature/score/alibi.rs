@@ -1,8 +1,8 @@
 //! s − slope_h · |i + offset − j|: attention with linear biases (Press et al., 2022).
 
-use super::{Score, Stage};
+use super::{Entry, Score, Stage};
 use crate::feature::align::Align;
-use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
+use crate::feature::{Operand, Operands, Parameter, Position, Setting, Slot, slot};
 
 /// The key at distance 0 from row 0, where it is given.
 const OFFSET: Parameter = Parameter::i32("alibi_offset");
@@ -19,6 +19,13 @@ pub struct Alibi {
     pub align: Align,
 }
 
+impl Alibi {
+    fn distance(&self, at: &Position, operands: &Operands<'_>) -> f64 {
+        let offset = self.align.diagonal(at.batch, at.q_len, at.kv_len, operands);
+        (i64::from(at.row) + offset - i64::from(at.key)).abs() as f64
+    }
+}
+
 impl Score for Alibi {
     fn stage(&self) -> Stage {
         Stage::Biased
@@ -33,9 +40,16 @@ impl Score for Alibi {
     }
 
     fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64 {
-        let offset = self.align.diagonal(at.batch, at.q_len, at.kv_len, operands);
-        let distance = (i64::from(at.row) + offset - i64::from(at.key)).abs();
-        s - operands.alibi_slopes[at.head as usize] * distance as f64
+        s - operands.alibi_slopes[at.head as usize] * self.distance(at, operands)
+    }
+
+    fn derivative(&self, _: f64, _: &Position, _: &Operands<'_>) -> f64 {
+        1.0
+    }
+
+    fn entry(&self, at: &Position, operands: &Operands<'_>) -> Option<Entry> {
+        let (operand, index) = (Operand::AlibiSlopes, at.head as usize);
+        Some(Entry { operand, index, factor: -self.distance(at, operands) })
     }
 }
 

@@ -1,7 +1,7 @@
 //! s + `bias[b, h, i, j]`, broadcast over any of the four dimensions; −∞ masks like a mask.
 
-use super::{Score, Stage};
-use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
+use super::{Entry, Score, Stage};
+use crate::feature::{Operand, Operands, Parameter, Position, Setting, Slot, slot};
 use crate::tensor::Broadcast;
 
 /// Elements between neighbours along batch, head, row and key; 0 where one serves all.
@@ -37,5 +37,14 @@ impl Score for Bias {
         let bias = operands.bias[self.0.index([at.batch, at.head, at.row, at.key])];
         // A bias of −∞ is a mask: it wins over whatever the masked key made of the score.
         if bias == f64::NEG_INFINITY { bias } else { s + bias }
+    }
+
+    fn derivative(&self, _: f64, _: &Position, _: &Operands<'_>) -> f64 {
+        1.0
+    }
+
+    fn entry(&self, at: &Position, _: &Operands<'_>) -> Option<Entry> {
+        let index = self.0.index([at.batch, at.head, at.row, at.key]);
+        Some(Entry { operand: Operand::Bias, index, factor: 1.0 })
     }
 }

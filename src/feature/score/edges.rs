@@ -1,8 +1,8 @@
 //! s + edge_bias of the edge between row and key: weights of a graph's edges.
 
-use super::{Score, Stage};
+use super::{Entry, Score, Stage};
 use crate::feature::mask::Edges;
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operand, Operands, Position, Slot, slot};
 
 pub(crate) const SLOT: Slot = slot!("score", "edges");
 
@@ -24,5 +24,14 @@ impl Score for EdgeBias {
             Some(edge) => s + operands.edge_bias[edge],
             None => s,
         }
+    }
+
+    fn derivative(&self, _: f64, _: &Position, _: &Operands<'_>) -> f64 {
+        1.0
+    }
+
+    fn entry(&self, at: &Position, operands: &Operands<'_>) -> Option<Entry> {
+        let index = Edges::find(at.row, at.key, operands)?;
+        Some(Entry { operand: Operand::EdgeBias, index, factor: 1.0 })
     }
 }

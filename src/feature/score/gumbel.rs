@@ -40,6 +40,10 @@ impl Score for Gumbel {
         let u = (f64::from(bits) + 0.5) / f64::from(1 << 23);
         s - (-u.ln()).ln()
     }
+
+    fn derivative(&self, _: f64, _: &Position, _: &Operands<'_>) -> f64 {
+        1.0
+    }
 }
 
 /// Philox4x32 with ten rounds.

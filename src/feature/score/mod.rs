@@ -12,11 +12,11 @@ pub use alibi::{Alibi, standard_slopes};
 pub use bias::Bias;
 pub use edges::EdgeBias;
 pub use gumbel::Gumbel;
-pub use relative::{Relative, grid_bias, t5_bucket, t5_table};
+pub use relative::{Relative, grid_bias, t5_bucket, t5_table, t5_table_backward};
 pub use scale::Scale;
 pub use softcap::Softcap;
 
-use super::{Operands, Position, Setting, Slot};
+use super::{Operand, Operands, Position, Setting, Slot};
 
 /// The stages at which scores can be returned; a modifier belongs to the stage it completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,4 +43,25 @@ pub trait Score {
     }
     /// The meaning: the new score at `at`.
     fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64;
+    /// The derivative of the new score by the old one.
+    fn derivative(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64;
+    /// Whether there is one: the caller's own modifiers may have none.
+    fn has_derivative(&self) -> bool {
+        true
+    }
+    /// What the new score has of a tensor that may be learned.
+    fn entry(&self, _: &Position, _: &Operands<'_>) -> Option<Entry> {
+        None
+    }
+}
+
+/// The element of a tensor that a score takes in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Entry {
+    /// The tensor.
+    pub operand: Operand,
+    /// Its element.
+    pub index: usize,
+    /// The derivative of the score by it.
+    pub factor: f64,
 }

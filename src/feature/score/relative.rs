@@ -3,8 +3,8 @@
 //! One table serves learned relative positions, T5's buckets ([`t5_table`]) and any other function of
 //! j − i that is constant far away.
 
-use super::{Score, Stage};
-use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
+use super::{Entry, Score, Stage};
+use crate::feature::{Operand, Operands, Parameter, Position, Setting, Slot, slot};
 
 /// Entries before and after distance 0, and the key at distance 0 from row 0.
 const LEFT: Parameter = Parameter::i32("relative_left");
@@ -30,6 +30,14 @@ impl Relative {
     pub fn width(&self) -> u64 {
         u64::from(self.left) + u64::from(self.right) + 1
     }
+
+    /// The entry that a row and a key share.
+    fn index(&self, at: &Position) -> usize {
+        let distance = i64::from(at.key) - i64::from(at.row) - i64::from(self.offset);
+        let (left, right) = (i64::from(self.left), i64::from(self.right));
+        let entry = (distance.clamp(-left, right) + left) as u64;
+        (u64::from(at.head) * self.width() + entry) as usize
+    }
 }
 
 impl Score for Relative {
@@ -46,10 +54,15 @@ impl Score for Relative {
     }
 
     fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64 {
-        let distance = i64::from(at.key) - i64::from(at.row) - i64::from(self.offset);
-        let (left, right) = (i64::from(self.left), i64::from(self.right));
-        let entry = (distance.clamp(-left, right) + left) as u64;
-        s + operands.relative[(u64::from(at.head) * self.width() + entry) as usize]
+        s + operands.relative[self.index(at)]
+    }
+
+    fn derivative(&self, _: f64, _: &Position, _: &Operands<'_>) -> f64 {
+        1.0
+    }
+
+    fn entry(&self, at: &Position, _: &Operands<'_>) -> Option<Entry> {
+        Some(Entry { operand: Operand::Relative, index: self.index(at), factor: 1.0 })
     }
 }
 
@@ -72,6 +85,25 @@ pub fn t5_table(
         .flat_map(|head| distances.clone().map(move |d| (head, d)))
         .map(|(h, d)| one(h, d))
         .collect()
+}
+
+/// The gradient of T5's learned `[buckets, heads]` from that of the table that [`t5_table`] makes of it.
+pub fn t5_table_backward(
+    gradient: &[f64],
+    heads: u32,
+    bidirectional: bool,
+    max_distance: u32,
+    buckets: u32,
+    relative: &Relative,
+) -> Vec<f64> {
+    let mut learned = vec![0.0; buckets as usize * heads as usize];
+    let distances = -i64::from(relative.left)..=i64::from(relative.right);
+    let entries = (0..heads).flat_map(|head| distances.clone().map(move |d| (head, d)));
+    for ((head, distance), d) in entries.zip(gradient) {
+        let bucket = t5_bucket(distance, bidirectional, buckets, max_distance);
+        learned[(bucket * heads + head) as usize] += d;
+    }
+    learned
 }
 
 /// The dense bias `[heads, n, n]`, n = rows · columns, of a learned table by relative position on a grid,

@@ -28,4 +28,8 @@ impl Score for Scale {
     fn apply(&self, s: f64, _: &Position, _: &Operands<'_>) -> f64 {
         s * f64::from(self.0.get())
     }
+
+    fn derivative(&self, _: f64, _: &Position, _: &Operands<'_>) -> f64 {
+        f64::from(self.0.get())
+    }
 }

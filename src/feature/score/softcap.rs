@@ -29,4 +29,8 @@ impl Score for Softcap {
         let cap = f64::from(self.0.get());
         cap * (s / cap).tanh()
     }
+
+    fn derivative(&self, s: f64, _: &Position, _: &Operands<'_>) -> f64 {
+        (s / f64::from(self.0.get())).cosh().powi(-2)
+    }
 }

@@ -165,7 +165,7 @@ fn paged(mut reader: Reader<'_>) -> Result<Support> {
 pub(super) struct Reader<'a> {
     pub(super) case: &'a GoldenCase,
     pub(super) arrays: Arrays,
-    precision: Precision,
+    pub(super) precision: Precision,
 }
 
 impl Reader<'_> {
@@ -174,7 +174,7 @@ impl Reader<'_> {
         Error::invalid(format!("{file}, case {}", self.case.name), error, "a call that fits")
     }
 
-    fn wrong(&self, what: &str, found: &[u64], wanted: &str) -> Error {
+    pub(super) fn wrong(&self, what: &str, found: &[u64], wanted: &str) -> Error {
         let argument = format!("{}, {what} shape", self.case.path.display());
         Error::invalid(argument, format!("{found:?}"), wanted)
     }
@@ -283,7 +283,7 @@ impl Reader<'_> {
     }
 
     /// A call holds its scale in f32. In double precision what that loses is put into q.
-    fn scale_residue(&self, problem: &Problem) -> Result<f64> {
+    pub(super) fn scale_residue(&self, problem: &Problem) -> Result<f64> {
         let stored = f64::from(problem.scale());
         let exact = number(self.case, "scale")?
             .unwrap_or(1.0 / f64::from(problem.attention().shape.dim_qk).sqrt());

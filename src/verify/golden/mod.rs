@@ -6,10 +6,13 @@
 //! roles of the same case are.
 
 mod attributes;
+mod gradients;
 mod layers;
 mod load;
 mod rotary;
 mod run;
+
+pub use gradients::{ExpectedGradient, GradientCase};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

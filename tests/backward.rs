@@ -1,0 +1,244 @@
+//! Gradients: the float64 reference against recorded ones and against central differences.
+
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use heedful::reference::{Incoming, Outputs, attend, backward};
+use heedful::verify::cases::{Case, Grid, grid};
+use heedful::verify::data::CaseData;
+use heedful::verify::golden::{GoldenSuite, Precision};
+use heedful::{
+    Attention, Backward, BackwardProblem, CustomScore, Normalizer, Operand, Shape, WeightsAt,
+};
+
+#[test]
+fn reference_gradients_match_recorded_ones() {
+    let (mut run, mut compared, mut wrong) = (0, 0, Vec::new());
+    // As for the outputs: biases and scales of the other forms are held in f32.
+    let precisions = [
+        ("jax", Precision::Double),
+        ("varlen", Precision::Double),
+        ("real", Precision::Double),
+        ("forms", Precision::Stored),
+    ];
+    for (suite, precision) in precisions {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(suite);
+        for case in GoldenSuite::open(&folder).unwrap().cases {
+            let Some(recorded) = case.gradients(precision).unwrap() else { continue };
+            let problem = recorded.backward.validate().unwrap();
+            let inputs = recorded.loaded.data.inputs();
+            let found = backward(&problem, &inputs, &recorded.incoming()).unwrap();
+            run += 1;
+            for (operand, comparison) in recorded.check(&found) {
+                compared += 1;
+                if !comparison.pass {
+                    wrong.push(format!("{} d_{operand}: {}", case.name, comparison.message()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {compared} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!((run, compared), (181, 645));
+}
+
+/// Numbers in -1..1 that differ from place to place.
+fn noise(n: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// What gradients are of: <d_o, o> + <d_lse, lse> + <d_weights, weights>, over rows that see something; and the sum of
+/// the terms' magnitudes.
+fn loss(outputs: &Outputs, incoming: &Incoming<'_>) -> [f64; 2] {
+    let weights = outputs.weights.as_deref().unwrap_or_default();
+    let o = outputs.o.iter().zip(incoming.o);
+    let lse = outputs.lse.iter().zip(incoming.lse).filter(|(lse, _)| lse.is_finite());
+    let terms = o.chain(lse).chain(weights.iter().zip(incoming.weights)).map(|(x, d)| x * d);
+    terms.fold([0.0, 0.0], |[sum, size], term| [sum + term, size + term.abs()])
+}
+
+/// A call with its gradients of everything, and what comes in.
+struct Trial {
+    problem: BackwardProblem,
+    data: CaseData,
+    d: [Vec<f64>; 3],
+}
+
+impl Trial {
+    /// `None` for calls that have no gradients, with the reason.
+    fn new(case: &Case) -> Result<Self, String> {
+        let mut attention = Attention { lse: false, ..case.attention.clone() };
+        attention.lse = attention.normalizer == Normalizer::Softmax && !attention.sinks;
+        let mut asked = Backward::all(attention).unwrap();
+        if asked.attention.lse {
+            asked = asked.from_lse();
+        }
+        if asked.attention.weights == Some(WeightsAt::Probabilities) {
+            asked = asked.from_weights();
+        }
+        let problem = asked.validate().map_err(|e| e.to_string())?;
+        let data = CaseData::generate(problem.problem(), case.seed, &case.data);
+        let s = asked.attention.shape;
+        let rows = s.rows() as usize;
+        let d_o = noise(rows * s.dim_v as usize, case.seed);
+        let d_lse = if asked.from_lse { noise(rows, case.seed ^ 1) } else { Vec::new() };
+        let n = if asked.from_weights { rows * s.seq_kv as usize } else { 0 };
+        Ok(Self { problem, data, d: [d_o, d_lse, noise(n, case.seed ^ 2)] })
+    }
+
+    fn incoming(&self) -> Incoming<'_> {
+        Incoming { o: &self.d[0], lse: &self.d[1], weights: &self.d[2] }
+    }
+
+    /// The derivative of the loss along `direction` in one tensor, by central differences, and what rounding makes of
+    /// it.
+    fn difference(&self, operand: Operand, direction: &[f64]) -> [f64; 2] {
+        let step = 1e-5;
+        let at = |sign: f64| {
+            let mut data = self.data.clone();
+            let values = data.floats_mut(operand).unwrap();
+            for (x, d) in values.iter_mut().zip(direction) {
+                *x += sign * step * d;
+            }
+            loss(&attend(self.problem.problem(), &data.inputs()).unwrap(), &self.incoming())
+        };
+        let ([above, size], [below, _]) = (at(1.0), at(-1.0));
+        [(above - below) / (2.0 * step), size * f64::EPSILON / step]
+    }
+}
+
+/// The gradient of a tensor where its elements lie in the caller's tensor.
+fn laid_out(trial: &Trial, operand: Operand, gradient: &[f64]) -> Vec<f64> {
+    let problem = trial.problem.problem();
+    let s = problem.attention().shape;
+    let elements = problem.elements(operand).unwrap() as usize;
+    let (heads, rows) = match operand {
+        Operand::Q => (s.heads_q, s.seq_q),
+        Operand::K | Operand::V => (s.heads_kv, s.seq_kv),
+        _ => return gradient.to_vec(),
+    };
+    let dim = problem.dim(operand) as usize;
+    let mut laid = vec![0.0; elements];
+    let places = (0..s.batch)
+        .flat_map(|b| (0..heads).flat_map(move |h| (0..rows).map(move |row| [b, h, row])));
+    for (at, row) in places.zip(gradient.chunks(dim)) {
+        let start = problem.index(operand, at, &trial.data.operands()) as usize;
+        for (to, d) in laid.iter_mut().skip(start).zip(row) {
+            *to += d;
+        }
+    }
+    laid
+}
+
+#[test]
+fn reference_gradients_are_central_differences_in_every_case_of_the_grid() {
+    let (mut checked, mut wrong) = (BTreeMap::new(), Vec::new());
+    let mut refused: BTreeMap<String, u32> = BTreeMap::new();
+    for case in grid(Grid::Quick).unwrap() {
+        let trial = match Trial::new(&case) {
+            Ok(trial) => trial,
+            Err(why) => {
+                *refused.entry(why).or_default() += 1;
+                continue;
+            }
+        };
+        let inputs = trial.data.inputs();
+        let found = backward(&trial.problem, &inputs, &trial.incoming()).unwrap();
+        for (operand, gradient) in found.iter() {
+            let gradient = laid_out(&trial, operand, gradient);
+            let direction = noise(gradient.len(), case.seed ^ 3);
+            let along: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
+            let [difference, rounding] = trial.difference(operand, &direction);
+            let size: f64 = gradient.iter().zip(&direction).map(|(g, d)| (g * d).abs()).sum();
+            // NaN and infinities by data, and logits near the end of float32's range, have no differences.
+            if !difference.is_finite() || rounding > 1e-3 * size + 1e-7 {
+                continue;
+            }
+            *checked.entry(operand.name()).or_insert(0) += 1;
+            if (along - difference).abs() > 1e-5 * size + rounding + 1e-7 {
+                wrong.push(format!("{} d_{operand}: {along} against {difference}", case.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    // Every tensor that has a gradient is in some case; hard choices, pages, quantised and repeated keys have none.
+    assert_eq!(checked.len(), 12, "{checked:?}");
+    assert!(checked.values().all(|n| *n > 1) && checked["q"] > 350, "{checked:?}");
+    assert_eq!(refused.values().sum::<u32>(), 83, "{refused:?}");
+}
+
+#[test]
+fn a_score_of_the_callers_own_needs_a_derivative() {
+    let shape = Shape { heads_kv: 1, ..Shape::self_attention(1, 2, 9, 5) };
+    let square = CustomScore::new(
+        "square",
+        "fn score_square(s: f32, p: Position) -> f32 { return s * s + f32(p.key); }",
+        |s, at| s * s + f64::from(at.key),
+    );
+    let without = Attention { custom_scores: vec![square.clone()], ..Attention::new(shape) };
+    let error = Backward::of(without).validate().unwrap_err();
+    assert!(error.is_invalid());
+    assert!(error.to_string().contains("square") && error.to_string().contains("derivative"));
+
+    let wgsl = "fn score_square_derivative(s: f32, p: Position) -> f32 { return 2.0 * s; }";
+    let with = square.clone().with_derivative(wgsl, |s, _| 2.0 * s);
+    assert_ne!(with, square);
+    let attention = Attention { custom_scores: vec![with], ..Attention::new(shape) };
+    let trial = Trial::new(&Case::new(attention, Default::default())).unwrap();
+    let found = backward(&trial.problem, &trial.data.inputs(), &trial.incoming()).unwrap();
+    for (operand, gradient) in found.iter() {
+        let gradient = laid_out(&trial, operand, gradient);
+        let direction = noise(gradient.len(), 5);
+        let along: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
+        let [difference, _] = trial.difference(operand, &direction);
+        assert!((along - difference).abs() < 1e-6, "d_{operand}: {along} against {difference}");
+    }
+}
+
+#[test]
+fn gradients_that_a_call_cannot_have_are_refused_by_name() {
+    let call = || Attention::new(Shape::self_attention(1, 2, 9, 5));
+    let refused = |backward: Backward, words: &[&str]| {
+        let error = backward.validate().unwrap_err();
+        assert!(error.is_invalid(), "{error}");
+        words.iter().for_each(|word| assert!(error.to_string().contains(word), "{error}"));
+    };
+    refused(Backward::of(call()).with(Operand::Bias), &["gradient of bias", "a call without it"]);
+    refused(Backward::of(call()).with(Operand::KvLengths), &["gradient of kv_lengths"]);
+    refused(Backward::of(call()).with(Operand::Lse), &["gradient of lse"]);
+    refused(Backward::of(call()).only(&[]), &["gradients wanted", "none"]);
+    refused(Backward::of(call()).from_lse(), &["gradient of lse", "a call without lse"]);
+    let scores = Attention { weights: Some(WeightsAt::RawScores), ..call() };
+    refused(Backward::of(scores).from_weights(), &["gradient of weights", "RawScores"]);
+    refused(Backward::of(call().normalizer(Normalizer::Hard)), &["normalizer", "hard"]);
+}
+
+#[test]
+fn rows_that_see_nothing_and_masked_keys_have_no_gradient() {
+    let shape = Shape { seq_q: 4, ..Shape::self_attention(1, 1, 3, 2) };
+    // Row 0 sees no key; key 2, which is NaN, is seen by nobody.
+    let attention = Attention::new(shape).mask([1, 1, 4, 3]).sinks();
+    let problem = Backward::of(attention).with(Operand::Sinks).validate().unwrap();
+    let mut data =
+        CaseData { q: noise(8, 1), k: noise(6, 2), v: noise(6, 3), ..CaseData::default() };
+    data.sinks = vec![0.5];
+    data.mask = (0..12).map(|i| i >= 3 && i % 3 != 2).collect();
+    data.k[4..].fill(f64::NAN);
+    data.v[4..].fill(f64::INFINITY);
+    let incoming = Incoming { o: &noise(8, 4), ..Incoming::default() };
+    let found = backward(&problem, &data.inputs(), &incoming).unwrap();
+    assert_eq!(found.get(Operand::Q).unwrap()[..2], [0.0; 2]);
+    for operand in [Operand::K, Operand::V] {
+        assert_eq!(found.get(operand).unwrap()[4..], [0.0; 2], "{operand}");
+    }
+    assert!(found.iter().all(|(_, values)| values.iter().all(|x| x.is_finite())));
+    assert!(found.get(Operand::Sinks).unwrap()[0] != 0.0);
+}
