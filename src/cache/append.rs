@@ -1,10 +1,11 @@
 //! New rows on their way into a cache.
 
+use std::fmt;
 use std::ops::Range;
 
 use crate::cache::kv_cache::KvCache;
 use crate::device::{self, Wait};
-use crate::engine::{BufferView, Dispatch, Engine, one_compiled};
+use crate::engine::{BoundRange, BufferView, Dispatch, Draft, Engine, bind, show};
 use crate::error::{Error, Result};
 use crate::feature::prepare::{ROTARY_DIM, ROTARY_ROWS};
 use crate::kernel::{Binding, DIM_SOURCE, Element, KernelSpec, Params, Width, Work};
@@ -56,6 +57,14 @@ pub struct Append {
     pub(super) dispatches: Vec<Dispatch>,
     /// Of the cache it is bound to.
     pub(super) state: wgpu::Buffer,
+}
+
+/// What is recorded, a line for each dispatch: its kernel, its workgroups, and the bytes of each buffer that it
+/// binds.
+impl fmt::Display for Append {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(&self.dispatches, f)
+    }
 }
 
 impl KvCache {
@@ -124,15 +133,14 @@ impl KvCache {
         let parts = angles.iter().map(|angles| (keys, Some(angles)));
         let plain = angles.is_empty().then_some((keys, None));
         let values = (("v", rows.v, d.dim_v, &self.v), None);
-        let dispatches: Result<Vec<Dispatch>> = parts
-            .chain(plain)
-            .chain([values])
-            .map(|((name, view, dim, cache), angles)| {
-                self.dispatch(engine, descriptor, (name, view, dim), cache, angles)
-            })
-            .collect();
-        let state = self.state.clone();
-        Ok(Append { rows: descriptor.rows, dispatches: dispatches?, state })
+        let drafts = parts.chain(plain).chain([values]);
+        let drafts = drafts.map(|((name, view, dim, cache), angles)| {
+            self.draft(engine, descriptor, (name, view, dim), cache, angles)
+        });
+        let bound = bind(engine, drafts.collect::<Result<Vec<Draft>>>()?);
+        let buffers = [("k", rows.k.buffer), ("v", rows.v.buffer)];
+        let dispatches = device::named(bound, engine.device(), &buffers)?;
+        Ok(Append { rows: descriptor.rows, dispatches, state: self.state.clone() })
     }
 
     /// The angles of every place: cosines, then sines, in as many buffers as bindings must be; none where
@@ -179,14 +187,15 @@ impl KvCache {
         places.map(part).collect()
     }
 
-    fn dispatch(
+    /// The draft of what writes the keys of some places, or the values of all.
+    fn draft(
         &self,
         engine: &Engine,
         descriptor: &AppendDescriptor,
         (name, view, dim): (&str, BufferView<'_>, u32),
         cache: &wgpu::Buffer,
         angles: Option<&Angles>,
-    ) -> Result<Dispatch> {
+    ) -> Result<Draft> {
         let d = self.descriptor();
         let from = descriptor.layout.strides(d.heads_kv, descriptor.rows, dim);
         let to = d.strides(dim);
@@ -234,17 +243,15 @@ impl KvCache {
             .with_table(Operand::RotaryCos, first.wrapping_neg())
             .with_table(Operand::RotarySin, sines);
         let spec = self.append_spec(engine, descriptor, dim, angles.is_some());
-        let pipeline = engine.pipelines.get(engine.device(), &spec)?;
-        let mut entries = vec![
-            (Binding::Q, source.binding()),
-            (Binding::O, cache.as_entire_buffer_binding()),
-            (Binding::Aux, self.state.as_entire_buffer_binding()),
+        let mut ranges = vec![
+            (Binding::Q, source),
+            (Binding::O, BoundRange::whole(cache)),
+            (Binding::Aux, BoundRange::whole(&self.state)),
         ];
-        entries.extend(angles.map(|x| (Binding::Angles, x.buffer.as_entire_buffer_binding())));
+        ranges.extend(angles.map(|x| (Binding::Angles, BoundRange::whole(&x.buffer))));
         let [batch, heads] = [d.sequences, d.heads_kv];
-        let grid = spec.grid(&Work { batch, heads, rows: descriptor.rows, ..Work::default() });
-        let bound = one_compiled(engine.device(), pipeline, &params, &entries, grid);
-        device::named(bound, engine.device(), &[(name, view.buffer)])
+        let work = Work { batch, heads, rows: descriptor.rows, ..Work::default() };
+        Ok(Draft::new(spec, work, params, ranges))
     }
 
     pub(super) fn append_spec(

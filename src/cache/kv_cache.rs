@@ -6,7 +6,9 @@ use crate::cache::append::Append;
 use crate::cache::descriptor::KvCacheDescriptor;
 use crate::cache::pages::{Changes, PageTable};
 use crate::device::{self, Pipeline};
-use crate::engine::{BufferView, Dispatch, Engine, Table, Tensors, one_compiled};
+use crate::engine::{
+    BoundRange, BufferView, Compiled, Dispatch, Draft, Engine, Table, Tensors, bind, bind_compiled,
+};
 use crate::error::{Error, Result};
 use crate::feature::align::Align;
 use crate::kernel::{Binding, KernelSpec, Params, Work};
@@ -59,7 +61,7 @@ pub struct KvCache {
     pub(super) v: wgpu::Buffer,
     /// Lengths, counts of the newest append, page table.
     pub(super) state: wgpu::Buffer,
-    advance: Dispatch,
+    advance: Vec<Dispatch>,
     copy: Arc<Pipeline>,
     /// What the counts on the GPU are.
     counts: Vec<u32>,
@@ -112,10 +114,8 @@ impl KvCache {
         let params = params.with_table(Operand::QLengths, d.sequences);
         let spec = KernelSpec::cache_advance();
         let work = Work { batch: d.sequences, ..Work::default() };
-        let grid = spec.grid(&work);
-        let pipeline = engine.pipelines.get(engine.device(), &spec)?;
-        let entries = [(Binding::Aux, state.as_entire_buffer_binding())];
-        let advance = one_compiled(engine.device(), pipeline, &params, &entries, grid)?;
+        let ranges = vec![(Binding::Aux, BoundRange::whole(&state))];
+        let advance = bind(engine, [Draft::new(spec, work, params, ranges)])?;
         let copy = engine.pipelines.get(engine.device(), &KernelSpec::cache_copy())?;
         let device = engine.device().clone();
         Ok(Self { device, descriptor: d, table, k, v, state, advance, copy, counts })
@@ -239,7 +239,7 @@ impl KvCache {
         self.counts.copy_from_slice(counts);
         self.write(encoder, &staged);
         let mut pass = begin(encoder, "cache append");
-        for dispatch in copies.iter().chain(&append.dispatches).chain([&self.advance]) {
+        for dispatch in copies.iter().chain(&append.dispatches).chain(&self.advance) {
             dispatch.record(&mut pass);
         }
         Ok(())
@@ -350,13 +350,11 @@ impl KvCache {
 
     /// Copies of pages of keys and of values.
     fn copies(&self, changes: &Changes) -> Result<Vec<Dispatch>> {
-        let mut dispatches = Vec::new();
+        let d = &self.descriptor;
+        let mut copies = Vec::new();
         for [from, to] in &changes.copies {
-            for (buffer, dim) in
-                [(&self.k, self.descriptor.dim_qk), (&self.v, self.descriptor.dim_v)]
-            {
-                let words = self.descriptor.storage.bytes(self.descriptor.strides(dim).batch) / 4;
-                let words = words as u32;
+            for (buffer, dim) in [(&self.k, d.dim_qk), (&self.v, d.dim_v)] {
+                let words = (d.storage.bytes(d.strides(dim).batch) / 4) as u32;
                 let params = Params {
                     key0: from * words,
                     key_n: words,
@@ -364,13 +362,12 @@ impl KvCache {
                     ..Params::default()
                 };
                 let work = Work { columns: words, ..Work::default() };
-                let grid = KernelSpec::cache_copy().grid(&work);
-                let entries = [(Binding::O, buffer.as_entire_buffer_binding())];
-                let copy = self.copy.clone();
-                dispatches.push(one_compiled(&self.device, copy, &params, &entries, grid)?);
+                let ranges = vec![(Binding::O, BoundRange::whole(buffer))];
+                let draft = Draft::new(KernelSpec::cache_copy(), work, params, ranges);
+                copies.push(Compiled { pipeline: self.copy.clone(), draft });
             }
         }
-        Ok(dispatches)
+        bind_compiled(&self.device, copies)
     }
 
     fn words(&self, first: u32) -> Table<'_> {

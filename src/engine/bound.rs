@@ -1,33 +1,17 @@
 //! `Bound`: a plan tied to tensors, ready to be recorded.
 
+use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 
-use crate::device::{self, Pipeline};
-use crate::engine::encode::{Encoding, Prepared};
-use crate::engine::rebind::Places;
+use crate::device;
+use crate::engine::dispatch::{self, Dispatch, Draft, Prepared};
+use crate::engine::encode::Encoding;
+use crate::engine::places::Places;
 use crate::engine::{Engine, Table, Tensors};
 use crate::error::{Error, Result};
 use crate::kernel::{Params, SMALL_TABLES};
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
-
-/// One dispatch: pipeline, resources, grid.
-#[derive(Debug)]
-pub(crate) struct Dispatch {
-    pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) group: wgpu::BindGroup,
-    pub(crate) grid: [u32; 3],
-}
-
-impl Dispatch {
-    pub(crate) fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
-        let [x, y, z] = self.grid;
-        pass.set_pipeline(&self.pipeline.pipeline);
-        pass.set_bind_group(0, &self.group, &[]);
-        pass.dispatch_workgroups(x, y, z);
-    }
-}
 
 /// What is copied from the caller's buffer into one of the engine's at every run.
 #[derive(Debug)]
@@ -57,6 +41,17 @@ pub(crate) struct Recorded {
 
 impl Recorded {
     pub(crate) fn new(engine: &Engine, plan: &Plan, tensors: &Tensors<'_>) -> Result<Self> {
+        Self::between(engine, plan, tensors, Vec::new(), Vec::new())
+    }
+
+    /// A plan's dispatches between others.
+    pub(crate) fn between(
+        engine: &Engine,
+        plan: &Plan,
+        tensors: &Tensors<'_>,
+        before: Vec<Draft>,
+        after: Vec<Draft>,
+    ) -> Result<Self> {
         let problem = plan.problem();
         plan.check_kernels(&engine.capabilities)?;
         tensors.validate(problem, plan.workspace_bytes())?;
@@ -82,9 +77,12 @@ impl Recorded {
         let encoding = Encoding::new(engine, plan, tensors, &tables.base, &aux)?;
         let extents = tensors.extents(problem, plan.workspace_bytes());
         let buffers: Vec<_> = extents.iter().map(|x| (x.name, x.view.buffer)).collect();
-        let (dispatches, resources, prepared) =
-            device::named(encoding.dispatches(), &engine.device, &buffers)?;
-        let places = Places::new(engine, &extents, resources);
+        let bound = encoding.drafts().and_then(|(drafts, prepared)| {
+            let drafts = before.into_iter().chain(drafts).chain(after);
+            Ok((dispatch::bind(engine, drafts)?, prepared))
+        });
+        let (dispatches, prepared) = device::named(bound, &engine.device, &buffers)?;
+        let places = Places::new(engine, &extents);
         let Tables { copies, block_offset, .. } = tables;
         Ok(Self { dispatches, copies, aux, block_offset, prepared, places })
     }
@@ -139,6 +137,16 @@ impl Recorded {
     }
 }
 
+/// What is recorded: tables that are copied, then the dispatches, a line each.
+impl fmt::Display for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Copied { name, bytes, .. } in &self.copies {
+            writeln!(f, "copy of {name}, {bytes} B")?;
+        }
+        dispatch::show(&self.dispatches, f)
+    }
+}
+
 /// Checks that what is copied at every run lies on the engine's device.
 pub(crate) fn check_copies(device: &wgpu::Device, copies: &[Copied]) -> Result<()> {
     let sources: Vec<_> = copies.iter().map(|copy| (copy.name, &copy.source)).collect();
@@ -189,6 +197,14 @@ impl Bound {
     /// Dispatches of one run.
     pub fn dispatch_count(&self) -> usize {
         self.0.dispatches.len()
+    }
+}
+
+/// What is recorded, a line for each dispatch: its kernel, its workgroups, and the bytes of each buffer that it
+/// binds.
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -1,40 +1,23 @@
-//! From a plan and tensors to dispatches: binding ranges, parameter blocks, bind groups.
+//! From a plan and tensors to drafts of dispatches: work, parameters, and what of each tensor is bound.
 //!
 //! Every dispatch binds only the range of each tensor that its block touches, so no binding passes
 //! the device's limit however long the tensors are. A range starts at an aligned offset; what lies
 //! between that and the block's first element, and the block's origin, go into the operand's base.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use crate::device::{self, Pipeline};
-use crate::engine::apart::shared_for;
-use crate::engine::bound::Dispatch;
+use crate::device;
+use crate::engine::dispatch::{Draft, Prepared};
 use crate::engine::parameters::base_params;
 use crate::engine::range::{BoundRange, bind_range, touched};
-use crate::engine::rebind::Resources;
 use crate::engine::{Engine, Tensors};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernel::{
     Access, Binding, CARRY_IN, CARRY_OUT, DIM_SOURCE, Element, Kernel, KernelSpec, Params,
     ROTARY_FROM, ROTARY_START, SMALL_TABLES, Width, Work,
 };
-use crate::plan::{Block, Capabilities, Over, Plan, Step};
+use crate::plan::{Block, Over, Plan, Step};
 use crate::problem::{Operand, Problem};
-
-/// A dispatch before its parameter block has a place in the uniform buffer.
-struct Draft {
-    pipeline: Arc<Pipeline>,
-    params: Params,
-    ranges: Vec<(Binding, BoundRange)>,
-    grid: [u32; 3],
-    spec: KernelSpec,
-    /// Which of the ranges are those of a tensor of the caller's.
-    views: Vec<(Binding, Operand)>,
-}
-
-/// Copies of q and k in f32, `[batch, heads, seq, dim_qk]`.
-pub(crate) type Prepared = Vec<(Operand, wgpu::Buffer)>;
 
 pub(crate) struct Encoding<'a> {
     engine: &'a Engine,
@@ -95,8 +78,8 @@ impl<'a> Encoding<'a> {
         })
     }
 
-    /// Every dispatch of the plan, in order.
-    pub(crate) fn dispatches(mut self) -> Result<(Vec<Dispatch>, Vec<Resources>, Prepared)> {
+    /// Every dispatch of the plan, in order, and the copies that the first of them write.
+    pub(crate) fn drafts(mut self) -> Result<(Vec<Draft>, Prepared)> {
         let plan = self.plan;
         let size = plan.block();
         let all_keys = 0..plan.problem().attention().shape.seq_kv;
@@ -127,9 +110,7 @@ impl<'a> Encoding<'a> {
                 }
             }
         }
-        let prepared = std::mem::take(&mut self.prepared);
-        let (dispatches, resources) = self.finish()?;
-        Ok((dispatches, resources, prepared))
+        Ok((self.drafts, self.prepared))
     }
 
     /// Builds the block table of a block's rows; where one table serves all sequences or heads, the first
@@ -151,11 +132,9 @@ impl<'a> Encoding<'a> {
         let keys = operand == Operand::K;
         let (heads, rows) = (problem.heads(operand), problem.seq(operand));
         let work = Work { batch: s.batch, heads, rows, ..Work::default() };
-        let grid = kernel.grid(&work);
+        let empty = kernel.grid(&work).contains(&0);
         let copy = self.prepared.iter().find(|(of, _)| *of == operand);
-        let (Some((_, copy)), Some(view), false) =
-            (copy, self.tensors.view(operand), grid.contains(&0))
-        else {
+        let (Some((_, copy)), Some(view), false) = (copy, self.tensors.view(operand), empty) else {
             return Ok(());
         };
         let elements = problem.elements(operand).unwrap_or(0);
@@ -193,22 +172,7 @@ impl<'a> Encoding<'a> {
             ranges.extend(tables.map(|range| (Binding::Aux, range)));
         }
         let views = vec![(Binding::Q, operand)];
-        self.push(kernel.clone(), params, ranges, views, grid)
-    }
-
-    fn push(
-        &mut self,
-        spec: KernelSpec,
-        params: Params,
-        ranges: Vec<(Binding, BoundRange)>,
-        views: Vec<(Binding, Operand)>,
-        grid: [u32; 3],
-    ) -> Result<()> {
-        let caps = &self.engine.capabilities;
-        check_limits(&spec, &ranges, grid, caps)?;
-        let spec = shared_for(spec, &ranges, caps)?;
-        let pipeline = self.engine.pipelines.get(&self.engine.device, &spec)?;
-        self.drafts.push(Draft { pipeline, params, ranges, grid, spec, views });
+        self.drafts.push(Draft { kernel: kernel.clone(), work, params, ranges, views });
         Ok(())
     }
 
@@ -221,8 +185,7 @@ impl<'a> Encoding<'a> {
     ) -> Result<()> {
         let s = self.plan.problem().attention().shape;
         let work = self.work(spec, block, &keys);
-        let grid = spec.grid(&work);
-        if grid.contains(&0) {
+        if spec.grid(&work).contains(&0) {
             return Ok(());
         }
         let per_head = if spec.kernel.twin().by_group { s.group() } else { 1 };
@@ -264,7 +227,8 @@ impl<'a> Encoding<'a> {
             (!prepared && *view.buffer == range.buffer).then_some((*binding, operand))
         };
         let views = ranges.iter().filter_map(held).collect();
-        self.push(spec.clone(), params, ranges, views, grid)
+        self.drafts.push(Draft { kernel: spec.clone(), work, params, ranges, views });
+        Ok(())
     }
 
     /// Block tables that a block of the call touches, along batch and heads.
@@ -336,61 +300,6 @@ impl<'a> Encoding<'a> {
         };
         bind_range(view, elements, bits, self.engine.capabilities.storage_alignment)
     }
-
-    /// Writes all parameter blocks into one uniform buffer and makes the bind groups.
-    fn finish(self) -> Result<(Vec<Dispatch>, Vec<Resources>)> {
-        if self.drafts.is_empty() {
-            return Ok(Default::default());
-        }
-        let block = size_of::<Params>();
-        let step = block.next_multiple_of(self.engine.capabilities.uniform_alignment as usize);
-        let mut bytes = vec![0_u8; (self.drafts.len() - 1) * step + block.next_multiple_of(16)];
-        for (i, draft) in self.drafts.iter().enumerate() {
-            bytes[i * step..][..block].copy_from_slice(bytemuck::bytes_of(&draft.params));
-        }
-        let usage = wgpu::BufferUsages::UNIFORM;
-        let device = &self.engine.device;
-        let uniform = device::upload(device, "attention parameters", &bytes, usage)?;
-        device::scoped(device, "binding attention", 0, || {
-            let bind = |(i, draft): (usize, Draft)| {
-                let params = BoundRange {
-                    buffer: uniform.clone(),
-                    offset: (i * step) as u64,
-                    size: block.next_multiple_of(16) as u64,
-                };
-                let Draft { pipeline, ranges, grid, spec, views, .. } = draft;
-                let group = bind_group(device, &pipeline, &params, &ranges);
-                let dispatch = Dispatch { pipeline, group, grid };
-                (dispatch, Resources { spec, params, ranges, views })
-            };
-            self.drafts.into_iter().enumerate().map(bind).unzip()
-        })
-    }
-}
-
-pub(super) fn bind_group(
-    device: &wgpu::Device,
-    pipeline: &Pipeline,
-    params: &BoundRange,
-    ranges: &[(Binding, BoundRange)],
-) -> wgpu::BindGroup {
-    fn entry(binding: Binding, range: &BoundRange) -> wgpu::BindGroupEntry<'_> {
-        wgpu::BindGroupEntry {
-            binding: binding.number(),
-            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer: &range.buffer,
-                offset: range.offset,
-                size: wgpu::BufferSize::new(range.size),
-            }),
-        }
-    }
-    let mut entries = vec![entry(Binding::Params, params)];
-    entries.extend(ranges.iter().map(|(binding, range)| entry(*binding, range)));
-    device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some("attention"),
-        layout: &pipeline.layout,
-        entries: &entries,
-    })
 }
 
 /// The plan's variant, reading one element at a time those operands whose view starts between
@@ -414,35 +323,4 @@ fn widths_for(spec: &KernelSpec, problem: &Problem, tensors: &Tensors<'_>) -> Ke
         }
     }
     spec
-}
-
-/// Refuses what only a plan for another device asks of this one.
-fn check_limits(
-    spec: &KernelSpec,
-    ranges: &[(Binding, BoundRange)],
-    grid: [u32; 3],
-    caps: &Capabilities,
-) -> Result<()> {
-    let refuse = |found: String| Err(Error::invalid("plan", found, "one for this device"));
-    for (binding, range) in ranges {
-        let name = binding.name();
-        if range.size > caps.max_binding_bytes {
-            let most = caps.max_binding_bytes;
-            return refuse(format!(
-                "{spec} with {} B of {name}, which may have {most}",
-                range.size
-            ));
-        }
-        if !range.offset.is_multiple_of(caps.storage_alignment) {
-            let step = caps.storage_alignment;
-            return refuse(format!(
-                "{spec} with {name} at {}, no multiple of {step}",
-                range.offset
-            ));
-        }
-    }
-    if grid.iter().any(|n| *n > caps.max_workgroups) {
-        return refuse(format!("{spec} with {grid:?} workgroups, at most {}", caps.max_workgroups));
-    }
-    Ok(())
 }

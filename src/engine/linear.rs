@@ -1,10 +1,6 @@
-//! Linear layers and averages over heads as single dispatches: what a layer puts around attention.
+//! Linear layers and averages over heads as drafts of dispatches: what a layer puts around attention.
 
-use std::sync::Arc;
-
-use crate::device::{self, Pipeline};
-use crate::engine::apart::shared_for;
-use crate::engine::bound::Dispatch;
+use crate::engine::dispatch::Draft;
 use crate::engine::range::{BoundRange, bind_range};
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
@@ -36,8 +32,8 @@ pub(crate) struct Linear<'a> {
 }
 
 impl Linear<'_> {
-    /// The dispatch; `None` where there is nothing to do.
-    pub(crate) fn dispatch(&self, engine: &Engine) -> Result<Option<Dispatch>> {
+    /// The draft of its dispatch; `None` where there is nothing to do.
+    pub(crate) fn draft(&self, engine: &Engine) -> Result<Option<Draft>> {
         let [batch, m, n, k] = [self.batch, self.rows, self.outputs, self.inputs];
         if [batch, m, n].contains(&0) {
             return Ok(None);
@@ -66,9 +62,9 @@ impl Linear<'_> {
             self.b.is_some(),
             self.matrix,
         );
-        let grid = spec.grid(&Work { batch, rows: m, columns: n, ..Work::default() });
+        let work = Work { batch, rows: m, columns: n, ..Work::default() };
         let most = engine.capabilities.max_workgroups;
-        if grid.iter().any(|n| *n > most) {
+        if spec.grid(&work).iter().any(|n| *n > most) {
             let found = format!("{m} rows of {n}");
             return Err(Error::invalid(self.name, found, format!("at most {most} tiles of 64")));
         }
@@ -89,7 +85,7 @@ impl Linear<'_> {
         };
         let mut ranges = vec![(Binding::Q, x.0), (Binding::K, w.0), (Binding::O, y.0)];
         ranges.extend(b.map(|b| (Binding::Bias, b.0)));
-        one(engine, spec, params, &ranges, grid).map(Some)
+        Ok(Some(Draft::new(spec, work, params, ranges)))
     }
 
     /// The bound range of the first `elements` of a view, and its base.
@@ -133,7 +129,7 @@ pub(crate) fn average(
     elements: u64,
     from: &wgpu::Buffer,
     to: BufferView<'_>,
-) -> Result<Option<Dispatch>> {
+) -> Result<Option<Draft>> {
     if elements == 0 || batch == 0 {
         return Ok(None);
     }
@@ -149,51 +145,8 @@ pub(crate) fn average(
         o_stride_batch: elements as u32,
         ..Params::default()
     };
-    let spec = KernelSpec::average();
-    let grid = spec.grid(&Work { batch, columns: elements as u32, ..Work::default() });
+    let kernel = KernelSpec::average();
+    let work = Work { batch, columns: elements as u32, ..Work::default() };
     let ranges = vec![(Binding::Q, source), (Binding::O, target)];
-    one(engine, spec, params, &ranges, grid).map(Some)
-}
-
-/// One dispatch with a parameter block of its own.
-pub(crate) fn one(
-    engine: &Engine,
-    spec: KernelSpec,
-    params: Params,
-    ranges: &[(Binding, BoundRange)],
-    grid: [u32; 3],
-) -> Result<Dispatch> {
-    let spec = shared_for(spec, ranges, &engine.capabilities)?;
-    let pipeline = engine.pipelines.get(&engine.device, &spec)?;
-    let entries: Vec<_> =
-        ranges.iter().map(|(binding, range)| (*binding, range.binding())).collect();
-    one_compiled(&engine.device, pipeline, &params, &entries, grid)
-}
-
-/// The same with a pipeline that is at hand.
-pub(crate) fn one_compiled(
-    device: &wgpu::Device,
-    pipeline: Arc<Pipeline>,
-    params: &Params,
-    resources: &[(Binding, wgpu::BufferBinding<'_>)],
-    grid: [u32; 3],
-) -> Result<Dispatch> {
-    let usage = wgpu::BufferUsages::UNIFORM;
-    let uniform = device::upload(device, "parameters", bytemuck::bytes_of(params), usage)?;
-    let group = device::scoped(device, "binding a kernel", 0, || {
-        let mut entries = vec![wgpu::BindGroupEntry {
-            binding: Binding::Params.number(),
-            resource: uniform.as_entire_binding(),
-        }];
-        entries.extend(resources.iter().map(|(binding, resource)| wgpu::BindGroupEntry {
-            binding: binding.number(),
-            resource: wgpu::BindingResource::Buffer(resource.clone()),
-        }));
-        device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("kernel"),
-            layout: &pipeline.layout,
-            entries: &entries,
-        })
-    })?;
-    Ok(Dispatch { pipeline, group, grid })
+    Ok(Some(Draft::new(kernel, work, params, ranges)))
 }

@@ -1,16 +1,15 @@
 //! The plain f32 matrix product on the attention kernels' tile: what the bench measures them against.
 
-use crate::device;
 use crate::engine::Engine;
+use crate::engine::dispatch::{Dispatch, Draft, bind};
+use crate::engine::range::BoundRange;
 use crate::error::{Error, Result};
 use crate::kernel::{Binding, Element, KernelSpec, Params, Width, Work};
 
 /// c = a · b for `batch` independent row-major f32 products, ready to be recorded.
 #[derive(Debug)]
 pub struct Matmul {
-    pipeline: std::sync::Arc<device::Pipeline>,
-    group: wgpu::BindGroup,
-    grid: [u32; 3],
+    dispatches: Vec<Dispatch>,
     flops: u64,
 }
 
@@ -49,8 +48,7 @@ impl Matmul {
             ..Element::F32X4
         };
         let spec = KernelSpec::matmul(element(k), element(n), element(n));
-        let grid = spec.grid(&Work { batch, rows: m, columns: n, ..Work::default() });
-        let pipeline = engine.pipelines.get(&engine.device, &spec)?;
+        let work = Work { batch, rows: m, columns: n, ..Work::default() };
         let params = Params {
             seq_q: m,
             seq_kv: k,
@@ -63,23 +61,12 @@ impl Matmul {
             o_stride_row: n,
             ..Params::default()
         };
-        let usage = wgpu::BufferUsages::UNIFORM;
-        let bytes = bytemuck::bytes_of(&params);
-        let uniform = device::upload(&engine.device, "matmul parameters", bytes, usage)?;
-        let group = device::scoped(&engine.device, "binding a matrix product", 0, || {
-            engine.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some("matmul"),
-                layout: &pipeline.layout,
-                entries: &[
-                    entry(Binding::Params, &uniform),
-                    entry(Binding::Q, a),
-                    entry(Binding::V, b),
-                    entry(Binding::O, c),
-                ],
-            })
-        })?;
+        let ranges = [(Binding::Q, a), (Binding::V, b), (Binding::O, c)];
+        let ranges = ranges.map(|(binding, buffer)| (binding, BoundRange::whole(buffer))).into();
+        let draft = Draft::new(spec, work, params, ranges);
+        let dispatches = bind(engine, [draft])?;
         let flops = 2 * u64::from(batch) * u64::from(m) * u64::from(n) * u64::from(k);
-        Ok(Self { pipeline, group, grid, flops })
+        Ok(Self { dispatches, flops })
     }
 
     /// 2 · batch · m · n · k.
@@ -97,13 +84,6 @@ impl Matmul {
             label: Some("matmul"),
             timestamp_writes: timestamps,
         });
-        pass.set_pipeline(&self.pipeline.pipeline);
-        pass.set_bind_group(0, &self.group, &[]);
-        let [x, y, z] = self.grid;
-        pass.dispatch_workgroups(x, y, z);
+        self.dispatches.iter().for_each(|dispatch| dispatch.record(&mut pass));
     }
-}
-
-fn entry(binding: Binding, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {
-    wgpu::BindGroupEntry { binding: binding.number(), resource: buffer.as_entire_binding() }
 }

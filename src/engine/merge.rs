@@ -1,9 +1,10 @@
 //! Results of one call over parts of its keys, joined on the GPU.
 
+use std::fmt;
+
 use crate::device::{self, Readback, Wait};
 use crate::engine::apart::{Extent, check_apart};
-use crate::engine::bound::Dispatch;
-use crate::engine::linear::one;
+use crate::engine::dispatch::{Dispatch, Draft, bind, show};
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
 use crate::kernel::{Binding, Element, KernelSpec, Params, SPLIT_N, Width, Work};
@@ -29,7 +30,7 @@ pub struct MergeStates {
 
 /// A merge tied to buffers, ready to be recorded any number of times.
 #[derive(Debug)]
-pub struct Merge(Option<Dispatch>);
+pub struct Merge(Vec<Dispatch>);
 
 impl Merge {
     /// Records the merge into the caller's encoder: one compute pass, no submit, no wait.
@@ -43,9 +44,15 @@ impl Merge {
 
     /// Records the merge into a compute pass of the caller's, whose pipeline and bind group 0 it sets.
     pub fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) {
-        if let Some(dispatch) = &self.0 {
-            dispatch.record(pass);
-        }
+        self.0.iter().for_each(|dispatch| dispatch.record(pass));
+    }
+}
+
+/// What is recorded, a line for each dispatch: its kernel, its workgroups, and the bytes of each buffer that it
+/// binds.
+impl fmt::Display for Merge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(&self.0, f)
     }
 }
 
@@ -108,7 +115,7 @@ impl Engine {
             return Err(Error::invalid("dim_v", dim_v, format!("1..={MAX_DIM}")));
         }
         if rows == 0 {
-            return Ok(Merge(None));
+            return Ok(Merge(Vec::new()));
         }
         let [all, columns] = [u64::from(parts) * u64::from(rows), u64::from(dim_v)];
         let (source, q_base) = self.bound_view("parts_o", parts_o, all * columns, dtype.bytes())?;
@@ -135,17 +142,17 @@ impl Engine {
             ..Params::default()
         };
         let params = params.with([SPLIT_N.is(parts)]);
-        let ranges = [
+        let ranges = vec![
             (Binding::Q, source),
             (Binding::Bias, states),
             (Binding::O, target),
             (Binding::Lse, totals),
         ];
-        let grid = spec.grid(&Work { rows, ..Work::default() });
+        let work = Work { rows, ..Work::default() };
         let buffers = [("parts_o", parts_o), ("parts_lse", parts_lse), ("o", o), ("lse", lse)];
         let buffers = buffers.map(|(name, view)| (name, view.buffer));
-        let bound = one(self, spec, params, &ranges, grid);
-        Ok(Merge(Some(device::named(bound, &self.device, &buffers)?)))
+        let draft = Draft::new(spec, work, params, ranges);
+        Ok(Merge(device::named(bind(self, [draft]), &self.device, &buffers)?))
     }
 
     fn merge_spec(&self, dtype: DType, wide: bool) -> KernelSpec {

@@ -17,12 +17,9 @@ pub(crate) struct BoundRange {
 }
 
 impl BoundRange {
-    pub(crate) fn binding(&self) -> wgpu::BufferBinding<'_> {
-        wgpu::BufferBinding {
-            buffer: &self.buffer,
-            offset: self.offset,
-            size: wgpu::BufferSize::new(self.size),
-        }
+    /// All of a buffer.
+    pub(crate) fn whole(buffer: &wgpu::Buffer) -> Self {
+        Self { buffer: buffer.clone(), offset: 0, size: buffer.size() }
     }
 }
 

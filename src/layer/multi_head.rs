@@ -1,5 +1,7 @@
 //! `MultiHeadAttention`: projections, attention, output projection, in one pass of one encoder.
 
+use std::fmt;
+
 use crate::device::{self, Wait};
 use crate::engine::{
     BufferView, Copied, Engine, Extent, Linear, Recorded, Rows, Tensors, average, check_apart,
@@ -226,6 +228,14 @@ impl BoundLayer {
     }
 }
 
+/// What is recorded, a line for each dispatch: its kernel, its workgroups, and the bytes of each buffer that it
+/// binds.
+impl fmt::Display for BoundLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl Engine {
     /// Plans a layer, blocking the thread while kernels are compiled and tried.
     ///
@@ -369,7 +379,7 @@ impl Binding<'_> {
             ("k projection", x.k, w.w_k, w.b_k, &k, [keys, s.seq_kv, layer.width_k, width_k]),
             ("v projection", x.v, w.w_v, w.b_v, &v, [keys, s.seq_kv, layer.width_v, width_v]),
         ];
-        let mut dispatches = Vec::new();
+        let mut before = Vec::new();
         for (name, x, w, b, y, [rows, stored, inputs, outputs]) in inputs {
             let linear = Linear {
                 name,
@@ -383,7 +393,7 @@ impl Binding<'_> {
                 y: Rows { view: y.into(), batch_stride: u64::from(stored) * u64::from(outputs) },
                 matrix: self.plan.projections,
             };
-            dispatches.extend(linear.dispatch(self.engine)?);
+            before.extend(linear.draft(self.engine)?);
         }
 
         // Without an output matrix the attention writes the output itself.
@@ -392,9 +402,7 @@ impl Binding<'_> {
         if layer.average_weights {
             inner.weights = Some((&shown).into());
         }
-        let mut recorded = Recorded::new(self.engine, &self.plan.attention, &inner)?;
-        dispatches.append(&mut recorded.dispatches);
-
+        let mut after = Vec::new();
         if let (Some(outputs), Some(w_o)) = (layer.width_out, w.w_o) {
             let stride = |width: u32| u64::from(s.seq_q) * u64::from(width);
             let linear = Linear {
@@ -409,13 +417,14 @@ impl Binding<'_> {
                 y: Rows { view: x.o, batch_stride: stride(outputs) },
                 matrix: self.plan.projections,
             };
-            dispatches.extend(linear.dispatch(self.engine)?);
+            after.extend(linear.draft(self.engine)?);
         }
         if let (true, Some(to)) = (layer.average_weights, x.weights) {
             let elements = u64::from(s.seq_q) * u64::from(s.seq_kv);
-            dispatches.extend(average(self.engine, [s.batch, s.heads_q], elements, &shown, to)?);
+            after.extend(average(self.engine, [s.batch, s.heads_q], elements, &shown, to)?);
         }
-        recorded.dispatches = dispatches;
+        let plan = &self.plan.attention;
+        let mut recorded = Recorded::between(self.engine, plan, &inner, before, after)?;
         recorded.copies.extend(self.extra_keys("bias_k", w.bias_k, &k, width_k));
         recorded.copies.extend(self.extra_keys("bias_v", w.bias_v, &v, width_v));
         check_copies(&self.engine.device, &recorded.copies)?;

@@ -1,7 +1,7 @@
 //! The linear layer proves itself on the adapter before it serves, as attention's kernels do.
 
 use crate::device::{self, Wait};
-use crate::engine::{Engine, Linear, Rows, average};
+use crate::engine::{Engine, Linear, Rows, average, bind};
 use crate::error::{Rejection, Result};
 use crate::kernel::{Element, KernelSpec, MatrixTile, Width};
 use crate::tensor::DType;
@@ -55,8 +55,8 @@ impl Engine {
             let from = device::upload(&self.device, "self-test", &from, usage)?;
             let to = device::create_buffer(&self.device, "self-test", bytes, usage)?;
             let sizes = [batch as u32, heads as u32];
-            let dispatch = average(self, sizes, elements as u64, &from, (&to).into())?;
-            self.tried_once(dispatch.as_slice(), &to, 0..bytes)
+            let draft = average(self, sizes, elements as u64, &from, (&to).into())?;
+            self.tried_once(&bind(self, draft)?, &to, 0..bytes)
         };
         let back = device::settled(work).await?;
         let found = DType::F32.decode(&back.get(wait).await?);
@@ -104,8 +104,7 @@ impl Engine {
                 y: Rows { view: (&y).into(), batch_stride: 0 },
                 matrix,
             };
-            let dispatch = linear.dispatch(self)?;
-            self.tried_once(dispatch.as_slice(), &y, 0..bytes)
+            self.tried_once(&bind(self, linear.draft(self)?)?, &y, 0..bytes)
         };
         let back = device::settled(work).await?;
         let found = DType::F32.decode(&back.get(wait).await?);

@@ -10,7 +10,8 @@ use super::known::{Known, allowed, small};
 use crate::device::{self, Wait};
 use crate::engine::bound::Tables;
 use crate::engine::parameters::base_params;
-use crate::engine::{Engine, HostTables, Tensors, one_compiled};
+use crate::engine::range::BoundRange;
+use crate::engine::{Draft, Engine, HostTables, Tensors, bind};
 use crate::error::{Error, Result};
 use crate::feature::mask::Mask;
 use crate::feature::score::Score;
@@ -90,10 +91,9 @@ impl Engine {
             let tables = Tables::new(problem, &tensors, 0);
             let aux = device::upload(&self.device, "self-test", &tables.bytes, usage)?;
             let params = base_params(plan, &tables.base).with([SPLIT_N.is(s.batch)]);
-            let pipeline = self.pipelines.get(&self.device, &spec)?;
-            let mut entries = vec![(Binding::Weights, out.as_entire_buffer_binding())];
+            let mut ranges = vec![(Binding::Weights, BoundRange::whole(&out))];
             if spec.needs_aux() {
-                entries.push((Binding::Aux, aux.as_entire_buffer_binding()));
+                ranges.push((Binding::Aux, BoundRange::whole(&aux)));
             }
             let work = Work {
                 batch: s.batch,
@@ -103,9 +103,8 @@ impl Engine {
                 shares: count,
                 ..Work::default()
             };
-            let grid = spec.grid(&work);
-            let dispatch = one_compiled(&self.device, pipeline, &params, &entries, grid)?;
-            self.tried_once(&[dispatch], &out, 0..out.size())
+            let draft = Draft::new(spec, work, params, ranges);
+            self.tried_once(&bind(self, [draft])?, &out, 0..out.size())
         };
         let back = device::settled(work).await?;
         let mut found = DType::F32.decode(&back.get(wait).await?);
