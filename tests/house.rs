@@ -3,7 +3,7 @@
 #[path = "common/skip.rs"]
 mod skip;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -174,4 +174,119 @@ fn shader_files_keep_their_contract() {
         }
         assert!(text.lines().count() <= 400, "{} is too long", file.display());
     }
+}
+
+/// Sibling modules that import each other, and why they may.
+const CIRCLES: &[(&str, [&str; 2], &str)] =
+    &[("src/cache", ["append", "kv_cache"], "an append is made by a cache and recorded by it")];
+
+#[test]
+fn siblings_import_each_other_one_way() {
+    let mut found = BTreeSet::new();
+    for tree in ["src", "cli/src"] {
+        let modules = modules(tree);
+        for (parent, edges) in sibling_imports(&modules) {
+            let reached = |from: &String| {
+                let mut reached = BTreeSet::new();
+                let mut next = vec![from.clone()];
+                while let Some(module) = next.pop() {
+                    let imported = edges.iter().filter(|(importer, _)| *importer == module);
+                    let new = imported.filter(|(_, other)| reached.insert(other.clone()));
+                    next.extend(new.map(|(_, other)| other.clone()));
+                }
+                reached
+            };
+            let in_circle = |(a, b): &&(String, String)| reached(b).contains(a);
+            let folder = [tree.to_owned(), parent.join("/")].join("/");
+            let folder = folder.trim_end_matches('/').to_owned();
+            found.extend(edges.iter().filter(in_circle).map(|edge| (folder.clone(), edge.clone())));
+        }
+    }
+    for (folder, siblings, reason) in CIRCLES {
+        for [a, b] in [[0, 1], [1, 0]].map(|order| order.map(|i| siblings[i].to_owned())) {
+            let there = found.remove(&((*folder).to_owned(), (a.clone(), b.clone())));
+            assert!(
+                there,
+                "{folder}: {a} no longer imports {b}, so this is no exception: {reason}"
+            );
+        }
+    }
+    assert!(found.is_empty(), "imports in circles: {found:#?}");
+}
+
+/// Every module of a tree by its path, with the text of its file without the tests at its end.
+fn modules(tree: &str) -> Vec<(Vec<String>, String)> {
+    let folder = root().join(tree);
+    let module = |file: PathBuf| {
+        let text = fs::read_to_string(&file).expect("a readable file");
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
+        let path = file.strip_prefix(&folder).expect("below the tree").with_extension("");
+        let mut path: Vec<String> =
+            path.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        path.pop_if(|name| ["mod", "lib", "main"].contains(&name.as_str()));
+        (path, code)
+    };
+    files(&folder, "rs").into_iter().map(module).collect()
+}
+
+/// For each module with children: which child, or what is below it, imports which other.
+fn sibling_imports(
+    modules: &[(Vec<String>, String)],
+) -> BTreeMap<Vec<String>, BTreeSet<(String, String)>> {
+    let known: BTreeSet<&[String]> = modules.iter().map(|(path, _)| path.as_slice()).collect();
+    let mut all: BTreeMap<Vec<String>, BTreeSet<(String, String)>> = BTreeMap::new();
+    for (own, code) in modules {
+        for import in uses(code) {
+            let mut names = import.split("::").peekable();
+            let mut other = match names.next() {
+                Some("crate") => Vec::new(),
+                Some("super") => own[..own.len().saturating_sub(1)].to_vec(),
+                _ => continue,
+            };
+            while names.next_if_eq(&"super").is_some() {
+                other.pop();
+            }
+            for name in names {
+                other.push(name.to_owned());
+                if !known.contains(other.as_slice()) {
+                    other.pop();
+                    break;
+                }
+            }
+            let common = own.iter().zip(&other).take_while(|(a, b)| a == b).count();
+            if let (Some(importer), Some(imported)) = (own.get(common), other.get(common)) {
+                let edges = all.entry(own[..common].to_vec()).or_default();
+                edges.insert((importer.clone(), imported.clone()));
+            }
+        }
+    }
+    all
+}
+
+/// The paths of all `use` lines, those in braces one by one.
+fn uses(code: &str) -> Vec<String> {
+    let starts = |line: &&str| line.trim_start().starts_with("use ") || line.contains(") use ");
+    let mut paths = Vec::new();
+    let mut rest = code;
+    while let Some(line) = rest.lines().find(starts) {
+        let at = line.as_ptr() as usize - rest.as_ptr() as usize;
+        let (statement, after) = rest[at..].split_once(';').unwrap_or_default();
+        rest = after;
+        let (_, path) = statement.split_once("use ").unwrap_or_default();
+        paths.extend(unfolded(&path.split_whitespace().collect::<Vec<_>>().join(" ")));
+    }
+    paths
+}
+
+/// `a::{b, c::{d, e}}` as `a::b`, `a::c::d`, `a::c::e`.
+fn unfolded(path: &str) -> Vec<String> {
+    let Some((head, tail)) = path.split_once('{') else { return vec![path.trim().to_owned()] };
+    let inner = tail.trim_end().strip_suffix('}').unwrap_or(tail);
+    let mut depth = 0;
+    let at_top = |c: char| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    };
+    let parts = inner.split(at_top).filter(|part| !part.trim().is_empty());
+    parts.flat_map(|part| unfolded(&format!("{}{}", head.trim(), part.trim()))).collect()
 }

@@ -1,8 +1,10 @@
 //! Arguments, as the user types them.
 
 mod bench;
+mod report;
 
 pub(crate) use bench::{BenchArgs, TuneArgs};
+pub(crate) use report::ReportArgs;
 
 use std::path::PathBuf;
 
@@ -11,7 +13,6 @@ use heedful::{Align, DType, Error, Path, WeightsAt};
 
 use crate::forms::FormArgs;
 use crate::map::MapArgs;
-use crate::report::ReportArgs;
 
 /// Attention for every GPU: measure it, check it, run it.
 #[derive(Debug, Parser)]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::spec::TILE;
+/// Rows and columns of the register-blocked tile (`shaders/common/tile.wgsl`).
+pub const TILE: u32 = 64;
 
 /// Depth of a group of staged q or k: with 64 rows or keys, one block of workgroup memory per four channels.
 const DEPTH: u32 = 16;

@@ -1,7 +1,7 @@
 //! Builds a block table from masks given as data.
 
 use super::bindings::Access;
-use super::generate::glue::function;
+use super::generate::function;
 use super::kernels::Kernel;
 use super::spec::{BlockTable, KernelSpec};
 use super::twin::{Twin, kernel_file};

@@ -102,7 +102,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
     if let Some((path, text)) = (twin.generated)(spec) {
         w.part(path, &text);
     }
-    w.part(&format!("kernel/{}.wgsl", twin.name), twin.source);
+    w.part(&format!("kernel/{}.wgsl", spec.kernel.name()), twin.source);
     Composed { text: w.text, lines: w.lines }
 }
 
@@ -161,4 +161,15 @@ fn variable_type(spec: &KernelSpec, binding: Binding, access: Access) -> String 
         (Binding::Q | Binding::K | Binding::V | Binding::O, None) => "f32",
     };
     format!("array<{word}>")
+}
+
+impl KernelSpec {
+    /// A number that tells its text from that of every other kernel, the same in every build of this version.
+    pub(crate) fn fingerprint(&self) -> u128 {
+        // FNV-1a.
+        const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+        const PRIME: u128 = 0x0100_0000_0000_0000_0000_013b;
+        let step = |hash: u128, byte: &u8| (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
+        compose(self).text.as_bytes().iter().fold(BASIS, step)
+    }
 }

@@ -1,10 +1,11 @@
 //! Plain matrix product on the staged tile.
 
 use super::bindings::Binding;
+use super::block_tile::TILE;
 use super::element::Element;
 use super::generate::matrix_square::PLAIN_BYTES;
 use super::kernels::Kernel;
-use super::spec::{KernelSpec, TILE};
+use super::spec::KernelSpec;
 use super::twin::{Family, Twin, common, kernel_file};
 
 pub(super) const TWIN: Twin = Twin {

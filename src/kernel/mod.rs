@@ -14,6 +14,7 @@ mod resources;
 mod spec;
 mod tile;
 mod twin;
+mod twins;
 mod variants;
 
 // One of each kernel file.
@@ -41,7 +42,7 @@ mod staged_threshold;
 mod staged_value;
 
 pub use bindings::{Access, Binding, BindingKind};
-pub use block_tile::BlockTile;
+pub use block_tile::{BlockTile, TILE};
 pub(crate) use classify::BLOCK_SCAN;
 pub use compose::{Compiler, Composed, LineMap, compose, compose_for};
 pub use element::{Element, RowTile, SplitTile, Width};
@@ -50,7 +51,7 @@ pub use matrix_tile::MatrixTile;
 pub use params::Params;
 pub(crate) use prepare::{DIM_SOURCE, ROTARY_FROM, ROTARY_START};
 pub use resources::Resources;
-pub use spec::{BlockTable, Capture, KernelSpec, Preparation, SMALL_TABLES, TILE};
+pub use spec::{BlockTable, Capture, KernelSpec, Preparation, SMALL_TABLES};
 pub(crate) use split_forward::{SPLIT_N, SPLIT_SIZE};
 pub(crate) use staged_score::SCORE_STRIDE;
 pub(crate) use staged_value::{CARRY_IN, CARRY_OUT};

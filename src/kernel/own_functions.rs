@@ -1,6 +1,6 @@
 //! What functions of the caller's own say of each pair.
 
-use super::generate::glue::function;
+use super::generate::function;
 use super::kernels::Kernel;
 use super::spec::{Capture, KernelSpec};
 use super::twin::{Twin, kernel_file};

@@ -1,12 +1,13 @@
 //! A linear layer.
 
 use super::bindings::Binding;
+use super::block_tile::TILE;
 use super::element::Element;
-use super::generate::glue::function;
+use super::generate::function;
 use super::generate::matrix_square::{self as square, PutB};
 use super::kernels::Kernel;
 use super::matrix_tile::MatrixTile;
-use super::spec::{KernelSpec, TILE};
+use super::spec::KernelSpec;
 use super::tile::Tile;
 use super::twin::{Family, Twin, common, kernel_file};
 

@@ -4,24 +4,17 @@
 //! Its display form, `staged_score/f16px4.f16px4/scale+softcap/causal+window@top_left`, is log name,
 //! pipeline label and test name.
 
-use super::bindings::{Access, Binding, BindingKind};
+use super::bindings::Binding;
 use super::block_tile::BlockTile;
-use super::compose::compose;
 use super::element::{Element, RowTile, SplitTile};
 use super::kernels::Kernel;
 use super::matrix_tile::MatrixTile;
 use super::tile::Tile;
-use super::twin::{Visits, Work};
 use crate::feature::Slot;
-use crate::feature::align::Align;
 use crate::feature::inner::sum;
-use crate::feature::mask::{dense, local, segments};
 use crate::feature::normalize;
-use crate::feature::score::{Stage, bias, relative};
+use crate::feature::score::{Stage, bias};
 use crate::problem::WeightsAt;
-
-/// Rows and columns of the register-blocked tile (`shaders/common/tile.wgsl`).
-pub const TILE: u32 = 64;
 
 /// Words of tables that fit a uniform on every device.
 pub const SMALL_TABLES: u32 = 4096;
@@ -151,36 +144,6 @@ impl KernelSpec {
         self.scores.iter().map(|(_, slot)| slot).chain(&self.masks).any(|slot| slot.custom)
     }
 
-    /// A number that tells its text from that of every other kernel, the same in every build of this version.
-    pub(crate) fn fingerprint(&self) -> u128 {
-        // FNV-1a.
-        const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-        const PRIME: u128 = 0x0100_0000_0000_0000_0000_013b;
-        let step = |hash: u128, byte: &u8| (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
-        compose(self).text.as_bytes().iter().fold(BASIS, step)
-    }
-
-    /// Whether any table is read from `aux`.
-    pub fn needs_aux(&self) -> bool {
-        let per_batch = Some(Align::PerBatch.slot());
-        self.kv_lengths
-            || self.q_lengths
-            || self.sink
-            || self.table
-            || self.packed
-            || self.paged
-            || self.kernel.twin().tables.is_some()
-            || self.edges
-            || self.preparation.is_some_and(|x| x.rotary.is_some() || x.head_scale || x.projected)
-            || self.scores.iter().any(|(_, slot)| *slot == relative::SLOT)
-            || self.blocks.is_some()
-            || self.masks.contains(&segments::SLOT)
-            || self.masks.contains(&local::SLOT)
-            || self.is_additive()
-            || self.alibi.is_some()
-            || self.diagonal == per_batch
-    }
-
     /// Whether some entry of the bias may be −∞.
     pub(crate) fn bias_may_mask(&self) -> bool {
         self.scores.iter().any(|(_, slot)| *slot == bias::SLOT)
@@ -204,13 +167,6 @@ impl KernelSpec {
         self.normalize == Some(normalize::hard::SLOT)
     }
 
-    /// Whether a visited key may be hidden from a row.
-    pub(crate) fn is_masked(&self) -> bool {
-        // Pages that do not exist are stepped over where keys come in stretches, and tested with a tile.
-        let pages = self.paged && self.kernel.twin().visits == Visits::Keys;
-        !self.masks.is_empty() || self.edges || self.bias_may_mask() || pages
-    }
-
     /// Whether some row may not see a key whose v the tile kernel reads for others.
     pub(crate) fn selects_values(&self) -> bool {
         !self.masks.is_empty() || self.bias_may_mask()
@@ -222,50 +178,9 @@ impl KernelSpec {
             || self.elements.iter().any(|(_, element)| element.load().needs_f16)
     }
 
-    /// Whether it writes tables.
-    pub(crate) fn writes_aux(&self) -> bool {
-        self.kernel.twin().tables == Some(Access::ReadWrite)
-    }
-
-    /// The resources of the kernel, ascending.
-    pub fn bindings(&self) -> Vec<BindingKind> {
-        use Access::{Read, ReadWrite, Uniform};
-        let weights = self.capture != Capture::Nothing;
-        let mut list = vec![(Binding::Params, Uniform)];
-        list.extend(
-            self.elements.iter().map(|&(binding, _)| {
-                (binding, if binding == Binding::O { ReadWrite } else { Read })
-            }),
-        );
-        list.extend(self.lse.then_some((Binding::Lse, ReadWrite)));
-        list.extend(weights.then_some((Binding::Weights, ReadWrite)));
-        list.extend(self.masks.contains(&dense::SLOT).then_some((Binding::Mask, Read)));
-        let bias = self.bias_may_mask() || self.added;
-        list.extend(bias.then_some((Binding::Bias, Read)));
-        let aux = match (self.writes_aux(), self.small_tables) {
-            (true, _) => ReadWrite,
-            (false, true) => Uniform,
-            (false, false) => Read,
-        };
-        list.extend(self.needs_aux().then_some((Binding::Aux, aux)));
-        list.extend((self.kernel.twin().bindings)(self));
-        list.extend(self.carry.then_some((Binding::Carry, ReadWrite)));
-        list.sort_unstable_by_key(|(binding, _)| *binding);
-        let kind = |(binding, access)| {
-            let access = if self.shared.contains(&binding) { ReadWrite } else { access };
-            BindingKind { binding, access }
-        };
-        list.into_iter().map(kind).collect()
-    }
-
     /// Query rows of a workgroup of a fused kernel, 1 of others.
     pub(crate) fn group_rows(&self) -> u32 {
         self.tile.map_or(1, |tile| tile.rows())
-    }
-
-    /// Workgroups of a dispatch.
-    pub(crate) fn grid(&self, work: &Work) -> [u32; 3] {
-        (self.kernel.twin().grid)(self, work)
     }
 
     /// The slots whose files the kernel needs, in composition order.

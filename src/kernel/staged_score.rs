@@ -1,11 +1,13 @@
 //! Tiled QKᵀ with score chain and masks.
 
 use super::bindings::{Access, Binding};
+use super::block_tile::TILE;
 use super::element::Element;
-use super::generate::glue::{function, output_glue, score_glue};
+use super::generate::function;
+use super::generate::glue::{output_glue, score_glue};
 use super::generate::matrix_square::{self as square, PutB};
 use super::kernels::Kernel;
-use super::spec::{BlockTable, Capture, KernelSpec, TILE};
+use super::spec::{BlockTable, Capture, KernelSpec};
 use super::twin::{Family, Twin, common, kernel_file};
 use crate::feature::Parameter;
 use crate::problem::{Problem, WeightsAt};

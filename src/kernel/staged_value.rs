@@ -1,11 +1,12 @@
 //! Tiled weighted sum of v.
 
 use super::bindings::{Access, Binding};
+use super::block_tile::TILE;
 use super::element::Element;
 use super::generate::glue::output_glue;
 use super::generate::matrix_square::{self as square, PutB};
 use super::kernels::Kernel;
-use super::spec::{KernelSpec, TILE};
+use super::spec::KernelSpec;
 use super::twin::{Twin, common, kernel_file};
 use crate::feature::Parameter;
 use crate::problem::Problem;

@@ -25,10 +25,12 @@ pub(super) use common;
 /// The twin of `shaders/kernel/{name}.wgsl` with nothing but its text.
 macro_rules! kernel_file {
     ($name:literal) => {
-        $crate::kernel::twin::Twin::new(
+        $crate::kernel::twin::Twin::new(include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/shaders/kernel/",
             $name,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/kernel/", $name, ".wgsl")),
-        )
+            ".wgsl"
+        )))
     };
 }
 pub(super) use kernel_file;
@@ -61,8 +63,6 @@ pub(super) enum Visits {
 
 /// A kernel file as the rest of the crate sees it.
 pub(crate) struct Twin {
-    /// File stem, log name.
-    pub(super) name: &'static str,
     /// The file's text.
     pub(super) source: &'static str,
     pub(super) family: Family,
@@ -92,9 +92,8 @@ pub(crate) struct Twin {
 }
 
 impl Twin {
-    pub(super) const fn new(name: &'static str, source: &'static str) -> Self {
+    pub(super) const fn new(source: &'static str) -> Self {
         Self {
-            name,
             source,
             family: Family::Rows,
             visits: Visits::Stretches,
@@ -116,7 +115,7 @@ impl Twin {
 impl Twin {
     /// The same for another file, which differs in its text only.
     pub(super) const fn of_file(self, file: Self) -> Self {
-        Self { name: file.name, source: file.source, ..self }
+        Self { source: file.source, ..self }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::feature::normalize::Normalizer;
 use crate::feature::score::Stage;
 use crate::problem::Problem;
 use crate::reference::call::{Call, Row};
-use crate::reference::matrix;
+use crate::reference::matrix::{self, Keyed};
 use crate::reference::{Inputs, Outputs, over_rows};
 
 /// The order in which an emulation adds, and the form of its softmax.
@@ -66,9 +66,6 @@ pub fn emulate(problem: &Problem, inputs: &Inputs<'_>, order: Order) -> Result<O
         emulate_row(call, problem.position(batch, head, row, call.operands), order)
     })
 }
-
-/// One visible key with its score; then with its weight.
-pub(super) type Keyed = (u32, f32);
 
 fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     let a = call.problem.attention();

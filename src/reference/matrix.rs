@@ -1,7 +1,9 @@
 //! What matrix units make of products: operands in f16, a few products summed exactly, the f32 sum cut off.
 
-use crate::reference::emulate::Keyed;
 use crate::tensor::DType;
+
+/// One visible key with its score; then with its weight.
+pub(super) type Keyed = (u32, f32);
 
 /// Products that are summed before the sum is cut to f32: the edge of the smallest matrices.
 const EDGE: usize = 8;

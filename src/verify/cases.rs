@@ -22,7 +22,7 @@ use crate::problem::{Attention, Problem};
 use crate::tensor::{Layout, Strides};
 use crate::verify::data::{CaseData, DataOptions, Lengths};
 
-pub use seen::{SEEN, Seen};
+pub use seen::SEEN;
 
 /// A named call with the recipe of its data.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +37,21 @@ pub struct Case {
     pub data: DataOptions,
     /// What went wrong elsewhere that the case stands for.
     pub seen: Option<&'static Seen>,
+}
+
+/// Something that went wrong elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Project and number of the issue or change that reports it.
+    pub issue: &'static str,
+    /// What went wrong.
+    pub what: &'static str,
+}
+
+impl Seen {
+    const fn new(issue: &'static str, what: &'static str) -> Self {
+        Self { issue, what }
+    }
 }
 
 /// How much of the catalogue.
@@ -84,9 +99,21 @@ pub fn grid(grid: Grid) -> Result<Vec<Case>> {
     once(match grid {
         Grid::Matrix => matrix::cases(),
         Grid::Slots => slots::cases(),
-        Grid::Quick => quick::cases(),
-        Grid::Full => [quick::cases(), full::cases()].concat(),
+        Grid::Quick => quick_grid(),
+        Grid::Full => full_grid(),
     })
+}
+
+/// The quick grid's own cases, then what other files have for it.
+fn quick_grid() -> Vec<Case> {
+    let others = forms::cases().into_iter().step_by(2);
+    let seen = cache::quick().into_iter().chain(seen::quick());
+    quick::own().into_iter().chain(others).chain(seen).collect()
+}
+
+/// The quick grid and what the full one has more.
+fn full_grid() -> Vec<Case> {
+    [quick_grid(), full::cases()].concat()
 }
 
 /// Leaves out repetitions; cases that differ must have names that do.

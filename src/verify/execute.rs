@@ -14,25 +14,7 @@ use crate::plan::Plan;
 use crate::reference::{Inputs, Outputs};
 use crate::verify::held::Held;
 
-/// Where tensors start in their buffers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Placement {
-    /// At multiples of 256 bytes: kernels read four elements at a time.
-    Aligned,
-    /// One element later: kernels read one element at a time, and bases do not vanish.
-    Odd,
-    /// At multiples of 256 bytes of one buffer, which holds outputs, workspace and tables as well.
-    Together,
-    /// In one buffer, one after another without a gap but what makes every offset odd: neighbours share words.
-    TogetherOdd,
-}
-
-impl Placement {
-    /// Whether tensors start between groups of four elements.
-    pub fn is_odd(self) -> bool {
-        matches!(self, Self::Odd | Self::TogetherOdd)
-    }
-}
+pub use crate::verify::held::Placement;
 
 /// What a run gave.
 #[derive(Debug, Clone)]

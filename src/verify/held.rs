@@ -12,13 +12,32 @@ use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
 use crate::reference::{Inputs, Outputs};
 use crate::tensor::DType;
-use crate::verify::execute::Placement;
 
 /// NaN as f32, and both halves NaN as f16 and as bf16.
 const POISON: [u8; 4] = 0x7fff_ffff_u32.to_le_bytes();
 
 /// Bytes before and after every tensor: at least the strictest offset alignment.
 const GUARD: u64 = 256;
+
+/// Where tensors start in their buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Placement {
+    /// At multiples of 256 bytes: kernels read four elements at a time.
+    Aligned,
+    /// One element later: kernels read one element at a time, and bases do not vanish.
+    Odd,
+    /// At multiples of 256 bytes of one buffer, which holds outputs, workspace and tables as well.
+    Together,
+    /// In one buffer, one after another without a gap but what makes every offset odd: neighbours share words.
+    TogetherOdd,
+}
+
+impl Placement {
+    /// Whether tensors start between groups of four elements.
+    pub fn is_odd(self) -> bool {
+        matches!(self, Self::Odd | Self::TogetherOdd)
+    }
+}
 
 /// A tensor in a buffer.
 pub(super) struct Place {

@@ -3,13 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use heedful::Engine;
 use heedful::verify::cases::Case;
 use heedful::verify::execute::Placement;
 use heedful::verify::run::policy;
-
-use super::session::paths;
-use crate::args::VerifyArgs;
+use heedful::{Attention, Engine, Path};
 
 /// Cases that may be compiled before the one that runs.
 pub(super) const LEAD: usize = 12;
@@ -38,14 +35,14 @@ impl Ahead {
         End(self)
     }
 
-    /// Compiles what the cases from `first` on need, a few before the one that runs. What does not compile is found
-    /// again, and reported, when its case runs.
+    /// Compiles what the cases from `first` on need on their paths, a few before the one that runs. What does not
+    /// compile is found again, and reported, when its case runs.
     pub(super) fn compile(
         &self,
         engine: &Engine,
         cases: &[&(Case, Placement)],
         first: usize,
-        args: &VerifyArgs,
+        paths: impl Fn(&Attention) -> Vec<Path>,
     ) {
         for (place, (case, placement)) in cases.iter().enumerate().skip(first) {
             let mut running = self.0.load(Ordering::Relaxed);
@@ -56,7 +53,7 @@ impl Ahead {
             if place <= running {
                 continue;
             }
-            for path in paths(&case.attention, args) {
+            for path in paths(&case.attention) {
                 if let Ok(plan) = engine.plan_with(&case.attention, &policy(path, *placement)) {
                     let _ = engine.prepare(&plan);
                 }

@@ -104,7 +104,8 @@ impl Session<'_> {
                 // Compiling ahead may be what crashed: those cases are now compiled when they run.
                 let first = if self.after_crash { LEAD + 1 } else { 0 };
                 let (ahead, engine, wanted) = (&ahead, &engine, &wanted);
-                scope.spawn(move || ahead.compile(engine, wanted, first, args));
+                let paths = |call: &Attention| paths(call, args);
+                scope.spawn(move || ahead.compile(engine, wanted, first, paths));
             }
             let _end = ahead.until_dropped();
             self.all_generated(suite, &wanted, &ahead)

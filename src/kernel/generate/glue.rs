@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::function;
 use super::glue_elements::{load_glue, store_glue};
 use crate::feature::Slot;
 use crate::feature::score::Stage;
@@ -65,11 +66,6 @@ pub(in crate::kernel) fn score_glue(out: &mut String, spec: &KernelSpec) {
     chain_glue(out, spec);
     keep_glue(out, spec);
     blocks_glue(out, spec);
-}
-
-pub(in crate::kernel) fn function(out: &mut String, signature: &str, body: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "fn {signature} {{ {body} }}");
 }
 
 fn position_glue(out: &mut String, spec: &KernelSpec) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::glue::function;
+use super::function;
 use crate::kernel::bindings::Binding;
 use crate::kernel::element::{Element, Width};
 use crate::kernel::spec::KernelSpec;

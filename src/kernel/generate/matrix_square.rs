@@ -1,8 +1,9 @@
 //! Generated code of the 64 × 64 tile on matrix units: the staged path's products and the layer's projections.
 
 use super::matrix::{Steps, aliases, place, tile_array};
+use crate::kernel::block_tile::TILE;
 use crate::kernel::matrix_tile::MatrixTile;
-use crate::kernel::spec::{KernelSpec, TILE};
+use crate::kernel::spec::KernelSpec;
 
 /// Depth of a step and columns of a strip, as in `shaders/common/tile_matrix.wgsl`.
 const DEPTH: u32 = 16;

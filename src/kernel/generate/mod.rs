@@ -7,3 +7,11 @@ pub(super) mod matrix_square;
 pub(super) mod registers;
 pub(super) mod split;
 pub(super) mod tile;
+
+use std::fmt::Write;
+
+/// A function on a line of its own.
+pub(in crate::kernel) fn function(out: &mut String, signature: &str, body: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "fn {signature} {{ {body} }}");
+}

@@ -5,7 +5,7 @@ use crate::feature::align::Align::{BottomRight, Offset, TopLeft};
 use crate::feature::normalize::Normalizer;
 use crate::tensor::{DType, Scalar};
 use crate::verify::cases::quick::{call, usual};
-use crate::verify::cases::{Case, quick};
+use crate::verify::cases::{Case, quick_grid};
 use crate::verify::data::DataOptions;
 
 /// Lengths around matrices of 8 and 16 and tiles of 16 and 32 keys.
@@ -15,7 +15,7 @@ const DIMS: [u32; 16] = [1, 4, 7, 8, 9, 12, 16, 17, 24, 33, 40, 64, 80, 96, 128,
 
 pub(super) fn cases() -> Vec<Case> {
     let own = [tails(), dims(), ends()].into_iter().flatten();
-    own.chain(quick::cases().into_iter().enumerate().filter_map(in_half)).collect()
+    own.chain(quick_grid().into_iter().enumerate().filter_map(in_half)).collect()
 }
 
 fn tails() -> Vec<Case> {

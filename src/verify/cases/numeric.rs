@@ -5,29 +5,30 @@ use crate::feature::align::Align::{BottomRight, Offset, TopLeft};
 use crate::feature::normalize::Normalizer;
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout, Scalar, Strides};
-use crate::verify::cases::Case;
 use crate::verify::cases::quick::{POINTS, call};
-use crate::verify::cases::seen::{Seen, seen};
+use crate::verify::cases::{Case, Seen};
 use crate::verify::data::DataOptions;
 
-pub(super) static FAINT: Seen = seen(
+pub(super) static FAINT: Seen = Seen::new(
     "heedful-faint",
     "NaN or ∞ in v of a visible key is left out where its weight is 0, on one path and not on another",
 );
-pub(super) static LOST: Seen = seen(
+pub(super) static LOST: Seen = Seen::new(
     "heedful-lost",
     "scores that are all −∞ by data give the mean of v, as if all keys were equally likely",
 );
-pub(super) static LOWEST_BIAS: Seen = seen(
+pub(super) static LOWEST_BIAS: Seen = Seen::new(
     "transformers-finfo-min",
     "a mask of the lowest finite number is no −∞: rows of nothing else are the mean of v",
 );
-pub(super) static SUBNORMAL: Seen = seen(
+pub(super) static SUBNORMAL: Seen = Seen::new(
     "heedful-subnormal",
     "weights and outputs below the smallest normal number, which drivers may flush to 0",
 );
-pub(super) static OVERLAP: Seen =
-    seen("heedful-overlap", "rows that overlap in memory: frames of a signal, one row for all");
+pub(super) static OVERLAP: Seen = Seen::new(
+    "heedful-overlap",
+    "rows that overlap in memory: frames of a signal, one row for all",
+);
 
 const USUAL: DataOptions = DataOptions::USUAL;
 

@@ -4,7 +4,7 @@ use crate::feature::align::Align::{self, BottomRight, Offset, PerBatch, TopLeft}
 use crate::feature::mask::Blocks;
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout, Shape};
-use crate::verify::cases::{Case, cache, forms, packed_qkv, padded, seen};
+use crate::verify::cases::{Case, packed_qkv, padded};
 use crate::verify::data::{DataOptions, Lengths};
 
 /// Sequence lengths around the tile edges.
@@ -15,18 +15,10 @@ pub(super) const DIMS: [u32; 13] = [1, 3, 8, 40, 64, 65, 80, 96, 128, 192, 256, 
 pub(super) const POINTS: [WeightsAt; 4] =
     [WeightsAt::RawScores, WeightsAt::AfterSoftcap, WeightsAt::AfterBias, WeightsAt::Probabilities];
 
-pub(super) fn cases() -> Vec<Case> {
+pub(super) fn own() -> Vec<Case> {
     let groups = [shapes(), diagonals(), broadcasts(), scores(), lengths(), layouts(), shown()];
     let more = [extremes(), combined(), sparse()];
-    let others = forms::cases().into_iter().step_by(2);
-    groups
-        .into_iter()
-        .chain(more)
-        .flatten()
-        .chain(others)
-        .chain(cache::quick())
-        .chain(seen::quick())
-        .collect()
+    groups.into_iter().chain(more).flatten().collect()
 }
 
 /// `[batch, heads_q / heads_kv, seq_q / seq_kv, dim_qk / dim_v]`.

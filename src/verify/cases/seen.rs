@@ -8,84 +8,77 @@ use crate::problem::Attention;
 use crate::tensor::{DType, Layout, Storage};
 use crate::verify::cases::cache::in_pages;
 use crate::verify::cases::quick::call;
-use crate::verify::cases::{Case, numeric, padded};
+use crate::verify::cases::{Case, Seen, numeric, padded};
 use crate::verify::data::{DataOptions, Lengths};
 
-/// Something that went wrong elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    /// Project and number of the issue or change that reports it.
-    pub issue: &'static str,
-    /// What went wrong.
-    pub what: &'static str,
-}
-
-pub(super) const fn seen(issue: &'static str, what: &'static str) -> Seen {
-    Seen { issue, what }
-}
-
-static HEAD_DIMS: Seen = seen(
+static HEAD_DIMS: Seen = Seen::new(
     "llama.cpp-28214",
     "PowerVR, subgroups of 128: wrong results and hangs at head dimensions 40, 72, 80 and 256",
 );
-static TURNS: Seen = seen(
+static TURNS: Seen = Seen::new(
     "llama.cpp-24406",
     "Intel, Mesa 26.2: wrong results when workgroups of one core take different numbers of turns",
 );
-static STALE: Seen = seen(
+static STALE: Seen = Seen::new(
     "llama.cpp-26744",
     "AMD gfx11: adding −0 is not exact, so that stale rows of v behind a mask change the output",
 );
 static CAUSAL_HEADS: Seen =
-    seen("burn-4484", "Metal: causal attention gives zeros in every head but the first");
-static WORKGROUP_MEMORY: Seen = seen(
+    Seen::new("burn-4484", "Metal: causal attention gives zeros in every head but the first");
+static WORKGROUP_MEMORY: Seen = Seen::new(
     "wgpu-4591",
     "AMD 5700XT: clearing of workgroup memory lacks a barrier, old values are read",
 );
-static OUT_OF_BOUNDS: Seen =
-    seen("meganeura-8", "lavapipe: storage reads past the end return garbage, in half of the runs");
-static SELECT_16: Seen = seen("wgpu-5269", "lavapipe: LLVM refuses a select of 16-bit values");
+static OUT_OF_BOUNDS: Seen = Seen::new(
+    "meganeura-8",
+    "lavapipe: storage reads past the end return garbage, in half of the runs",
+);
+static SELECT_16: Seen = Seen::new("wgpu-5269", "lavapipe: LLVM refuses a select of 16-bit values");
 static HIGH_BITS: Seen =
-    seen("wgpu-5318", "Adreno on GLES: the high bits of u32 are lost in comparisons");
-static VALUE_OVERFLOW: Seen = seen(
+    Seen::new("wgpu-5318", "Adreno on GLES: the high bits of u32 are lost in comparisons");
+static VALUE_OVERFLOW: Seen = Seen::new(
     "llama.cpp-15274",
     "f16 sums of weights and values overflow (gpt-oss: sinks, groups of 8)",
 );
-static SCORE_OVERFLOW: Seen = seen("llama.cpp-20589", "f16 scores overflow (GLM-4)");
-static LONG: Seen =
-    seen("llama.cpp-28124", "f16 sums in spite of a request for f32: garbage past 50 000 keys");
-static LOOPS: Seen = seen(
+static SCORE_OVERFLOW: Seen = Seen::new("llama.cpp-20589", "f16 scores overflow (GLM-4)");
+static LONG: Seen = Seen::new(
+    "llama.cpp-28124",
+    "f16 sums in spite of a request for f32: garbage past 50 000 keys",
+);
+static LOOPS: Seen = Seen::new(
     "llvmpipe-65535",
     "Mesa 22.3's software driver ends loops after 65 535 iterations, so that the last keys of longer rows are missing",
 );
-static MINUS_INFINITY: Seen = seen(
+static MINUS_INFINITY: Seen = Seen::new(
     "llama.cpp-12776",
     "a running maximum that starts at −∞ gives NaN where the first keys are hidden",
 );
-static FINITE_SENTINEL: Seen = seen(
+static FINITE_SENTINEL: Seen = Seen::new(
     "flashinfer-4267",
     "a running maximum that starts at −5e4 silently zeroes rows whose scores are lower; 2.45e5 occurs in models",
 );
-static NAN_DROPPED: Seen = seen(
+static NAN_DROPPED: Seen = Seen::new(
     "lattice-790",
     "max() of WGSL drops NaN, and clamps hide it: a NaN that a row sees must show, in those rows alone",
 );
 static EMPTY_SHARE: Seen =
-    seen("pegainfer-21", "a share of the keys that is empty gives −∞ − (−∞)");
+    Seen::new("pegainfer-21", "a share of the keys that is empty gives −∞ − (−∞)");
 static SINK_TWICE: Seen =
-    seen("ck_tile-12227", "the sink is added in each share of the keys instead of once");
+    Seen::new("ck_tile-12227", "the sink is added in each share of the keys instead of once");
 static SINK_OVERFLOW: Seen =
-    seen("TensorRT-LLM-19220", "exp(sink − maximum) overflows in rows that see nothing");
-static BATCH: Seen = seen("tfjs-6507", "zeros from sequence 131 on");
-static WORKGROUPS: Seen = seen("WebGPU-65535", "more workgroups in a row than a dispatch may have");
-static LARGE_SCRATCH: Seen = seen(
+    Seen::new("TensorRT-LLM-19220", "exp(sink − maximum) overflows in rows that see nothing");
+static BATCH: Seen = Seen::new("tfjs-6507", "zeros from sequence 131 on");
+static WORKGROUPS: Seen =
+    Seen::new("WebGPU-65535", "more workgroups in a row than a dispatch may have");
+static LARGE_SCRATCH: Seen = Seen::new(
     "executorch-15651",
     "Adreno 750: more than 2^27 weights are silently wrong; scores must be made in blocks",
 );
-static MASK_AND_GROUPS: Seen = seen("candle-3388", "NaN with a mask that is not square and groups");
+static MASK_AND_GROUPS: Seen =
+    Seen::new("candle-3388", "NaN with a mask that is not square and groups");
 static MASK_TWICE: Seen =
-    seen("candle-3625", "a causal mask that is applied twice beside another: 0/0 in its rows");
-static GROUPS: Seen = seen("onnxruntime-26064", "wrong results with grouped heads");
+    Seen::new("candle-3625", "a causal mask that is applied twice beside another: 0/0 in its rows");
+static GROUPS: Seen = Seen::new("onnxruntime-26064", "wrong results with grouped heads");
 /// Everything that a case stands for.
 pub static SEEN: &[&Seen] = &[
     &HEAD_DIMS,

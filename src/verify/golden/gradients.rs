@@ -6,7 +6,7 @@ use crate::feature::score::t5_table_backward;
 use crate::problem::{Backward, Operand};
 use crate::reference::{Gradients, Incoming};
 use crate::verify::compare::{Comparison, Tolerance, compare};
-use crate::verify::golden::load::Reader;
+use crate::verify::golden::reader::Reader;
 use crate::verify::golden::{Form, GoldenCase, Loaded, Precision, Support};
 use crate::verify::npy::{Array, Arrays};
 

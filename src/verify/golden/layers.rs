@@ -7,7 +7,7 @@ use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{Layout, Shape};
 use crate::verify::data::CaseData;
 use crate::verify::golden::attributes::{apply, number};
-use crate::verify::golden::load::Reader;
+use crate::verify::golden::reader::Reader;
 use crate::verify::golden::{Expected, Form, LayerCase, Loaded, Role, Support};
 use crate::verify::npy::Array;
 

@@ -6,9 +6,11 @@
 //! roles of the same case are.
 
 mod attributes;
+mod expected;
 mod gradients;
 mod layers;
 mod load;
+mod reader;
 mod rotary;
 mod run;
 

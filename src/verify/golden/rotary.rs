@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::feature::prepare::{Rotary, RotaryScaling, rotary_tables};
-use crate::verify::golden::load::Reader;
+use crate::verify::golden::reader::Reader;
 
 /// A rotation with its tables.
 pub(super) struct Parsed {

@@ -1,0 +1,101 @@
+//! The twin of each kernel, and what a variant says of itself through it.
+
+use super::bindings::{Access, Binding, BindingKind};
+use super::kernels::{Kernel, for_kernels};
+use super::spec::{Capture, KernelSpec};
+use super::twin::{Family, Twin, Visits, Work};
+use crate::feature::align::Align;
+use crate::feature::mask::{dense, local, segments};
+use crate::feature::score::relative;
+
+macro_rules! twins {
+    ($($(#[$doc:meta])* $Kernel:ident: $stem:ident,)*) => {
+        impl Kernel {
+            /// What there is to know of its file.
+            pub(crate) const fn twin(self) -> &'static Twin {
+                match self {
+                    $(Self::$Kernel => &super::$stem::TWIN,)*
+                }
+            }
+        }
+    };
+}
+for_kernels!(twins);
+
+impl Kernel {
+    /// Whether it is one of the fused kernels.
+    pub fn is_fused(self) -> bool {
+        self.twin().family == Family::Fused
+    }
+}
+
+impl KernelSpec {
+    /// Whether any table is read from `aux`.
+    pub fn needs_aux(&self) -> bool {
+        let per_batch = Some(Align::PerBatch.slot());
+        self.kv_lengths
+            || self.q_lengths
+            || self.sink
+            || self.table
+            || self.packed
+            || self.paged
+            || self.kernel.twin().tables.is_some()
+            || self.edges
+            || self.preparation.is_some_and(|x| x.rotary.is_some() || x.head_scale || x.projected)
+            || self.scores.iter().any(|(_, slot)| *slot == relative::SLOT)
+            || self.blocks.is_some()
+            || self.masks.contains(&segments::SLOT)
+            || self.masks.contains(&local::SLOT)
+            || self.is_additive()
+            || self.alibi.is_some()
+            || self.diagonal == per_batch
+    }
+
+    /// Whether a visited key may be hidden from a row.
+    pub(crate) fn is_masked(&self) -> bool {
+        // Pages that do not exist are stepped over where keys come in stretches, and tested with a tile.
+        let pages = self.paged && self.kernel.twin().visits == Visits::Keys;
+        !self.masks.is_empty() || self.edges || self.bias_may_mask() || pages
+    }
+
+    /// Whether it writes tables.
+    pub(crate) fn writes_aux(&self) -> bool {
+        self.kernel.twin().tables == Some(Access::ReadWrite)
+    }
+
+    /// The resources of the kernel, ascending.
+    pub fn bindings(&self) -> Vec<BindingKind> {
+        use Access::{Read, ReadWrite, Uniform};
+        let weights = self.capture != Capture::Nothing;
+        let mut list = vec![(Binding::Params, Uniform)];
+        list.extend(
+            self.elements.iter().map(|&(binding, _)| {
+                (binding, if binding == Binding::O { ReadWrite } else { Read })
+            }),
+        );
+        list.extend(self.lse.then_some((Binding::Lse, ReadWrite)));
+        list.extend(weights.then_some((Binding::Weights, ReadWrite)));
+        list.extend(self.masks.contains(&dense::SLOT).then_some((Binding::Mask, Read)));
+        let bias = self.bias_may_mask() || self.added;
+        list.extend(bias.then_some((Binding::Bias, Read)));
+        let aux = match (self.writes_aux(), self.small_tables) {
+            (true, _) => ReadWrite,
+            (false, true) => Uniform,
+            (false, false) => Read,
+        };
+        list.extend(self.needs_aux().then_some((Binding::Aux, aux)));
+        list.extend((self.kernel.twin().bindings)(self));
+        list.extend(self.carry.then_some((Binding::Carry, ReadWrite)));
+        list.sort_unstable_by_key(|(binding, _)| *binding);
+        let kind = |(binding, access)| {
+            let access = if self.shared.contains(&binding) { ReadWrite } else { access };
+            BindingKind { binding, access }
+        };
+        list.into_iter().map(kind).collect()
+    }
+
+    /// Workgroups of a dispatch.
+    pub(crate) fn grid(&self, work: &Work) -> [u32; 3] {
+        (self.kernel.twin().grid)(self, work)
+    }
+}
