@@ -90,7 +90,8 @@ pub mod tensor;
 pub mod verify;
 
 pub use engine::{
-    BlockBuilder, Bound, BufferView, Engine, Merge, MergeStates, PreparedRows, Table, Tensors,
+    BackwardTensors, BlockBuilder, Bound, BoundBackward, BufferView, Engine, Merge, MergeStates,
+    PreparedRows, Table, Tensors,
 };
 pub use error::{Error, Rejection, Result};
 pub use feature::Position;
@@ -102,7 +103,7 @@ pub use feature::normalize::Normalizer;
 pub use feature::prepare::{Cosine, Rotary, RotaryScaling, rotary_tables};
 pub use feature::score::{Relative, grid_bias, standard_slopes, t5_table};
 pub use plan::tuning::Tuning;
-pub use plan::{Capabilities, Checks, Path, Plan, Policy, SelfTest};
+pub use plan::{BackwardPlan, Capabilities, Checks, Path, Plan, Policy, SelfTest};
 pub use problem::{
     Attention, Backward, BackwardProblem, Operand, Packed, Paged, Problem, WeightsAt,
 };

@@ -1,6 +1,9 @@
-//! Gradients: the float64 reference against recorded ones and against central differences.
+//! Gradients: the float64 reference against recorded ones and against central differences; the GPU against recorded ones
+//! and the reference.
 
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+mod common;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +13,8 @@ use heedful::verify::cases::{Case, Grid, grid};
 use heedful::verify::data::CaseData;
 use heedful::verify::golden::{GoldenSuite, Precision};
 use heedful::{
-    Attention, Backward, BackwardProblem, CustomScore, Normalizer, Operand, Shape, WeightsAt,
+    Attention, Backward, BackwardProblem, CustomScore, DType, Normalizer, Operand, Policy, Shape,
+    WeightsAt,
 };
 
 #[test]
@@ -241,4 +245,110 @@ fn rows_that_see_nothing_and_masked_keys_have_no_gradient() {
     }
     assert!(found.iter().all(|(_, values)| values.iter().all(|x| x.is_finite())));
     assert!(found.get(Operand::Sinks).unwrap()[0] != 0.0);
+}
+
+#[test]
+fn gpu_gradients_match_recorded_ones() {
+    let Some(engine) = common::gpu::engine("gpu_gradients_match_recorded_ones") else { return };
+    let (mut compared, mut unsupported, mut wrong) = (0, BTreeMap::new(), Vec::new());
+    for suite in ["jax", "varlen", "real", "forms"] {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(suite);
+        for case in GoldenSuite::open(&folder).unwrap().cases {
+            let Some(recorded) = case.gradients(Precision::Stored).unwrap() else { continue };
+            let plan = match engine.plan_backward(&recorded.backward) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    *unsupported.entry(error.rejections()[0].reason.clone()).or_insert(0) += 1;
+                    continue;
+                }
+            };
+            let inputs = recorded.loaded.data.inputs();
+            let found = engine.run_backward_host(&plan, &inputs, &recorded.incoming()).unwrap();
+            for (operand, comparison) in recorded.check(&found) {
+                compared += 1;
+                if !comparison.pass {
+                    wrong.push(format!("{} d_{operand}: {}", case.name, comparison.message()));
+                }
+            }
+        }
+    }
+    common::skip::unsupported(
+        "gpu_gradients_match_recorded_ones",
+        format!("{} of 181 cases", unsupported.values().sum::<u32>()),
+    );
+    assert_eq!(compared, 548, "{unsupported:?}");
+    assert!(wrong.is_empty(), "{} of {compared} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The largest error of a gradient as a share of its largest element, and where it is; a number where none belongs, or
+/// none where one does, is an infinite error.
+fn error(found: &[f64], wanted: &[f64]) -> (f64, usize) {
+    assert_eq!(found.len(), wanted.len());
+    let largest = wanted.iter().filter(|x| x.is_finite()).fold(1e-30_f64, |m, x| m.max(x.abs()));
+    let one = |(found, wanted): (&f64, &f64)| match wanted.is_finite() {
+        true if found.is_finite() => (found - wanted).abs() / largest,
+        false if !found.is_finite() => 0.0,
+        _ => f64::INFINITY,
+    };
+    let errors = found.iter().zip(wanted).map(one).enumerate();
+    errors
+        .fold((0.0, 0), |(most, at), (i, error)| if error > most { (error, i) } else { (most, at) })
+}
+
+#[test]
+fn gpu_gradients_are_those_of_the_reference() {
+    let Some(engine) = common::gpu::engine("gpu_gradients_are_those_of_the_reference") else {
+        return;
+    };
+    let (mut compared, mut wrong, mut in_blocks) = (BTreeMap::new(), Vec::new(), 0);
+    for (i, case) in grid(Grid::Quick).unwrap().into_iter().enumerate() {
+        // A part of them at each run's price; `heedful verify` does not know gradients yet.
+        if i % 4 != 1 {
+            continue;
+        }
+        let Ok(trial) = Trial::new(&case) else { continue };
+        // Every other one in small blocks, so that sums are carried from block to block.
+        let shape = trial.problem.problem().attention().shape;
+        let rows = u64::from(shape.group()) * if i % 8 == 1 { 20 } else { 1 << 20 };
+        let max_workspace_bytes = (rows * u64::from(shape.seq_kv.max(1) + 3) * 4 * 3).min(1 << 28);
+        let policy = Policy { max_workspace_bytes, ..Policy::default() };
+        let Ok(plan) = engine.plan_backward_with(trial.problem.backward(), &policy) else {
+            continue;
+        };
+        in_blocks += u32::from(plan.block().rows < shape.seq_q);
+        // Weights below the smallest normal number may be 0.
+        if case.name.contains("subnormal") {
+            continue;
+        }
+        let dtype = trial.problem.problem().attention().dtype;
+        let rounded: Vec<f64> = trial.d[0].iter().map(|x| dtype.round(*x)).collect();
+        let incoming = Incoming { o: &rounded, ..trial.incoming() };
+        let wanted = backward(&trial.problem, &trial.data.inputs(), &incoming).unwrap();
+        let found = engine.run_backward_host(&plan, &trial.data.inputs(), &incoming).unwrap();
+        let again = engine.run_backward_host(&plan, &trial.data.inputs(), &incoming).unwrap();
+        for (operand, wanted) in wanted.iter() {
+            let values = found.get(operand).unwrap();
+            *compared.entry(operand.name()).or_insert(0) += 1;
+            let same =
+                |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+            assert!(values.iter().zip(again.get(operand).unwrap()).all(same), "{}", case.name);
+            // Half a unit in the last place of the storage type, and what f32 sums lose.
+            let rows = matches!(operand, Operand::Q | Operand::K | Operand::V);
+            let stored = match trial.problem.problem().storage(operand).dtype() {
+                Some(DType::F16) if rows => 5e-4,
+                Some(DType::Bf16) if rows => 4e-3,
+                _ => 0.0,
+            };
+            // Rounding a score is a relative error of its weight.
+            let scores = 6.0 * case.data.logits / f64::from(1 << 22);
+            let (error, at) = error(values, wanted);
+            if error > stored + scores + 2e-5 {
+                let [found, wanted] = [values[at], wanted[at]];
+                wrong.push(format!("{} d_{operand}[{at}]: {found:e}, want {wanted:e}", case.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(compared["q"] == 83 && compared["bias"] > 10 && compared["sinks"] > 5, "{compared:?}");
+    assert!(in_blocks > 15, "{in_blocks} calls in several blocks of rows");
 }

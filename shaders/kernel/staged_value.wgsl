@@ -10,25 +10,6 @@
 // visible key does, whatever its weight. A finite product needs no test, so the tile is multiplied plainly
 // until a value of v is special; from then on this workgroup leaves those weights out, element by element.
 
-// The first one only; it fills 16 bytes, as matrix units want it of their neighbours.
-var<workgroup> sh_special: array<atomic<u32>, 4>;
-
-fn tile_row_selected(acc: ptr<function, array<vec4<f32>, 16>>, i: u32, a: f32, b0: vec4<f32>, b1: vec4<f32>) {
-  if (has_no_part(a)) { return; }
-  (*acc)[i] = fma(vec4<f32>(a), b0, (*acc)[i]);
-  (*acc)[i + 1u] = fma(vec4<f32>(a), b1, (*acc)[i + 1u]);
-}
-
-// tile_multiply without the products of keys that have no part. Rare, so its accumulator may live in memory.
-fn tile_multiply_selected(acc: ptr<function, array<vec4<f32>, 16>>, x: u32, y: u32) {
-  for (var d = 0u; d < DEPTH; d += 1u) {
-    for (var r = 0u; r < 8u; r += 1u) {
-      let a = sh_a[d * 16u + (r >> 2u) * 8u + y][r & 3u];
-      tile_row_selected(acc, r * 2u, a, sh_b[d * 16u + x], sh_b[d * 16u + 8u + x]);
-    }
-  }
-}
-
 // Four weights of a row of the block, 0 outside it.
 fn weight4(pair: u32, row: u32, key: u32) -> vec4<f32> {
   if (row >= params.row_n || key >= params.score_stride) { return vec4<f32>(0.0); }

@@ -87,6 +87,17 @@ impl Recorded {
         Ok(Self { dispatches, copies, aux, block_offset, prepared, places })
     }
 
+    /// Dispatches with the tables that they read.
+    pub(super) fn of(
+        dispatches: Vec<Dispatch>,
+        tables: Tables,
+        aux: wgpu::Buffer,
+        places: Places,
+    ) -> Self {
+        let Tables { copies, block_offset, .. } = tables;
+        Self { dispatches, copies, aux, block_offset, prepared: Vec::new(), places }
+    }
+
     pub(crate) fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,

@@ -253,6 +253,7 @@ impl<'a> Encoding<'a> {
             rows: block.rows.len() as u32,
             keys: keys.len() as u32,
             columns: s.dim_v,
+            elements: 0,
             shares: self.plan.shares().map_or(1, |shares| shares.n),
             blocks: self.plan.blocks().map(|(blocks, _)| blocks),
         }

@@ -1,6 +1,8 @@
 //! Where attention runs: a wgpu device with its pipelines and scratch.
 
 mod apart;
+mod backward;
+mod backward_host;
 mod blocks;
 mod bound;
 mod compile;
@@ -23,6 +25,7 @@ mod tensors;
 mod verdicts;
 
 pub(crate) use apart::{Extent, check_apart};
+pub use backward::{BackwardTensors, BoundBackward};
 pub use blocks::BlockBuilder;
 pub use bound::Bound;
 pub(crate) use bound::{Copied, Recorded, check_copies};

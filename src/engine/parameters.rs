@@ -2,11 +2,23 @@
 
 use crate::kernel::{BLOCK_SCAN, Params, SCORE_STRIDE, SPLIT_N, SPLIT_SIZE};
 use crate::plan::{BlockSize, Plan, Shares};
-use crate::problem::Operand;
+use crate::problem::{Operand, Problem};
 
 /// The parameters that every dispatch of a plan shares, beside the places of `tables`.
 pub(super) fn base_params(plan: &Plan, tables: &Params) -> Params {
-    let problem = plan.problem();
+    let mut params = problem_params(plan.problem(), tables);
+    if let Some((blocks, scan)) = plan.blocks() {
+        let shape = plan.problem().attention().shape;
+        params = params.with(blocks.parameters(&shape)).with([BLOCK_SCAN.is(scan)]);
+    }
+    if let Some(Shares { n, keys }) = plan.shares() {
+        params = params.with([SPLIT_N.is(n), SPLIT_SIZE.is(keys)]);
+    }
+    params
+}
+
+/// What of them follows from the problem.
+pub(super) fn problem_params(problem: &Problem, tables: &Params) -> Params {
     let s = problem.attention().shape;
     let stride = |operand| {
         let strides = problem.read_strides(operand);
@@ -38,13 +50,6 @@ pub(super) fn base_params(plan: &Plan, tables: &Params) -> Params {
         minus_infinity: f32::NEG_INFINITY.to_bits(),
         ..*tables
     };
-    let mut params = common.with(problem.parameters());
-    params = params.with([SCORE_STRIDE.is(BlockSize::score_stride(problem) as u32)]);
-    if let Some((blocks, scan)) = plan.blocks() {
-        params = params.with(blocks.parameters(&s)).with([BLOCK_SCAN.is(scan)]);
-    }
-    if let Some(Shares { n, keys }) = plan.shares() {
-        params = params.with([SPLIT_N.is(n), SPLIT_SIZE.is(keys)]);
-    }
-    params
+    let stride = BlockSize::score_stride(problem) as u32;
+    common.with(problem.parameters()).with([SCORE_STRIDE.is(stride)])
 }

@@ -90,7 +90,11 @@ impl<F: ?Sized> Custom<F> {
     }
 
     fn slot_of(&self, kind: &'static str) -> Slot {
-        let (name, source) = (Cow::Owned(self.name.clone()), Cow::Owned(self.wgsl.clone()));
+        let (name, mut source) = (Cow::Owned(self.name.clone()), self.wgsl.clone());
+        if let Some((derivative, _)) = &self.derivative {
+            source = source + super::BACKWARD + derivative;
+        }
+        let source = Cow::Owned(source);
         Slot { kind, name, source, custom: true, parameters: &[], narrows: false, is_data: false }
     }
 

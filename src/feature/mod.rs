@@ -23,6 +23,9 @@ pub mod store;
 pub use operand::{ElementType, Operand, Operands};
 pub use parameter::{Parameter, ParameterKind, Setting};
 
+/// What stands between a slot's text and its derivative.
+const BACKWARD: &str = "\n// Backward:\n";
+
 /// One WGSL slot file: a behaviour as the composer sees it.
 ///
 /// Two are equal when they have the same place and name and, where they are the caller's own, the same text.
@@ -61,6 +64,16 @@ impl Slot {
 
     fn key(&self) -> (&str, &str, Option<&str>) {
         (self.kind, &self.name, self.custom.then_some(&*self.source))
+    }
+
+    /// The text without the derivative, which follows a line `// Backward:`.
+    pub fn forward(&self) -> &str {
+        self.source.split_once(BACKWARD).map_or(&self.source, |(forward, _)| forward)
+    }
+
+    /// Whether it has a derivative of its own; that of other score modifiers is 1.
+    pub(crate) fn has_derivative(&self) -> bool {
+        self.source.contains(BACKWARD)
     }
 
     /// Path below `shaders/`, as compiler messages show it.
@@ -177,4 +190,15 @@ pub struct Position {
     pub kv_len: u32,
     /// Alignment offset: the key on the diagonal of row i is i + diagonal.
     pub diagonal: i64,
+}
+
+/// The element of a tensor that a score or a factor takes in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Entry {
+    /// The tensor.
+    pub operand: Operand,
+    /// Its element.
+    pub index: usize,
+    /// The derivative of the score or factor by it.
+    pub factor: f64,
 }

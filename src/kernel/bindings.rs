@@ -38,6 +38,18 @@ pub enum Binding {
     States = 14,
     /// Cosines and sines of rotary angles, where they are not in `aux`.
     Angles = 15,
+    /// Scratch of gradients: a block of rows of those of weights, then of scores.
+    Grads = 16,
+    /// Scratch of gradients: those of scores as biases were added to them.
+    Entries = 17,
+    /// Scratch of gradients: those of each row's sink.
+    RowSums = 18,
+    /// Gradient of lse.
+    DLse = 19,
+    /// Gradient of the returned weights.
+    DWeights = 20,
+    /// Gradient of a tensor of f32.
+    DTable = 21,
 }
 
 /// How a kernel uses a resource.
@@ -80,6 +92,12 @@ impl Binding {
             Self::Partials => "partials",
             Self::States => "states",
             Self::Angles => "angles",
+            Self::Grads => "grads",
+            Self::Entries => "entries",
+            Self::RowSums => "row_sums",
+            Self::DLse => "d_lse",
+            Self::DWeights => "d_weights",
+            Self::DTable => "d_table",
         }
     }
 
@@ -96,6 +114,8 @@ impl Binding {
             Self::Bias => Some(Operand::Bias),
             Self::Params | Self::Aux | Self::Angles => None,
             Self::Scores | Self::InverseSums | Self::Carry | Self::Partials | Self::States => None,
+            Self::Grads | Self::Entries | Self::RowSums => None,
+            Self::DLse | Self::DWeights | Self::DTable => None,
         }
     }
 

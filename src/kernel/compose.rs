@@ -96,7 +96,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
         w.part(path, text);
     }
     for slot in spec.slots() {
-        w.part(&slot.path(), &slot.source);
+        w.part(&slot.path(), if twin.backward { &slot.source } else { slot.forward() });
     }
     w.part("generated/glue", &glue(spec));
     if let Some((path, text)) = (twin.generated)(spec) {
@@ -153,6 +153,8 @@ fn variable_type(spec: &KernelSpec, binding: Binding, access: Access) -> String 
             Width::Single => element.load().word1,
         },
         (Binding::Scores | Binding::Carry | Binding::Partials, None) => "vec4<f32>",
+        (Binding::Grads | Binding::Entries, None) => "vec4<f32>",
+        (Binding::RowSums | Binding::DLse | Binding::DWeights | Binding::DTable, None) => "f32",
         (Binding::States, None) => "vec2<f32>",
         (Binding::Mask | Binding::Aux, None) => "u32",
         (Binding::Bias | Binding::Lse | Binding::Weights, None) => "f32",

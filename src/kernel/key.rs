@@ -71,6 +71,17 @@ impl fmt::Display for KernelSpec {
         for flag in flags.into_iter().flatten() {
             write!(f, "/{flag}")?;
         }
+        if let Some(parts) = self.backward {
+            let words = [
+                (parts.lse, "d_lse"),
+                (parts.weights, "d_weights"),
+                (parts.entries, "entries"),
+                (parts.sinks, "d_sinks"),
+            ];
+            for (_, word) in words.iter().filter(|(on, _)| *on) {
+                write!(f, "/{word}")?;
+            }
+        }
         self.tile.iter().try_for_each(|tile| write!(f, "/{tile}"))?;
         if !self.shared.is_empty() {
             let names = self.shared.iter().map(|binding| binding.name().to_owned()).collect();

@@ -19,6 +19,10 @@ mod variants;
 
 // One of each kernel file.
 mod average;
+mod backward_bias;
+mod backward_keys;
+mod backward_row;
+mod backward_sinks;
 mod cache_advance;
 mod cache_append;
 mod cache_copy;
@@ -41,6 +45,7 @@ mod staged_score;
 mod staged_threshold;
 mod staged_value;
 
+pub(crate) use backward_bias::BATCH_N;
 pub use bindings::{Access, Binding, BindingKind};
 pub use block_tile::{BlockTile, TILE};
 pub(crate) use classify::BLOCK_SCAN;
@@ -51,7 +56,7 @@ pub use matrix_tile::MatrixTile;
 pub use params::Params;
 pub(crate) use prepare::{DIM_SOURCE, ROTARY_FROM, ROTARY_START};
 pub use resources::Resources;
-pub use spec::{BlockTable, Capture, KernelSpec, Preparation, SMALL_TABLES};
+pub use spec::{BackwardParts, BlockTable, Capture, KernelSpec, Preparation, SMALL_TABLES};
 pub(crate) use split_forward::{SPLIT_N, SPLIT_SIZE};
 pub(crate) use staged_score::SCORE_STRIDE;
 pub(crate) use staged_value::{CARRY_IN, CARRY_OUT};

@@ -182,6 +182,10 @@ impl Params {
             Binding::Params | Binding::Aux | Binding::Angles => None,
             Binding::Scores | Binding::InverseSums | Binding::Carry => None,
             Binding::Partials | Binding::States => None,
+            Binding::DLse => Some(&mut self.lse_base),
+            Binding::DWeights => Some(&mut self.weights_base),
+            Binding::DTable => Some(&mut self.o_base),
+            Binding::Grads | Binding::Entries | Binding::RowSums => None,
         }
     }
 

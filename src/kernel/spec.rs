@@ -55,6 +55,19 @@ pub struct Preparation {
     pub projected: bool,
 }
 
+/// What a backward row kernel reads and writes beside products and weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BackwardParts {
+    /// Whether a gradient of lse comes in.
+    pub lse: bool,
+    /// Whether a gradient of the returned weights comes in.
+    pub weights: bool,
+    /// Whether gradients of scores behind the biases are kept.
+    pub entries: bool,
+    /// Whether gradients of sinks are kept.
+    pub sinks: bool,
+}
+
 /// Everything that changes a kernel's code: the key of the pipeline cache.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KernelSpec {
@@ -100,6 +113,8 @@ pub struct KernelSpec {
     pub blocks: Option<BlockTable>,
     /// What is done to rows of q or k.
     pub preparation: Option<Preparation>,
+    /// Of a backward row kernel: what it reads and writes beside the usual.
+    pub backward: Option<BackwardParts>,
     /// Whether a vector is added to each row.
     pub added: bool,
     /// Whether it is compiled without run-time checks.

@@ -9,7 +9,7 @@ use super::generate::matrix_square::{self as square, PutB};
 use super::kernels::Kernel;
 use super::spec::{BlockTable, Capture, KernelSpec};
 use super::twin::{Family, Twin, common, kernel_file};
-use crate::feature::Parameter;
+use crate::feature::{Parameter, Slot};
 use crate::problem::{Problem, WeightsAt};
 
 /// Elements between rows of the score scratch; a multiple of 4.
@@ -46,6 +46,21 @@ fn glue(out: &mut String, spec: &KernelSpec) {
 }
 
 impl KernelSpec {
+    /// Backward: products of rows of q with rows of k by an inner loop, without modifiers and masks.
+    pub(crate) fn backward_products(
+        problem: &Problem,
+        q: Element,
+        k: Element,
+        inner: Vec<Slot>,
+    ) -> Self {
+        Self {
+            elements: vec![(Binding::Q, q), (Binding::K, k)],
+            inner,
+            blocks: problem.attention().blocks.map(|_| BlockTable::Given),
+            ..Self::ranged(Kernel::StagedScore, problem).without_data_masks()
+        }
+    }
+
     /// Stage 1: scores of a block of rows.
     pub fn staged_score(problem: &Problem, q: Element, k: Element) -> Self {
         let a = problem.attention();

@@ -20,6 +20,7 @@ pub(super) const TWIN: Twin = Twin {
     commons: |spec| {
         let mut commons = vec![common!("tile")];
         commons.extend(spec.matrix_tile().is_some().then_some(common!("tile_matrix")));
+        commons.push(common!("tile_selected"));
         commons
     },
     // Read only, but declared writable: all scratch may share one buffer, and a buffer cannot be bound both ways in
@@ -37,6 +38,12 @@ pub(super) const TWIN: Twin = Twin {
 };
 
 impl KernelSpec {
+    /// Backward: the gradient of q from that of the products of q and k, which stand for weights, and k, which stands
+    /// for v.
+    pub(crate) fn backward_queries(problem: &Problem, k: Element, d_q: Element) -> Self {
+        Self::staged_value(problem, k, d_q, false)
+    }
+
     /// Stage 3: weighted sums of v.
     pub fn staged_value(problem: &Problem, v: Element, o: Element, carry: bool) -> Self {
         Self {

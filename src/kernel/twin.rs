@@ -69,6 +69,8 @@ pub(crate) struct Twin {
     pub(super) visits: Visits,
     /// Whether it is a product on the tile of `common/tile.wgsl`.
     pub(super) square: bool,
+    /// Whether it needs the derivatives of its slots.
+    pub(super) backward: bool,
     /// How it uses tables beside those that its features read; `None` where it does not.
     pub(super) tables: Option<Access>,
     /// Whether its heads are those of k and v.
@@ -98,6 +100,7 @@ impl Twin {
             family: Family::Rows,
             visits: Visits::Stretches,
             square: false,
+            backward: false,
             tables: None,
             by_group: false,
             commons: |_| Vec::new(),
@@ -134,6 +137,8 @@ pub(crate) struct Work {
     pub(crate) keys: u32,
     /// Columns of the output.
     pub(crate) columns: u32,
+    /// Elements of the output, where each is an invocation's.
+    pub(crate) elements: u64,
     /// Shares that keys are split into.
     pub(crate) shares: u32,
     /// Blocks of the table that is built.

@@ -32,6 +32,7 @@ impl KernelSpec {
             carry: false,
             blocks: None,
             preparation: None,
+            backward: None,
             added: false,
             unchecked: false,
             small_tables: false,

@@ -2,6 +2,7 @@
 //!
 //! It works on [`Capabilities`] as plain data, so a plan for any GPU can be made and read anywhere.
 
+mod backward;
 mod block;
 mod candidates;
 mod capabilities;
@@ -18,6 +19,8 @@ mod steps;
 mod tile;
 pub mod tuning;
 
+pub use backward::BackwardPlan;
+pub(crate) use backward::{BackwardStep, Makes};
 pub use block::{Block, BlockSize};
 pub use capabilities::{Capabilities, MatrixScalar, MatrixUnit};
 use classify::Classify;

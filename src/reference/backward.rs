@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::feature::score::Entry;
-use crate::feature::{Position, score::Stage};
+use crate::feature::score::Stage;
+use crate::feature::{Entry, Position};
 use crate::problem::{BackwardProblem, Operand};
 use crate::reference::call::Call;
 use crate::reference::prepare::prepare_backward;
@@ -44,6 +44,10 @@ impl Gradients {
     /// The gradient of a tensor; `None` where it was not wanted.
     pub fn get(&self, operand: Operand) -> Option<&[f64]> {
         self.0.get(&operand).map(Vec::as_slice)
+    }
+
+    pub(crate) fn insert(&mut self, operand: Operand, values: Vec<f64>) {
+        self.0.insert(operand, values);
     }
 
     /// All of them, in the order of [`Operand`].
@@ -93,7 +97,7 @@ pub fn backward(
 }
 
 impl Incoming<'_> {
-    fn validate(&self, backward: &BackwardProblem) -> Result<()> {
+    pub(crate) fn validate(&self, backward: &BackwardProblem) -> Result<()> {
         let s = backward.problem().attention().shape;
         let rows = s.rows();
         let on = |on: bool, n: u64| if on { n } else { 0 };

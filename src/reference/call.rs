@@ -3,8 +3,8 @@
 use crate::feature::mask::Mask;
 use crate::feature::normalize::Normalizer;
 use crate::feature::normalize::monotonic::step;
-use crate::feature::score::{Entry, Score, Stage};
-use crate::feature::{Operands, Position};
+use crate::feature::score::{Score, Stage};
+use crate::feature::{Entry, Operands, Position};
 use crate::problem::{Operand, Problem, WeightsAt};
 use crate::reference::Inputs;
 

@@ -1,8 +1,7 @@
 //! q and k as they meet: rotated, projected, normalised; the meaning of `feature::prepare`.
 
-use crate::feature::Operands;
 use crate::feature::operand::Rows;
-use crate::feature::score::Entry;
+use crate::feature::{Entry, Operands};
 use crate::problem::{Operand, Problem};
 use crate::reference::Inputs;
 

@@ -11,8 +11,9 @@ use heedful::feature::{REGISTRY, Slot};
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
 use heedful::plan::{MatrixScalar, MatrixUnit};
 use heedful::{
-    Align, Attention, Blocks, Broadcast, Capabilities, DType, Edges, Inner, Layout, Normalizer,
-    Path, Plan, Policy, Relative, Rotary, Scalar, Shape, Storage, WeightsAt,
+    Align, Attention, Backward, BackwardPlan, Blocks, Broadcast, Capabilities, DType, Edges, Inner,
+    Layout, Normalizer, Operand, Path, Plan, Policy, Relative, Rotary, Scalar, Shape, Storage,
+    WeightsAt,
 };
 use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -153,6 +154,8 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             let caps = Capabilities { max_binding_bytes: 1 << 27, ..caps.clone() };
             add(&few_rows(&a, i), &caps, Path::Split);
         }
+        let probabilities = (a.weights == captures[4]).then_some(WeightsAt::Probabilities);
+        let learned = Attention { weights: probabilities, ..a.clone() };
         let unwritten = Attention { weights: None, ..a };
         let classes = ["cpu", "discretegpu"];
         let fused = Capabilities {
@@ -177,6 +180,7 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         if one_pass {
             add(&unwritten, &fused, Path::Fused);
         }
+        gradients(&learned, i, &fused, &mut all);
         if i % 7 == 3 {
             on_matrix_units(&unwritten, i, &mut all);
         }
@@ -209,6 +213,24 @@ pub fn browser_variants() -> BTreeMap<String, KernelSpec> {
 pub fn missing_slots<'a>(specs: impl Iterator<Item = &'a KernelSpec>) -> Vec<String> {
     let there: HashSet<Slot> = specs.flat_map(KernelSpec::slots).collect();
     REGISTRY.iter().filter(|slot| !there.contains(slot)).map(Slot::path).collect()
+}
+
+/// The kernels for gradients of a call, where it has them and they are served.
+fn gradients(a: &Attention, i: usize, caps: &Capabilities, all: &mut BTreeMap<String, KernelSpec>) {
+    let optional = [Operand::Bias, Operand::Sinks];
+    let problem = a.validate().expect("a valid descriptor");
+    let there = optional.into_iter().filter(|x| problem.elements(*x).is_some());
+    let mut backward = there.take(i % 3).fold(Backward::of(a.clone()), Backward::with);
+    if a.lse && i.is_multiple_of(2) {
+        backward = backward.from_lse();
+    }
+    if a.weights.is_some() {
+        backward = backward.from_weights();
+    }
+    let Ok(problem) = backward.validate() else { return };
+    if let Ok(plan) = BackwardPlan::new(&problem, caps, &Policy::default()) {
+        all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
+    }
 }
 
 /// The variants for matrices of 8 and of 16, for every subgroup size that devices with them have, where they can serve.

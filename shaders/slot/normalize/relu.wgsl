@@ -8,3 +8,11 @@ fn normalize_weight(s: RowVec, m: RowVec, peak: RowVec) -> RowVec {
 fn normalize_factor() -> f32 {
   return params.weight_factor;
 }
+
+// Backward:
+// The gradient of scores from that of weights; 0 at 0.
+fn normalize_backward(s: vec4<f32>, w: vec4<f32>, y: vec4<f32>, shift: f32) -> vec4<f32> {
+  let above = select(vec4<f32>(0.0), vec4<f32>(1.0), s > vec4<f32>(0.0));
+  let slope = select(above, 2.0 * max(s, vec4<f32>(0.0)), vec4<bool>(params.relu_power == 2u));
+  return params.weight_factor * slope * y;
+}

@@ -10,3 +10,9 @@ fn normalize_weight(s: RowVec, m: RowVec, peak: RowVec) -> RowVec {
 fn normalize_factor() -> f32 {
   return 1.0;
 }
+
+// Backward:
+// The gradient of scores from weights w and their gradient y.
+fn normalize_backward(s: vec4<f32>, w: vec4<f32>, y: vec4<f32>, shift: f32) -> vec4<f32> {
+  return w * (1.0 - w) * y;
+}

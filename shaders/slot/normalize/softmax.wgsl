@@ -44,3 +44,9 @@ fn normalize_scale(seen: Normalizer, total: Normalizer) -> f32 {
   let scale = select(exp_kept(seen.m - total.m) / total.l, not_a_number(), normalize_lost(total));
   return select(scale, 0.0, total.l == 0.0);
 }
+
+// Backward:
+// The gradient of scores from weights w, their gradient y, and shift = d_lse - sum(w y).
+fn normalize_backward(s: vec4<f32>, w: vec4<f32>, y: vec4<f32>, shift: f32) -> vec4<f32> {
+  return w * (y + shift);
+}

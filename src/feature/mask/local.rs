@@ -7,8 +7,7 @@
 use std::ops::Range;
 
 use super::Mask;
-use crate::feature::score::Entry;
-use crate::feature::{Operand, Operands, Parameter, Position, Setting, Slot, slot};
+use crate::feature::{Entry, Operand, Operands, Parameter, Position, Setting, Slot, slot};
 use crate::tensor::Scalar;
 
 /// Furthest key from the center, and 1 / σ of the Gaussian.

@@ -27,8 +27,7 @@ pub use window::Window;
 
 use std::ops::Range;
 
-use super::score::Entry;
-use super::{Operands, Position, Setting, Slot};
+use super::{Entry, Operands, Position, Setting, Slot};
 
 /// A mask: its WGSL, its meaning, and the keys it can rule out for a whole row at once.
 pub trait Mask {

@@ -1,8 +1,8 @@
 //! s − slope_h · |i + offset − j|: attention with linear biases (Press et al., 2022).
 
-use super::{Entry, Score, Stage};
+use super::{Score, Stage};
 use crate::feature::align::Align;
-use crate::feature::{Operand, Operands, Parameter, Position, Setting, Slot, slot};
+use crate::feature::{Entry, Operand, Operands, Parameter, Position, Setting, Slot, slot};
 
 /// The key at distance 0 from row 0, where it is given.
 const OFFSET: Parameter = Parameter::i32("alibi_offset");

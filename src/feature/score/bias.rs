@@ -1,7 +1,7 @@
 //! s + `bias[b, h, i, j]`, broadcast over any of the four dimensions; −∞ masks like a mask.
 
-use super::{Entry, Score, Stage};
-use crate::feature::{Operand, Operands, Parameter, Position, Setting, Slot, slot};
+use super::{Score, Stage};
+use crate::feature::{Entry, Operand, Operands, Parameter, Position, Setting, Slot, slot};
 use crate::tensor::Broadcast;
 
 /// Elements between neighbours along batch, head, row and key; 0 where one serves all.

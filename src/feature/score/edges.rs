@@ -1,8 +1,8 @@
 //! s + edge_bias of the edge between row and key: weights of a graph's edges.
 
-use super::{Entry, Score, Stage};
+use super::{Score, Stage};
 use crate::feature::mask::Edges;
-use crate::feature::{Operand, Operands, Position, Slot, slot};
+use crate::feature::{Entry, Operand, Operands, Position, Slot, slot};
 
 pub(crate) const SLOT: Slot = slot!("score", "edges");
 

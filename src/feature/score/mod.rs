@@ -16,7 +16,7 @@ pub use relative::{Relative, grid_bias, t5_bucket, t5_table, t5_table_backward};
 pub use scale::Scale;
 pub use softcap::Softcap;
 
-use super::{Operand, Operands, Position, Setting, Slot};
+use super::{Entry, Operands, Position, Setting, Slot};
 
 /// The stages at which scores can be returned; a modifier belongs to the stage it completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,15 +53,4 @@ pub trait Score {
     fn entry(&self, _: &Position, _: &Operands<'_>) -> Option<Entry> {
         None
     }
-}
-
-/// The element of a tensor that a score takes in.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Entry {
-    /// The tensor.
-    pub operand: Operand,
-    /// Its element.
-    pub index: usize,
-    /// The derivative of the score by it.
-    pub factor: f64,
 }

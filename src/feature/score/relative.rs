@@ -3,8 +3,8 @@
 //! One table serves learned relative positions, T5's buckets ([`t5_table`]) and any other function of
 //! j − i that is constant far away.
 
-use super::{Entry, Score, Stage};
-use crate::feature::{Operand, Operands, Parameter, Position, Setting, Slot, slot};
+use super::{Score, Stage};
+use crate::feature::{Entry, Operand, Operands, Parameter, Position, Setting, Slot, slot};
 
 /// Entries before and after distance 0, and the key at distance 0 from row 0.
 const LEFT: Parameter = Parameter::i32("relative_left");

@@ -1,0 +1,23 @@
+//! Backward: gradients of sinks.
+
+use super::bindings::{Access, Binding};
+use super::kernels::Kernel;
+use super::spec::KernelSpec;
+use super::twin::{Twin, kernel_file};
+use crate::problem::Problem;
+
+pub(super) const TWIN: Twin = Twin {
+    bindings: |_| vec![(Binding::RowSums, Access::ReadWrite), (Binding::DTable, Access::ReadWrite)],
+    workgroup_bytes: |_| 64 * 4,
+    grid: |_, work| [work.heads, 1, 1],
+    ..kernel_file!("backward_sinks")
+};
+
+impl KernelSpec {
+    /// Backward: the gradients of sinks.
+    pub(crate) fn backward_sinks(problem: &Problem) -> Self {
+        let ranged = Self::ranged(Kernel::BackwardSinks, problem);
+        // It knows lengths only.
+        Self { masks: Vec::new(), diagonal: None, factor: false, table: false, ..ranged }
+    }
+}

@@ -1,0 +1,260 @@
+//! `BackwardPlan`: how gradients will be computed, without a GPU.
+//!
+//! One path so far, staged: products of q and k and of d_o and v in scratch, a kernel that turns them row by row into
+//! weights and gradients of products, and three products that sum these up. Scratch is two planes of scores for a
+//! block of rows, three where a bias is learned, whatever the length.
+
+use std::fmt;
+
+use crate::error::{Error, Rejection, Result};
+use crate::feature::inner::{Inner, product};
+use crate::feature::normalize::Normalizer;
+use crate::kernel::{BackwardParts, Binding, Element, KernelSpec, Resources, TILE};
+use crate::plan::fit::{check_resources, element_of, fitted};
+use crate::plan::steps::Part;
+use crate::plan::{Block, BlockSize, Capabilities, Policy, tuning};
+use crate::problem::{BackwardProblem, Operand, Problem};
+
+/// What a dispatch of the backward pass makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Makes {
+    /// Products of q and k.
+    Products,
+    /// Products of d_o and v.
+    Incoming,
+    /// Weights and gradients of the products.
+    Rows,
+    /// The gradient of an operand: of v and k key by key, of q row by row, of tables at the end or block by block.
+    Gradient(Operand),
+}
+
+/// A kernel of the backward pass.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BackwardStep {
+    pub(crate) makes: Makes,
+    pub(crate) kernel: KernelSpec,
+}
+
+/// How the gradients of one problem will be computed on one device.
+///
+/// Its [`Display`](fmt::Display) form lists the kernels, the blocks and the memory.
+///
+/// ```
+/// use heedful::{Attention, Backward, BackwardPlan, Capabilities, Policy, Shape};
+/// let problem = Backward::of(Attention::new(Shape::self_attention(1, 8, 512, 64))).validate()?;
+/// let plan = BackwardPlan::new(&problem, &Capabilities::default(), &Policy::default())?;
+/// assert!(plan.to_string().contains("backward_row"));
+/// # Ok::<(), heedful::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackwardPlan {
+    problem: BackwardProblem,
+    pub(crate) steps: Vec<BackwardStep>,
+    block: BlockSize,
+    scratch: Vec<Part>,
+}
+
+impl BackwardPlan {
+    /// Plans gradients for a device described by `caps`.
+    ///
+    /// # Errors
+    /// Unsupported, with the reason.
+    pub fn new(problem: &BackwardProblem, caps: &Capabilities, policy: &Policy) -> Result<Self> {
+        let native = policy.native_f16.unwrap_or_else(|| tuning::prefers_native_f16(caps));
+        let caps = &Capabilities { shader_f16: caps.shader_f16 && native, ..caps.clone() };
+        let staged = Self::staged(problem, caps, policy);
+        staged.map_err(|rejection| Error::unsupported(problem.to_string(), vec![rejection]))
+    }
+
+    fn staged(
+        backward: &BackwardProblem,
+        caps: &Capabilities,
+        policy: &Policy,
+    ) -> Result<Self, Rejection> {
+        if let Some(reason) = lacking(backward) {
+            return Err(Rejection { candidate: "staged".into(), reason });
+        }
+        let problem = backward.problem();
+        let parts = BackwardParts::of(backward);
+        let planes = 2 + u64::from(parts.entries);
+        let block = choose(problem, caps, policy, planes)?;
+        let carry = block.rows < problem.attention().shape.seq_q;
+        let element = |operand| element_of(problem, operand, caps);
+        let [q, k, v, o] = [Operand::Q, Operand::K, Operand::V, Operand::O].map(element);
+        let plain = vec![product::SLOT];
+        let inner = problem.attention().inner.slots();
+        let keys = |b: Element, d: Element| KernelSpec::backward_keys(problem, b, d, carry);
+        let mut steps = vec![
+            (Makes::Products, KernelSpec::backward_products(problem, q, k, inner)),
+            (Makes::Incoming, KernelSpec::backward_products(problem, o, v, plain)),
+            (Makes::Rows, KernelSpec::backward_row(backward, parts)),
+        ];
+        let mut gradient = |operand, kernel| {
+            if backward.wants(operand) {
+                steps.push((Makes::Gradient(operand), kernel));
+            }
+        };
+        gradient(Operand::V, keys(o, v));
+        gradient(Operand::K, keys(q, k));
+        gradient(Operand::Q, KernelSpec::backward_queries(problem, k, q));
+        gradient(Operand::Bias, KernelSpec::backward_bias());
+        gradient(Operand::Sinks, KernelSpec::backward_sinks(problem));
+        let step = |(makes, mut kernel): (Makes, KernelSpec)| {
+            kernel.unchecked = policy.checks.are_off();
+            BackwardStep { makes, kernel: fitted(kernel, problem, 0, caps) }
+        };
+        let steps: Vec<BackwardStep> = steps.into_iter().map(step).collect();
+        steps.iter().try_for_each(|step| check_resources(&step.kernel, caps))?;
+        let scratch = scratch(backward, &block, parts, carry, caps);
+        Ok(Self { problem: backward.clone(), steps, block, scratch })
+    }
+
+    /// The problem that is planned.
+    pub fn problem(&self) -> &BackwardProblem {
+        &self.problem
+    }
+
+    /// Size of the blocks.
+    pub fn block(&self) -> BlockSize {
+        self.block
+    }
+
+    /// The kernel variants that will run, in the order of their first dispatch.
+    pub fn kernels(&self) -> Vec<&KernelSpec> {
+        self.steps.iter().map(|step| &step.kernel).collect()
+    }
+
+    /// Scratch memory one pass uses, bytes; a caller's own workspace must be at least this large.
+    pub fn workspace_bytes(&self) -> u64 {
+        self.scratch.last().map_or(0, |part| part.start + part.bytes)
+    }
+
+    /// A part of the scratch; of the carries the first is that of v, the second that of k.
+    pub(crate) fn scratch(&self, binding: Binding, n: usize) -> Option<Part> {
+        self.scratch.iter().filter(|part| part.binding == binding).nth(n).copied()
+    }
+
+    /// The blocks in the order in which they are dispatched.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = Block> + use<> {
+        self.block.blocks(self.problem.problem())
+    }
+}
+
+/// What is not served yet.
+fn lacking(backward: &BackwardProblem) -> Option<String> {
+    let a = backward.problem().attention();
+    let not = |what: &str| Some(format!("{what}: gradients are computed by the reference only"));
+    if a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() {
+        return not("rotary, cosine and general scores");
+    }
+    if a.inner != Inner::Product {
+        return not("additive scores");
+    }
+    if matches!(a.normalizer, Normalizer::Sparsemax | Normalizer::Entmax15) {
+        return not("sparsemax and 1.5-entmax");
+    }
+    let served = [Operand::Q, Operand::K, Operand::V, Operand::Bias, Operand::Sinks];
+    let other = backward.wanted().iter().find(|operand| !served.contains(operand));
+    other.and_then(|operand| not(&format!("gradient of {operand}")))
+}
+
+/// The largest block whose planes fit: whole groups of heads, so that a key's gradient is one workgroup's.
+fn choose(
+    problem: &Problem,
+    caps: &Capabilities,
+    policy: &Policy,
+    planes: u64,
+) -> Result<BlockSize, Rejection> {
+    let s = problem.attention().shape;
+    let refuse = |reason| Rejection { candidate: "staged".into(), reason };
+    let row_bytes = BlockSize::score_stride(problem) * 4;
+    let binding = caps.max_binding_bytes.min(caps.max_buffer_bytes);
+    let workspace = policy.max_workspace_bytes.min(caps.max_buffer_bytes) / planes;
+    let limit = binding.min(workspace);
+    let key_tiles = u64::from(s.seq_kv.div_ceil(TILE));
+    if key_tiles > caps.max_workgroups.into() {
+        return Err(refuse(format!(
+            "{key_tiles} key tiles, the device dispatches {}",
+            caps.max_workgroups
+        )));
+    }
+    let mut size = BlockSize {
+        batch: s.batch.max(1),
+        heads: s.heads_q,
+        rows: s.seq_q.max(1),
+        keys: s.seq_kv.max(1),
+    };
+    loop {
+        let pairs = u64::from(size.batch) * u64::from(size.heads);
+        let bytes = size.block_rows().checked_mul(row_bytes);
+        let most = u64::from(caps.max_workgroups);
+        let rows = u64::from(size.rows.div_ceil(4));
+        if bytes.is_some_and(|bytes| bytes <= limit) && pairs <= most && rows <= most {
+            return Ok(size);
+        }
+        if size.batch > 1 {
+            size.batch = size.batch.div_ceil(2);
+        } else if size.heads > s.group() {
+            size.heads = (size.heads / s.group()).div_ceil(2) * s.group();
+        } else if size.rows > TILE {
+            size.rows = (size.rows / 2 / TILE * TILE).max(TILE);
+        } else if size.rows > 1 {
+            size.rows /= 2;
+        } else {
+            let needed = u64::from(s.group()).saturating_mul(row_bytes);
+            return Err(refuse(format!(
+                "score scratch needs {needed} for the smallest block, the device or policy allows {limit}"
+            )));
+        }
+    }
+}
+
+/// The parts of the scratch, one after another at aligned offsets.
+fn scratch(
+    backward: &BackwardProblem,
+    block: &BlockSize,
+    parts: BackwardParts,
+    carry: bool,
+    caps: &Capabilities,
+) -> Vec<Part> {
+    let s = backward.problem().attention().shape;
+    let rows = block.block_rows();
+    let plane = rows * BlockSize::score_stride(backward.problem()) * 4;
+    let keys = u64::from(block.batch) * u64::from(block.heads / s.group()) * u64::from(s.seq_kv);
+    let carried = |dim: u32| keys * u64::from(dim.div_ceil(4)) * 16;
+    let all = [
+        (true, Binding::Scores, plane),
+        (true, Binding::Grads, plane),
+        (parts.entries, Binding::Entries, plane),
+        (true, Binding::InverseSums, rows * 4),
+        (parts.sinks, Binding::RowSums, s.rows() * 4),
+        (carry, Binding::Carry, carried(s.dim_v)),
+        (carry, Binding::Carry, carried(s.dim_qk)),
+    ];
+    let align = caps.storage_alignment.max(16);
+    let mut end = 0_u64;
+    let part = |(_, binding, bytes): (bool, Binding, u64)| {
+        let (start, bytes) = (end.next_multiple_of(align), bytes.next_multiple_of(16).max(16));
+        end = start + bytes;
+        Part { binding, start, bytes }
+    };
+    all.into_iter().filter(|(on, _, _)| *on).map(part).collect()
+}
+
+impl fmt::Display for BackwardPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BlockSize { batch, heads, rows, .. } = self.block;
+        writeln!(f, "plan for {}", self.problem)?;
+        writeln!(f, "  path    staged")?;
+        for spec in self.kernels() {
+            let r = Resources::of(spec);
+            writeln!(
+                f,
+                "  kernel  {spec}  ({} invocations, {} B workgroup memory, {} storage buffers)",
+                r.invocations, r.workgroup_bytes, r.storage_buffers
+            )?;
+        }
+        writeln!(f, "  blocks  of at most {batch} sequences x {heads} heads x {rows} rows")?;
+        write!(f, "  scratch {} B", self.workspace_bytes())
+    }
+}
