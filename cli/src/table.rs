@@ -12,6 +12,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Where nobody watches a bar, a step that takes longer says so, and again each time that this has doubled.
 const LONG: Duration = Duration::from_secs(30);
 
+/// Set in the environment, it makes every step say on stderr when it begins: for who runs the program from another.
+const STEPS: &str = "HEEDFUL_STEPS";
+
 /// A table with a header row; columns from `numbers` on are aligned right.
 pub(crate) fn table(header: &[&str], numbers: usize) -> Table {
     let mut table = Table::new();
@@ -30,6 +33,8 @@ pub(crate) fn table(header: &[&str], numbers: usize) -> Table {
 /// when a step takes long. It goes when it is dropped.
 pub(crate) struct Progress {
     bar: ProgressBar,
+    what: &'static str,
+    says_steps: bool,
     step: Arc<Mutex<Step>>,
     watcher: Option<(Sender<()>, JoinHandle<()>)>,
 }
@@ -60,7 +65,8 @@ impl Progress {
                 watch(&watched, &mut lock(&shared), what);
             }
         });
-        Self { bar, step, watcher: Some((end, watcher)) }
+        let says_steps = std::env::var_os(STEPS).is_some();
+        Self { bar, what, says_steps, step, watcher: Some((end, watcher)) }
     }
 
     /// The next step begins.
@@ -72,6 +78,9 @@ impl Progress {
 
     /// The next part of the step begins.
     pub(crate) fn within(&self, name: &str) {
+        if self.says_steps {
+            eprintln!("heedful {}: {name}", self.what);
+        }
         self.bar.set_message(name.to_owned());
         name.clone_into(&mut lock(&self.step).name);
     }

@@ -187,25 +187,37 @@ fn a_path_whose_tiles_are_mostly_empty_is_spared_as_the_work_that_they_are() {
     }
 }
 
-/// Starts `heedful` and presses Ctrl-C after a while.
+/// Starts `heedful`, presses Ctrl-C when it says that a step begins whose name is asked for, and waits for its end.
 #[cfg(unix)]
 fn interrupted(
     folder: &std::path::Path,
     arguments: &str,
-    after: std::time::Duration,
-) -> std::process::Output {
+    mut is_last: impl FnMut(&str) -> bool,
+) -> (std::process::Output, String) {
+    use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
-    let child = Command::new(env!("CARGO_BIN_EXE_heedful"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_heedful"))
         .args(arguments.split_whitespace())
         .current_dir(folder)
+        .env("HEEDFUL_STEPS", "1")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary starts");
-    std::thread::sleep(after);
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(sent.expect("kill").success());
-    child.wait_with_output().expect("it ends")
+    let id = child.id().to_string();
+    let mut pressed = false;
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().expect("a pipe")).lines() {
+        let line = line.expect("text");
+        if !pressed && is_last(&line) {
+            let sent = Command::new("kill").args(["-INT", &id]).status();
+            assert!(sent.expect("kill").success());
+            pressed = true;
+        }
+        said += &format!("{line}\n");
+    }
+    assert!(pressed, "no such step: {said}");
+    (child.wait_with_output().expect("it ends"), said)
 }
 
 #[test]
@@ -221,21 +233,8 @@ fn ctrl_c_keeps_the_rows_that_were_measured() {
     std::fs::write(at.join("own.toml"), (0..400).map(one).collect::<String>()).expect("written");
     let arguments = "bench --definitions own.toml --path fused --budget 0.5 --json rows.json \
                      --csv rows.csv --plot p.svg";
-    let mut after = std::time::Duration::from_secs(5);
-    let done = loop {
-        std::fs::write(at.join("rows.json"), "an old record").expect("written");
-        let done = interrupted(at, arguments, after);
-        let stderr = String::from_utf8_lossy(&done.stderr);
-        let old = std::fs::read_to_string(at.join("rows.json")).expect("a file") == "an old record";
-        if !old {
-            break done;
-        }
-        // Too early: the device's limits were still being measured, or nothing listened yet.
-        let early = stderr.contains("nothing is written") || done.status.code().is_none();
-        assert!(early && after.as_secs() < 200, "{stderr}");
-        after *= 2;
-    };
-    let stderr = String::from_utf8_lossy(&done.stderr);
+    std::fs::write(at.join("rows.json"), "an old record").expect("written");
+    let (done, stderr) = interrupted(at, arguments, |line| line.contains("mine-1:"));
     assert_eq!(done.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("stopped by Ctrl-C after"), "{stderr}");
     let text = std::fs::read_to_string(at.join("rows.json")).expect("a record");
@@ -261,19 +260,25 @@ fn tune_takes_a_list_of_dimensions_and_keeps_what_it_found_at_ctrl_c() {
     heedful(at, "tune --dims 64,128 900").refused(2, &["--dims", "900"]);
     let arguments = "tune --dims 8 16 --budget 0.01 --out table.json";
     std::fs::write(at.join("table.json"), "an old table").expect("written");
-    let done = interrupted(at, arguments, std::time::Duration::from_secs(3));
-    let stderr = String::from_utf8_lossy(&done.stderr);
+    // When the second kernel begins, the first is found and more than one is left.
+    let mut kernels = 0;
+    let (done, stderr) = interrupted(at, arguments, |line| {
+        kernels += u32::from(line.ends_with(", as shipped"));
+        kernels == 2
+    });
+    assert_eq!(done.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("stopped by Ctrl-C after 1 of"), "{stderr}");
     let table = std::fs::read_to_string(at.join("table.json")).expect("a table");
-    match done.status.code() {
-        Some(1) if stderr.contains("nothing is written") => assert_eq!(table, "an old table"),
-        // Before anything listened.
-        None => assert_eq!(table, "an old table"),
-        code => {
-            assert!(code == Some(0) || stderr.contains("which are kept"), "{code:?}: {stderr}");
-            let table: serde_json::Value = serde_json::from_str(&table).expect("a whole table");
-            assert!(table["provenance"].is_array(), "{table}");
-        }
-    }
+    let table: serde_json::Value = serde_json::from_str(&table).expect("a whole table");
+    assert!(table["provenance"].is_array(), "{table}");
+
+    // Before the first kernel is found nothing is.
+    std::fs::write(at.join("table.json"), "an old table").expect("written");
+    let (done, stderr) = interrupted(at, arguments, |line| line.ends_with(", as shipped"));
+    assert_eq!(done.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("nothing is written"), "{stderr}");
+    let table = std::fs::read_to_string(at.join("table.json")).expect("a table");
+    assert_eq!(table, "an old table");
 }
 
 #[test]
