@@ -7,11 +7,11 @@ mod cached;
 mod common;
 
 use cached::{DIM, HEADS, Modelled, Random, descriptor, encode, read, upload};
-use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
+use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
 use heedful::feature::Operands;
 use heedful::reference::{Inputs, attend};
 use heedful::{
-    Align, Attention, DType, Operand, Rotary, RotaryScaling, Shape, Storage, Table, rotary_tables,
+    Align, Attention, DType, Rotary, RotaryScaling, Shape, Storage, Table, rotary_tables,
 };
 
 /// Rows come back as their storage rounds them, and nothing but them is written.
@@ -23,14 +23,14 @@ fn rows_are_written_where_they_belong_and_nowhere_else() {
         for pages in [None, Some([60, 1]), Some([30, 3]), Some([5, 16]), Some([3, 64])] {
             let mut x = Modelled::new(&engine, descriptor(storage, pages), 7);
             assert!(x.append(&engine, &mut random, &[5, 0, 7]));
-            let before = [Operand::K, Operand::V].map(|o| read(&engine, x.cache.buffer(o)));
+            let before = Side::ALL.map(|side| read(&engine, x.cache.buffer(side)));
             assert!(x.append(&engine, &mut random, &[1, 7, 3]));
-            for (side, operand) in [Operand::K, Operand::V].into_iter().enumerate() {
-                let bytes = read(&engine, x.cache.buffer(operand));
+            for (side, cached) in Side::ALL.into_iter().enumerate() {
+                let bytes = read(&engine, x.cache.buffer(cached));
                 let dim = DIM[side] as usize;
                 let mut written = 0;
                 for (sequence, tokens) in x.tokens.iter().enumerate() {
-                    let found = x.cache.rows_of(operand, &bytes, sequence as u32);
+                    let found = x.cache.rows_of(cached, &bytes, sequence as u32);
                     let wanted = (0..HEADS as usize)
                         .flat_map(|h| tokens.iter().map(move |t| &t[side][h * dim..][..dim]));
                     for (found, wanted) in found.iter().zip(wanted) {
@@ -39,7 +39,7 @@ fn rows_are_written_where_they_belong_and_nowhere_else() {
                         let near = |(x, y): (&f64, &f64)| (x - y).abs() <= quantum;
                         assert!(
                             found.iter().zip(wanted).all(near),
-                            "{storage} {pages:?} {operand}"
+                            "{storage} {pages:?} {cached:?}"
                         );
                         written += 1;
                     }
@@ -66,7 +66,7 @@ fn quantised_rows_keep_the_error_budget() {
         let mut cache = cache;
         let append = cache.bind_append(&engine, &AppendDescriptor::new(40), &rows).unwrap();
         encode(&engine, |encoder| cache.append(encoder, &append, &[40, 1, 0]).unwrap());
-        let found = cache.rows_of(Operand::V, &read(&engine, cache.buffer(Operand::V)), 0);
+        let found = cache.rows_of(Side::Values, &read(&engine, cache.buffer(Side::Values)), 0);
         assert_eq!(found.len(), (HEADS * 40) as usize);
         for (row, found) in values.chunks(DIM[1] as usize).zip(&found) {
             let most = row.iter().fold(0.0_f64, |m, x| m.max(x.abs()));

@@ -4,15 +4,14 @@
 
 mod common;
 
-use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
+use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
 use heedful::device::Readback;
 use heedful::feature::Operands;
 use heedful::plan::Capabilities;
 use heedful::reference::{Inputs, attend};
 use heedful::verify::truth::Truth;
 use heedful::{
-    Attention, Engine, Operand, Plan, Policy, Rotary, Shape, Storage, Table, Tensors,
-    rotary_tables, wgpu,
+    Attention, Engine, Plan, Policy, Rotary, Shape, Storage, Table, Tensors, rotary_tables, wgpu,
 };
 
 const HALF: usize = 64;
@@ -183,8 +182,8 @@ fn an_append_turns_keys_by_angles_that_do_not_fit_one_binding() {
             cache.append(&mut encoder, &append, &[1024]).unwrap();
             engine.queue().submit([encoder.finish()]);
         }
-        let bytes = read(engine, |_| {}, cache.buffer(Operand::K));
-        cache.rows_of(Operand::K, &bytes, 0)
+        let bytes = read(engine, |_| {}, cache.buffer(Side::Keys));
+        cache.rows_of(Side::Keys, &bytes, 0)
     };
     let [one, several] = [&whole, &parts].map(keys);
     assert_eq!(one.len(), CAPACITY as usize);

@@ -67,10 +67,12 @@ fn a_layer_records_projections_around_its_attention() {
     assert_eq!(
         [&lines[..3], &lines[6..]].concat(),
         [
-            format!("{project}/added over 1x1x2, q 0..320, k 0..384, o 0..480, bias 0..48"),
-            format!("{project} over 1x1x2, q 0..320, k 0..384, o 0..480"),
-            format!("{project} over 1x1x2, q 0..320, k 0..384, o 0..480"),
-            format!("{project} over 1x1x2, q 0..480, k 0..384, o 0..320"),
+            format!(
+                "{project}/added over 1x1x2, q 0..320, projection 0..384, o 0..480, bias 0..48"
+            ),
+            format!("{project} over 1x1x2, q 0..320, projection 0..384, o 0..480"),
+            format!("{project} over 1x1x2, q 0..320, projection 0..384, o 0..480"),
+            format!("{project} over 1x1x2, q 0..480, projection 0..384, o 0..320"),
             "average/f32.f32/-/- over 1x1x2, q 0..600, o 0..200".to_owned(),
         ]
     );
@@ -87,7 +89,7 @@ fn a_merge_records_one_dispatch() {
     let bound = engine.bind_merge(&merge, parts, [(&o).into(), (&lse).into()]).unwrap();
     assert_eq!(
         bound.to_string(),
-        "merge_states/f32x4.f32x4/-/-/lse over 7x1x1, q 0..224, bias 0..56, o 0..112, lse 0..28\n"
+        "merge_states/f32x4.f32x4/-/-/lse over 7x1x1, q 0..224, parts_lse 0..56, o 0..112, lse 0..28\n"
     );
 }
 

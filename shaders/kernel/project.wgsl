@@ -1,6 +1,6 @@
 // y[z, i, n] = sum_c x[z, i, c] w[n, c] + b[n]: a linear layer, weights [out, in].
 //
-//   x = binding q: [batch, rows, in], w = binding k: [out, in], b = binding bias: [out] -> y = binding o: [batch, rows, out]
+//   x = binding q: [batch, rows, in], w = binding projection: [out, in], b = binding bias: [out] -> y = binding o: [batch, rows, out]
 //
 // Workgroup (x, y, z) = (64 outputs, 64 rows, batch) by 64 invocations on the tile of common/tile.wgsl; bound by arithmetic from
 // 16 inputs on.
@@ -13,7 +13,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let x_row = row0 + r * 4u;
   let w_row = out0 + r * 4u;
   let x_at = params.q_base + workgroup.z * params.q_stride_batch + x_row * params.q_stride_row;
-  let w_at = params.k_base + w_row * params.k_stride_row;
+  let w_at = params.projection_base + w_row * params.projection_stride_row;
   half_begin(lane);
   let x = lane & 7u;
   let y = lane >> 3u;
@@ -27,10 +27,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       q_load4(x_at + 2u * params.q_stride_row + column, select(0u, n, x_row + 2u < params.seq_q)),
       q_load4(x_at + 3u * params.q_stride_row + column, select(0u, n, x_row + 3u < params.seq_q))));
     tile_put_b_columns(r, d, mat4x4<f32>(
-      k_load4(w_at + column, select(0u, n, w_row < params.dim_v)),
-      k_load4(w_at + params.k_stride_row + column, select(0u, n, w_row + 1u < params.dim_v)),
-      k_load4(w_at + 2u * params.k_stride_row + column, select(0u, n, w_row + 2u < params.dim_v)),
-      k_load4(w_at + 3u * params.k_stride_row + column, select(0u, n, w_row + 3u < params.dim_v))));
+      projection_load4(w_at + column, select(0u, n, w_row < params.dim_v)),
+      projection_load4(w_at + params.projection_stride_row + column, select(0u, n, w_row + 1u < params.dim_v)),
+      projection_load4(w_at + 2u * params.projection_stride_row + column, select(0u, n, w_row + 2u < params.dim_v)),
+      projection_load4(w_at + 3u * params.projection_stride_row + column, select(0u, n, w_row + 3u < params.dim_v))));
     workgroupBarrier();
     tile_products(&acc, false, x, y);
     workgroupBarrier();

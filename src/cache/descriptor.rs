@@ -3,6 +3,20 @@
 use crate::error::{Error, Rejection, Result};
 use crate::tensor::{MAX_DIM, Storage, Strides};
 
+/// One of the two tensors of a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Keys.
+    Keys,
+    /// Values.
+    Values,
+}
+
+impl Side {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Keys, Self::Values];
+}
+
 /// What a cache holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KvCacheDescriptor {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cache::append::Append;
-use crate::cache::descriptor::KvCacheDescriptor;
+use crate::cache::descriptor::{KvCacheDescriptor, Side};
 use crate::cache::pages::{Changes, PageTable};
 use crate::device::{self, Pipeline};
 use crate::engine::{
@@ -136,16 +136,22 @@ impl KvCache {
         self.table.free_pages()
     }
 
-    /// The buffer of keys (`Operand::K`) or of values; all else is values.
-    pub fn buffer(&self, operand: Operand) -> &wgpu::Buffer {
-        if operand == Operand::K { &self.k } else { &self.v }
+    /// The buffer of keys or of values.
+    pub fn buffer(&self, side: Side) -> &wgpu::Buffer {
+        match side {
+            Side::Keys => &self.k,
+            Side::Values => &self.v,
+        }
     }
 
     /// The rows of a sequence, `[heads_kv][length][dim]`, from what was read back of a [`buffer`](Self::buffer); rows of
     /// pages that were given back are left out.
-    pub fn rows_of(&self, operand: Operand, bytes: &[u8], sequence: u32) -> Vec<Vec<f64>> {
+    pub fn rows_of(&self, side: Side, bytes: &[u8], sequence: u32) -> Vec<Vec<f64>> {
         let d = &self.descriptor;
-        let dim = if operand == Operand::K { d.dim_qk } else { d.dim_v };
+        let dim = match side {
+            Side::Keys => d.dim_qk,
+            Side::Values => d.dim_v,
+        };
         let (strides, [pages, size]) = (d.strides(dim), d.extent());
         let length = self.lengths().get(sequence as usize).copied().unwrap_or(0);
         let row = |(head, token): (u32, u32)| {

@@ -7,6 +7,6 @@ mod pages;
 mod self_test;
 
 pub use append::{Append, AppendDescriptor, NewRows};
-pub use descriptor::KvCacheDescriptor;
+pub use descriptor::{KvCacheDescriptor, Side};
 pub use kv_cache::KvCache;
 pub use pages::{Changes, NO_PAGE, PageTable};

@@ -1,12 +1,11 @@
 //! The known-answer append: a kernel that writes a cache proves itself before it serves.
 
 use crate::cache::append::{AppendDescriptor, NewRows};
-use crate::cache::descriptor::KvCacheDescriptor;
+use crate::cache::descriptor::{KvCacheDescriptor, Side};
 use crate::cache::kv_cache::KvCache;
 use crate::device::{Readback, Wait, scoped, settled, upload};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::problem::Operand;
 use crate::tensor::Layout;
 
 /// Tokens of the known append, over three pages.
@@ -73,7 +72,7 @@ async fn known_append(
         Ok((cache, back))
     };
     let (cache, back) = settled(work).await?;
-    let found = cache.rows_of(Operand::K, &back.get(wait).await?, 0);
+    let found = cache.rows_of(Side::Keys, &back.get(wait).await?, 0);
     let turned_channels = if turned { 2 * half } else { 0 };
     for (row, found) in values.chunks(dim as usize).zip(&found) {
         let wanted: Vec<f64> = row

@@ -4,7 +4,10 @@ use crate::engine::dispatch::Draft;
 use crate::engine::range::{BoundRange, bind_range};
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
-use crate::kernel::{Binding, Element, KernelSpec, MatrixTile, Params, Width, Work};
+use crate::kernel::{
+    Binding, Element, KernelSpec, MatrixTile, PROJECTION_BASE, PROJECTION_STRIDE_ROW, Params,
+    Width, Work,
+};
 
 /// A tensor `[batch, rows, columns]`, f32, with rows one after another within a sequence.
 #[derive(Clone, Copy)]
@@ -75,15 +78,14 @@ impl Linear<'_> {
             q_base: x.1,
             q_stride_batch: self.x.batch_stride as u32,
             q_stride_row: k,
-            k_base: w.1,
-            k_stride_row: k,
             o_base: y.1,
             o_stride_batch: self.y.batch_stride as u32,
             o_stride_row: n,
             bias_base: b.as_ref().map_or(0, |b| b.1),
             ..Params::default()
         };
-        let mut ranges = vec![(Binding::Q, x.0), (Binding::K, w.0), (Binding::O, y.0)];
+        let params = params.with([PROJECTION_BASE.is(w.1), PROJECTION_STRIDE_ROW.is(k)]);
+        let mut ranges = vec![(Binding::Q, x.0), (Binding::Projection, w.0), (Binding::O, y.0)];
         ranges.extend(b.map(|b| (Binding::Bias, b.0)));
         Ok(Some(Draft::new(spec, work, params, ranges)))
     }

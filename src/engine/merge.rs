@@ -7,7 +7,7 @@ use crate::engine::apart::{Extent, check_apart};
 use crate::engine::dispatch::{Dispatch, Draft, bind, show};
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
-use crate::kernel::{Binding, Element, KernelSpec, Params, SPLIT_N, Width, Work};
+use crate::kernel::{Binding, Element, KernelSpec, PARTS_LSE_BASE, Params, SPLIT_N, Width, Work};
 use crate::reference::merge_states;
 use crate::tensor::{DType, MAX_DIM};
 
@@ -119,7 +119,7 @@ impl Engine {
         }
         let [all, columns] = [u64::from(parts) * u64::from(rows), u64::from(dim_v)];
         let (source, q_base) = self.bound_view("parts_o", parts_o, all * columns, dtype.bytes())?;
-        let (states, bias_base) = self.bound_view("parts_lse", parts_lse, all, 4)?;
+        let (states, lse_from) = self.bound_view("parts_lse", parts_lse, all, 4)?;
         let elements = u64::from(rows) * columns;
         let (target, o_base) = self.bound_view("o", o, elements, dtype.bytes())?;
         let (totals, lse_base) = self.bound_view("lse", lse, rows.into(), 4)?;
@@ -135,16 +135,15 @@ impl Engine {
             row_n: rows,
             dim_v,
             q_base,
-            bias_base,
             o_base,
             lse_base,
             minus_infinity: f32::NEG_INFINITY.to_bits(),
             ..Params::default()
         };
-        let params = params.with([SPLIT_N.is(parts)]);
+        let params = params.with([SPLIT_N.is(parts), PARTS_LSE_BASE.is(lse_from)]);
         let ranges = vec![
             (Binding::Q, source),
-            (Binding::Bias, states),
+            (Binding::PartsLse, states),
             (Binding::O, target),
             (Binding::Lse, totals),
         ];

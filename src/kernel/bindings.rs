@@ -8,7 +8,7 @@ use crate::problem::Operand;
 pub enum Binding {
     /// The parameter block.
     Params = 0,
-    /// Queries.
+    /// Queries; the rows that a kernel beside attention reads.
     Q = 1,
     /// Keys.
     K = 2,
@@ -38,18 +38,22 @@ pub enum Binding {
     States = 14,
     /// Cosines and sines of rotary angles, where they are not in `aux`.
     Angles = 15,
+    /// Log-sum-exp of partial results that are joined.
+    PartsLse = 16,
+    /// Matrix of a linear layer.
+    Projection = 17,
     /// Scratch of gradients: a block of rows of those of weights, then of scores.
-    Grads = 16,
+    Grads = 18,
     /// Scratch of gradients: those of scores as biases were added to them.
-    Entries = 17,
+    Entries = 19,
     /// Scratch of gradients: those of each row's sink.
-    RowSums = 18,
+    RowSums = 20,
     /// Gradient of lse.
-    DLse = 19,
+    DLse = 21,
     /// Gradient of the returned weights.
-    DWeights = 20,
+    DWeights = 22,
     /// Gradient of a tensor of f32.
-    DTable = 21,
+    DTable = 23,
 }
 
 /// How a kernel uses a resource.
@@ -92,6 +96,8 @@ impl Binding {
             Self::Partials => "partials",
             Self::States => "states",
             Self::Angles => "angles",
+            Self::PartsLse => "parts_lse",
+            Self::Projection => "projection",
             Self::Grads => "grads",
             Self::Entries => "entries",
             Self::RowSums => "row_sums",
@@ -112,7 +118,7 @@ impl Binding {
             Self::Weights => Some(Operand::Weights),
             Self::Mask => Some(Operand::Mask),
             Self::Bias => Some(Operand::Bias),
-            Self::Params | Self::Aux | Self::Angles => None,
+            Self::Params | Self::Aux | Self::Angles | Self::PartsLse | Self::Projection => None,
             Self::Scores | Self::InverseSums | Self::Carry | Self::Partials | Self::States => None,
             Self::Grads | Self::Entries | Self::RowSums => None,
             Self::DLse | Self::DWeights | Self::DTable => None,

@@ -158,9 +158,9 @@ fn variable_type(spec: &KernelSpec, binding: Binding, access: Access) -> String 
         (Binding::States, None) => "vec2<f32>",
         (Binding::Mask | Binding::Aux, None) => "u32",
         (Binding::Bias | Binding::Lse | Binding::Weights, None) => "f32",
-        (Binding::InverseSums | Binding::Angles, None) => "f32",
+        (Binding::InverseSums | Binding::Angles | Binding::PartsLse, None) => "f32",
         // Without an element type they are not bound.
-        (Binding::Q | Binding::K | Binding::V | Binding::O, None) => "f32",
+        (Binding::Q | Binding::K | Binding::V | Binding::O | Binding::Projection, None) => "f32",
     };
     format!("array<{word}>")
 }

@@ -6,17 +6,21 @@ use super::generate::glue::output_glue;
 use super::kernels::Kernel;
 use super::spec::KernelSpec;
 use super::twin::{Family, Twin, kernel_file, spread};
+use crate::feature::Parameter;
+
+/// Where the lse of the parts starts.
+pub(crate) const PARTS_LSE_BASE: Parameter = Parameter::u32("parts_lse_base");
 
 pub(super) const TWIN: Twin = Twin {
     family: Family::Alone,
-    // The lse of each part.
-    bindings: |_| vec![(Binding::Bias, Access::Read)],
+    bindings: |_| vec![(Binding::PartsLse, Access::Read)],
     glue: output_glue,
     invocations: |_| 32,
     grid: |_, work| {
         let [x, y] = spread(work.rows.into());
         [x, y, 1]
     },
+    parameters: &[PARTS_LSE_BASE],
     ..kernel_file!("merge_states")
 };
 

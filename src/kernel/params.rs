@@ -182,6 +182,8 @@ impl Params {
             Binding::Params | Binding::Aux | Binding::Angles => None,
             Binding::Scores | Binding::InverseSums | Binding::Carry => None,
             Binding::Partials | Binding::States => None,
+            // Their kernels declare where they start.
+            Binding::PartsLse | Binding::Projection => None,
             Binding::DLse => Some(&mut self.lse_base),
             Binding::DWeights => Some(&mut self.weights_base),
             Binding::DTable => Some(&mut self.o_base),

@@ -10,6 +10,11 @@ use super::matrix_tile::MatrixTile;
 use super::spec::KernelSpec;
 use super::tile::Tile;
 use super::twin::{Family, Twin, common, kernel_file};
+use crate::feature::Parameter;
+
+/// Where the matrix starts, and elements between its rows.
+pub(crate) const PROJECTION_BASE: Parameter = Parameter::u32("projection_base");
+pub(crate) const PROJECTION_STRIDE_ROW: Parameter = Parameter::u32("projection_stride_row");
 
 pub(super) const TWIN: Twin = Twin {
     family: Family::Alone,
@@ -26,6 +31,7 @@ pub(super) const TWIN: Twin = Twin {
     generated: |spec| square::generated(spec, PutB::ByColumns),
     workgroup_bytes: |spec| square::workgroup_bytes(spec, PutB::ByColumns),
     grid: |_, work| [work.columns.div_ceil(TILE), work.rows.div_ceil(TILE), work.batch],
+    parameters: &[PROJECTION_BASE, PROJECTION_STRIDE_ROW],
     ..kernel_file!("project")
 };
 
@@ -33,7 +39,7 @@ impl KernelSpec {
     /// y = x Wᵀ, and a vector added to each row; on matrix units where a tile is given.
     pub fn project([x, w, y]: [Element; 3], added: bool, matrix: Option<MatrixTile>) -> Self {
         Self {
-            elements: vec![(Binding::Q, x), (Binding::K, w), (Binding::O, y)],
+            elements: vec![(Binding::Q, x), (Binding::Projection, w), (Binding::O, y)],
             added,
             tile: matrix.map(Tile::Matrix),
             ..Self::empty(Kernel::Project)

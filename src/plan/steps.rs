@@ -161,6 +161,7 @@ impl Schedule {
             Binding::Params | Binding::Aux | Binding::Angles => None,
             Binding::Q | Binding::K | Binding::V | Binding::O => None,
             Binding::Lse | Binding::Weights | Binding::Mask | Binding::Bias => None,
+            Binding::PartsLse | Binding::Projection => None,
             Binding::Grads | Binding::Entries | Binding::RowSums => None,
             Binding::DLse | Binding::DWeights | Binding::DTable => None,
         }

@@ -1,11 +1,11 @@
 //! A cache beside a plain model of it, which keeps every token and knows what a window may have given back.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
-use heedful::cache::{Append, AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
+use heedful::cache::{Append, AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
 use heedful::device::Readback;
 use heedful::feature::Operands;
 use heedful::reference::{Inputs, attend};
-use heedful::{Attention, DType, Engine, Layout, Operand, Shape, Storage, wgpu};
+use heedful::{Attention, DType, Engine, Layout, Shape, Storage, wgpu};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -270,15 +270,15 @@ impl Modelled {
 
     /// What the cache holds is what the model says is not given back, no more and no less.
     pub fn check_rows(&self, engine: &Engine) {
-        for (side, operand) in [Operand::K, Operand::V].into_iter().enumerate() {
-            let bytes = read(engine, self.cache.buffer(operand));
+        for (side, cached) in Side::ALL.into_iter().enumerate() {
+            let bytes = read(engine, self.cache.buffer(cached));
             let dim = DIM[side] as usize;
             for (i, tokens) in self.tokens.iter().enumerate() {
                 let held = &tokens[self.held[i].first as usize..];
                 let wanted: Vec<Vec<f64>> = (0..HEADS as usize)
                     .flat_map(|h| held.iter().map(move |t| t[side][h * dim..][..dim].to_vec()))
                     .collect();
-                assert!(self.cache.rows_of(operand, &bytes, i as u32) == wanted, "{:?}", self.held);
+                assert!(self.cache.rows_of(cached, &bytes, i as u32) == wanted, "{:?}", self.held);
             }
         }
     }
