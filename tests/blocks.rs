@@ -162,7 +162,7 @@ fn unchecked_kernels_give_the_same_bits() {
         let run = |checks| {
             let policy = Policy { path, checks, ..Policy::default() };
             let plan = engine.plan_with(&attention, &policy).unwrap();
-            let unchecked = plan.kernels().iter().all(|spec| spec.unchecked);
+            let unchecked = plan.kernels().iter().all(|spec| spec.build.unchecked);
             assert_eq!(unchecked, checks.are_off());
             engine.run_host(&plan, &data.inputs()).unwrap()
         };

@@ -5,7 +5,9 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{Checked, browser_variants, check, missing_slots, variants};
-use heedful::kernel::{Access, Binding, BindingKind, Composed, Kernel, KernelSpec, Resources};
+use heedful::kernel::{
+    Access, Binding, BindingKind, Build, Composed, Kernel, KernelSpec, Resources,
+};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
 use rayon::prelude::*;
@@ -47,7 +49,8 @@ fn sharing(spec: &KernelSpec) -> KernelSpec {
     let shared = read.filter(|binding| ![Binding::Params, Binding::Aux].contains(binding));
     let writes = all.contains(&BindingKind { binding: Binding::Aux, access: Access::ReadWrite });
     let small_tables = spec.needs_aux() && !writes;
-    KernelSpec { shared: shared.collect(), small_tables, ..spec.clone() }
+    let build = Build { shared: shared.collect(), small_tables, ..spec.build.clone() };
+    KernelSpec { build, ..spec.clone() }
 }
 
 fn to_spirv(spec: &KernelSpec, checked: &Checked) {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use heedful::Operand;
 use heedful::feature::REGISTRY;
 use heedful::kernel::Kernel;
 
@@ -162,6 +163,9 @@ fn shader_files_keep_their_contract() {
             let name = format!("fn {}(", slot.function());
             assert!(slot.source.contains(&name), "{} lacks {name}", slot.path());
         }
+        let read = |table: &&Operand| slot.source.contains(&format!("params.aux_{table} "));
+        let tables: Vec<Operand> = Operand::ALL.iter().filter(read).copied().collect();
+        assert_eq!(slot.tables, tables, "{} reads other tables than its twin says", slot.path());
         for end in ["_range(", "_whole("] {
             let there = slot.source.contains(&format!("fn {}{end}", slot.function()));
             assert!(there || !slot.narrows, "{} lacks {}{end}", slot.path(), slot.function());

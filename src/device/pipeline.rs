@@ -183,7 +183,7 @@ fn module(
             label: Some(&label),
             source: wgpu::ShaderSource::Wgsl(composed.text.as_str().into()),
         };
-        if spec.unchecked {
+        if spec.build.unchecked {
             trusted(device, descriptor)
         } else {
             device.create_shader_module(descriptor)

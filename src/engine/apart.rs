@@ -62,6 +62,7 @@ pub(crate) fn shared_for(
     ranges: &[(Binding, BoundRange)],
     caps: &Capabilities,
 ) -> Result<KernelSpec> {
+    spec.build.shared.clear();
     let kinds = spec.bindings();
     let written = |binding: Binding| {
         kinds.iter().any(|kind| kind.binding == binding && kind.access == Access::ReadWrite)
@@ -70,8 +71,8 @@ pub(crate) fn shared_for(
         ranges.iter().any(|(other, x)| written(*other) && x.buffer == range.buffer)
     };
     let shared = ranges.iter().filter(|(binding, x)| !written(*binding) && buffer_is_written(x));
-    spec.shared = shared.map(|(binding, _)| *binding).collect();
-    spec.shared.sort_unstable();
+    spec.build.shared = shared.map(|(binding, _)| *binding).collect();
+    spec.build.shared.sort_unstable();
     if caps.refuses_overlaps() {
         for (i, (binding, a)) in ranges.iter().enumerate() {
             let overlaps = |b: &BoundRange| {

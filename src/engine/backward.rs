@@ -201,7 +201,7 @@ impl Engine {
         let mut usage = wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::COPY_DST
             | wgpu::BufferUsages::COPY_SRC;
-        if plan.kernels().iter().any(|spec| spec.small_tables) {
+        if plan.kernels().iter().any(|spec| spec.build.small_tables) {
             usage |= wgpu::BufferUsages::UNIFORM;
             bytes.resize(4 * SMALL_TABLES as usize, 0);
         }
@@ -319,7 +319,7 @@ impl<'a> Drafting<'a> {
             place_strides(&mut params, Binding::K, call.strides(operand));
         }
         let [first, last] = [block.rows.start == 0, block.rows.end == s.seq_q];
-        if kernel.carry {
+        if kernel.writes.carry {
             params = params.with([CARRY_IN.is(u32::from(!first)), CARRY_OUT.is(u32::from(!last))]);
         }
         let mut work = Work {

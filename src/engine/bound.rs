@@ -68,7 +68,7 @@ impl Recorded {
         let mut usage = wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::COPY_DST
             | wgpu::BufferUsages::COPY_SRC;
-        if plan.kernels().iter().any(|spec| spec.small_tables) {
+        if plan.kernels().iter().any(|spec| spec.build.small_tables) {
             usage |= wgpu::BufferUsages::UNIFORM;
             tables.bytes.resize(4 * SMALL_TABLES as usize, 0);
         }

@@ -8,7 +8,6 @@ use crate::engine::bound::{Bound, Recorded};
 use crate::engine::dispatch::Dispatch;
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
-use crate::kernel::KernelSpec;
 use crate::problem::Operand;
 
 /// A tensor's new place, with what binds it there.
@@ -81,9 +80,8 @@ impl Recorded {
                     range.offset = range.offset.wrapping_sub(from).wrapping_add(view.offset);
                 }
             }
-            let plain = KernelSpec { shared: Vec::new(), ..dispatch.kernel.clone() };
-            let kernel = shared_for(plain, &ranges, &engine.capabilities)?;
-            let pipeline = match kernel.shared == dispatch.kernel.shared {
+            let kernel = shared_for(dispatch.kernel.clone(), &ranges, &engine.capabilities)?;
+            let pipeline = match kernel == dispatch.kernel {
                 true => Arc::clone(&dispatch.pipeline),
                 false => engine.pipelines.get(&engine.device, &kernel)?,
             };

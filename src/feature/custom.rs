@@ -95,7 +95,17 @@ impl<F: ?Sized> Custom<F> {
             source = source + super::BACKWARD + derivative;
         }
         let source = Cow::Owned(source);
-        Slot { kind, name, source, custom: true, parameters: &[], narrows: false, is_data: false }
+        let (parameters, tables) = (&[][..], &[][..]);
+        Slot {
+            kind,
+            name,
+            source,
+            custom: true,
+            parameters,
+            tables,
+            narrows: false,
+            is_data: false,
+        }
     }
 
     /// The name must be an identifier that no built-in slot of its kind has; the WGSL must define

@@ -42,6 +42,8 @@ pub struct Slot {
     pub custom: bool,
     /// What it reads of the parameter block, beside what every kernel has.
     pub parameters: &'static [Parameter],
+    /// The small tables that it reads, each at `params.aux_{name}` of `aux_word`.
+    pub tables: &'static [Operand],
     /// Of masks: whether positions alone decide, in such a way that whole ranges of keys are hidden or visible;
     /// the file then has `mask_{name}_range` and `mask_{name}_whole`.
     pub narrows: bool,
@@ -59,6 +61,12 @@ impl Slot {
     /// A mask that is data, by rows and keys.
     pub(crate) const fn of_data(mut self) -> Self {
         self.is_data = true;
+        self
+    }
+
+    /// A file that reads small tables.
+    pub(crate) const fn reading(mut self, tables: &'static [Operand]) -> Self {
+        self.tables = tables;
         self
     }
 
@@ -118,6 +126,7 @@ macro_rules! slot {
             ))),
             custom: false,
             parameters: &[$($parameter),*],
+            tables: &[],
             narrows: false,
             is_data: false,
         }

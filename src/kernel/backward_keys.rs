@@ -6,7 +6,7 @@ use super::element::Element;
 use super::generate::glue::output_glue;
 use super::generate::matrix_square::PLAIN_BYTES;
 use super::kernels::Kernel;
-use super::spec::KernelSpec;
+use super::spec::{KernelSpec, Writes};
 use super::twin::{Twin, common, kernel_file};
 use crate::problem::Problem;
 
@@ -31,7 +31,7 @@ impl KernelSpec {
     pub(crate) fn backward_keys(problem: &Problem, b: Element, d: Element, carry: bool) -> Self {
         Self {
             elements: vec![(Binding::Q, b), (Binding::O, d)],
-            carry,
+            writes: Writes { carry, ..Writes::NOTHING },
             ..Self::ranged(Kernel::BackwardKeys, problem).without_data_masks()
         }
     }

@@ -10,6 +10,7 @@ use super::kernels::Kernel;
 use super::spec::{BackwardParts, BlockTable, KernelSpec};
 use super::staged_normalize::by_four_rows;
 use super::twin::{Twin, common, kernel_file};
+use super::variants::EDGES;
 use crate::feature::score::Stage;
 use crate::problem::{BackwardProblem, Operand};
 
@@ -83,12 +84,12 @@ impl KernelSpec {
         let a = call.attention();
         Self {
             backward: Some(parts),
-            sink: a.sinks,
             blocks: a.blocks.map(|_| BlockTable::Given),
-            edges: a.edges.is_some(),
             inner: Vec::new(),
             ..Self::scored(Kernel::BackwardRow, call)
         }
+        .reading(a.sinks, &[Operand::Sinks])
+        .reading(a.edges.is_some(), EDGES)
     }
 }
 

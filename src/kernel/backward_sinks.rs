@@ -4,7 +4,7 @@ use super::bindings::{Access, Binding};
 use super::kernels::Kernel;
 use super::spec::KernelSpec;
 use super::twin::{Twin, kernel_file};
-use crate::problem::Problem;
+use crate::problem::{Operand, Problem};
 
 pub(super) const TWIN: Twin = Twin {
     bindings: |_| vec![(Binding::RowSums, Access::ReadWrite), (Binding::DTable, Access::ReadWrite)],
@@ -16,8 +16,8 @@ pub(super) const TWIN: Twin = Twin {
 impl KernelSpec {
     /// Backward: the gradients of sinks.
     pub(crate) fn backward_sinks(problem: &Problem) -> Self {
-        let ranged = Self::ranged(Kernel::BackwardSinks, problem);
+        let ranged = Self::ranged(Kernel::BackwardSinks, problem).ignoring(&[Operand::Table]);
         // It knows lengths only.
-        Self { masks: Vec::new(), diagonal: None, factor: false, table: false, ..ranged }
+        Self { masks: Vec::new(), diagonal: None, factor: false, ..ranged }
     }
 }

@@ -7,6 +7,7 @@ use super::generate::glue_elements::store_row_glue;
 use super::kernels::Kernel;
 use super::spec::{KernelSpec, Preparation};
 use super::twin::{Family, Twin, kernel_file};
+use crate::problem::Operand;
 use crate::tensor::Storage;
 
 pub(super) const TWIN: Twin = Twin {
@@ -44,8 +45,8 @@ impl KernelSpec {
         Self {
             elements: vec![(Binding::Q, read), (Binding::O, write)],
             preparation: Some(preparation),
-            paged,
             ..Self::empty(Kernel::CacheAppend)
         }
+        .reading(paged, &[Operand::PageTable])
     }
 }

@@ -7,7 +7,7 @@ use super::spec::{BlockTable, KernelSpec};
 use super::twin::{Twin, kernel_file};
 use crate::feature::Parameter;
 use crate::feature::score::bias;
-use crate::problem::Problem;
+use crate::problem::{Operand, Problem};
 
 /// Rows of a block that are looked at.
 pub(crate) const BLOCK_SCAN: Parameter = Parameter::u32("block_scan");
@@ -50,8 +50,8 @@ impl KernelSpec {
             masks,
             scores: bias.collect(),
             blocks: Some(BlockTable::Classified),
-            table: ranged.table && functions,
             ..Self::empty(Kernel::Classify)
         }
+        .reading(functions && ranged.reads(Operand::Table), &[Operand::Table])
     }
 }

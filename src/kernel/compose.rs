@@ -87,8 +87,8 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
         (spec.blocks.is_some(), common!("blocks")),
         (capped || spec.inner.contains(&tanh::SLOT), common!("tanh")),
         (spec.preparation.is_some(), common!("rotary")),
-        (spec.paged && attends, common!("pages")),
-        (spec.edges, common!("edges")),
+        (spec.is_paged() && attends, common!("pages")),
+        (spec.has_edges(), common!("edges")),
     ];
     let by_features = by_features.into_iter().filter_map(|(on, file)| on.then_some(file));
     let commons: Vec<Common> = by_features.chain((twin.commons)(spec)).collect();
@@ -129,7 +129,7 @@ fn prelude(spec: &KernelSpec, compiler: Compiler) -> String {
         out += &format!("@group(0) @binding({number}) var<{space}> {name}: {kind};\n");
     }
     if spec.needs_aux() {
-        let word = if spec.small_tables { "aux[i >> 2u][i & 3u]" } else { "aux[i]" };
+        let word = if spec.build.small_tables { "aux[i >> 2u][i & 3u]" } else { "aux[i]" };
         out += &format!("fn aux_word(i: u32) -> u32 {{ return {word}; }}\n");
     }
     out

@@ -5,7 +5,7 @@ use std::fmt;
 use super::spec::{BlockTable, Capture, KernelSpec};
 use crate::feature::inner::product;
 use crate::feature::normalize;
-use crate::problem::WeightsAt;
+use crate::problem::{Operand, WeightsAt};
 
 impl fmt::Display for KernelSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -15,10 +15,10 @@ impl fmt::Display for KernelSpec {
         let elements = self.elements.iter().map(|(_, element)| element.to_string()).collect();
         let scores = self.scores.iter().map(|(_, slot)| slot.name.to_string()).collect();
         let mut masks: Vec<String> = self.masks.iter().map(|slot| slot.name.to_string()).collect();
-        masks.extend(self.kv_lengths.then(|| "kv".to_owned()));
-        masks.extend(self.q_lengths.then(|| "q".to_owned()));
-        masks.extend(self.paged.then(|| "paged".to_owned()));
-        masks.extend(self.packed.then(|| "packed".to_owned()));
+        masks.extend(self.reads(Operand::KvLengths).then(|| "kv".to_owned()));
+        masks.extend(self.reads(Operand::QLengths).then(|| "q".to_owned()));
+        masks.extend(self.is_paged().then(|| "paged".to_owned()));
+        masks.extend(self.is_packed().then(|| "packed".to_owned()));
         write!(f, "{}/{}", self.kernel.name(), join(elements, "."))?;
         write!(f, "/{}/{}", join(scores, "+"), join(masks, "+"))?;
         for slot in self.inner.iter().chain(&self.normalize) {
@@ -33,7 +33,7 @@ impl fmt::Display for KernelSpec {
         if let Some(slot) = &self.alibi {
             write!(f, "/alibi@{}", slot.name)?;
         }
-        let capture = match self.capture {
+        let capture = match self.writes.capture {
             Capture::Nothing => None,
             Capture::At(WeightsAt::RawScores) => Some("raw"),
             Capture::At(WeightsAt::AfterSoftcap) => Some("capped"),
@@ -57,16 +57,16 @@ impl fmt::Display for KernelSpec {
             }
         }
         let flags = [
-            self.sink.then_some("sink"),
-            self.lse.then_some("lse"),
+            self.reads(Operand::Sinks).then_some("sink"),
+            self.writes.lse.then_some("lse"),
             capture,
-            self.carry.then_some("carry"),
+            self.writes.carry.then_some("carry"),
             (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
-            (self.edges && self.kernel.is_fused()).then_some("edges"),
+            (self.has_edges() && self.kernel.is_fused()).then_some("edges"),
             self.factor.then_some("gaussian"),
             self.added.then_some("added"),
-            self.unchecked.then_some("unchecked"),
-            self.small_tables.then_some("small-tables"),
+            self.build.unchecked.then_some("unchecked"),
+            self.build.small_tables.then_some("small-tables"),
         ];
         for flag in flags.into_iter().flatten() {
             write!(f, "/{flag}")?;
@@ -83,8 +83,8 @@ impl fmt::Display for KernelSpec {
             }
         }
         self.tile.iter().try_for_each(|tile| write!(f, "/{tile}"))?;
-        if !self.shared.is_empty() {
-            let names = self.shared.iter().map(|binding| binding.name().to_owned()).collect();
+        if !self.build.shared.is_empty() {
+            let names = self.build.shared.iter().map(|binding| binding.name().to_owned()).collect();
             write!(f, "/shared({})", join(names, "."))?;
         }
         Ok(())

@@ -4,7 +4,7 @@ use super::bindings::{Access, Binding};
 use super::element::Element;
 use super::generate::glue::output_glue;
 use super::kernels::Kernel;
-use super::spec::KernelSpec;
+use super::spec::{KernelSpec, Writes};
 use super::twin::{Family, Twin, kernel_file, spread};
 use crate::feature::Parameter;
 
@@ -29,7 +29,7 @@ impl KernelSpec {
     pub fn merge_states(read: Element, write: Element) -> Self {
         Self {
             elements: vec![(Binding::Q, read), (Binding::O, write)],
-            lse: true,
+            writes: Writes { lse: true, ..Writes::NOTHING },
             ..Self::empty(Kernel::MergeStates)
         }
     }

@@ -58,7 +58,9 @@ pub use params::Params;
 pub(crate) use prepare::{DIM_SOURCE, ROTARY_FROM, ROTARY_START};
 pub(crate) use project::{PROJECTION_BASE, PROJECTION_STRIDE_ROW};
 pub use resources::Resources;
-pub use spec::{BackwardParts, BlockTable, Capture, KernelSpec, Preparation, SMALL_TABLES};
+pub use spec::{
+    BackwardParts, BlockTable, Build, Capture, KernelSpec, Preparation, SMALL_TABLES, Writes,
+};
 pub(crate) use split_forward::{SPLIT_N, SPLIT_SIZE};
 pub(crate) use staged_score::SCORE_STRIDE;
 pub(crate) use staged_value::{CARRY_IN, CARRY_OUT};

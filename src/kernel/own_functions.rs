@@ -2,9 +2,9 @@
 
 use super::generate::function;
 use super::kernels::Kernel;
-use super::spec::{Capture, KernelSpec};
+use super::spec::{Capture, KernelSpec, Writes};
 use super::twin::{Twin, kernel_file};
-use crate::problem::{Problem, WeightsAt};
+use crate::problem::{Operand, Problem, WeightsAt};
 
 pub(super) const TWIN: Twin = Twin {
     glue: own_glue,
@@ -34,10 +34,9 @@ impl KernelSpec {
         Self {
             scores: scores.collect(),
             alibi: problem.attention().alibi.map(|alibi| alibi.align.slot()),
-            capture: Capture::At(WeightsAt::AfterBias),
+            writes: Writes { capture: Capture::At(WeightsAt::AfterBias), ..Writes::NOTHING },
             factor: false,
-            paged: false,
-            ..ranged
+            ..ranged.ignoring(&[Operand::PageTable])
         }
     }
 }

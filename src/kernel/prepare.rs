@@ -38,9 +38,9 @@ impl KernelSpec {
         Self {
             elements: vec![(Binding::Q, read), (Binding::O, write)],
             preparation: Some(preparation),
-            kv_lengths: preparation.at_end && a.kv_lengths,
-            q_lengths: preparation.at_end && a.q_lengths,
             ..Self::empty(Kernel::Prepare)
         }
+        .reading(preparation.at_end && a.kv_lengths, &[Operand::KvLengths])
+        .reading(preparation.at_end && a.q_lengths, &[Operand::QLengths])
     }
 }

@@ -14,7 +14,7 @@ use crate::feature::Slot;
 use crate::feature::inner::sum;
 use crate::feature::normalize;
 use crate::feature::score::{Stage, bias};
-use crate::problem::WeightsAt;
+use crate::problem::{Operand, WeightsAt};
 
 /// Words of tables that fit a uniform on every device.
 pub const SMALL_TABLES: u32 = 4096;
@@ -68,6 +68,49 @@ pub struct BackwardParts {
     pub sinks: bool,
 }
 
+/// What a kernel writes beside o.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Writes {
+    /// Whether lse is written.
+    pub lse: bool,
+    /// Scores that are written out.
+    pub capture: Capture,
+    /// Whether partial sums of o are carried between dispatches.
+    pub carry: bool,
+}
+
+impl Writes {
+    /// Nothing.
+    pub(super) const NOTHING: Self = Self { lse: false, capture: Capture::Nothing, carry: false };
+}
+
+/// How a kernel is built for a device and for the buffers of a call: its results are the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Build {
+    /// Whether it is compiled without run-time checks.
+    pub unchecked: bool,
+    /// Whether tables are a uniform of [`SMALL_TABLES`] words, where storage buffers do not suffice.
+    pub small_tables: bool,
+    /// Resources that are read only but declared writable, since their buffer is written in the same dispatch and
+    /// wgpu lets no buffer be bound both ways; ascending.
+    pub shared: Vec<Binding>,
+}
+
+impl Preparation {
+    /// The tables that it reads.
+    fn tables(self) -> Vec<Operand> {
+        let ids = self.rotary.is_some_and(|[_, ids]| ids);
+        let tables = [
+            (self.rotary.is_some(), Operand::RotaryCos),
+            (self.rotary.is_some(), Operand::RotarySin),
+            (self.head_scale, Operand::HeadScale),
+            (self.projected, Operand::ScoreMatrix),
+            (ids, Operand::Positions),
+        ];
+        tables.into_iter().filter_map(|(on, table)| on.then_some(table)).collect()
+    }
+}
+
 /// Everything that changes a kernel's code: the key of the pipeline cache.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KernelSpec {
@@ -87,43 +130,23 @@ pub struct KernelSpec {
     pub diagonal: Option<Slot>,
     /// Where ALiBi's distance 0 is.
     pub alibi: Option<Slot>,
-    /// Whether key lengths come from a table.
-    pub kv_lengths: bool,
-    /// Whether query lengths come from a table.
-    pub q_lengths: bool,
-    /// Whether edges of a graph are in tables.
-    pub edges: bool,
-    /// Whether weights are multiplied with a factor of their place after they are normalised.
-    pub factor: bool,
-    /// Whether sequences are packed one after another.
-    pub packed: bool,
-    /// Whether keys are in pages.
-    pub paged: bool,
-    /// Whether functions of the caller's own read a table.
-    pub table: bool,
-    /// Whether rows start with a sink.
-    pub sink: bool,
-    /// Whether lse is written.
-    pub lse: bool,
-    /// Scores that are written out.
-    pub capture: Capture,
-    /// Whether partial sums of o are carried between dispatches.
-    pub carry: bool,
+    /// Tables that it reads beside those of its slots, ascending: lengths, where packed sequences start, sinks, edges,
+    /// pages, and that of functions of the caller's own.
+    pub tables: Vec<Operand>,
     /// Where the block table comes from, if there is one.
     pub blocks: Option<BlockTable>,
+    /// Whether weights are multiplied with a factor of their place after they are normalised.
+    pub factor: bool,
     /// What is done to rows of q or k.
     pub preparation: Option<Preparation>,
     /// Of a backward row kernel: what it reads and writes beside the usual.
     pub backward: Option<BackwardParts>,
     /// Whether a vector is added to each row.
     pub added: bool,
-    /// Whether it is compiled without run-time checks.
-    pub unchecked: bool,
-    /// Whether tables are a uniform of [`SMALL_TABLES`] words, where storage buffers do not suffice.
-    pub small_tables: bool,
-    /// Resources that are read only but declared writable, since their buffer is written in the same dispatch and
-    /// wgpu lets no buffer be bound both ways; ascending.
-    pub shared: Vec<Binding>,
+    /// What it writes beside o.
+    pub writes: Writes,
+    /// How it is built for a device and for the buffers of a call.
+    pub build: Build,
     /// Shape of its workgroups, where the planner chooses it.
     pub tile: Option<Tile>,
 }
@@ -157,6 +180,53 @@ impl KernelSpec {
     /// Whether it holds functions of the caller's own.
     pub(crate) fn is_custom(&self) -> bool {
         self.scores.iter().map(|(_, slot)| slot).chain(&self.masks).any(|slot| slot.custom)
+    }
+
+    /// The same, also reading tables where `on` says so.
+    pub(super) fn reading(mut self, on: bool, tables: &[Operand]) -> Self {
+        self.tables.extend(tables.iter().filter(|_| on));
+        self.tables.sort_unstable();
+        self.tables.dedup();
+        self
+    }
+
+    /// The same without tables.
+    pub(super) fn ignoring(mut self, tables: &[Operand]) -> Self {
+        self.tables.retain(|table| !tables.contains(table));
+        self
+    }
+
+    /// Whether it reads a table that is none of its slots'.
+    pub(crate) fn reads(&self, table: Operand) -> bool {
+        self.tables.contains(&table)
+    }
+
+    /// Whether sequences are packed one after another.
+    pub(super) fn is_packed(&self) -> bool {
+        self.reads(Operand::CuSeqlensQ)
+    }
+
+    /// Whether keys are in pages.
+    pub(super) fn is_paged(&self) -> bool {
+        self.reads(Operand::PageTable)
+    }
+
+    /// Whether edges of a graph are in tables.
+    pub(super) fn has_edges(&self) -> bool {
+        self.reads(Operand::EdgeStarts)
+    }
+
+    /// Every table that it reads: its own, those of its slots and of what is done to rows, and the block table.
+    pub(super) fn all_tables(&self) -> Vec<Operand> {
+        let slots = self.slots();
+        let of_slots = slots.iter().flat_map(|slot| slot.tables).copied();
+        let prepared = self.preparation.map(Preparation::tables).unwrap_or_default();
+        let blocks = self.blocks.map(|_| Operand::Blocks);
+        let mut all: Vec<Operand> =
+            self.tables.iter().copied().chain(of_slots).chain(prepared).chain(blocks).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// Whether some entry of the bias may be −∞.
@@ -214,7 +284,7 @@ impl KernelSpec {
         slots.extend(self.masks.iter().cloned());
         slots.extend(self.inner.iter().cloned());
         slots.extend(self.normalize.clone());
-        slots.extend(self.sink.then_some(normalize::sink::SLOT));
+        slots.extend(self.reads(Operand::Sinks).then_some(normalize::sink::SLOT));
         let mut seen = std::collections::HashSet::new();
         slots.retain(|slot| seen.insert(slot.clone()));
         slots

@@ -5,10 +5,10 @@ use super::element::Element;
 use super::generate::glue::{output_glue, start_glue};
 use super::generate::registers::row_types;
 use super::kernels::Kernel;
-use super::spec::KernelSpec;
+use super::spec::{KernelSpec, Writes};
 use super::split_forward::partial_results;
 use super::twin::{Twin, common, kernel_file};
-use crate::problem::Problem;
+use crate::problem::{Operand, Problem};
 
 pub(super) const TWIN: Twin = Twin {
     commons: |spec| {
@@ -34,14 +34,12 @@ impl KernelSpec {
         Self {
             elements: vec![(Binding::O, o)],
             normalize: Some(a.normalizer.slot()),
-            sink: a.sinks,
-            lse: a.lse,
+            writes: Writes { lse: a.lse, ..Writes::NOTHING },
             masks: Vec::new(),
             diagonal: None,
             factor: false,
-            paged: false,
-            table: false,
-            ..ranged
+            ..ranged.ignoring(&[Operand::PageTable, Operand::Table])
         }
+        .reading(a.sinks, &[Operand::Sinks])
     }
 }

@@ -4,10 +4,10 @@ use super::bindings::{Access, Binding};
 use super::generate::glue::{output_glue, start_glue, weight_glue};
 use super::generate::registers::row_types;
 use super::kernels::Kernel;
-use super::spec::{Capture, KernelSpec};
+use super::spec::{Capture, KernelSpec, Writes};
 use super::twin::{Twin, Work, common, kernel_file};
 use crate::feature::normalize::Normalizer;
-use crate::problem::{Problem, WeightsAt};
+use crate::problem::{Operand, Problem, WeightsAt};
 
 pub(super) const TWIN: Twin = Twin {
     commons: |spec| {
@@ -49,15 +49,15 @@ impl KernelSpec {
             other if other.needs_row() => Kernel::StagedThreshold,
             _ => Kernel::StagedNormalize,
         };
+        let capture = match a.weights {
+            Some(WeightsAt::Probabilities) => Capture::At(WeightsAt::Probabilities),
+            _ => Capture::Nothing,
+        };
         Self {
             normalize: Some(a.normalizer.slot()),
-            sink: a.sinks,
-            lse: a.lse,
-            capture: match a.weights {
-                Some(WeightsAt::Probabilities) => Capture::At(WeightsAt::Probabilities),
-                _ => Capture::Nothing,
-            },
+            writes: Writes { lse: a.lse, capture, carry: false },
             ..Self::ranged(kernel, problem).without_data_masks()
         }
+        .reading(a.sinks, &[Operand::Sinks])
     }
 }

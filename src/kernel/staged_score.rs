@@ -7,8 +7,9 @@ use super::generate::function;
 use super::generate::glue::{output_glue, score_glue};
 use super::generate::matrix_square::{self as square, PutB};
 use super::kernels::Kernel;
-use super::spec::{BlockTable, Capture, KernelSpec};
+use super::spec::{BlockTable, Capture, KernelSpec, Writes};
 use super::twin::{Family, Twin, common, kernel_file};
+use super::variants::EDGES;
 use crate::feature::{Parameter, Slot};
 use crate::problem::{Problem, WeightsAt};
 
@@ -64,18 +65,19 @@ impl KernelSpec {
     /// Stage 1: scores of a block of rows.
     pub fn staged_score(problem: &Problem, q: Element, k: Element) -> Self {
         let a = problem.attention();
+        let capture = match a.weights {
+            Some(at) if at != WeightsAt::Probabilities => Capture::At(at),
+            _ => Capture::Nothing,
+        };
         Self {
             elements: vec![(Binding::Q, q), (Binding::K, k)],
             inner: a.inner.slots(),
             scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
             alibi: a.alibi.map(|alibi| alibi.align.slot()),
             blocks: a.blocks.map(|_| BlockTable::Given),
-            edges: a.edges.is_some(),
-            capture: match a.weights {
-                Some(at) if at != WeightsAt::Probabilities => Capture::At(at),
-                _ => Capture::Nothing,
-            },
+            writes: Writes { capture, ..Writes::NOTHING },
             ..Self::ranged(Kernel::StagedScore, problem)
         }
+        .reading(a.edges.is_some(), EDGES)
     }
 }

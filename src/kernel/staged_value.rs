@@ -6,7 +6,7 @@ use super::element::Element;
 use super::generate::glue::output_glue;
 use super::generate::matrix_square::{self as square, PutB};
 use super::kernels::Kernel;
-use super::spec::KernelSpec;
+use super::spec::{KernelSpec, Writes};
 use super::twin::{Twin, common, kernel_file};
 use crate::feature::Parameter;
 use crate::problem::Problem;
@@ -48,7 +48,7 @@ impl KernelSpec {
     pub fn staged_value(problem: &Problem, v: Element, o: Element, carry: bool) -> Self {
         Self {
             elements: vec![(Binding::V, v), (Binding::O, o)],
-            carry,
+            writes: Writes { carry, ..Writes::NOTHING },
             ..Self::ranged(Kernel::StagedValue, problem).without_data_masks()
         }
     }

@@ -4,9 +4,7 @@ use super::bindings::{Access, Binding, BindingKind};
 use super::kernels::{Kernel, for_kernels};
 use super::spec::{Capture, KernelSpec};
 use super::twin::{Family, Twin, Visits, Work};
-use crate::feature::align::Align;
-use crate::feature::mask::{dense, local, segments};
-use crate::feature::score::relative;
+use crate::feature::mask::dense;
 
 macro_rules! twins {
     ($($(#[$doc:meta])* $Kernel:ident: $stem:ident,)*) => {
@@ -32,30 +30,14 @@ impl Kernel {
 impl KernelSpec {
     /// Whether any table is read from `aux`.
     pub fn needs_aux(&self) -> bool {
-        let per_batch = Some(Align::PerBatch.slot());
-        self.kv_lengths
-            || self.q_lengths
-            || self.sink
-            || self.table
-            || self.packed
-            || self.paged
-            || self.kernel.twin().tables.is_some()
-            || self.edges
-            || self.preparation.is_some_and(|x| x.rotary.is_some() || x.head_scale || x.projected)
-            || self.scores.iter().any(|(_, slot)| *slot == relative::SLOT)
-            || self.blocks.is_some()
-            || self.masks.contains(&segments::SLOT)
-            || self.masks.contains(&local::SLOT)
-            || self.is_additive()
-            || self.alibi.is_some()
-            || self.diagonal == per_batch
+        self.kernel.twin().tables.is_some() || !self.all_tables().is_empty()
     }
 
     /// Whether a visited key may be hidden from a row.
     pub(crate) fn is_masked(&self) -> bool {
         // Pages that do not exist are stepped over where keys come in stretches, and tested with a tile.
-        let pages = self.paged && self.kernel.twin().visits == Visits::Keys;
-        !self.masks.is_empty() || self.edges || self.bias_may_mask() || pages
+        let pages = self.is_paged() && self.kernel.twin().visits == Visits::Keys;
+        !self.masks.is_empty() || self.has_edges() || self.bias_may_mask() || pages
     }
 
     /// Whether it writes tables.
@@ -66,29 +48,29 @@ impl KernelSpec {
     /// The resources of the kernel, ascending.
     pub fn bindings(&self) -> Vec<BindingKind> {
         use Access::{Read, ReadWrite, Uniform};
-        let weights = self.capture != Capture::Nothing;
+        let weights = self.writes.capture != Capture::Nothing;
         let mut list = vec![(Binding::Params, Uniform)];
         list.extend(
             self.elements.iter().map(|&(binding, _)| {
                 (binding, if binding == Binding::O { ReadWrite } else { Read })
             }),
         );
-        list.extend(self.lse.then_some((Binding::Lse, ReadWrite)));
+        list.extend(self.writes.lse.then_some((Binding::Lse, ReadWrite)));
         list.extend(weights.then_some((Binding::Weights, ReadWrite)));
         list.extend(self.masks.contains(&dense::SLOT).then_some((Binding::Mask, Read)));
         let bias = self.bias_may_mask() || self.added;
         list.extend(bias.then_some((Binding::Bias, Read)));
-        let aux = match (self.writes_aux(), self.small_tables) {
+        let aux = match (self.writes_aux(), self.build.small_tables) {
             (true, _) => ReadWrite,
             (false, true) => Uniform,
             (false, false) => Read,
         };
         list.extend(self.needs_aux().then_some((Binding::Aux, aux)));
         list.extend((self.kernel.twin().bindings)(self));
-        list.extend(self.carry.then_some((Binding::Carry, ReadWrite)));
+        list.extend(self.writes.carry.then_some((Binding::Carry, ReadWrite)));
         list.sort_unstable_by_key(|(binding, _)| *binding);
         let kind = |(binding, access)| {
-            let access = if self.shared.contains(&binding) { ReadWrite } else { access };
+            let access = if self.build.shared.contains(&binding) { ReadWrite } else { access };
             BindingKind { binding, access }
         };
         list.into_iter().map(kind).collect()

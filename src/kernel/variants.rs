@@ -3,10 +3,13 @@
 use super::bindings::Binding;
 use super::element::Element;
 use super::kernels::Kernel;
-use super::spec::{BlockTable, Capture, KernelSpec};
+use super::spec::{BlockTable, Build, KernelSpec, Writes};
 use super::tile::Tile;
 use crate::feature::mask::local;
-use crate::problem::Problem;
+use crate::problem::{Operand, Problem};
+
+/// The tables of a graph.
+pub(super) const EDGES: &[Operand] = &[Operand::EdgeStarts, Operand::EdgeKeys];
 
 impl KernelSpec {
     pub(super) fn empty(kernel: Kernel) -> Self {
@@ -19,24 +22,14 @@ impl KernelSpec {
             masks: Vec::new(),
             diagonal: None,
             alibi: None,
-            kv_lengths: false,
-            q_lengths: false,
-            edges: false,
-            factor: false,
-            packed: false,
-            paged: false,
-            table: false,
-            sink: false,
-            lse: false,
-            capture: Capture::Nothing,
-            carry: false,
+            tables: Vec::new(),
             blocks: None,
+            factor: false,
             preparation: None,
             backward: None,
             added: false,
-            unchecked: false,
-            small_tables: false,
-            shared: Vec::new(),
+            writes: Writes::NOTHING,
+            build: Build::default(),
             tile: None,
         }
     }
@@ -50,13 +43,13 @@ impl KernelSpec {
             masks: problem.masks().iter().map(|mask| mask.slot()).collect(),
             diagonal: has_diagonal.then(|| problem.align().slot()),
             factor: a.local.is_some_and(|local| local.gaussian),
-            packed: a.packed.is_some(),
-            paged: a.paged.is_some(),
-            table: a.table.is_some(),
-            kv_lengths: a.kv_lengths,
-            q_lengths: a.q_lengths,
             ..Self::empty(kernel)
         }
+        .reading(a.packed.is_some(), &[Operand::CuSeqlensQ, Operand::CuSeqlensKv])
+        .reading(a.paged.is_some(), &[Operand::PageTable])
+        .reading(a.table.is_some(), &[Operand::Table])
+        .reading(a.kv_lengths, &[Operand::KvLengths])
+        .reading(a.q_lengths, &[Operand::QLengths])
     }
 
     /// What kernels share that make scores and weigh them at once.
@@ -83,13 +76,13 @@ impl KernelSpec {
         let names = [Binding::Q, Binding::K, Binding::V, Binding::O];
         Self {
             elements: names.into_iter().zip(elements).collect(),
-            sink: a.sinks,
-            lse: a.lse,
+            writes: Writes { lse: a.lse, ..Writes::NOTHING },
             blocks,
-            edges: a.edges.is_some(),
             tile: Some(tile),
             ..Self::scored(kernel, problem)
         }
+        .reading(a.sinks, &[Operand::Sinks])
+        .reading(a.edges.is_some(), EDGES)
     }
 
     /// Masks given as data narrow no range; stages 2 and 3 see their effect in the scores.
@@ -97,7 +90,6 @@ impl KernelSpec {
         let factor = self.factor && self.kernel != Kernel::StagedValue;
         self.masks.retain(|mask| mask.narrows || (factor && *mask == local::SLOT));
         self.factor = factor;
-        self.table = false;
-        self
+        self.ignoring(&[Operand::Table])
     }
 }

@@ -100,7 +100,7 @@ impl BackwardPlan {
         gradient(Operand::Bias, KernelSpec::backward_bias());
         gradient(Operand::Sinks, KernelSpec::backward_sinks(problem));
         let step = |(makes, mut kernel): (Makes, KernelSpec)| {
-            kernel.unchecked = policy.checks.are_off();
+            kernel.build.unchecked = policy.checks.are_off();
             BackwardStep { makes, kernel: fitted(kernel, problem, 0, caps) }
         };
         let steps: Vec<BackwardStep> = steps.into_iter().map(step).collect();

@@ -19,7 +19,7 @@ pub(super) fn fitted(
     let words: u64 = operands.iter().filter(|(operand, _)| operand.is_table()).map(|x| x.1).sum();
     let few = Resources::of(&kernel).storage_buffers > caps.max_storage_buffers;
     let small = words.saturating_add(block_words) <= SMALL_TABLES.into();
-    kernel.small_tables = few && small && kernel.needs_aux() && !kernel.writes_aux();
+    kernel.build.small_tables = few && small && kernel.needs_aux() && !kernel.writes_aux();
     kernel
 }
 

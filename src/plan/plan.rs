@@ -57,7 +57,7 @@ impl Plan {
         let unsupported = |rejections| Error::unsupported(problem.to_string(), rejections);
         let mut copies = copies(problem, caps).map_err(|x| unsupported(vec![x]))?;
         for step in &mut copies {
-            step.kernel.unchecked = policy.checks.are_off();
+            step.kernel.build.unchecked = policy.checks.are_off();
         }
         let prepared: Vec<&KernelSpec> = copies.iter().map(|step| &step.kernel).collect();
         if let Some(rejection) = refused(&prepared) {

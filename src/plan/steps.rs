@@ -112,7 +112,7 @@ impl Schedule {
     /// The same with every kernel compiled with or without checks.
     pub(super) fn compiled(mut self, checks: Checks) -> Self {
         for step in &mut self.steps {
-            step.kernel.unchecked = checks.are_off();
+            step.kernel.build.unchecked = checks.are_off();
         }
         self
     }

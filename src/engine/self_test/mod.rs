@@ -19,7 +19,7 @@ use crate::engine::{Dispatch, Engine};
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::KernelSpec;
 use crate::plan::{Plan, Policy, SelfTest};
-use crate::problem::{Attention, Problem};
+use crate::problem::{Attention, Operand, Problem};
 use crate::reference::{Inputs, Outputs, attend};
 
 pub(in crate::engine) use functions::Functions;
@@ -208,7 +208,8 @@ impl Engine {
         }
         for spec in kernels {
             // What a table means is known to the caller only.
-            if self.verdicts.of(&[spec], extent) == Verdict::Unknown && !spec.table {
+            if self.verdicts.of(&[spec], extent) == Verdict::Unknown && !spec.reads(Operand::Table)
+            {
                 match self.pipelines.compiled(&self.device, spec).await {
                     Ok(()) => self.judge(plan, spec, extent, wait).await?,
                     Err(error) if error.is_internal() => {

@@ -14,7 +14,8 @@ use crate::tensor::Scalar;
 const REACH: Parameter = Parameter::f32("local_reach");
 const INVERSE_SIGMA: Parameter = Parameter::f32("local_inverse_sigma");
 
-pub(crate) const SLOT: Slot = slot!("mask", "local", REACH, INVERSE_SIGMA);
+pub(crate) const SLOT: Slot =
+    slot!("mask", "local", REACH, INVERSE_SIGMA).reading(&[Operand::Centers]);
 
 /// Keys near a position per row, `centers` `[batch, seq_q]` among the tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

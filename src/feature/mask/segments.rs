@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use super::Mask;
-use crate::feature::{Operands, Position, Slot, slot};
+use crate::feature::{Operand, Operands, Position, Slot, slot};
 use crate::tensor::Shape;
 
-pub(crate) const SLOT: Slot = slot!("mask", "segments").of_data();
+pub(crate) const SLOT: Slot =
+    slot!("mask", "segments").of_data().reading(&[Operand::SegmentsQ, Operand::SegmentsKv]);
 
 /// Segment ids per query row `[batch, seq_q]` and per key `[batch, seq_kv]`, in any order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use crate::feature::{Entry, Operand, Operands, Parameter, Position, Setting, Slo
 /// The key at distance 0 from row 0, where it is given.
 const OFFSET: Parameter = Parameter::i32("alibi_offset");
 
-pub(crate) const SLOT: Slot = slot!("score", "alibi", OFFSET);
+pub(crate) const SLOT: Slot = slot!("score", "alibi", OFFSET).reading(&[Operand::AlibiSlopes]);
 
 /// Subtracts a per-head slope times the distance to the key `row + offset`.
 ///

@@ -11,7 +11,8 @@ const LEFT: Parameter = Parameter::i32("relative_left");
 const RIGHT: Parameter = Parameter::i32("relative_right");
 const OFFSET: Parameter = Parameter::i32("relative_offset");
 
-pub(crate) const SLOT: Slot = slot!("score", "relative", LEFT, RIGHT, OFFSET);
+pub(crate) const SLOT: Slot =
+    slot!("score", "relative", LEFT, RIGHT, OFFSET).reading(&[Operand::Relative]);
 
 /// A bias `[heads_q, left + 1 + right]` by the distance j − i − offset from row i to key j.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -10,7 +10,7 @@ use crate::kernel::bindings::Binding;
 use crate::kernel::kernels::Kernel;
 use crate::kernel::spec::{BlockTable, Capture, KernelSpec};
 use crate::kernel::twin::{Family, Visits};
-use crate::problem::WeightsAt;
+use crate::problem::{Operand, WeightsAt};
 
 /// The functions by which a kernel reaches its slots.
 pub(in crate::kernel) fn glue(spec: &KernelSpec) -> String {
@@ -52,13 +52,14 @@ pub(in crate::kernel) fn weight_glue(out: &mut String, spec: &KernelSpec) {
 
 /// `normalize_start(head)`: a row before its first key.
 pub(in crate::kernel) fn start_glue(out: &mut String, spec: &KernelSpec) {
-    let start = if spec.sink { "normalize_sink(head)" } else { "normalize_empty()" };
+    let start =
+        if spec.reads(Operand::Sinks) { "normalize_sink(head)" } else { "normalize_empty()" };
     function(out, "normalize_start(head: u32) -> Normalizer", &format!("return {start};"));
 }
 
 /// Score modifiers, masks and the keys to look at: what every kernel needs that makes scores.
 pub(in crate::kernel) fn score_glue(out: &mut String, spec: &KernelSpec) {
-    if spec.edges {
+    if spec.has_edges() {
         let along = spec.kernel == Kernel::EdgeForward;
         let body = if along { "return current_edge;" } else { "return edge_find(p);" };
         function(out, "edge_of(p: Position) -> u32", body);
@@ -78,9 +79,9 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
         )
     };
     let table = |on: bool, full: &str, table: &str| {
-        if spec.packed && full == "seq_q" {
+        if spec.is_packed() && full == "seq_q" {
             packed(full, "aux_cu_seqlens_q", "total_q")
-        } else if spec.packed {
+        } else if spec.is_packed() {
             packed(full, "aux_cu_seqlens_kv", "total_kv")
         } else if on {
             format!("return min(aux_word(params.{table} + batch), params.{full});")
@@ -88,10 +89,14 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
             format!("return params.{full};")
         }
     };
-    function(out, "q_length(batch: u32) -> u32", &table(spec.q_lengths, "seq_q", "aux_q_lengths"));
-    let kv = table(spec.kv_lengths, "seq_kv", "aux_kv_lengths");
+    function(
+        out,
+        "q_length(batch: u32) -> u32",
+        &table(spec.reads(Operand::QLengths), "seq_q", "aux_q_lengths"),
+    );
+    let kv = table(spec.reads(Operand::KvLengths), "seq_kv", "aux_kv_lengths");
     function(out, "kv_length(batch: u32) -> u32", &kv);
-    if spec.table {
+    if spec.reads(Operand::Table) {
         let body = "return aux_word(params.aux_table + i);";
         function(out, "table_word(i: u32) -> u32", body);
     }
@@ -148,7 +153,7 @@ pub(in crate::kernel) fn rotary_glue(out: &mut String, spec: &KernelSpec) {
         // Named in branches that are not taken.
         *out += "fn aux_word(i: u32) -> u32 { return 0u; }\n";
     }
-    let _ = writeln!(out, "const PAGED: bool = {};", spec.paged);
+    let _ = writeln!(out, "const PAGED: bool = {};", spec.is_paged());
 }
 
 /// Where angles are read, and the position of the first row that is turned.
@@ -166,7 +171,8 @@ fn angle_glue(out: &mut String, spec: &KernelSpec) {
             format!("params.seq_{name}")
         }
     };
-    let [kv, q] = [length(spec.kv_lengths, "kv"), length(spec.q_lengths, "q")];
+    let [kv, q] =
+        [length(spec.reads(Operand::KvLengths), "kv"), length(spec.reads(Operand::QLengths), "q")];
     let body = format!("let rows = {q}; return max({kv}, rows) - rows;");
     function(out, "rotary_first(batch: u32) -> u32", &body);
 }
@@ -175,29 +181,30 @@ fn angle_glue(out: &mut String, spec: &KernelSpec) {
 fn origin_glue(out: &mut String, spec: &KernelSpec) {
     let tensors = [("q", "q"), ("k", "kv"), ("v", "kv"), ("o", "q")];
     for (name, side) in tensors {
-        let body = if spec.packed {
+        let body = if spec.is_packed() {
             format!(
                 "return min(aux_word(params.aux_cu_seqlens_{side} + batch), params.total_{side}) * \
                  params.{name}_stride_row;"
             )
-        } else if spec.paged && side == "kv" {
+        } else if spec.is_paged() && side == "kv" {
             "return 0u;".to_owned()
         } else {
             format!("return batch * params.{name}_stride_batch;")
         };
         function(out, &format!("{name}_origin(batch: u32) -> u32"), &body);
     }
-    let lse = if spec.packed {
+    let lse = if spec.is_packed() {
         "return (min(aux_word(params.aux_cu_seqlens_q + rows.batch), params.total_q) + row) * \
          params.heads_q + rows.head;"
     } else {
         "return (rows.batch * params.heads_q + rows.head) * params.seq_q + row;"
     };
     function(out, "lse_index(rows: Rows, row: u32) -> u32", lse);
-    let end = if spec.packed { "return min(row_end, rows.q_len);" } else { "return row_end;" };
+    let end = if spec.is_packed() { "return min(row_end, rows.q_len);" } else { "return row_end;" };
     function(out, "stored_end(rows: Rows, row_end: u32) -> u32", end);
     // In packed tensors the keys past a sequence's own are another's, or nobody's.
-    let end = if spec.packed { "return min(key_end, rows.kv_len);" } else { "return key_end;" };
+    let end =
+        if spec.is_packed() { "return min(key_end, rows.kv_len);" } else { "return key_end;" };
     function(out, "read_end(rows: Rows, key_end: u32) -> u32", end);
 }
 
@@ -222,7 +229,7 @@ fn chain_glue(out: &mut String, spec: &KernelSpec) {
 
 fn keep_glue(out: &mut String, spec: &KernelSpec) {
     let mut terms = vec!["p.key < p.kv_len".to_owned(), "p.row < p.q_len".to_owned()];
-    let pages = spec.paged && spec.kernel.twin().visits != Visits::Stretches;
+    let pages = spec.is_paged() && spec.kernel.twin().visits != Visits::Stretches;
     terms.extend(pages.then(|| "page_of(p.batch, p.key) < params.page_count".to_owned()));
     terms.extend(spec.masks.iter().map(|mask| format!("{}(p)", mask.function())));
     function(out, "keep(p: Position) -> bool", &format!("return {};", terms.join(" && ")));
@@ -243,13 +250,15 @@ fn whole_glue(out: &mut String, spec: &KernelSpec) {
         Some(BlockTable::Classified) => spec.masks.iter().any(|mask| mask.custom),
         None => {
             let data = spec.masks.iter().any(|mask| !mask.narrows);
-            data || spec.bias_may_mask() || spec.edges && by_tile || spec.paged && by_tile
+            data || spec.bias_may_mask()
+                || spec.has_edges() && by_tile
+                || spec.is_paged() && by_tile
         }
     };
     // A loop less is half the code, and rows that are shared are long: testing their keys costs little beside them.
     let wide = spec.row_tile().is_some_and(|rows| rows.wide) && spec.is_masked();
     // A tile may hold keys of several pages, and of none.
-    let pages = spec.paged && visits == Visits::Tiles;
+    let pages = spec.is_paged() && visits == Visits::Tiles;
     if feared || wide || pages {
         body += " range = vec2<i32>(0);";
     }
@@ -262,17 +271,20 @@ fn blocks_glue(out: &mut String, spec: &KernelSpec) {
     let table = spec.blocks.is_some();
     let span = if table {
         "return blocks_span(rows, start, visible, whole);"
-    } else if spec.paged {
+    } else if spec.is_paged() {
         "return pages_span(rows, start, visible, whole);"
     } else {
         "return vec4<u32>(visible.x, whole, visible.y);"
     };
     let arguments = "rows: Rows, start: u32, visible: vec2<u32>, whole: vec2<u32>";
     function(out, &format!("next_span({arguments}) -> vec4<u32>"), span);
-    let offset =
-        if spec.paged { "return page_offset(rows.batch, key);" } else { "return vec2<u32>(0u);" };
+    let offset = if spec.is_paged() {
+        "return page_offset(rows.batch, key);"
+    } else {
+        "return vec2<u32>(0u);"
+    };
     function(out, "span_offset(rows: Rows, key: u32) -> vec2<u32>", offset);
-    let there = if spec.paged {
+    let there = if spec.is_paged() {
         "return page_of(rows.batch, key) < params.page_count;"
     } else {
         "return true;"
@@ -287,7 +299,7 @@ fn blocks_glue(out: &mut String, spec: &KernelSpec) {
 /// Optional outputs: the constants that switch them, and stores that are empty when they are off.
 pub(in crate::kernel) fn output_glue(out: &mut String, spec: &KernelSpec) {
     let captures = ["NONE", "SCALED", "CAPPED", "BIASED", "PROBABILITIES"];
-    let chosen = match spec.capture {
+    let chosen = match spec.writes.capture {
         Capture::Nothing => 0,
         Capture::At(WeightsAt::RawScores) => 1,
         Capture::At(WeightsAt::AfterSoftcap) => 2,
@@ -298,13 +310,13 @@ pub(in crate::kernel) fn output_glue(out: &mut String, spec: &KernelSpec) {
         *out += &format!("const CAPTURE_{name}: u32 = {i}u;\n");
     }
     *out += &format!("const CAPTURE: u32 = {chosen}u;\n");
-    *out += &format!("const LSE: bool = {};\n", spec.lse);
-    *out += &format!("const CARRY: bool = {};\n", spec.carry);
+    *out += &format!("const LSE: bool = {};\n", spec.writes.lse);
+    *out += &format!("const CARRY: bool = {};\n", spec.writes.carry);
     let weights = if chosen > 0 { "weights[params.weights_base + i] = v;" } else { "" };
     function(out, "weights_store(i: u32, v: f32)", weights);
-    let lse = if spec.lse { "lse[params.lse_base + i] = v;" } else { "" };
+    let lse = if spec.writes.lse { "lse[params.lse_base + i] = v;" } else { "" };
     function(out, "lse_store(i: u32, v: f32)", lse);
-    let (load, store) = if spec.carry {
+    let (load, store) = if spec.writes.carry {
         ("return carry[i];", "carry[i] = v;")
     } else {
         ("return vec4<f32>(0.0);", "")

@@ -54,7 +54,7 @@ fn declare(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
         let _ = writeln!(out, "const {name}: u32 = {value}u;");
     }
     let switches =
-        [("MASKED", spec.is_masked()), ("PAGED", spec.paged), ("SHARED_Q", tile.shares_q())];
+        [("MASKED", spec.is_masked()), ("PAGED", spec.is_paged()), ("SHARED_Q", tile.shares_q())];
     for (name, value) in switches {
         let _ = writeln!(out, "const {name}: bool = {value};");
     }

@@ -112,7 +112,7 @@ fn loads(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
         Some(Storage::Int4) => format!(" * {operand}_scale(at, c >> 5u)"),
         _ => String::new(),
     };
-    let there = if spec.paged { "select(0u, n, key_there(rows, key))" } else { "n" };
+    let there = if spec.is_paged() { "select(0u, n, key_there(rows, key))" } else { "n" };
     // Quantised loads may not ask how many are wanted.
     let asks = |binding| matches!(storage(binding), Some(Storage::Int4));
     let body = |operand: &str, binding, n: &str, there: &str| {
