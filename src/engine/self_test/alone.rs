@@ -21,17 +21,26 @@ use crate::tensor::DType;
 /// The bits of scratch that nothing has written: a NaN.
 const UNTOUCHED: u32 = 0xffff_fffe;
 
+/// What a kernel that is tried by itself shows.
+pub(super) enum Alone {
+    /// It has no answer of its own.
+    NoAnswer,
+    /// It is right.
+    Right,
+    /// It is wrong, and how.
+    Wrong(String),
+}
+
 impl Engine {
-    /// Tries one kernel of a plan by itself: what is wrong with it, if anything; `None` where it has no
-    /// answer of its own.
+    /// Tries one kernel of a plan by itself.
     pub(super) async fn tried_alone(
         &self,
         call: &KnownCall,
         spec: &KernelSpec,
         wait: Wait,
-    ) -> Result<Option<Option<String>>> {
+    ) -> Result<Alone> {
         if !call.plan.is_one_block() {
-            return Ok(None);
+            return Ok(Alone::NoAnswer);
         }
         let tried = match spec.kernel {
             Kernel::Prepare => self.prepared_alone(call, spec, wait).await,
@@ -40,12 +49,13 @@ impl Engine {
             Kernel::StagedNormalize | Kernel::StagedThreshold | Kernel::StagedMonotonic => {
                 self.normalized_alone(call, wait).await
             }
-            _ => return Ok(None),
+            _ => return Ok(Alone::NoAnswer),
         };
         match tried {
-            Ok(wrong) => Ok(Some(wrong)),
+            Ok(None) => Ok(Alone::Right),
+            Ok(Some(reason)) => Ok(Alone::Wrong(reason)),
             // The device refuses it.
-            Err(error) if error.is_internal() => Ok(Some(Some(error.to_string()))),
+            Err(error) if error.is_internal() => Ok(Alone::Wrong(error.to_string())),
             Err(error) => Err(error),
         }
     }

@@ -21,6 +21,7 @@ use crate::kernel::KernelSpec;
 use crate::plan::{Plan, Policy, SelfTest};
 use crate::problem::{Attention, Operand, Problem};
 use crate::reference::{Inputs, Outputs, attend};
+use alone::Alone;
 
 pub(in crate::engine) use functions::Functions;
 use known::{KnownCall, difference};
@@ -126,12 +127,12 @@ impl Engine {
                 continue;
             }
             match self.tried_alone(call, spec, wait).await? {
-                Some(None) => self.verdicts.set_right(&[spec], extent),
-                Some(Some(reason)) => {
+                Alone::Right => self.verdicts.set_right(&[spec], extent),
+                Alone::Wrong(reason) => {
                     self.verdicts.set_wrong(&[spec], extent, reason);
                     found = true;
                 }
-                None => suspects.push(spec),
+                Alone::NoAnswer => suspects.push(spec),
             }
         }
         if !found {
@@ -235,9 +236,9 @@ impl Engine {
     ) -> Result<()> {
         let Some(call) = KnownCall::new(plan, &self.capabilities)? else { return Ok(()) };
         match self.tried_alone(&call, spec, wait).await? {
-            Some(Some(reason)) => self.verdicts.set_wrong(&[spec], extent, reason),
-            Some(None) => self.verdicts.set_right(&[spec], extent),
-            None => {}
+            Alone::Wrong(reason) => self.verdicts.set_wrong(&[spec], extent, reason),
+            Alone::Right => self.verdicts.set_right(&[spec], extent),
+            Alone::NoAnswer => {}
         }
         Ok(())
     }

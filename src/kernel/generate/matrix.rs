@@ -6,59 +6,11 @@
 use std::fmt::Write;
 
 use super::registers::row_types;
+use super::steps::{Index, Steps};
 use crate::kernel::bindings::Binding;
 use crate::kernel::matrix_tile::MatrixTile;
 use crate::kernel::spec::KernelSpec;
 use crate::tensor::Storage;
-
-/// Text under way, and whether repetitions are written out in it.
-pub(in crate::kernel) struct Steps {
-    pub(in crate::kernel) text: String,
-    pub(in crate::kernel) unrolled: bool,
-}
-
-impl Steps {
-    pub(in crate::kernel) fn line(&mut self, line: impl AsRef<str>) {
-        self.text += line.as_ref();
-        self.text.push('\n');
-    }
-
-    /// Variables `name` 0..n: an array where indices vary, variables of their own where they are literals.
-    pub(in crate::kernel) fn variables(&mut self, space: &str, name: &str, n: u32, kind: &str) {
-        if self.unrolled {
-            (0..n).for_each(|i| self.line(format!("var{space} {name}_{i}: {kind};")));
-        } else {
-            self.line(format!("var{space} {name}: array<{kind}, {n}>;"));
-        }
-    }
-
-    /// One of them: its index is a sum of products of an index and a step.
-    pub(in crate::kernel) fn variable(&self, name: &str, terms: &[(&str, u32)]) -> String {
-        if !self.unrolled {
-            let terms: Vec<String> =
-                terms.iter().map(|(i, step)| format!("{i} * {step}u")).collect();
-            return format!("{name}[{}]", terms.join(" + "));
-        }
-        let literal = |text: &str| text.trim_end_matches('u').parse().unwrap_or(0);
-        let index: u32 = terms.iter().map(|(i, step)| literal(i) * step).sum();
-        format!("{name}_{index}")
-    }
-
-    /// `body` for 0..n, given what its index is called.
-    pub(in crate::kernel) fn repeat(&mut self, name: &str, n: u32, body: impl Fn(&mut Self, &str)) {
-        if n == 1 || self.unrolled {
-            for i in 0..n {
-                self.line("{");
-                body(self, &format!("{i}u"));
-                self.line("}");
-            }
-        } else {
-            self.line(format!("for (var {name} = 0u; {name} < {n}u; {name} += 1u) {{"));
-            body(self, name);
-            self.line("}");
-        }
-    }
-}
 
 /// The definitions that `kernel/fused_forward_matrix.wgsl` calls.
 pub(in crate::kernel) fn matrix(tile: &MatrixTile, spec: &KernelSpec) -> String {
@@ -182,21 +134,20 @@ fn load_q(out: &mut Steps, tile: &MatrixTile) {
     out.line("}");
 }
 
-/// `body` only where `chunk * step + i` is below `depth`: left out where both are literals, a loop of none or one otherwise,
+/// `body` only where `chunk * step + i` is below `depth`: left out where both are numbers, a loop of none or one otherwise,
 /// since an `if` on a variable may not stand around matrix operations.
 fn guarded(
     out: &mut Steps,
     depth: u32,
     step: u32,
-    chunk: &str,
-    i: &str,
+    chunk: Index,
+    i: Index,
     body: impl Fn(&mut Steps),
 ) {
     if depth.is_multiple_of(step) {
         return body(out);
     }
-    let literal = |text: &str| text.trim_end_matches('u').parse::<u32>().ok();
-    match (literal(chunk), literal(i)) {
+    match (chunk.number(), i.number()) {
         (Some(chunk), Some(i)) if chunk * step + i >= depth => {}
         (Some(_), Some(_)) => body(out),
         _ => {
@@ -327,7 +278,7 @@ fn weigh_whole(out: &mut Steps, tile: &MatrixTile) {
 fn columns(out: &mut Steps, tile: &MatrixTile) {
     let [_, depth] = tile.depth();
     let step = tile.keys / tile.edge;
-    let pass = |out: &mut Steps, chunk: &str, inward: bool| {
+    let pass = |out: &mut Steps, chunk: Index, inward: bool| {
         out.repeat("i", step, |out, i| {
             guarded(out, depth, step, chunk, i, |out| {
                 out.repeat("b", tile.blocks, |out, b| {

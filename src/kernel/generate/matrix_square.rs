@@ -1,6 +1,7 @@
 //! Generated code of the 64 × 64 tile on matrix units: the staged path's products and the layer's projections.
 
-use super::matrix::{Steps, aliases, place, tile_array};
+use super::matrix::{aliases, place, tile_array};
+use super::steps::Steps;
 use crate::kernel::block_tile::TILE;
 use crate::kernel::matrix_tile::MatrixTile;
 use crate::kernel::spec::KernelSpec;

@@ -6,6 +6,7 @@ pub(super) mod matrix;
 pub(super) mod matrix_square;
 pub(super) mod registers;
 pub(super) mod split;
+pub(super) mod steps;
 pub(super) mod tile;
 
 use std::fmt::Write;

@@ -187,10 +187,12 @@ pub fn matrix_tile(
             // Each of the invocations that share a row has keys of its own.
             return tile.keys.is_multiple_of(tile.parts()).then_some(tile);
         }
-        match () {
-            () if !small && tile.keys > edge => tile.keys /= 2,
-            () if tile.teams > 1 => tile.teams /= 2,
-            () => return None,
+        if !small && tile.keys > edge {
+            tile.keys /= 2;
+        } else if tile.teams > 1 {
+            tile.teams /= 2;
+        } else {
+            return None;
         }
     }
 }

@@ -1,0 +1,250 @@
+//! Generated code of `fused_forward_tile`: scores `s{key}_{strip}`, a vec4 of four rows each, and outputs
+//! `o{row}_{column}`, a vec4 of four columns each, in an invocation's registers.
+//!
+//! Registers are variables of their own, since compilers keep arrays in registers under constant indices
+//! only. Workgroup memory is `sh[block][place][16]`: with constant block and place the index check that
+//! validation adds is one `min`.
+
+mod products;
+mod sums;
+
+use super::registers::row_types;
+use super::steps::{Index, Steps};
+use crate::feature::score::Stage;
+use crate::kernel::block_tile::BlockTile;
+use crate::kernel::spec::KernelSpec;
+
+/// The definitions that `kernel/fused_forward_tile.wgsl` calls.
+pub(in crate::kernel) fn tile(tile: &BlockTile, spec: &KernelSpec) -> String {
+    let mut out = Steps { text: row_types(4), unrolled: tile.unrolled };
+    declare(&mut out, tile, spec);
+    products::loads(&mut out, tile, spec);
+    products::products(&mut out, tile);
+    scores(&mut out, tile, spec);
+    peaks(&mut out, tile);
+    weights(&mut out, tile);
+    sums::multiply(&mut out, tile);
+    if spec.selects_values() {
+        sums::multiply_selected(&mut out, tile);
+    }
+    sums::sums(&mut out, tile, spec);
+    store(&mut out, tile);
+    out.text
+}
+
+/// Indices of the strips of rows, of keys and of rows of an invocation, and of its columns.
+fn strips(tile: &BlockTile) -> std::ops::Range<u32> {
+    0..tile.strips()
+}
+
+fn keys(tile: &BlockTile) -> std::ops::Range<u32> {
+    0..tile.keys_each()
+}
+
+fn rows(tile: &BlockTile) -> std::ops::Range<u32> {
+    0..4 * tile.strips()
+}
+
+fn columns(tile: &BlockTile) -> std::ops::Range<u32> {
+    0..tile.columns_each()
+}
+
+/// Where a strip's vec4 lies among the 16 of a place.
+fn of_strip(tile: &BlockTile, strip: u32) -> String {
+    format!("{}u + place.y", strip * tile.down)
+}
+
+/// A sum of a number and an index, which is a number where steps are written out.
+fn plus(base: u32, index: Index) -> String {
+    index.number().map_or(format!("{base}u + {index}"), |i| format!("{}u", base + i))
+}
+
+fn declare(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
+    let constants = [
+        ("DOWN", tile.down),
+        ("ACROSS", tile.across),
+        ("LANES", tile.lanes()),
+        ("KEYS", tile.keys),
+        ("DIM_QK", tile.dim_qk),
+        ("DIM_V", tile.dim_v),
+        ("STRIDE_V", tile.stride_v()),
+    ];
+    for (name, value) in constants {
+        out.line(format!("const {name}: u32 = {value}u;"));
+    }
+    out.line(format!("const RELATIVE: bool = {};", !spec.is_each()));
+    out.line(format!("const SELECTS: bool = {};", spec.selects_values()));
+    out.line(format!(
+        "var<workgroup> sh: array<array<array<vec4<f32>, 16>, 4>, {}>;",
+        tile.blocks()
+    ));
+    if spec.selects_values() {
+        // Whether some v was NaN or infinite. The first one only; it fills 16 bytes.
+        out.line("var<workgroup> sh_special: array<atomic<u32>, 4>;");
+    }
+    for s in strips(tile) {
+        keys(tile).for_each(|j| out.line(format!("var<private> s{j}_{s}: vec4<f32>;")));
+        out.line(format!("var<private> l_{s}: vec4<f32>;"));
+    }
+    for r in rows(tile) {
+        columns(tile).for_each(|t| out.line(format!("var<private> o{r}_{t}: vec4<f32>;")));
+    }
+    out.line("fn tile_begin(place: Place) {");
+    strips(tile).for_each(|s| out.line(format!("l_{s} = vec4<f32>(0.0);")));
+    for r in rows(tile) {
+        columns(tile).for_each(|t| out.line(format!("o{r}_{t} = vec4<f32>(0.0);")));
+    }
+    if spec.selects_values() {
+        out.line("if (place.lane == 0u) { atomicStore(&sh_special[0], 0u); }");
+    }
+    out.line("}");
+}
+
+/// `body` for each of `n` depths or keys, given its block of four and its place there.
+fn steps(out: &mut Steps, n: u32, body: impl Fn(&mut Steps, Index, Index)) {
+    if out.unrolled {
+        for d in 0..n {
+            body(out, Index::Number(d / 4), Index::Number(d % 4));
+        }
+    } else {
+        out.line(format!("for (var d = 0u; d < {n}u; d += 1u) {{"));
+        body(out, Index::Text("d / 4u"), Index::Text("d % 4u"));
+        out.line("}");
+    }
+}
+
+/// The next key's scores take the first one's place: after as many turns all are where they were, and a
+/// loop's text is that of one.
+fn rotate(out: &mut Steps, tile: &BlockTile, s: u32, by: u32) {
+    let n = tile.keys_each();
+    (0..by).for_each(|j| out.line(format!("let first{j}_{s} = s{j}_{s};")));
+    (by..n).for_each(|j| out.line(format!("s{}_{s} = s{j}_{s};", j - by)));
+    (0..by).for_each(|j| out.line(format!("s{}_{s} = first{j}_{s};", n - by + j)));
+}
+
+/// `body` for each of an invocation's keys in turn, given a strip: what it makes of `s0_{strip}` and `key`.
+fn each_key(out: &mut Steps, tile: &BlockTile, body: impl Fn(&mut Steps, u32)) {
+    out.line(format!("for (var i = 0u; i < {}u; i += 1u) {{", tile.keys_each()));
+    out.line("let key = key_of(place, key0, i);");
+    for s in strips(tile) {
+        body(out, s);
+        rotate(out, tile, s, 1);
+    }
+    out.line("}");
+}
+
+fn row_of(tile: &BlockTile, s: u32) -> String {
+    format!("place.row + {}u", s * tile.down * 4)
+}
+
+fn scores(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
+    out.line("fn tile_show(rows: Rows, end: u32, place: Place, key0: u32) {");
+    each_key(out, tile, |out, s| {
+        out.line(format!("s0_{s} = shown_scores(rows, end, s0_{s}, {}, key);", row_of(tile, s)));
+    });
+    out.line("}\nfn tile_modify(rows: Rows, end: u32, place: Place, key0: u32) {");
+    let plain = spec.scores.iter().all(|(stage, slot)| *stage == Stage::Scaled && !slot.custom);
+    if plain {
+        for (j, s) in keys(tile).flat_map(|j| strips(tile).map(move |s| (j, s))) {
+            let whole = format!("whole_scores(rows, end, s{j}_{s}, {}, key0)", row_of(tile, s));
+            out.line(format!("s{j}_{s} = {whole};"));
+        }
+    } else {
+        each_key(out, tile, |out, s| {
+            let whole = format!("whole_scores(rows, end, s0_{s}, {}, key)", row_of(tile, s));
+            out.line(format!("s0_{s} = {whole};"));
+        });
+    }
+    out.line("}");
+}
+
+/// A part of a row for each invocation across, and what 16 invocations make of them, four rows each.
+fn across(out: &mut Steps, tile: &BlockTile, at: u32, body: impl Fn(&mut Steps, &str)) {
+    out.repeat("i", tile.across / 4, |out, i| {
+        for c in 0..4 {
+            body(out, &format!("sh[{}][{c}][place.lane]", plus(at, i)));
+        }
+    });
+}
+
+fn peaks(out: &mut Steps, tile: &BlockTile) {
+    let (at, over) = tile.peaks_at();
+    let place = |s| format!("sh[{at}u + place.x / 4u][place.x % 4u][{}]", of_strip(tile, s));
+    out.line("fn tile_put_peaks(place: Place) {");
+    for s in strips(tile) {
+        out.line(format!("var peak{s} = s0_{s};"));
+        for j in 1..tile.keys_each() {
+            out.line(format!("peak{s} = normalize_peak(peak{s}, s{j}_{s});"));
+        }
+    }
+    out.line(if over { "workgroupBarrier();" } else { "" });
+    strips(tile).for_each(|s| out.line(format!("{} = peak{s};", place(s))));
+    out.line("}\nfn tile_peak(place: Place, m: vec4<f32>) -> vec4<f32> {\nvar peak = m;");
+    across(out, tile, at, |out, part| out.line(format!("peak = normalize_peak(peak, {part});")));
+    out.line("return peak;\n}\nfn tile_rescale(place: Place) {");
+    let mut moved = Vec::new();
+    for s in strips(tile) {
+        out.line(format!("let old{s} = sh[0][1][{}];", of_strip(tile, s)));
+        moved.push(format!("any(old{s} != vec4<f32>(1.0))"));
+    }
+    out.line(format!("if ({}) {{", moved.join(" || ")));
+    strips(tile).for_each(|s| out.line(format!("l_{s} *= old{s};")));
+    for r in rows(tile) {
+        let old = format!("old{}[{}u]", r / 4, r % 4);
+        columns(tile).for_each(|t| out.line(format!("o{r}_{t} *= {old};")));
+    }
+    out.line("}\n}\nfn tile_put_sums(place: Place) {");
+    strips(tile).for_each(|s| out.line(format!("{} = l_{s};", place(s))));
+    out.line("}\nfn tile_sum(place: Place) -> vec4<f32> {\nvar sum = vec4<f32>(0.0);");
+    across(out, tile, at, |out, part| out.line(format!("sum += {part};")));
+    out.line("return sum;\n}");
+}
+
+/// Scores become weights.
+fn weights(out: &mut Steps, tile: &BlockTile) {
+    let peaks = |out: &mut Steps| {
+        for s in strips(tile) {
+            out.line(format!("var m{s} = vec4<f32>(normalize_empty().m);"));
+            out.line(format!("if (RELATIVE) {{ m{s} = sh[0][0][{}]; }}", of_strip(tile, s)));
+        }
+    };
+    out.line("fn tile_weigh(place: Place) {");
+    peaks(out);
+    for (j, s) in keys(tile).flat_map(|j| strips(tile).map(move |s| (j, s))) {
+        out.line(format!("s{j}_{s} = normalize_weight(s{j}_{s}, m{s}, m{s});"));
+        out.line(format!("l_{s} += normalize_share(s{j}_{s});"));
+    }
+    out.line("}\nfn tile_weigh_shown(rows: Rows, end: u32, place: Place, key0: u32) {");
+    peaks(out);
+    each_key(out, tile, |out, s| {
+        let row = row_of(tile, s);
+        out.line(format!("let none{s} = masked4(s0_{s});"));
+        out.line(format!("var p{s} = normalize_weight(s0_{s}, m{s}, m{s});"));
+        out.line(format!("l_{s} += select(normalize_share(p{s}), vec4<f32>(0.0), none{s});"));
+        out.line(format!("if (FACTOR) {{ p{s} *= factors(rows, end, {row}, key); }}"));
+        out.line(format!("s0_{s} = weights_of_parts(p{s}, none{s});"));
+    });
+    out.line("}");
+}
+
+fn store(out: &mut Steps, tile: &BlockTile) {
+    out.line("fn tile_store(place: Place, row_end: u32, o_at: u32) {");
+    for s in strips(tile) {
+        out.line(format!("let scale{s} = sh[0][0][{}];", of_strip(tile, s)));
+        out.line(format!("let empty{s} = sh[0][1][{}];", of_strip(tile, s)));
+    }
+    for r in rows(tile) {
+        let (s, c) = (r / 4, r % 4);
+        out.line(format!("if ({} + {c}u < row_end) {{", row_of(tile, s)));
+        out.line(format!("let at = o_at + ({} + {c}u) * params.o_stride_row;", row_of(tile, s)));
+        for t in columns(tile) {
+            let column = format!("(place.x + {}u) * 4u", t * tile.across);
+            let value =
+                format!("select(o{r}_{t} * scale{s}[{c}u], vec4<f32>(0.0), empty{s}[{c}u] > 0.0)");
+            let store = format!("o_store4(at + c, min(DIM_V - c, 4u), {value});");
+            out.line(format!("{{ let c = {column}; if (c < DIM_V) {{ {store} }} }}"));
+        }
+        out.line("}");
+    }
+    out.line("}");
+}
