@@ -1,23 +1,27 @@
-// One pass over the keys with an online normaliser; scores are never written to memory. For softmax:
+// One pass over the keys with an online normaliser; scores are never written to memory. For
+// softmax:
 //
+//   m = -inf, l = 0, o = 0                           a sink z: m = z, l = 1
 //   for each visible key j:                          s = modifiers(scale * q k_j)
 //     m' = max(m, s);  a = exp(m - m');  p = exp(s - m')
 //     l = a l + p;     o = a o + p v_j;  m = m'
 //   o / l, m + ln l
 //
-// The others (slot/normalize) fill the same places: m', a, p, and what o is scaled with in the end.
-//
-// An invocation owns ROWS query rows, `LANES` apart, with their q and o in registers; a workgroup owns GROUP_ROWS = LANES * ROWS rows of
-// one head. No workgroup memory and no barriers. Keys are taken one at a time: k and v are read once per workgroup row
-// block at addresses that are the same for all its invocations, and feed ROWS fused multiply-adds per element. The
-// straight-line code over registers (`registers_*`) is generated from ROWS and the head dimensions.
-//
-// WIDE: rows whose q and o would not fit an invocation are shared by all of a workgroup, GROUP_ROWS = ROWS. Each holds
-// every LANES-th vec4 of them and of k and v, and scores are summed over the subgroup. Where keys may be hidden, all are tested.
-//
-// Keys outside `key_range`, and those in blocks that a block table rules out, are not visited; keys inside `whole_range` (and
-// in a block without a hidden pair, where there is a table) are seen by every row and need no test. A hidden
-// key's weight is 0 and its v is selected away, so NaN there cannot leak.
+// Where it departs from that:
+//  1. An invocation owns ROWS query rows, `LANES` apart, with their q and o in registers; a
+//     workgroup owns GROUP_ROWS = LANES * ROWS rows of one head. No workgroup memory and no
+//     barriers. k and v are read once per workgroup at addresses that are the same for all its
+//     invocations, and feed ROWS fused multiply-adds per element. The straight-line code over
+//     registers (`registers_*`) is generated from ROWS and the head dimensions.
+//  2. Other normalisers (slot/normalize) fill the same places: m', a, p, and what o is scaled with
+//     in the end. A sink joins last (`finish_row`).
+//  3. Keys outside `key_range`, and those in blocks that a block table rules out, are not visited;
+//     keys inside `whole_range` (and in a block without a hidden pair, where there is a table) are
+//     seen by every row and need no test. A hidden key's weight is 0 and its v is selected away, so
+//     NaN there cannot leak.
+//  4. WIDE: rows whose q and o would not fit an invocation are shared by all of a workgroup,
+//     GROUP_ROWS = ROWS. Each holds every LANES-th vec4 of them and of k and v, and scores are
+//     summed over the subgroup. Where keys may be hidden, all are tested.
 
 // Ends a row: joins its sink, writes its lse, and returns what o is to be multiplied with.
 fn finish_row(rows: Rows, row: u32, seen: Normalizer, writes: bool) -> f32 {

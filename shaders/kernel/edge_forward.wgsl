@@ -1,9 +1,18 @@
-// Attention along the edges of a graph: each row visits its own keys only, with the online normaliser of common/fused_rows.wgsl.
+// Attention along the edges of a graph: each row visits its own keys only.
 //
-//   q [batch, heads_q, seq_q, dim_qk], k, v, edge_starts [seq_q + 1], edge_keys [edges] -> o, lse as the fused kernels
+//   q [batch, heads_q, seq_q, dim_qk], k, v, edge_starts [seq_q + 1], edge_keys [edges]
+//   -> o, lse as the fused kernels
 //
-// Workgroup (x, y) = (LANES rows, (batch, head) pair); invocation = one row with q and o in registers. Work and reads are
-// proportional to the edges; rows of one workgroup wait for the one with most.
+//   for each edge e of edge_starts[i]..edge_starts[i + 1] of row i:
+//     j = edge_keys[e];  if j is visible: the step of common/fused_rows.wgsl with key j
+//   o / l, m + ln l
+//
+// Workgroup (x, y) = (LANES rows, (batch, head) pair); invocation = one row with q and o in
+// registers. Work and reads are proportional to the edges. Where it departs from `fused_forward`:
+//  1. A row has keys of its own, so nothing is shared: each invocation loads its k and v, and rows
+//     of one workgroup wait for the one with most edges.
+//  2. Every key is tested: there are no whole ranges, block tables or pages.
+//  3. The bias of an edge is found by `current_edge` rather than by a search for the key.
 
 // The edge that is being visited.
 var<private> current_edge: u32;

@@ -1,24 +1,37 @@
-// Fused attention on matrix units: scores and weighted sums are products of EDGE x EDGE matrices of f16 with f32 sums.
+// Fused attention on matrix units: scores and weighted sums are products of EDGE x EDGE matrices of
+// f16 with f32 sums.
 //
-//   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk], v [batch, heads_kv, seq_kv, dim_v]
+//   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk],
+//   v [batch, heads_kv, seq_kv, dim_v]
 //   -> o [batch, heads_q, seq_q, dim_v], lse [batch, heads_q, seq_q]
 //
-// Workgroup (x, y) = (block of ROWS rows, the last one first, (batch, head) pair). Each team owns TEAM_ROWS rows, whose q and o
-// are matrices that only whole subgroups can touch; so scores and weights pass through workgroup memory, [key][row], where
-// PARTS invocations work on a row. A tile of KEYS keys has three steps with a barrier after each: scores, weights, sums. v is
-// fetched into registers before the scores and put into workgroup memory after them, the next tile's k before and after the
-// sums, so that memory's latency hides behind the products. 2 * (dim_qk + dim_v) FLOP per row and key on matrix units; per key
-// and team 2 * (dim_qk + dim_v) bytes and per row and key 12 bytes of workgroup memory, which is what binds.
+//   for each tile of KEYS keys that some row may look at:
+//     fetch V into registers;  S = Q K^T;  put V into workgroup memory                    | barrier
+//     s = modifiers(scale * S);  M = max(m, rows' maxima of s)
+//     if M > m + LAZY:  a = exp(m - M), m = M  else  a = 1
+//     P = exp(s - m);  l = a l + rows' sums of P                                          | barrier
+//     if some a != 1:  O = a O;  fetch the next K;  O = O + (UNIT P) V;  put the next K   | barrier
+//   O / (UNIT l), m + ln l
 //
-// Weights are relative to `m`, the largest score when o was last scaled: only when a row's peak has passed it by LAZY is o taken
-// through workgroup memory and scaled. They are multiplied with UNIT on their way into f16, which leaves 2^15 at the top and
-// keeps eleven bits down to 2^-21. (A reference point below the largest score would save the product, and cost the
-// log-sum-exp a digit.)
-//
-// A weight of 0 must not meet NaN or infinity in v, and what is stored as bf16 or f32 may not fit f16. So the largest element
-// of a tile is looked at as it is fetched, and tiles that do not fit (`unfit`) are computed from memory in f32 instead.
-//
-// Tiles start at multiples of KEYS and a hidden key changes nothing, so a row's bits do not depend on its neighbours.
+// Workgroup (x, y) = (block of ROWS rows, the last one first, (batch, head) pair). 2 * (dim_qk +
+// dim_v) FLOP per row and key on matrix units; per key and team 2 * (dim_qk + dim_v) bytes and per
+// row and key 12 bytes of workgroup memory, which is what binds. Where it departs from the online
+// softmax of common/fused_rows.wgsl:
+//  1. Each team owns TEAM_ROWS rows, whose q and o are matrices that only whole subgroups can
+//     touch; so scores and weights pass through workgroup memory, [key][row], where PARTS
+//     invocations work on a row.
+//  2. v and the next k are fetched ahead of the products and put after them, so that memory's
+//     latency hides behind the products.
+//  3. Weights are relative to `m`, the largest score when o was last scaled: only when a row's peak
+//     has passed it by LAZY is o taken through workgroup memory and scaled. (A reference point
+//     below the largest score would save the product, and cost the log-sum-exp a digit.)
+//  4. Weights are multiplied with UNIT on their way into f16, which leaves 2^15 at the top and
+//     keeps eleven bits down to 2^-21.
+//  5. A weight of 0 must not meet NaN or infinity in v, and what is stored as bf16 or f32 may not
+//     fit f16. So the largest element of a tile is looked at as it is fetched, and tiles that do
+//     not fit (`unfit`) are computed from memory in f32 instead.
+//  6. Tiles start at multiples of KEYS and a hidden key changes nothing, so a row's bits do not
+//     depend on its neighbours.
 const LAZY: f32 = 5.545177444479562;
 const UNIT: f32 = 128.0;
 

@@ -1,23 +1,32 @@
-// Fused attention on a tile: 64 rows by KEYS keys of one head by LANES invocations, both products register-blocked.
+// Fused attention on a tile: 64 rows by KEYS keys of one head by LANES invocations, both products
+// register-blocked.
 //
-//   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk], v [batch, heads_kv, seq_kv, dim_v]
+//   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk],
+//   v [batch, heads_kv, seq_kv, dim_v]
 //   -> o [batch, heads_q, seq_q, dim_v], lse [batch, heads_q, seq_q]
 //
-// Workgroup (x, y) = (block of 64 rows, the last one first, (batch, head) pair). `common/fused_rows.wgsl` has
-// the algorithm; here m, l and o of a row change once a tile, not once a key. Invocation (x, y) of ACROSS by
-// DOWN owns rows 4y..4y+3 (and those of a second strip, 4 DOWN further), keys 4x..4x+3 of every 4 ACROSS, and
-// of o every ACROSS-th vec4 of columns. Its scores, weights and outputs stay in registers; straight-line code
-// over them (`tile_*`) is generated.
+//   for each tile of KEYS keys that some row may look at:
+//     S = modifiers(scale * Q K^T)                   64 x KEYS, by chunks of channels
+//     m' = max(m, rows' maxima of S);  a = exp(m - m')
+//     P = exp(S - m');  l = a l + rows' sums of P
+//     O = a O + P V;    m = m'                       32 keys of P at a time, by chunks of v
+//   O / l, m + ln l
 //
-// Workgroup memory is blocks of [4][16] vec4. Chunks of q and k lie depth by depth, so that a vec4 is four
-// rows or keys; of 32 keys at a time the weights lie key by key, and beside them chunks of v. Where blocks
-// are 8 by 8 a vec4 from there feeds 16 multiply-adds: less often than memory of a workgroup can serve,
-// arithmetic waits for it.
-//
-// Keys in tiles that no row looks at are not visited; tiles that every row sees whole are not tested. A
-// hidden key's weight is the -0 of `common/numeric.wgsl`, and where v holds NaN or infinity it is left out of
-// the sum rather than multiplied. Tiles start at multiples of KEYS and a hidden key changes nothing, so a
-// row's bits do not depend on its neighbours.
+// Workgroup (x, y) = (block of 64 rows, the last one first, (batch, head) pair). Invocation (x, y)
+// of ACROSS by DOWN owns rows 4y..4y+3 (and those of a second strip, 4 DOWN further), keys 4x..4x+3
+// of every 4 ACROSS, and of o every ACROSS-th vec4 of columns. Where it departs from the above:
+//  1. Scores, weights and outputs stay in registers; straight-line code over them (`tile_*`) is
+//     generated. l stays in parts, one to each invocation, until the end (`end_rows`).
+//  2. Workgroup memory is blocks of [4][16] vec4. Chunks of q and k lie depth by depth, so that a
+//     vec4 is four rows or keys; of 32 keys at a time the weights lie key by key, and beside them
+//     chunks of v. Where blocks are 8 by 8 a vec4 from there feeds 16 multiply-adds: less often
+//     than memory of a workgroup can serve, arithmetic waits for it.
+//  3. O is multiplied with a only where a peak of the rows has moved.
+//  4. Tiles that no row looks at are not visited; tiles that every row sees whole are not tested.
+//  5. A hidden key's weight is the -0 of `common/numeric.wgsl`, and where v holds NaN or infinity
+//     it is left out of the sum rather than multiplied.
+//  6. Tiles start at multiples of KEYS and a hidden key changes nothing, so a row's bits do not
+//     depend on its neighbours.
 
 // Where an invocation stands: its first row and its coordinates.
 struct Place {

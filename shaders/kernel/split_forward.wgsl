@@ -1,17 +1,30 @@
-// Few query rows against many keys: each workgroup takes a share of the keys of one key/value head and every query head that
-// reads it, so that k and v are read once per group; `split_merge` joins the shares.
+// Few query rows against many keys: each workgroup takes a share of the keys of one key/value head
+// and every query head that reads it, so that k and v are read once per group; `split_merge` joins
+// the shares.
 //
-//   q [batch, heads_q, seq_q, dim_qk], k, v [batch, heads_kv, seq_kv, ...] in any storage, contiguous or in pages
-//   -> states [batch, heads_q, seq_q, split_n] (m, l), partials [batch, heads_q, seq_q, split_n, dim_v / 4]
+//   q [batch, heads_q, seq_q, dim_qk],
+//   k, v [batch, heads_kv, seq_kv, ...] in any storage, contiguous or in pages
+//   -> states [batch, heads_q, seq_q, split_n] (m, l),
+//      partials [batch, heads_q, seq_q, split_n, dim_v / 4]
 //
-// Workgroup (x, y) = (split, ((batch, key head) pair, ROWS of the group's rows)). The group's rows are numbered
-// query row * group + head. A tile of KEYS keys goes through three steps with a barrier after each: scores, an invocation
-// to a key; weights, relative to the tile's peak; sums, an invocation to DIM_LANES-th vec4s of o, with
-// LANES / DIM_LANES keys side by side. Each element of k and v is loaded once and feeds ROWS products: bound by loads
-// where a group is small. 2 * (dim_qk + dim_v) FLOP per row and key.
+//   for each tile of KEYS keys of the share:
+//     s_j = modifiers(scale * q k_j)             an invocation to a key             | barrier
+//     m' = max(m, max_j s_j);  a = exp(m - m');  p_j = exp(s_j - m')                | barrier
+//     l = a l + sum_j p_j;  o = a o + sum_j p_j v_j;  m = m'                        | barrier
+//   states = (m, l), partials = o
 //
-// Tiles start at multiples of KEYS and lanes at multiples of LANES whatever the share, and a hidden key changes nothing:
-// with shares of a fixed size a row's bits do not depend on its neighbours, the batch or the number of splits.
+// Workgroup (x, y) = (split, ((batch, key head) pair, ROWS of the group's rows)). The group's rows
+// are numbered query row * group + head. Each element of k and v is loaded once and feeds ROWS
+// products: bound by loads where a group is small. 2 * (dim_qk + dim_v) FLOP per row and key. Where
+// it departs from the above:
+//  1. Every step is for ROWS rows at once: s, p, m and l are vectors over them.
+//  2. In the sums an invocation has every DIM_LANES-th vec4 of o, with LANES / DIM_LANES keys side
+//     by side, whose parts are joined in the end; the v of eight keys is asked for at once.
+//  3. A key that all rows may not see is not read; one that some may not is left out of their sums
+//     by its bit in `sh_hidden`, so NaN in its v cannot leak.
+//  4. Tiles start at multiples of KEYS and lanes at multiples of LANES whatever the share, and a
+//     hidden key changes nothing: with shares of a fixed size a row's bits do not depend on its
+//     neighbours, the batch or the number of splits.
 
 var<workgroup> sh_weights: array<RowVec, KEYS>;
 // Bit r: the key is hidden from row r.

@@ -1,8 +1,15 @@
-// Joins the shares of `split_forward`, in their order: shares that saw nothing change nothing, the sink counts once.
+// Joins the shares of `split_forward`.
 //
-//   states [batch, heads_q, seq_q, split_n] (m, l), partials [..., dim_v / 4] -> o [batch, heads_q, seq_q, dim_v], lse
+//   states [batch, heads_q, seq_q, split_n] (m, l), partials [..., dim_v / 4]
+//   -> o [batch, heads_q, seq_q, dim_v], lse
 //
-// Workgroup (x, y) = (query row, (batch, head) pair), invocations side by side along o. Bound by reading the partials.
+//   M = max_i m_i;  L = sum_i l_i exp(m_i - M);  o = sum_i o_i exp(m_i - M) / L;  lse = M + ln L
+//
+// Workgroup (x, y) = (query row, (batch, head) pair), invocations side by side along o. Bound by
+// reading the partials. Where it departs from that:
+//  1. Shares are joined in their order, so that the bits of a row are always the same.
+//  2. Shares that saw nothing (l = 0) change nothing, whatever their partials hold.
+//  3. The sink counts once, after all shares (`row_total`).
 
 @compute @workgroup_size(32, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

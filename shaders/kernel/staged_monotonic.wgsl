@@ -1,9 +1,19 @@
-// Stage 2 of 3 for monotonic attention at inference (Raffel et al., 2017): row i takes the first key at or after that of the
-// rows before it whose score is at least 0 (a probability of 1/2), and the weight is 1 there; a row that finds none has
-// weights 0 and leaves the place where it was. Buffers are those of `staged_normalize`.
+// Stage 2 of 3 for monotonic attention at inference (Raffel et al., 2017). Buffers are those of
+// `staged_normalize`.
 //
-// Rows follow one another, so a workgroup serves a whole (batch, head) pair: workgroup (x) = pair, 64 invocations look at 64
-// keys at a time. Every key is looked at once over all rows, and each row's visible part is written once.
+//   place = 0
+//   for each row i, in order:
+//     j = the first visible key >= place with s[i, j] >= 0        a probability of 1/2
+//     if there is one:  place = j, w[i, j] = 1                    all other weights are 0
+//     else:             w[i, :] = 0, place stays
+//
+// Rows follow one another, so a workgroup serves a whole (batch, head) pair: workgroup (x) = pair.
+// Every key is looked at once over all rows, and each row's visible part is written once. Where it
+// departs from that:
+//  1. 64 invocations look at 64 keys at a time; the least that one of them finds counts, and a
+//     row's search ends with the 64 keys in which something was found.
+//  2. Keys without weight get the -0 that stage 3 leaves out (`weights_of_parts`).
+//  3. A masked score is below 0 and is never taken.
 
 var<workgroup> sh_found: atomic<u32>;
 var<workgroup> sh_place: u32;

@@ -1,12 +1,23 @@
-// Stage 2 of 3 for sparsemax and 1.5-entmax: w[i, j] = weight(x_ij - tau_i) in place, where x = THRESHOLD_SCALE (s - max_i) and
-// tau_i makes the row sum to 1. Buffers are those of `staged_normalize`.
+// Stage 2 of 3 for sparsemax and 1.5-entmax: w[i, j] = weight(x_ij - tau_i) in place, where x =
+// THRESHOLD_SCALE (s - max_i) and tau_i makes the row sum to 1. Buffers are those of
+// `staged_normalize`.
 //
-// The sum is convex and falls with tau, and at tau = -1 it is at least 1; so Newton's iteration from there climbs to the
-// root and never passes it. It ends where no row's tau moves any more in f32: about 5 rounds for sparsemax, 10 for entmax,
-// one sweep over the visible part of the rows each.
+//   tau = -1
+//   repeat:                                 terms(x) = (weight(x), its slope), 0 for x <= 0
+//     (sum, slope) = sum_j terms(x_j - tau)
+//     if sum <= 1: end
+//     tau = tau + (sum - 1) / slope
+//   w_j = weight(x_j - tau)
 //
-// Workgroup (x, y) = (4 rows, (batch, head) pair), 16 invocations per row as in `staged_normalize`. All four rows go round
-// together, since barriers must be uniform.
+// The sum is convex and falls with tau, and at tau = -1 it is at least 1; so Newton's iteration
+// from there climbs to the root and never passes it. Workgroup (x, y) = (4 rows, (batch, head)
+// pair), 16 invocations per row as in `staged_normalize`; one sweep over the visible part of the
+// rows per round. Where it departs from that:
+//  1. It ends where no row's tau moves any more in f32: about 5 rounds for sparsemax, 10 for
+//     entmax. All four rows go round together, since barriers must be uniform.
+//  2. A row with a NaN or an infinite largest score has no projection: its visible weights are NaN,
+//     and MAX_ROUNDS ends it.
+//  3. A masked score is far below any tau, and its weight is the -0 that stage 3 leaves out.
 
 var<workgroup> sh_m: array<f32, 64>;
 var<workgroup> sh_l: array<f32, 64>;
