@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::feature::prepare::{ROTARY_DIM, ROTARY_ROWS};
 use crate::kernel::{Binding, DIM_SOURCE, Element, KernelSpec, Params, Width, Work};
 use crate::problem::{Operand, Paged};
-use crate::tensor::{DType, Layout, Storage};
+use crate::tensor::{DType, Layout, Storage, Strides};
 
 /// Rows that are appended together.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -197,22 +197,8 @@ impl KvCache {
         angles: Option<&Angles>,
     ) -> Result<Draft> {
         let d = self.descriptor();
-        let from = descriptor.layout.strides(d.heads_kv, descriptor.rows, dim);
+        let (source, from, q_base) = self.source(engine, descriptor, (name, view, dim))?;
         let to = d.strides(dim);
-        let sizes = [d.sequences, d.heads_kv, descriptor.rows, dim].map(u64::from);
-        let elements = from.span(sizes[0], sizes[1], sizes[2], sizes[3]);
-        let Some(elements) = elements.filter(|n| *n <= 1 << 30) else {
-            return Err(Error::invalid(name, format!("{from:?}"), "at most 2^30 elements"));
-        };
-        if [&self.k, &self.v, &self.state].contains(&view.buffer) {
-            return Err(Error::invalid(
-                name,
-                "a buffer of the cache",
-                "one that is not the cache's",
-            ));
-        }
-        let size = descriptor.dtype.bytes();
-        let (source, q_base) = engine.bound_view(name, view, elements, size)?;
         let [pages, page_size] = d.extent();
         let (rotary_dim, _) = descriptor.rotary.unwrap_or_default();
         let places = angles.map_or(0..d.capacity, |angles| angles.places.clone());
@@ -252,6 +238,32 @@ impl KvCache {
         let [batch, heads] = [d.sequences, d.heads_kv];
         let work = Work { batch, heads, rows: descriptor.rows, ..Work::default() };
         Ok(Draft::new(spec, work, params, ranges))
+    }
+
+    /// The range of the new rows, their strides, and the base of the range.
+    fn source(
+        &self,
+        engine: &Engine,
+        descriptor: &AppendDescriptor,
+        (name, view, dim): (&str, BufferView<'_>, u32),
+    ) -> Result<(BoundRange, Strides, u32)> {
+        let d = self.descriptor();
+        let from = descriptor.layout.strides(d.heads_kv, descriptor.rows, dim);
+        let sizes = [d.sequences, d.heads_kv, descriptor.rows, dim].map(u64::from);
+        let elements = from.span(sizes[0], sizes[1], sizes[2], sizes[3]);
+        let Some(elements) = elements.filter(|n| *n <= 1 << 30) else {
+            return Err(Error::invalid(name, format!("{from:?}"), "at most 2^30 elements"));
+        };
+        if [&self.k, &self.v, &self.state].contains(&view.buffer) {
+            return Err(Error::invalid(
+                name,
+                "a buffer of the cache",
+                "one that is not the cache's",
+            ));
+        }
+        let size = descriptor.dtype.bytes();
+        let (source, q_base) = engine.bound_view(name, view, elements, size)?;
+        Ok((source, from, q_base))
     }
 
     pub(super) fn append_spec(

@@ -1,7 +1,9 @@
 //! `KvCacheDescriptor`: what a cache holds, and what of it fits a device.
 
 use crate::error::{Error, Rejection, Result};
-use crate::tensor::{MAX_DIM, Storage, Strides};
+use crate::feature::align::Align;
+use crate::problem::Attention;
+use crate::tensor::{DType, Layout, MAX_DIM, Shape, Storage, Strides};
 
 /// One of the two tensors of a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,6 +129,34 @@ impl KvCacheDescriptor {
     /// Bytes of all rows of `dim` channels.
     pub(super) fn bytes(&self, dim: u32) -> u64 {
         self.storage.bytes(u64::from(self.extent()[0]).saturating_mul(self.strides(dim).batch))
+    }
+
+    /// A call of `seq_q` query rows against a cache whose page tables have `row` entries a sequence.
+    pub(super) fn attention(&self, row: u32, heads_q: u32, seq_q: u32) -> Attention {
+        let d = self;
+        let shape = Shape {
+            batch: d.sequences,
+            heads_q,
+            heads_kv: d.heads_kv,
+            seq_q,
+            seq_kv: d.capacity,
+            dim_qk: d.dim_qk,
+            dim_v: d.dim_v,
+        };
+        let call = Attention::new(shape).dtype(DType::F32).kv_storage(d.storage).kv_lengths();
+        let call = match d.pages {
+            Some([pages, size]) => call.paged(pages, size, row),
+            None => call,
+        };
+        let call = Attention {
+            layout_k: Layout::Strided(d.strides(d.dim_qk)),
+            layout_v: Layout::Strided(d.strides(d.dim_v)),
+            ..call.causal(Align::BottomRight)
+        };
+        match d.window {
+            Some(window) => call.window(Some(window - 1), None, Align::BottomRight),
+            None => call,
+        }
     }
 }
 

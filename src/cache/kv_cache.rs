@@ -10,11 +10,9 @@ use crate::engine::{
     BoundRange, BufferView, Compiled, Dispatch, Draft, Engine, Table, Tensors, bind, bind_compiled,
 };
 use crate::error::{Error, Result};
-use crate::feature::align::Align;
 use crate::kernel::{Binding, KernelSpec, Params, Work};
 use crate::plan::{Plan, Policy};
 use crate::problem::{Attention, Operand};
-use crate::tensor::{DType, Layout, Shape};
 
 /// A key/value cache on the GPU.
 ///
@@ -99,7 +97,7 @@ impl KvCache {
             None => PageTable::contiguous(d.sequences, d.capacity)?,
         };
         // A cache that no call can read is refused before it is filled.
-        let call = attention(&d, table.row(), d.heads_kv, 1).validate()?;
+        let call = d.attention(table.row(), d.heads_kv, 1).validate()?;
         Plan::new(&call, caps, &Policy::default())?;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let rows =
@@ -181,7 +179,7 @@ impl KvCache {
             );
             return Err(Error::invalid("seq_q", seq_q, wanted));
         }
-        Ok(attention(&self.descriptor, self.table.row(), heads_q, seq_q))
+        Ok(self.descriptor.attention(self.table.row(), heads_q, seq_q))
     }
 
     /// A call of the newest append's rows, such as a prompt's: as [`attention`](Self::attention), but query
@@ -189,7 +187,7 @@ impl KvCache {
     /// window or not, since nothing they see is given back before the next append. Its `q_lengths` are
     /// [`counts`](Self::counts).
     pub fn attention_of_append(&self, heads_q: u32, seq_q: u32) -> Attention {
-        attention(&self.descriptor, self.table.row(), heads_q, seq_q).q_lengths()
+        self.descriptor.attention(self.table.row(), heads_q, seq_q).q_lengths()
     }
 
     /// The tensors of such a call: keys, values, lengths and pages are the cache's.
@@ -385,33 +383,6 @@ impl KvCache {
 struct Staged {
     buffer: wgpu::Buffer,
     places: Vec<u32>,
-}
-
-/// A call of `seq_q` query rows against a cache whose page tables have `row` entries a sequence.
-fn attention(d: &KvCacheDescriptor, row: u32, heads_q: u32, seq_q: u32) -> Attention {
-    let shape = Shape {
-        batch: d.sequences,
-        heads_q,
-        heads_kv: d.heads_kv,
-        seq_q,
-        seq_kv: d.capacity,
-        dim_qk: d.dim_qk,
-        dim_v: d.dim_v,
-    };
-    let call = Attention::new(shape).dtype(DType::F32).kv_storage(d.storage).kv_lengths();
-    let call = match d.pages {
-        Some([pages, size]) => call.paged(pages, size, row),
-        None => call,
-    };
-    let call = Attention {
-        layout_k: Layout::Strided(d.strides(d.dim_qk)),
-        layout_v: Layout::Strided(d.strides(d.dim_v)),
-        ..call.causal(Align::BottomRight)
-    };
-    match d.window {
-        Some(window) => call.window(Some(window - 1), None, Align::BottomRight),
-        None => call,
-    }
 }
 
 fn begin<'a>(encoder: &'a mut wgpu::CommandEncoder, label: &str) -> wgpu::ComputePass<'a> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::spec::{BlockTable, Capture, KernelSpec};
+use super::spec::{BlockTable, Capture, KernelSpec, Preparation};
 use crate::feature::inner::product;
 use crate::feature::normalize;
 use crate::problem::{Operand, WeightsAt};
@@ -33,33 +33,13 @@ impl fmt::Display for KernelSpec {
         if let Some(slot) = &self.alibi {
             write!(f, "/alibi@{}", slot.name)?;
         }
-        let capture = match self.writes.capture {
-            Capture::Nothing => None,
-            Capture::At(WeightsAt::RawScores) => Some("raw"),
-            Capture::At(WeightsAt::AfterSoftcap) => Some("capped"),
-            Capture::At(WeightsAt::AfterBias) => Some("biased"),
-            Capture::At(WeightsAt::Probabilities) => Some("weights"),
-        };
-        if let Some(x) = self.preparation {
-            let [interleaved, ids] = x.rotary.unwrap_or_default();
-            let words = [
-                (x.keys, "k"),
-                (!x.keys, "q"),
-                (x.rotary.is_some(), if interleaved { "interleaved" } else { "halves" }),
-                (ids, "ids"),
-                (x.at_end, "end"),
-                (x.normalized, "cosine"),
-                (x.head_scale, "head_scale"),
-                (x.projected, "general"),
-            ];
-            for (_, word) in words.iter().filter(|(on, _)| *on) {
-                write!(f, "/{word}")?;
-            }
+        for word in self.preparation.iter().flat_map(preparation_words) {
+            write!(f, "/{word}")?;
         }
         let flags = [
             self.reads(Operand::Sinks).then_some("sink"),
             self.writes.lse.then_some("lse"),
-            capture,
+            capture_word(self.writes.capture),
             self.writes.carry.then_some("carry"),
             (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
             (self.has_edges() && self.kernel.is_fused()).then_some("edges"),
@@ -89,4 +69,29 @@ impl fmt::Display for KernelSpec {
         }
         Ok(())
     }
+}
+
+fn capture_word(capture: Capture) -> Option<&'static str> {
+    match capture {
+        Capture::Nothing => None,
+        Capture::At(WeightsAt::RawScores) => Some("raw"),
+        Capture::At(WeightsAt::AfterSoftcap) => Some("capped"),
+        Capture::At(WeightsAt::AfterBias) => Some("biased"),
+        Capture::At(WeightsAt::Probabilities) => Some("weights"),
+    }
+}
+
+fn preparation_words(x: &Preparation) -> impl Iterator<Item = &'static str> {
+    let [interleaved, ids] = x.rotary.unwrap_or_default();
+    let words = [
+        (x.keys, "k"),
+        (!x.keys, "q"),
+        (x.rotary.is_some(), if interleaved { "interleaved" } else { "halves" }),
+        (ids, "ids"),
+        (x.at_end, "end"),
+        (x.normalized, "cosine"),
+        (x.head_scale, "head_scale"),
+        (x.projected, "general"),
+    ];
+    words.into_iter().filter_map(|(on, word)| on.then_some(word))
 }

@@ -7,13 +7,15 @@
 //! | attention pooling (N → 1) | a learned query: seq_q = 1, x_q is a weight |
 //! | grouped heads | `heads_kv` < `heads_q` in the attention's shape |
 
+mod bound;
 mod host;
 mod multi_head;
 mod reference;
 mod self_test;
 
+pub use bound::BoundLayer;
 pub use host::{HostWeights, LayerInputs, LayerOutputs};
-pub use multi_head::{BoundLayer, ExtraKeys, LayerPlan, LayerWeights, MultiHeadAttention};
+pub use multi_head::{ExtraKeys, LayerPlan, LayerWeights, MultiHeadAttention};
 pub use reference::forward;
 
 /// The engine's mask, true = attend (as PyTorch's `scaled_dot_product_attention`, Keras and ONNX have it), from
