@@ -1,5 +1,5 @@
-//! Gradients: the float64 reference against recorded ones and against central differences; the GPU against recorded ones
-//! and the reference.
+//! Gradients: the float64 reference against recorded ones and against central differences; the GPU against recorded
+//! ones and the reference.
 
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
