@@ -81,35 +81,10 @@ pub(super) fn graph(mut reader: Reader<'_>) -> Result<Support> {
     let attribute = |key: &str| reader.case.record.attributes.get(key).cloned().unwrap_or_default();
     let second = attribute("form") == "gatv2";
     let concat = attribute("concat").as_bool().unwrap_or(true);
-    let mut weights = HostWeights::default();
-    let (dim_qk, dim_v, score_v) = if second {
-        let att = reader.required("att")?;
-        let dim = att.values.len() as u32 / heads.max(1);
-        let mut vector = |role: &str| -> Result<Vec<f64>> {
-            let array = reader.required(role)?;
-            Ok(reader.floats(&array))
-        };
-        (weights.w_q, weights.b_q) = (vector("w_dst")?, vector("b_dst")?);
-        (weights.w_k, weights.b_k) = (vector("w_src")?, vector("b_src")?);
-        (weights.w_v, weights.b_v) = (weights.w_k.clone(), weights.b_k.clone());
-        (dim, dim, reader.floats(&att))
+    let (mut weights, [dim_qk, dim_v], score_v) = if second {
+        second_form(&mut reader, heads)?
     } else {
-        // a · (W h) is one channel per head: the row aᵀ W of a matrix.
-        let w = reader.required("w")?;
-        let w = reader.floats(&w);
-        let dim = (w.len() as u32 / width.max(1) / heads.max(1)) as usize;
-        let mut row = |role: &str| -> Result<Vec<f64>> {
-            let a = reader.required(role)?;
-            let a = reader.floats(&a);
-            let entry = |h: usize, c: usize| -> f64 {
-                (0..dim).map(|d| a[h * dim + d] * w[(h * dim + d) * width as usize + c]).sum()
-            };
-            let pairs = (0..heads as usize).flat_map(|h| (0..width as usize).map(move |c| (h, c)));
-            Ok(pairs.map(|(h, c)| entry(h, c)).collect())
-        };
-        (weights.w_q, weights.w_k) = (row("att_dst")?, row("att_src")?);
-        weights.w_v = w;
-        (1, dim as u32, vec![1.0; heads as usize])
+        first_form(&mut reader, heads, width)?
     };
     // Heads one after another, or their mean.
     let context = heads * dim_v;
@@ -144,6 +119,45 @@ pub(super) fn graph(mut reader: Reader<'_>) -> Result<Support> {
     let case = LayerCase { layer, x_q: x.clone(), x_k: x.clone(), x_v: x, weights };
     let expected = reader.named(&["out", "weights"])?;
     finish(&reader, Form::Layer(Box::new(case)), data, expected, Some(edges))
+}
+
+/// The projections of a graph layer, its channels per head of q and of v, and the weights of its score.
+type GraphForm = (HostWeights, [u32; 2], Vec<f64>);
+
+/// GATv2: a · LeakyReLU(W_dst h_i + W_src h_j).
+fn second_form(reader: &mut Reader<'_>, heads: u32) -> Result<GraphForm> {
+    let mut weights = HostWeights::default();
+    let att = reader.required("att")?;
+    let dim = att.values.len() as u32 / heads.max(1);
+    let mut vector = |role: &str| -> Result<Vec<f64>> {
+        let array = reader.required(role)?;
+        Ok(reader.floats(&array))
+    };
+    (weights.w_q, weights.b_q) = (vector("w_dst")?, vector("b_dst")?);
+    (weights.w_k, weights.b_k) = (vector("w_src")?, vector("b_src")?);
+    (weights.w_v, weights.b_v) = (weights.w_k.clone(), weights.b_k.clone());
+    Ok((weights, [dim, dim], reader.floats(&att)))
+}
+
+/// GAT: LeakyReLU(a_dst · W h_i + a_src · W h_j).
+fn first_form(reader: &mut Reader<'_>, heads: u32, width: u32) -> Result<GraphForm> {
+    let mut weights = HostWeights::default();
+    // a · (W h) is one channel per head: the row aᵀ W of a matrix.
+    let w = reader.required("w")?;
+    let w = reader.floats(&w);
+    let dim = (w.len() as u32 / width.max(1) / heads.max(1)) as usize;
+    let mut row = |role: &str| -> Result<Vec<f64>> {
+        let a = reader.required(role)?;
+        let a = reader.floats(&a);
+        let entry = |h: usize, c: usize| -> f64 {
+            (0..dim).map(|d| a[h * dim + d] * w[(h * dim + d) * width as usize + c]).sum()
+        };
+        let pairs = (0..heads as usize).flat_map(|h| (0..width as usize).map(move |c| (h, c)));
+        Ok(pairs.map(|(h, c)| entry(h, c)).collect())
+    };
+    (weights.w_q, weights.w_k) = (row("att_dst")?, row("att_src")?);
+    weights.w_v = w;
+    Ok((weights, [1, dim as u32], vec![1.0; heads as usize]))
 }
 
 /// A case of kind `edge_attention`: q, k, v `[nodes, heads, dim]` along edges.
