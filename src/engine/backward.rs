@@ -13,7 +13,7 @@ use crate::engine::{BufferView, Engine, Tensors};
 use crate::error::{Error, Result};
 use crate::kernel::{
     Access, BATCH_N, Binding, CARRY_IN, CARRY_OUT, Element, KernelSpec, Params, SMALL_TABLES,
-    Width, Work,
+    TABLE_WIDTH, Width, Work,
 };
 use crate::plan::{BackwardPlan, BackwardStep, Block, Makes, Policy};
 use crate::problem::{Backward, BackwardProblem, Operand};
@@ -118,6 +118,8 @@ fn gradient_name(operand: Operand) -> &'static str {
         Operand::V => "gradient of v",
         Operand::Bias => "gradient of bias",
         Operand::Sinks => "gradient of sinks",
+        Operand::AlibiSlopes => "gradient of alibi_slopes",
+        Operand::Relative => "gradient of relative",
         other => other.name(),
     }
 }
@@ -335,6 +337,13 @@ impl<'a> Drafting<'a> {
             let (elements, later) = self.of_bias(block);
             work.elements = elements;
             params = params.with([CARRY_IN.is(u32::from(later))]);
+        }
+        if let Makes::Gradient(operand @ (Operand::AlibiSlopes | Operand::Relative)) = step.makes {
+            let elements = call.elements(operand).unwrap_or(0);
+            let width = elements / u64::from(s.heads_q.max(1));
+            work.elements = width;
+            let later = block.batch.start > 0 || block.rows.start > 0;
+            params = params.with([TABLE_WIDTH.is(width as u32), CARRY_IN.is(u32::from(later))]);
         }
         params = params.with([BATCH_N.is(work.batch)]);
         for bound in kernel.bindings() {

@@ -81,7 +81,7 @@ impl Slot {
 
     /// Whether it has a derivative of its own; that of other score modifiers is 1.
     pub(crate) fn has_derivative(&self) -> bool {
-        self.source.contains(BACKWARD)
+        self.source.contains(&format!("fn {}_derivative(", self.function()))
     }
 
     /// Path below `shaders/`, as compiler messages show it.

@@ -23,6 +23,7 @@ mod backward_bias;
 mod backward_keys;
 mod backward_row;
 mod backward_sinks;
+mod backward_table;
 mod cache_advance;
 mod cache_append;
 mod cache_copy;
@@ -46,6 +47,7 @@ mod staged_threshold;
 mod staged_value;
 
 pub(crate) use backward_bias::BATCH_N;
+pub(crate) use backward_table::TABLE_WIDTH;
 pub use bindings::{Access, Binding, BindingKind};
 pub use block_tile::{BlockTile, TILE};
 pub(crate) use classify::BLOCK_SCAN;

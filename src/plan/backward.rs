@@ -9,6 +9,7 @@ use std::fmt;
 use crate::error::{Error, Rejection, Result};
 use crate::feature::inner::{Inner, product};
 use crate::feature::normalize::Normalizer;
+use crate::feature::score::{alibi, relative};
 use crate::kernel::{BackwardParts, Binding, Element, KernelSpec, Resources, TILE};
 use crate::plan::fit::{check_resources, element_of, fitted};
 use crate::plan::steps::Part;
@@ -71,7 +72,7 @@ impl BackwardPlan {
         caps: &Capabilities,
         policy: &Policy,
     ) -> Result<Self, Rejection> {
-        if let Some(reason) = lacking(backward) {
+        if let Some(reason) = lacking(backward, caps) {
             return Err(Rejection { candidate: "staged".into(), reason });
         }
         let problem = backward.problem();
@@ -98,6 +99,11 @@ impl BackwardPlan {
         gradient(Operand::K, keys(q, k));
         gradient(Operand::Q, KernelSpec::backward_queries(problem, k, q));
         gradient(Operand::Bias, KernelSpec::backward_bias());
+        for (operand, slot) in
+            [(Operand::AlibiSlopes, alibi::SLOT), (Operand::Relative, relative::SLOT)]
+        {
+            gradient(operand, KernelSpec::backward_table(problem, &slot));
+        }
         gradient(Operand::Sinks, KernelSpec::backward_sinks(problem));
         let step = |(makes, mut kernel): (Makes, KernelSpec)| {
             kernel.build.unchecked = policy.checks.are_off();
@@ -141,7 +147,7 @@ impl BackwardPlan {
 }
 
 /// What is not served yet.
-fn lacking(backward: &BackwardProblem) -> Option<String> {
+fn lacking(backward: &BackwardProblem, caps: &Capabilities) -> Option<String> {
     let a = backward.problem().attention();
     let not = |what: &str| Some(format!("{what}: gradients are computed by the reference only"));
     if a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() {
@@ -153,7 +159,19 @@ fn lacking(backward: &BackwardProblem) -> Option<String> {
     if matches!(a.normalizer, Normalizer::Sparsemax | Normalizer::Entmax15) {
         return not("sparsemax and 1.5-entmax");
     }
-    let served = [Operand::Q, Operand::K, Operand::V, Operand::Bias, Operand::Sinks];
+    let width = a.relative.map_or(1, |relative| relative.width());
+    if width > u64::from(caps.max_workgroups) && backward.wants(Operand::Relative) {
+        return not(&format!("a relative table of {width} elements a head"));
+    }
+    let served = [
+        Operand::Q,
+        Operand::K,
+        Operand::V,
+        Operand::Bias,
+        Operand::Sinks,
+        Operand::AlibiSlopes,
+        Operand::Relative,
+    ];
     let other = backward.wanted().iter().find(|operand| !served.contains(operand));
     other.and_then(|operand| not(&format!("gradient of {operand}")))
 }

@@ -217,10 +217,10 @@ pub fn missing_slots<'a>(specs: impl Iterator<Item = &'a KernelSpec>) -> Vec<Str
 
 /// The kernels for gradients of a call, where it has them and they are served.
 fn gradients(a: &Attention, i: usize, caps: &Capabilities, all: &mut BTreeMap<String, KernelSpec>) {
-    let optional = [Operand::Bias, Operand::Sinks];
+    let optional = [Operand::Bias, Operand::Relative, Operand::AlibiSlopes, Operand::Sinks];
     let problem = a.validate().expect("a valid descriptor");
     let there = optional.into_iter().filter(|x| problem.elements(*x).is_some());
-    let mut backward = there.take(i % 3).fold(Backward::of(a.clone()), Backward::with);
+    let mut backward = there.take(i % 5).fold(Backward::of(a.clone()), Backward::with);
     if a.lse && i.is_multiple_of(2) {
         backward = backward.from_lse();
     }
