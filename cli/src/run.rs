@@ -1,10 +1,11 @@
 //! `heedful run`: one attention call on arrays from files.
 
+use heedful::feature::mask::Causal;
 use heedful::reference::{Outputs, attend};
 use heedful::verify::data::CaseData;
 use heedful::verify::npy::{self, Array};
 use heedful::verify::truth::Truth;
-use heedful::{Align, Attention, Error, Layout, Normalizer, Path, Policy, Problem, Shape};
+use heedful::{Attention, Error, Layout, Normalizer, Path, Policy, Problem, Shape};
 
 use crate::args::RunArgs;
 use crate::files::Elements::{Counts, Flags, Floats};
@@ -123,15 +124,15 @@ fn options(
     args.form.apply(source, &mut attention, &mut data, sizes)?;
     attention.scale = args.scale.map(Into::into);
     attention.softcap = args.softcap.map(Into::into);
-    attention.causal = args.causal;
-    attention.window = window(args)?;
+    attention.masks.causal = args.causal.map(|align| Causal { align });
+    attention.masks.window = window(args)?;
     let softmax = attention.normalizer == Normalizer::Softmax;
     attention.lse = args.lse.is_some() || (args.check && softmax);
     attention.weights = args.weights.as_ref().map(|_| args.weights_at.into());
     let single = |x: &f64| f64::from(*x as f32);
     if let Some(name) = &args.mask {
         let array = source.get("mask", name, Flags)?;
-        attention.mask = Some(heedful::Broadcast(right_aligned("mask", &array.shape)?));
+        attention = attention.mask(right_aligned("mask", &array.shape)?);
         data.mask = array.values.iter().map(|x| *x != 0.0).collect();
     }
     if let Some(name) = &args.bias {
@@ -166,13 +167,13 @@ fn options(
     Ok((attention, data))
 }
 
-fn window(args: &RunArgs) -> Result<Option<(heedful::Window, Align)>, Error> {
+fn window(args: &RunArgs) -> Result<Option<heedful::Window>, Error> {
     let Some((left, right)) = args.window else { return Ok(None) };
     let Some(align) = args.window_align.or(args.causal) else {
         let wanted = "--window-align (or --causal), since libraries disagree on the diagonal";
         return Err(Error::invalid("--window", "no alignment", wanted));
     };
-    Ok(Some((heedful::Window { left, right }, align)))
+    Ok(Some(heedful::Window { left, right, align }))
 }
 
 /// `[seq, dim]` and `[heads, seq, dim]` get leading axes of 1.

@@ -52,8 +52,8 @@ impl KernelSpec {
             inner: a.inner.slots(),
             scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
             alibi: a.alibi.map(|alibi| alibi.align.slot()),
-            blocks: a.blocks.map(|_| BlockTable::Given),
-            edges: a.edges.is_some(),
+            blocks: a.masks.blocks.map(|_| BlockTable::Given),
+            edges: a.masks.edges.is_some(),
             capture: match a.weights {
                 Some(at) if at != WeightsAt::Probabilities => Capture::At(at),
                 _ => Capture::Nothing,

@@ -43,12 +43,11 @@ impl KernelSpec {
     /// The masks that narrow key ranges, and lengths: what every staged kernel shares.
     pub(super) fn ranged(kernel: Kernel, problem: &Problem) -> Self {
         let a = problem.attention();
-        let has_diagonal =
-            a.causal.is_some() || a.window.is_some() || a.dilated.is_some() || a.chunked.is_some();
+        let has_diagonal = a.masks.iter().any(|mask| mask.align().is_some());
         Self {
             masks: problem.masks().iter().map(|mask| mask.slot()).collect(),
             diagonal: has_diagonal.then(|| problem.align().slot()),
-            factor: a.local.is_some_and(|local| local.gaussian),
+            factor: a.masks.iter().any(|mask| mask.weighs()),
             packed: a.packed.is_some(),
             paged: a.paged.is_some(),
             table: a.table.is_some(),
@@ -85,7 +84,7 @@ impl KernelSpec {
             sink: a.sinks,
             lse: a.lse,
             blocks,
-            edges: a.edges.is_some(),
+            edges: a.masks.edges.is_some(),
             tile: Some(tile),
             ..Self::scored(kernel, problem)
         }

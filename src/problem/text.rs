@@ -1,24 +1,25 @@
 //! A problem in words: what case names, plans and tables show.
 
-use crate::feature::align::Align;
+use std::borrow::Cow;
+
 use crate::feature::inner::{Activation, Inner};
-use crate::feature::mask::{Axis, Mask};
+use crate::feature::mask::Mask;
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::Rotary;
 use crate::feature::score::Score;
 use crate::problem::{Problem, WeightsAt};
 
+/// A feature's name and its text.
+type Word = (Cow<'static, str>, String);
+
+/// What comes with tensors stands after what does not, in this order: names of cases stay what they are.
+const TABLES: [&str; 8] =
+    ["dense", "bias", "alibi", "sinks", "kv-lengths", "q-lengths", "segments", "blocks"];
+
 impl Problem {
     /// Short text of everything but the shape, scale and layouts: `f16 causal(top-left) softcap(30.0)`.
     pub fn feature_text(&self) -> String {
         let a = self.attention();
-        let align = |align: Align| match align {
-            Align::TopLeft => "top-left".into(),
-            Align::BottomRight => "bottom-right".into(),
-            Align::Offset(n) => n.to_string(),
-            Align::PerBatch => "per-batch".into(),
-        };
-        let bound = |n: Option<u32>| n.map_or("-".into(), |n| n.to_string());
         let mut words = vec![a.dtype.to_string()];
         words.extend(a.kv_storage.map(|storage| format!("kv({storage})")));
         match a.inner {
@@ -48,43 +49,25 @@ impl Problem {
             Normalizer::Sample { seed } => Some(format!("sample({seed})")),
             other => Some(other.name().into()),
         });
-        words.extend(a.causal.map(|x| format!("causal({})", align(x))));
-        words
-            .extend(a.window.map(|(w, x)| {
-                format!("window({},{},{})", bound(w.left), bound(w.right), align(x))
-            }));
-        words.extend(a.dilated.map(|(n, x)| format!("dilated({n},{})", align(x))));
-        words.extend(a.chunked.map(|(n, x)| format!("chunked({n},{})", align(x))));
-        words.extend(a.neighborhood.map(|x| {
-            let axis = |a: &Axis| {
-                let causal = if a.causal { "c" } else { "" };
-                format!("{}:{}/{}*{}{causal}", a.n, a.size, a.stride, a.dilation)
-            };
-            // Leading axes of one point go without saying.
-            let axes = x.0.iter().skip_while(|a| **a == Axis::new(1, 1)).map(axis);
-            format!("neighborhood({})", axes.collect::<Vec<String>>().join(","))
-        }));
-        words.extend(
-            a.edges.map(|x| format!("edges({}{})", x.count, if x.bias { ",bias" } else { "" })),
-        );
-        words.extend(a.local.map(|x| {
-            format!("local({:?}{})", x.reach.get(), if x.gaussian { ",gaussian" } else { "" })
-        }));
-        words.extend(a.softcap.map(|c| format!("softcap({:?})", c.get())));
-        words.extend(a.mask.map(|m| format!("mask{:?}", m.0)));
-        words.extend(a.bias.map(|b| format!("bias{:?}", b.0)));
-        words.extend(a.alibi.map(|x| format!("alibi({})", align(x.align))));
-        let flags = [(a.sinks, "sinks"), (a.kv_lengths, "kv-lengths"), (a.q_lengths, "q-lengths")];
-        words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).into()));
-        words.extend(a.segments.then(|| "segments".into()));
-        words.extend(
-            a.blocks.map(|b| format!("blocks({}x{},{},{})", b.rows, b.keys, b.batch, b.heads)),
-        );
+        let mut middle: Vec<Word> = a.masks.iter().map(|x| (x.slot().name, x.text())).collect();
+        let mut word = |name: &'static str, text: Option<String>| {
+            middle.extend(text.map(|text| (name.into(), text)));
+        };
+        word("softcap", a.softcap.map(|c| format!("softcap({:?})", c.get())));
+        word("bias", a.bias.map(|b| format!("bias{:?}", b.0)));
+        word("alibi", a.alibi.map(|x| format!("alibi({})", x.align)));
+        for (on, name) in
+            [(a.sinks, "sinks"), (a.kv_lengths, "kv-lengths"), (a.q_lengths, "q-lengths")]
+        {
+            word(name, on.then(|| name.into()));
+        }
+        middle.sort_by_key(|(name, _)| TABLES.iter().position(|table| table == name));
+        words.extend(middle.into_iter().map(|(_, text)| text));
         words.extend(a.paged.map(|p| format!("paged({}x{},{})", p.pages, p.page_size, p.row)));
         words.extend(a.packed.map(|p| format!("packed({},{})", p.total_q, p.total_kv)));
         words.extend(a.table.map(|words| format!("table({words})")));
         words.extend(a.custom_scores.iter().map(|score| format!("score({})", score.slot().name)));
-        words.extend(a.custom_masks.iter().map(|mask| format!("mask({})", mask.slot().name)));
+        words.extend(a.custom_masks.iter().map(|mask| mask.text()));
         words.extend(a.lse.then(|| "lse".into()));
         words.extend(a.weights.map(|at| {
             match at {

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::feature::Slot;
 use crate::feature::align::{Align, MAX_OFFSET};
 use crate::feature::inner::{Activation, Inner};
+use crate::feature::mask::Mask;
 use crate::feature::normalize::Normalizer;
 use crate::problem::Attention;
 use crate::tensor::{Layout, MAX_DIM, MAX_SEQ, Storage, Strides};
@@ -104,33 +105,13 @@ pub(super) fn check_prepare(a: &Attention) -> Result<()> {
     Ok(())
 }
 
-/// Masks by place: dilation, chunks, grids, centers.
-pub(super) fn check_places(a: &Attention) -> Result<()> {
-    let s = a.shape;
-    for (argument, step) in [("dilated", a.dilated), ("chunked", a.chunked)] {
-        if let Some((n, _)) = step
-            && (n == 0 || n > 1 << 28)
-        {
-            return Err(Error::invalid(argument, n, "1..=2^28"));
-        }
+/// Masks beside each other and beside a normaliser; each alone has been checked.
+pub(super) fn check_masks(a: &Attention) -> Result<()> {
+    if a.masks.edges.is_some() && a.masks.blocks.is_some() {
+        return Err(Error::invalid("edges", "a block table", "edges or blocks, not both"));
     }
-    if let Some(neighborhood) = a.neighborhood {
-        neighborhood.validate(s.seq_q, s.seq_kv)?;
-    }
-    if let Some(edges) = a.edges
-        && (edges.count > 1 << 24 || a.blocks.is_some())
-    {
-        let found = format!("{} edges, blocks {:?}", edges.count, a.blocks);
-        return Err(Error::invalid("edges", found, "at most 2^24 edges and no block table"));
-    }
-    if let Some(local) = a.local {
-        let reach = local.reach.get();
-        if !(reach > 0.0 && reach.is_finite()) {
-            return Err(Error::invalid("local reach", reach, "a finite number > 0"));
-        }
-        if a.normalizer.takes_one() && local.gaussian {
-            return Err(Error::invalid("local gaussian", "hard attention", "weights to multiply"));
-        }
+    if a.normalizer.takes_one() && a.masks.local.is_some_and(|local| local.gaussian) {
+        return Err(Error::invalid("local gaussian", "hard attention", "weights to multiply"));
     }
     Ok(())
 }
@@ -146,14 +127,10 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
     if a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() {
         return refuse("rotary, cosine or general", "none of them: q and k as they meet");
     }
-    if a.neighborhood.is_some() || a.local.is_some() || a.edges.is_some() {
-        return refuse("neighborhood, local or edges", "neither, or sequences that are not packed");
-    }
-    if a.segments {
-        return refuse("segments", "no segments: packed sequences do not see each other");
-    }
-    if a.blocks.is_some() {
-        return refuse("blocks", "no block table, or sequences that are not packed");
+    for mask in a.masks.iter() {
+        if let Some(wanted) = mask.unpacked() {
+            return refuse(&mask.slot().name, wanted);
+        }
     }
     if a.weights.is_some() {
         return refuse("weights", "no weights, or sequences that are not packed");
@@ -180,7 +157,7 @@ pub(super) fn check_cache(a: &Attention) -> Result<()> {
         return refuse("rotary keys_from or cosine", "keys in a cache", wanted);
     }
     let Some(paged) = a.paged else { return Ok(()) };
-    if a.packed.is_some() || a.edges.is_some() || a.blocks.is_some() {
+    if a.packed.is_some() || a.masks.edges.is_some() || a.masks.blocks.is_some() {
         return refuse("paged", "packed, edges or blocks", "none of them beside pages");
     }
     if !a.kv_lengths {
@@ -201,39 +178,21 @@ pub(super) fn check_cache(a: &Attention) -> Result<()> {
     Ok(())
 }
 
+/// The diagonal that masks look at: all of them the same.
 pub(super) fn resolve_align(a: &Attention) -> Result<Option<Align>> {
-    let window = a.window.map(|(_, align)| align);
-    if let (Some(causal), Some(window)) = (a.causal, window)
-        && causal != window
-    {
-        let wanted = format!("the alignment of causal, {causal:?}");
-        return Err(Error::invalid("window alignment", format!("{window:?}"), wanted));
-    }
-    for (name, given) in [("dilated", a.dilated), ("chunked", a.chunked)] {
-        let (Some((_, align)), Some(other)) = (given, a.causal.or(window)) else { continue };
-        if align != other {
-            let wanted = format!("that of causal and window, {other:?}");
-            return Err(Error::invalid(format!("{name} alignment"), format!("{align:?}"), wanted));
+    let given = |mask: &dyn Mask| Some((mask.slot(), mask.align()?));
+    let mut all = a.masks.iter().filter_map(given);
+    let first = all.next();
+    for (slot, align) in all {
+        if let Some((of, other)) = first.as_ref().filter(|(_, other)| *other != align) {
+            let wanted = format!("that of {}, {other:?}", of.name);
+            let argument = format!("{} alignment", slot.name);
+            return Err(Error::invalid(argument, format!("{align:?}"), wanted));
         }
     }
-    let dilated = a.dilated.map(|(_, align)| align);
-    let chunked = a.chunked.map(|(_, align)| align);
-    if let (Some(dilated), Some(chunked)) = (dilated, chunked)
-        && dilated != chunked
-    {
-        let wanted = format!("that of dilated, {dilated:?}");
-        return Err(Error::invalid("chunked alignment", format!("{chunked:?}"), wanted));
-    }
-    for align in
-        [dilated, chunked, a.causal, window, a.alibi.map(|x| x.align)].into_iter().flatten()
-    {
-        if let Align::Offset(n) = align
-            && n.unsigned_abs() > MAX_OFFSET.unsigned_abs()
-        {
-            return Err(Error::invalid("alignment offset", n, format!("±{MAX_OFFSET} at most")));
-        }
-    }
-    Ok(a.causal.or(window).or(dilated).or(chunked))
+    let align = first.map(|(_, align)| align);
+    align.into_iter().chain(a.alibi.map(|x| x.align)).try_for_each(Align::validate)?;
+    Ok(align)
 }
 
 pub(super) fn resolve_strides(a: &Attention) -> Result<[Strides; 4]> {

@@ -8,6 +8,9 @@ pub mod tanh;
 use super::{Operands, Setting, Slot};
 use crate::tensor::Scalar;
 
+/// The WGSL files.
+pub(crate) const SLOTS: &[Slot] = &[product::SLOT, sum::SLOT, tanh::SLOT, leaky_relu::SLOT];
+
 /// The inner loop of a score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -16,6 +16,19 @@ use super::{Setting, Slot};
 use crate::error::{Error, Result};
 use crate::tensor::Scalar;
 
+/// The WGSL files.
+pub(crate) const SLOTS: &[Slot] = &[
+    softmax::SLOT,
+    sink::SLOT,
+    relu::SLOT,
+    sigmoid::SLOT,
+    hard::SLOT,
+    monotonic::SLOT,
+    sparsemax::SLOT,
+    entmax15::SLOT,
+    raw::SLOT,
+];
+
 /// How scores become weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -18,6 +18,17 @@ pub use softcap::Softcap;
 
 use super::{Operands, Position, Setting, Slot};
 
+/// The WGSL files.
+pub(crate) const SLOTS: &[Slot] = &[
+    scale::SLOT,
+    softcap::SLOT,
+    bias::SLOT,
+    alibi::SLOT,
+    edges::SLOT,
+    gumbel::SLOT,
+    relative::SLOT,
+];
+
 /// The stages at which scores can be returned; a modifier belongs to the stage it completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
