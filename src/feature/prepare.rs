@@ -24,25 +24,32 @@ pub(crate) const PARAMETERS: &[Parameter] = &[ROTARY_DIM, ROTARY_ROWS, POSITIONS
 /// the tensors; [`rotary_tables`] makes the usual ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Rotary {
     /// Channels that are rotated, even, the first of each head.
     pub dim: u32,
     /// Pairs (2m, 2m + 1), as GPT-J; otherwise (m, m + dim / 2), as Llama and GPT-NeoX.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub interleaved: bool,
     /// Positions in the tables. Of those only the rows that the call reads are bound, where no position ids
     /// on the GPU say which.
     pub table_rows: u32,
     /// Whether position ids `[batch, seq_q]` come with the tensors, for the query rows and, by the same
     /// index, for the keys from `keys_from` on.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub ids: bool,
     /// Without ids: the position of the first query row.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub q_start: u32,
     /// Whether the query rows are the last of the keys instead, as in a cache that holds them already: row i of a
     /// sequence is at position kv_len − q_len + i.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub at_end: bool,
     /// First key that is rotated; those before it are a cache that was rotated when it was filled.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub keys_from: u32,
     /// Without ids: the position of that key.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub k_start: u32,
 }
 
@@ -82,10 +89,12 @@ impl Rotary {
 /// (SwinV2: Liu et al., 2022).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Cosine {
     /// Least norm that is divided by.
     pub eps: Scalar,
     /// Whether factors `[heads_q]` come with the tensors.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub head_scale: bool,
 }
 

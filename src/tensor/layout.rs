@@ -6,6 +6,7 @@ use crate::tensor::{Shape, product};
 /// Distances in elements between neighbours along batch, head and row; columns are adjacent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Strides {
     /// Elements from one sequence to the next.
     pub batch: u64,

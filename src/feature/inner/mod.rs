@@ -15,6 +15,7 @@ pub(crate) const SLOTS: &[Slot] = &[product::SLOT, sum::SLOT, tanh::SLOT, leaky_
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub enum Inner {
     /// Σ_c q_c k_c.
     #[default]
@@ -35,6 +36,7 @@ pub enum Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub enum Activation {
     /// tanh (Bahdanau et al., 2015).
     Tanh,

@@ -33,6 +33,7 @@ pub(crate) const SLOTS: &[Slot] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub enum Normalizer {
     /// exp(s_j − lse).
     #[default]

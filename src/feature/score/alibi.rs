@@ -14,6 +14,7 @@ pub(crate) const SLOT: Slot = slot!("score", "alibi", OFFSET);
 /// The offset is 0 for [`Align::TopLeft`], `kv_len − q_len` for [`Align::BottomRight`], or given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Alibi {
     /// Which key a row is at distance 0 from.
     pub align: Align,

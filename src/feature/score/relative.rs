@@ -16,12 +16,14 @@ pub(crate) const SLOT: Slot = slot!("score", "relative", LEFT, RIGHT, OFFSET);
 /// A bias `[heads_q, left + 1 + right]` by the distance j − i − offset from row i to key j.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Relative {
     /// Entries before distance 0; keys further back read the first.
     pub left: u32,
     /// Entries after distance 0; keys further on read the last.
     pub right: u32,
     /// The key at distance 0 from row 0: the length of the past.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub offset: i32,
 }
 
