@@ -78,7 +78,7 @@ impl<F: ?Sized> Custom<F> {
 
     /// The name must be an identifier that no built-in slot of its kind has; the WGSL must define
     /// the function.
-    pub(crate) fn validate(&self, kind: &'static str) -> Result<()> {
+    fn check(&self, kind: &'static str) -> Result<()> {
         let argument = format!("custom {kind} name");
         let first = self.name.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
         let rest = self.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -107,6 +107,14 @@ impl Score for CustomScore {
         self.slot_of("score")
     }
 
+    fn text(&self) -> Option<String> {
+        Some(format!("score({})", self.name))
+    }
+
+    fn validate(&self, _: &Shape) -> Result<()> {
+        self.check("score")
+    }
+
     fn apply(&self, s: f64, at: &Position, _: &Operands<'_>) -> f64 {
         (self.meaning)(s, at)
     }
@@ -119,6 +127,10 @@ impl Mask for CustomMask {
 
     fn text(&self) -> String {
         format!("mask({})", self.name)
+    }
+
+    fn validate(&self, _: &Shape) -> Result<()> {
+        self.check("mask")
     }
 
     fn keeps(&self, at: &Position, _: &Operands<'_>, _: &Shape) -> bool {

@@ -13,8 +13,7 @@ use crate::feature::mask::{
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
 use crate::feature::score::{Alibi, Relative};
-use crate::feature::{Parameter, Setting};
-use crate::problem::Problem;
+use crate::problem::{Packed, Paged, Problem};
 use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage};
 
 /// The point of the computation at which scores are returned beside o.
@@ -32,55 +31,15 @@ pub enum WeightsAt {
     Probabilities,
 }
 
-/// Rows of tensors that hold sequences one after another, without padding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
-pub struct Packed {
-    /// Query rows of all sequences together.
-    pub total_q: u32,
-    /// Keys of all sequences together.
-    pub total_kv: u32,
-}
-
-/// Keys and values in pages, as a cache keeps them.
-///
-/// Token t of sequence b is in page `page_table[b][t / page_size]`, at place `t % page_size`. Pages are in any order,
-/// and sequences may share them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
-pub struct Paged {
-    /// Pages of k and v: `[pages, page_size, heads_kv, dim]`.
-    pub pages: u32,
-    /// Tokens in a page.
-    pub page_size: u32,
-    /// Entries of the page table for each sequence.
-    pub row: u32,
-}
-
-const TOTAL_Q: Parameter = Parameter::u32("total_q");
-const TOTAL_KV: Parameter = Parameter::u32("total_kv");
-
-/// What kernels read of packed tensors.
-pub(crate) const PACKED_PARAMETERS: &[Parameter] = &[TOTAL_Q, TOTAL_KV];
-
-impl Packed {
-    pub(super) fn parameters(&self) -> Vec<Setting> {
-        vec![TOTAL_Q.is(self.total_q), TOTAL_KV.is(self.total_kv)]
-    }
-}
-
-pub(crate) const PAGE_ROW: Parameter = Parameter::u32("page_row");
-pub(crate) const PAGE_SIZE: Parameter = Parameter::u32("page_size");
-pub(crate) const PAGE_COUNT: Parameter = Parameter::u32("page_count");
-
-/// What kernels read of pages.
-pub(crate) const PAGED_PARAMETERS: &[Parameter] = &[PAGE_ROW, PAGE_SIZE, PAGE_COUNT];
-
-impl Paged {
-    pub(crate) fn parameters(&self) -> Vec<Setting> {
-        vec![PAGE_ROW.is(self.row), PAGE_SIZE.is(self.page_size), PAGE_COUNT.is(self.pages)]
+impl WeightsAt {
+    /// A word for names of cases, plans and messages.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::RawScores => "raw-scores",
+            Self::AfterSoftcap => "after-softcap",
+            Self::AfterBias => "after-bias",
+            Self::Probabilities => "probabilities",
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! How many elements each tensor of a call has.
 
 use crate::feature::ElementType;
-use crate::feature::inner::Inner;
 use crate::problem::{Operand, Problem};
 
 impl Problem {
@@ -17,7 +16,7 @@ impl Problem {
         let s = a.shape;
         let (batch, heads) = (u64::from(s.batch), u64::from(s.heads_q));
         let rows = batch * u64::from(s.seq_q);
-        let angles = || a.rotary.map(|x| u64::from(x.table_rows) * u64::from(x.dim / 2));
+        let angles = || a.rotary.map(|rotary| rotary.angles());
         match operand {
             Operand::Q | Operand::O => Some(self.span(operand, s.heads_q)),
             Operand::K | Operand::V => Some(self.span(operand, s.heads_kv)),
@@ -30,12 +29,7 @@ impl Problem {
             Operand::QLengths => a.q_lengths.then_some(batch),
             Operand::Offsets => self.needs_offsets().then_some(batch),
             Operand::CuSeqlensQ | Operand::CuSeqlensKv => a.packed.map(|_| batch + 1),
-            Operand::ScoreV => match a.inner {
-                Inner::Product => None,
-                Inner::Sum { per_head, .. } => {
-                    Some(u64::from(s.dim_qk) * if per_head { heads } else { 1 })
-                }
-            },
+            Operand::ScoreV => a.inner.elements(&s),
             Operand::RotaryCos | Operand::RotarySin => angles(),
             Operand::HeadScale => a.cosine.filter(|x| x.head_scale).map(|_| heads),
             Operand::ScoreMatrix => a.general.map(|d| u64::from(d) * u64::from(s.dim_qk)),

@@ -40,23 +40,11 @@ impl Problem {
             _ => 1.0,
         };
         let scale = a.scale.unwrap_or(Scalar(usual));
-        if !scale.get().is_finite() {
-            return Err(Error::invalid("scale", scale.get(), "a finite number"));
-        }
-        if let Some(cap) = a.softcap
-            && !(cap.get() > 0.0 && cap.get().is_finite())
-        {
-            return Err(Error::invalid("softcap", cap.get(), "a finite number > 0"));
-        }
-        a.masks.iter().try_for_each(|mask| mask.validate(&shape))?;
-        if let Some(bias) = a.bias {
-            bias.validate("bias", shape.scores())?;
-        }
+        modifiers(a, scale).iter().try_for_each(|score| score.validate(&shape))?;
+        masks(a).try_for_each(|mask| mask.validate(&shape))?;
         check_normalizer(a)?;
         check_prepare(a)?;
         check_masks(a)?;
-        a.custom_scores.iter().try_for_each(|score| score.validate("score"))?;
-        a.custom_masks.iter().try_for_each(|mask| mask.validate("mask"))?;
         distinct("score", a.custom_scores.iter().map(|score| score.slot()))?;
         distinct("mask", a.custom_masks.iter().map(|mask| mask.slot()))?;
         if a.table.is_some_and(|words| words > 1 << 20) {
@@ -202,36 +190,12 @@ impl Problem {
 
     /// The chain of score modifiers, in order.
     pub fn scores(&self) -> Vec<Box<dyn Score>> {
-        let a = &self.attention;
-        let mut chain: Vec<Box<dyn Score>> = vec![Box::new(Scale(self.scale))];
-        if let Some(cap) = a.softcap {
-            chain.push(Box::new(Softcap(cap)));
-        }
-        if let Some(shape) = a.bias {
-            chain.push(Box::new(Bias(shape)));
-        }
-        if let Some(relative) = a.relative {
-            chain.push(Box::new(relative));
-        }
-        if let Some(alibi) = a.alibi {
-            chain.push(Box::new(alibi));
-        }
-        if a.masks.edges.is_some_and(|edges| edges.bias) {
-            chain.push(Box::new(EdgeBias));
-        }
-        for score in &a.custom_scores {
-            chain.push(Box::new(score.clone()));
-        }
-        if let Normalizer::Sample { seed } = a.normalizer {
-            chain.push(Box::new(Gumbel { seed, heads_q: a.shape.heads_q }));
-        }
-        chain
+        modifiers(&self.attention, self.scale)
     }
 
     /// The masks, all of which must keep a key: the library's, then the caller's own.
     pub fn masks(&self) -> Vec<&dyn Mask> {
-        let own = self.attention.custom_masks.iter().map(|mask| mask as &dyn Mask);
-        self.attention.masks.iter().chain(own).collect()
+        masks(&self.attention).collect()
     }
 
     /// The values of every feature's parameters.
@@ -379,4 +343,35 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.attention.shape, self.feature_text())
     }
+}
+
+/// A call's chain of score modifiers, in order.
+fn modifiers(a: &Attention, scale: Scalar) -> Vec<Box<dyn Score>> {
+    let mut chain: Vec<Box<dyn Score>> = vec![Box::new(Scale(scale))];
+    if let Some(cap) = a.softcap {
+        chain.push(Box::new(Softcap(cap)));
+    }
+    if let Some(shape) = a.bias {
+        chain.push(Box::new(Bias(shape)));
+    }
+    if let Some(relative) = a.relative {
+        chain.push(Box::new(relative));
+    }
+    if let Some(alibi) = a.alibi {
+        chain.push(Box::new(alibi));
+    }
+    if a.masks.edges.is_some_and(|edges| edges.bias) {
+        chain.push(Box::new(EdgeBias));
+    }
+    for score in &a.custom_scores {
+        chain.push(Box::new(score.clone()));
+    }
+    if let Normalizer::Sample { seed } = a.normalizer {
+        chain.push(Box::new(Gumbel { seed, heads_q: a.shape.heads_q }));
+    }
+    chain
+}
+
+fn masks(a: &Attention) -> impl Iterator<Item = &dyn Mask> {
+    a.masks.iter().chain(a.custom_masks.iter().map(|mask| mask as &dyn Mask))
 }

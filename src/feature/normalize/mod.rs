@@ -14,7 +14,7 @@ pub mod sparsemax;
 
 use super::{Setting, Slot};
 use crate::error::{Error, Result};
-use crate::tensor::Scalar;
+use crate::tensor::{Scalar, Shape};
 
 /// The WGSL files.
 pub(crate) const SLOTS: &[Slot] = &[
@@ -83,6 +83,19 @@ impl Normalizer {
             Self::Entmax15 => "entmax15",
             Self::Monotonic => "monotonic",
             Self::Raw => "raw",
+        }
+    }
+
+    /// A word for names of cases, plans and messages; `None` for softmax, which goes without saying.
+    pub(crate) fn text(self) -> Option<String> {
+        match self {
+            Self::Softmax => None,
+            Self::Relu { power, divisor } => Some(format!("relu({power},{:?})", divisor.get())),
+            Self::Sigmoid { bias } => Some(format!("sigmoid({:?})", bias.get())),
+            Self::Sample { seed } => Some(format!("sample({seed})")),
+            Self::Hard | Self::Sparsemax | Self::Entmax15 | Self::Monotonic | Self::Raw => {
+                Some(self.name().into())
+            }
         }
     }
 
@@ -158,7 +171,10 @@ impl Normalizer {
         scores.iter().flatten().fold(f64::NEG_INFINITY, |a, b| a.max(*b))
     }
 
-    pub(crate) fn validate(self) -> Result<()> {
+    pub(crate) fn validate(self, shape: &Shape) -> Result<()> {
+        if self.takes_one() && shape.seq_kv > 1 << 24 {
+            return Err(Error::invalid("seq_kv", shape.seq_kv, "at most 2^24 for hard attention"));
+        }
         match self {
             Self::Relu { power, .. } if power != 1 && power != 2 => {
                 Err(Error::invalid("normalizer power", power, "1 or 2"))
@@ -169,7 +185,15 @@ impl Normalizer {
             Self::Sigmoid { bias } if !bias.get().is_finite() => {
                 Err(Error::invalid("normalizer bias", bias.get(), "a finite number"))
             }
-            _ => Ok(()),
+            Self::Softmax
+            | Self::Relu { .. }
+            | Self::Sigmoid { .. }
+            | Self::Hard
+            | Self::Sample { .. }
+            | Self::Sparsemax
+            | Self::Entmax15
+            | Self::Monotonic
+            | Self::Raw => Ok(()),
         }
     }
 }

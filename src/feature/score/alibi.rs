@@ -1,8 +1,10 @@
 //! s − slope_h · |i + offset − j|: attention with linear biases (Press et al., 2022).
 
 use super::{Score, Stage};
+use crate::error::Result;
 use crate::feature::align::Align;
 use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
+use crate::tensor::Shape;
 
 /// The key at distance 0 from row 0, where it is given.
 const OFFSET: Parameter = Parameter::i32("alibi_offset");
@@ -27,6 +29,14 @@ impl Score for Alibi {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn text(&self) -> Option<String> {
+        Some(format!("alibi({})", self.align))
+    }
+
+    fn validate(&self, _: &Shape) -> Result<()> {
+        self.align.validate()
     }
 
     fn parameters(&self) -> Vec<Setting> {
