@@ -98,7 +98,7 @@ pub use feature::Position;
 pub use feature::align::Align;
 pub use feature::custom::{CustomMask, CustomScore};
 pub use feature::inner::{Activation, Inner};
-pub use feature::mask::{Axis, Blocks, Edges, Local, Neighborhood, Window};
+pub use feature::mask::{Axis, Blocks, Edges, Local, Masks, Neighborhood, Window};
 pub use feature::normalize::Normalizer;
 pub use feature::prepare::{Cosine, Rotary, RotaryScaling, rotary_tables};
 pub use feature::score::{Relative, grid_bias, standard_slopes, t5_table};

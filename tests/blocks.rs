@@ -63,10 +63,10 @@ fn built_on(
     let bias: Vec<f32> = data.bias.iter().map(|&x| x as f32).collect();
     let bias = upload(engine, &bias.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
     let mut tensors = Tensors::new(&dummy, &dummy, &dummy, &out);
-    tensors.mask = attention.mask.map(|_| (&mask).into());
+    tensors.mask = attention.masks.dense.map(|_| (&mask).into());
     tensors.bias = attention.bias.map(|_| (&bias).into());
-    tensors.segments_q = attention.segments.then_some(Table::U32(&data.segments_q));
-    tensors.segments_kv = attention.segments.then_some(Table::U32(&data.segments_kv));
+    tensors.segments_q = attention.masks.segments.map(|_| Table::U32(&data.segments_q));
+    tensors.segments_kv = attention.masks.segments.map(|_| Table::U32(&data.segments_kv));
     let builder = engine.bind_blocks(attention, blocks, &tensors).unwrap();
     let mut encoder = engine.device().create_command_encoder(&Default::default());
     builder.encode(&mut encoder);
@@ -100,7 +100,7 @@ fn the_gpu_builds_the_table_of_the_host() {
             let mut at = problem.position(batch, head, row, &operands);
             at.key = key;
             let bias = attention.bias.map_or(0.0, |b| data.bias[b.index([batch, head, row, key])]);
-            masks.iter().all(|mask| mask.keeps(&at, &operands)) && bias != f64::NEG_INFINITY
+            masks.iter().all(|mask| mask.keeps(&at, &operands, &shape)) && bias != f64::NEG_INFINITY
         });
         let Some(found) = built(&attention, &data, blocks) else { return };
         assert_eq!(found, host, "{problem}");

@@ -9,7 +9,8 @@ pub(crate) use report::ReportArgs;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use heedful::{Align, DType, Error, Path, WeightsAt};
+use heedful::feature::Operands;
+use heedful::{Align, DType, Error, Operand, Path, WeightsAt};
 
 use crate::forms::FormArgs;
 use crate::map::MapArgs;
@@ -142,6 +143,16 @@ pub(crate) struct RunArgs {
     /// Take arrays by name from this .safetensors file.
     #[arg(long, value_name = "FILE")]
     pub(crate) safetensors: Option<PathBuf>,
+    /// An attention call as JSON, in a file or, beginning with `{`, here: the fields of the library's `Attention` that
+    /// differ from a plain call, as in {"masks": {"chunked": {"size": 64, "align": "top_left"}}}. Its shape is the
+    /// arrays' unless it is given. What other options say replaces or extends it. Everything can be said but functions
+    /// of your own.
+    #[arg(long, value_name = "FILE|JSON")]
+    pub(crate) call: Option<String>,
+    /// A tensor of the call by its name in the library, such as segments_q=ids.npy, in any axes; may be given several
+    /// times. Options below are short forms that also ask for what the tensor is for.
+    #[arg(long, value_name = "NAME=ARRAY", value_parser = parse_operand)]
+    pub(crate) operand: Vec<(Operand, String)>,
     /// Boolean mask, true = attend, broadcast to `batch, heads, seq_q, seq_kv`.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) mask: Option<String>,
@@ -154,9 +165,9 @@ pub(crate) struct RunArgs {
     /// ALiBi slopes, floats [query heads].
     #[arg(long, value_name = "ARRAY")]
     pub(crate) alibi: Option<String>,
-    /// Which key ALiBi counts distance from: row + this.
-    #[arg(long, value_name = "ALIGN", value_parser = parse_align, default_value = "top-left", allow_hyphen_values = true)]
-    pub(crate) alibi_offset: Align,
+    /// Which key ALiBi counts distance from: row + this; top-left unless it is given.
+    #[arg(long, value_name = "ALIGN", value_parser = parse_align, allow_hyphen_values = true)]
+    pub(crate) alibi_offset: Option<Align>,
     /// Key lengths, integers [batch].
     #[arg(long, value_name = "ARRAY")]
     pub(crate) kv_lengths: Option<String>,
@@ -199,18 +210,18 @@ pub(crate) struct RunArgs {
     /// Use matrix units where the adapter lists them (wgpu calls the feature experimental).
     #[arg(long)]
     pub(crate) matrix: bool,
-    /// Storage type on the GPU: f32, f16 or bf16.
-    #[arg(long, value_name = "TYPE", value_parser = parse_dtype, default_value = "f32")]
-    pub(crate) dtype: DType,
+    /// Storage type on the GPU: f32, f16 or bf16; f32 unless it is given.
+    #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
+    pub(crate) dtype: Option<DType>,
     /// Write the log-sum-exp of every row.
     #[arg(long, value_name = "FILE")]
     pub(crate) lse: Option<PathBuf>,
     /// Write scores or weights of every row and key.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
-    /// Which scores --weights are.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) weights_at: WeightsName,
+    /// Which scores --weights are; probabilities unless it is given.
+    #[arg(long, value_enum)]
+    pub(crate) weights_at: Option<WeightsName>,
     /// Print the plan.
     #[arg(long)]
     pub(crate) explain: bool,
@@ -261,12 +272,11 @@ impl PathName {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WeightsName {
     RawScores,
     AfterSoftcap,
     AfterBias,
-    #[default]
     Probabilities,
 }
 
@@ -279,6 +289,17 @@ impl From<WeightsName> for WeightsAt {
             WeightsName::Probabilities => Self::Probabilities,
         }
     }
+}
+
+/// A tensor that a call may have beside q, k and v, and its array.
+fn parse_operand(text: &str) -> Result<(Operand, String), String> {
+    let (name, array) = text.split_once('=').ok_or("want NAME=ARRAY")?;
+    let none = Operands::default();
+    let tensors = || Operand::ALL.iter().filter(|x| none.elements(**x).is_some());
+    tensors().find(|x| x.name() == name).map(|x| (*x, array.to_owned())).ok_or_else(|| {
+        let names: Vec<&str> = tensors().map(|x| x.name()).collect();
+        format!("{name:?} is none of {}", names.join(", "))
+    })
 }
 
 fn parse_align(text: &str) -> Result<Align, String> {

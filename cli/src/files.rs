@@ -13,6 +13,8 @@ pub(crate) enum Elements {
     Floats,
     /// Whole numbers from 0 that fit 32 bits.
     Counts,
+    /// Whole numbers that fit 32 bits with a sign.
+    Integers,
     /// Booleans, or integers that stand for them.
     Flags,
 }
@@ -27,17 +29,22 @@ impl Elements {
         let (right, wanted) = match self {
             Self::Floats => (array.is_float, "floating-point numbers"),
             Self::Counts => (!array.is_float && !array.is_bool, "integers from 0 to 2^32 - 1"),
+            Self::Integers => {
+                (!array.is_float && !array.is_bool, "integers from -2^31 to 2^31 - 1")
+            }
             Self::Flags => (!array.is_float, "booleans or integers"),
         };
         if !right {
             return Err(Error::invalid(format!("--{option}"), found, wanted));
         }
-        let count = |x: &&f64| !(0.0..=f64::from(u32::MAX)).contains(*x);
-        match array.values.iter().find(count) {
-            Some(x) if self == Self::Counts => {
-                Err(Error::invalid(format!("--{option}"), x, wanted))
-            }
-            _ => Ok(()),
+        let range = match self {
+            Self::Floats | Self::Flags => return Ok(()),
+            Self::Counts => 0.0..=f64::from(u32::MAX),
+            Self::Integers => f64::from(i32::MIN)..=f64::from(i32::MAX),
+        };
+        match array.values.iter().find(|x| !range.contains(*x)) {
+            Some(x) => Err(Error::invalid(format!("--{option}"), x, wanted)),
+            None => Ok(()),
         }
     }
 }

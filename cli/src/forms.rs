@@ -2,15 +2,15 @@
 
 use clap::{Args, ValueEnum};
 use heedful::verify::data::CaseData;
-use heedful::{Attention, Error, Normalizer, Rotary, RotaryScaling, Scalar, rotary_tables};
+use heedful::{Attention, Error, Inner, Normalizer, Rotary, RotaryScaling, Scalar, rotary_tables};
 
 use crate::files::{Elements, Source};
 
 #[derive(Debug, Args)]
 pub(crate) struct FormArgs {
-    /// How q and k make a score.
-    #[arg(long, value_enum, default_value_t)]
-    score: ScoreName,
+    /// How q and k make a score; dot unless it is given.
+    #[arg(long, value_enum)]
+    score: Option<ScoreName>,
     /// Weights of --score additive, one per channel of q and k.
     #[arg(long, value_name = "ARRAY", required_if_eq("score", "additive"))]
     score_v: Option<String>,
@@ -26,9 +26,9 @@ pub(crate) struct FormArgs {
     /// Least norm that --score cosine divides by.
     #[arg(long, value_name = "EPS", default_value_t = 1e-12)]
     norm_eps: f32,
-    /// How scores become weights.
-    #[arg(long, value_enum, default_value_t)]
-    normalizer: NormalizerName,
+    /// How scores become weights; softmax unless it is given.
+    #[arg(long, value_enum)]
+    normalizer: Option<NormalizerName>,
     /// Divisor of --normalizer relu and relu-squared; the number of keys unless it is given.
     #[arg(long, value_name = "N")]
     divisor: Option<f32>,
@@ -53,18 +53,16 @@ pub(crate) struct FormArgs {
     positions: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ScoreName {
-    #[default]
     Dot,
     Additive,
     General,
     Cosine,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum NormalizerName {
-    #[default]
     Softmax,
     Relu,
     ReluSquared,
@@ -80,7 +78,7 @@ enum NormalizerName {
 impl FormArgs {
     /// Channels of q where they may differ from those of k.
     pub(crate) fn projects(&self) -> bool {
-        self.score == ScoreName::General
+        self.score == Some(ScoreName::General)
     }
 
     /// Applies the options; `past` is the number of past keys.
@@ -97,18 +95,28 @@ impl FormArgs {
             let values = source.of_shape(option, array, Elements::Floats, axes)?;
             Ok(values.into_iter().map(|x| f64::from(x as f32)).collect())
         };
-        *attention = match self.score {
-            ScoreName::Dot => attention.clone(),
-            ScoreName::Additive => attention.clone().additive(self.inner_scale),
-            ScoreName::General => attention.clone().general(dim_q),
-            ScoreName::Cosine => attention.clone().cosine(self.norm_eps, self.head_scale.is_some()),
-        };
-        for (wanted, name, given) in [
-            (ScoreName::Additive, "score-v", self.score_v.is_some()),
-            (ScoreName::General, "score-matrix", self.score_matrix.is_some()),
-            (ScoreName::Cosine, "head-scale", self.head_scale.is_some()),
+        if let Some(score) = self.score {
+            // One score in place of another.
+            let dot = Attention {
+                inner: Inner::Product,
+                general: None,
+                cosine: None,
+                ..attention.clone()
+            };
+            *attention = match score {
+                ScoreName::Dot => dot,
+                ScoreName::Additive => dot.additive(self.inner_scale),
+                ScoreName::General => dot.general(dim_q),
+                ScoreName::Cosine => dot.cosine(self.norm_eps, self.head_scale.is_some()),
+            };
+        }
+        let scaled = attention.cosine.is_some_and(|cosine| cosine.head_scale);
+        for (wanted, name, given, there) in [
+            (ScoreName::Additive, "score-v", &self.score_v, attention.inner.is_sum()),
+            (ScoreName::General, "score-matrix", &self.score_matrix, attention.general.is_some()),
+            (ScoreName::Cosine, "head-scale", &self.head_scale, scaled),
         ] {
-            if given && self.score != wanted {
+            if given.is_some() && !there {
                 let wanted = format!("--score {wanted:?}").to_lowercase();
                 return Err(Error::invalid(format!("--{name}"), "another score", wanted));
             }
@@ -117,17 +125,24 @@ impl FormArgs {
         data.score_matrix =
             floats("score-matrix", &self.score_matrix, &[("dim_q", dim_q), ("dim_k", s.dim_qk)])?;
         data.head_scale = floats("head-scale", &self.head_scale, &[("heads_q", s.heads_q)])?;
-        attention.normalizer = self.normalizer(attention.shape.seq_kv);
+        if let Some(name) = self.normalizer {
+            attention.normalizer = self.normalizer(name, s.seq_kv);
+        }
         if let Some(dim) = self.rotary {
             self.rotate(source, attention, data, dim, past)?;
         }
         Ok(())
     }
 
-    fn normalizer(&self, keys: u32) -> Normalizer {
+    /// Cosines and sines of a call's rotation, where none are given.
+    pub(crate) fn tables(&self, rotary: &Rotary) -> (Vec<f32>, Vec<f32>) {
+        rotary_tables(rotary.dim, self.rotary_base, RotaryScaling::None, rotary.table_rows)
+    }
+
+    fn normalizer(&self, name: NormalizerName, keys: u32) -> Normalizer {
         let keys = keys.max(1) as f32;
         let divisor = Scalar(self.divisor.unwrap_or(keys));
-        match self.normalizer {
+        match name {
             NormalizerName::Softmax => Normalizer::Softmax,
             NormalizerName::Relu => Normalizer::Relu { power: 1, divisor },
             NormalizerName::ReluSquared => Normalizer::Relu { power: 2, divisor },
@@ -162,9 +177,6 @@ impl FormArgs {
             data.positions = ids.into_iter().map(|x| x as u32).collect();
             rows = data.positions.iter().max().map_or(1, |last| last + 1);
         }
-        let (cos, sin) = rotary_tables(dim, self.rotary_base, RotaryScaling::None, rows);
-        data.rotary_cos = cos.into_iter().map(f64::from).collect();
-        data.rotary_sin = sin.into_iter().map(f64::from).collect();
         let rotary = Rotary {
             interleaved: self.rotary_interleaved,
             ids: self.positions.is_some(),

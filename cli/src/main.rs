@@ -6,6 +6,7 @@
 mod adapters;
 mod args;
 mod bench;
+mod call;
 mod files;
 mod forms;
 mod info;

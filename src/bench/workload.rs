@@ -1,7 +1,9 @@
 //! Workloads: what is timed, read from definitions in TOML.
 //!
 //! The built-in ones lie in `benches/definitions`; a file of one's own has the same form, one
-//! `[[workload]]` table for each call. Only `name` and `shape` are required.
+//! `[[workload]]` table for each call. Only `name` and `shape` are required. What a call may be is said by short
+//! forms, as `causal = "top-left"`, or by the fields of [`Attention`] themselves, as
+//! `call.masks.chunked = { size = 64, align = "top_left" }`.
 
 use std::path::Path;
 
@@ -106,6 +108,9 @@ struct Definition {
     suites: Vec<String>,
     /// `batch x heads x rows x dim`, as tables show it.
     shape: String,
+    /// Fields of [`Attention`] as they are: whatever has no short form below, which come after them.
+    #[serde(default)]
+    call: toml::Table,
     dtype: Option<String>,
     kv_storage: Option<String>,
     scale: Option<f32>,
@@ -195,7 +200,7 @@ impl Diagonal {
 impl Definition {
     fn workload(self) -> Result<Workload> {
         let shape: Shape = self.shape.parse()?;
-        let attention = self.placed(self.scored(Attention::new(shape))?)?;
+        let attention = self.placed(self.scored(self.call(shape)?)?)?;
         let lengths = match self.lengths.as_deref() {
             None | Some("full") => Lengths::Full,
             Some("mixed") => Lengths::Mixed,
@@ -209,6 +214,17 @@ impl Definition {
         attention.validate()?;
         let data = DataOptions { density: self.density, lengths, ..DataOptions::default() };
         Ok(Workload { name: self.name, about: self.about, suites: self.suites, attention, data })
+    }
+
+    /// The fields that are given as they are.
+    fn call(&self, shape: Shape) -> Result<Attention> {
+        let wrong = |e: &dyn std::fmt::Display| {
+            Error::invalid("call", e, "fields of an attention call and what they may hold")
+        };
+        let mut fields = self.call.clone();
+        let shape = toml::Value::try_from(shape).map_err(|e| wrong(&e))?;
+        fields.insert("shape".into(), shape);
+        fields.try_into().map_err(|e| wrong(&e))
     }
 
     /// How scores and weights are made, and in which storage.
@@ -339,7 +355,7 @@ fn normalizer(name: &str, keys: u32) -> Result<Normalizer> {
 
 #[cfg(test)]
 mod tests {
-    use super::Workload;
+    use super::{Align, Workload};
 
     #[test]
     fn every_definition_is_a_valid_call_of_a_known_suite() {
@@ -373,5 +389,20 @@ mod tests {
         assert!(parse(&format!("{twice}{twice}")).contains("a second one"));
         assert!(parse(&format!("{twice}causal = \"middle\"")).contains("top-left"));
         assert!(parse(&format!("{twice}normalizer = \"none\"")).contains("entmax15"));
+        assert!(parse(&format!("{twice}call.masks.round = {{}}")).contains("round"));
+        assert!(parse(&format!("{twice}call.masks.chunked = {{ size = 3 }}")).contains("align"));
+    }
+
+    #[test]
+    fn a_call_may_be_given_field_by_field() {
+        let with = |lines: &str| {
+            let text = format!("[[workload]]\nname = \"x\"\nshape = \"1x8x4x5\"\n{lines}");
+            Workload::parse("own.toml", &text).expect(lines).remove(0).attention
+        };
+        let fields = "call.masks.dilated = { step = 2, align = \"top_left\" }\ncall.sinks = true";
+        let wanted = with("").dilated(2, Align::TopLeft).sinks();
+        assert_eq!(with(fields), wanted);
+        let both = format!("{fields}\ncausal = \"top-left\"");
+        assert_eq!(with(&both), wanted.causal(Align::TopLeft));
     }
 }

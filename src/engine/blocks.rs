@@ -4,7 +4,7 @@ use crate::device::{self, Wait};
 use crate::engine::bound::Recorded;
 use crate::engine::{BufferView, Engine, Table, Tensors};
 use crate::error::Result;
-use crate::feature::mask::Blocks;
+use crate::feature::mask::{Blocks, Mask, Masks};
 use crate::plan::Plan;
 use crate::problem::Attention;
 
@@ -80,7 +80,8 @@ impl Engine {
         tensors: &Tensors<'_>,
         wait: Wait,
     ) -> Result<BlockBuilder> {
-        let problem = Attention { blocks: None, ..attention.clone() }.validate()?;
+        let masks = Masks { blocks: None, ..attention.masks };
+        let problem = Attention { masks, ..attention.clone() }.validate()?;
         blocks.validate(&attention.shape)?;
         let plan = Plan::for_blocks(&problem, &self.capabilities, blocks)?;
         self.proves_each(&plan, wait).await?;

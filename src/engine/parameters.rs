@@ -1,5 +1,6 @@
 //! The parameter block of a plan: what every dispatch of it shares.
 
+use crate::feature::mask::Mask;
 use crate::kernel::{BLOCK_SCAN, Params, SCORE_STRIDE, SPLIT_N, SPLIT_SIZE};
 use crate::plan::{BlockSize, Plan, Shares};
 use crate::problem::{Operand, Problem};

@@ -7,14 +7,14 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::mask::Mask;
 use super::score::{Score, Stage};
-use super::{Operands, Position, REGISTRY, Slot};
+use super::{Operands, Position, Slot, slots};
 use crate::error::{Error, Result};
+use crate::tensor::Shape;
 
 /// A function of the caller's: its name, its WGSL and its meaning on the CPU.
 ///
@@ -95,7 +95,7 @@ impl<F: ?Sized> Custom<F> {
             source = source + super::BACKWARD + derivative;
         }
         let source = Cow::Owned(source);
-        let (parameters, tables) = (&[][..], &[][..]);
+        let (parameters, tables, title) = (&[][..], &[][..], None);
         Slot {
             kind,
             name,
@@ -105,19 +105,20 @@ impl<F: ?Sized> Custom<F> {
             tables,
             narrows: false,
             is_data: false,
+            title,
         }
     }
 
     /// The name must be an identifier that no built-in slot of its kind has; the WGSL must define
     /// the function.
-    pub(crate) fn validate(&self, kind: &'static str) -> Result<()> {
+    fn check(&self, kind: &'static str) -> Result<()> {
         let argument = format!("custom {kind} name");
         let first = self.name.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
         let rest = self.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !first || !rest {
             return Err(Error::invalid(argument, format!("{:?}", self.name), "an identifier"));
         }
-        if REGISTRY.iter().any(|slot| slot.kind == kind && slot.name == self.name) {
+        if slots().any(|slot| slot.kind == kind && slot.name == self.name) {
             let found = format!("{:?}", self.name);
             return Err(Error::invalid(argument, found, "a name no built-in one has"));
         }
@@ -144,6 +145,14 @@ impl Score for CustomScore {
         self.slot_of("score")
     }
 
+    fn text(&self) -> Option<String> {
+        Some(format!("score({})", self.name))
+    }
+
+    fn validate(&self, _: &Shape) -> Result<()> {
+        self.check("score")
+    }
+
     fn apply(&self, s: f64, at: &Position, _: &Operands<'_>) -> f64 {
         (self.meaning)(s, at)
     }
@@ -162,12 +171,16 @@ impl Mask for CustomMask {
         self.slot_of("mask")
     }
 
-    fn keeps(&self, at: &Position, _: &Operands<'_>) -> bool {
-        (self.meaning)(at)
+    fn text(&self) -> String {
+        format!("mask({})", self.name)
     }
 
-    fn narrow(&self, _: u32, _: i64, keys: Range<i64>) -> Range<i64> {
-        keys
+    fn validate(&self, _: &Shape) -> Result<()> {
+        self.check("mask")
+    }
+
+    fn keeps(&self, at: &Position, _: &Operands<'_>, _: &Shape) -> bool {
+        (self.meaning)(at)
     }
 }
 
@@ -201,12 +214,14 @@ impl<F: ?Sized> fmt::Debug for Custom<F> {
 
 /// Functions cannot be serialised, and leaving them out would change what is asked.
 #[cfg(feature = "serde")]
-pub(crate) fn refuse<T, S: serde::Serializer>(
-    functions: &[T],
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    if functions.is_empty() {
-        return serializer.serialize_unit();
+pub(crate) mod serial {
+    const REFUSED: &str = "a call with functions of the caller's own has no serial form";
+
+    pub(crate) fn serialize<T, S: serde::Serializer>(_: &[T], _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom(REFUSED))
     }
-    Err(serde::ser::Error::custom("a call with functions of the caller's own has no serial form"))
+
+    pub(crate) fn deserialize<'de, T, D: serde::Deserializer<'de>>(_: D) -> Result<T, D::Error> {
+        Err(serde::de::Error::custom(REFUSED))
+    }
 }

@@ -49,6 +49,8 @@ pub struct Slot {
     pub narrows: bool,
     /// Of masks: whether it is data from which a block table can be built.
     pub is_data: bool,
+    /// What reports call it where it is not its name.
+    title: Option<&'static str>,
 }
 
 impl Slot {
@@ -68,6 +70,16 @@ impl Slot {
     pub(crate) const fn reading(mut self, tables: &'static [Operand]) -> Self {
         self.tables = tables;
         self
+    }
+
+    pub(crate) const fn titled(mut self, title: &'static str) -> Self {
+        self.title = Some(title);
+        self
+    }
+
+    /// What reports call it.
+    pub fn title(&self) -> &str {
+        self.title.unwrap_or(&self.name)
     }
 
     fn key(&self) -> (&str, &str, Option<&str>) {
@@ -129,58 +141,27 @@ macro_rules! slot {
             tables: &[],
             narrows: false,
             is_data: false,
+            title: None,
         }
     };
 }
 pub(crate) use slot;
 
-/// Every slot file there is; a test compares this with the `shaders/slot` directory.
-pub const REGISTRY: &[Slot] = &[
-    load::f32::SLOT,
-    load::f16::SLOT,
-    load::f16_packed::SLOT,
-    load::bf16_packed::SLOT,
-    load::int8::SLOT,
-    load::int4::SLOT,
-    store::f32::SLOT,
-    store::f16::SLOT,
-    store::f16_packed::SLOT,
-    store::bf16_packed::SLOT,
-    align::top_left::SLOT,
-    align::bottom_right::SLOT,
-    align::offset::SLOT,
-    align::per_batch::SLOT,
-    inner::product::SLOT,
-    inner::sum::SLOT,
-    inner::tanh::SLOT,
-    inner::leaky_relu::SLOT,
-    score::scale::SLOT,
-    score::softcap::SLOT,
-    score::bias::SLOT,
-    score::alibi::SLOT,
-    score::edges::SLOT,
-    score::gumbel::SLOT,
-    score::relative::SLOT,
-    mask::causal::SLOT,
-    mask::window::SLOT,
-    mask::dense::SLOT,
-    mask::chunked::SLOT,
-    mask::dilated::SLOT,
-    mask::edges::SLOT,
-    mask::local::SLOT,
-    mask::neighborhood::SLOT,
-    mask::segments::SLOT,
-    mask::blocks::SLOT,
-    normalize::softmax::SLOT,
-    normalize::sink::SLOT,
-    normalize::relu::SLOT,
-    normalize::sigmoid::SLOT,
-    normalize::hard::SLOT,
-    normalize::monotonic::SLOT,
-    normalize::sparsemax::SLOT,
-    normalize::entmax15::SLOT,
-    normalize::raw::SLOT,
+/// Every slot file there is, by its folder in `shaders/slot`; a test compares them.
+pub(crate) const SLOTS: &[&[Slot]] = &[
+    load::SLOTS,
+    store::SLOTS,
+    align::SLOTS,
+    inner::SLOTS,
+    score::SLOTS,
+    mask::SLOTS,
+    normalize::SLOTS,
 ];
+
+/// Every slot file there is.
+pub fn slots() -> impl Iterator<Item = &'static Slot> {
+    SLOTS.iter().copied().flatten()
+}
 
 /// One (query row, key) pair and what masks and score modifiers may know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

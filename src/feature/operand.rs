@@ -279,6 +279,13 @@ macro_rules! define_operand {
 }
 for_operands!(define_operand);
 
+impl Operands<'_> {
+    /// Elements of an operand that are there; `None` for q, k, v and outputs.
+    pub fn elements(&self, operand: Operand) -> Option<usize> {
+        self.values(operand).map(|values| values.len())
+    }
+}
+
 impl Operand {
     /// Whether it is a small table: a slice of the host's, or a buffer that is copied at every run.
     pub fn is_table(self) -> bool {

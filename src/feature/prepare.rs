@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::feature::{Parameter, Setting};
-use crate::tensor::Scalar;
+use crate::tensor::{Scalar, Shape};
 
 /// Channels that are rotated, rows of the tables, position ids per sequence.
 pub(crate) const ROTARY_DIM: Parameter = Parameter::u32("rotary_dim");
@@ -24,25 +24,32 @@ pub(crate) const PARAMETERS: &[Parameter] = &[ROTARY_DIM, ROTARY_ROWS, POSITIONS
 /// the tensors; [`rotary_tables`] makes the usual ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Rotary {
     /// Channels that are rotated, even, the first of each head.
     pub dim: u32,
     /// Pairs (2m, 2m + 1), as GPT-J; otherwise (m, m + dim / 2), as Llama and GPT-NeoX.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub interleaved: bool,
     /// Positions in the tables. Of those only the rows that the call reads are bound, where no position ids
     /// on the GPU say which.
     pub table_rows: u32,
     /// Whether position ids `[batch, seq_q]` come with the tensors, for the query rows and, by the same
     /// index, for the keys from `keys_from` on.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub ids: bool,
     /// Without ids: the position of the first query row.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub q_start: u32,
     /// Whether the query rows are the last of the keys instead, as in a cache that holds them already: row i of a
     /// sequence is at position kv_len − q_len + i.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub at_end: bool,
     /// First key that is rotated; those before it are a cache that was rotated when it was filled.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub keys_from: u32,
     /// Without ids: the position of that key.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub k_start: u32,
 }
 
@@ -82,14 +89,30 @@ impl Rotary {
 /// (SwinV2: Liu et al., 2022).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Cosine {
     /// Least norm that is divided by.
     pub eps: Scalar,
     /// Whether factors `[heads_q]` come with the tensors.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub head_scale: bool,
 }
 
 impl Cosine {
+    pub(crate) fn validate(&self) -> Result<()> {
+        let eps = self.eps.get();
+        if eps >= 0.0 && eps.is_finite() {
+            return Ok(());
+        }
+        Err(Error::invalid("cosine eps", eps, "a finite number >= 0"))
+    }
+
+    /// A word for names of cases, plans and messages.
+    pub(crate) fn text(&self) -> String {
+        let heads = if self.head_scale { ",head-scale" } else { "" };
+        format!("cosine({:e}{heads})", self.eps.get())
+    }
+
     /// The values of its parameters.
     pub(crate) fn parameters(&self) -> Vec<Setting> {
         vec![NORM_EPS.is(self.eps.get())]
@@ -165,18 +188,56 @@ pub fn rotary_tables(
 }
 
 impl Rotary {
-    pub(crate) fn validate(&self, dim_q: u32, dim_k: u32) -> Result<()> {
-        let most = dim_q.min(dim_k);
+    /// Checks it for rows of q of `dim_q` channels.
+    pub(crate) fn validate(&self, dim_q: u32, s: &Shape) -> Result<()> {
+        let most = dim_q.min(s.dim_qk);
         if self.dim == 0 || !self.dim.is_multiple_of(2) || self.dim > most {
             let wanted = format!("an even number up to the head dimension {most}");
             return Err(Error::invalid("rotary dim", self.dim, wanted));
         }
         // Kernels count angles in u32.
-        let angles = u64::from(self.table_rows) * u64::from(self.dim / 2);
+        let angles = self.angles();
         if angles > u64::from(u32::MAX) {
             let found = format!("{}, {angles} angles", self.table_rows);
             return Err(Error::invalid("rotary table_rows", found, "fewer than 2^32 angles"));
         }
+        let new = s.seq_kv.saturating_sub(self.keys_from);
+        if self.ids && new > s.seq_q {
+            let found = format!("{new} keys from keys_from on");
+            return Err(Error::invalid("rotary ids", found, format!("at most seq_q, {}", s.seq_q)));
+        }
+        let last = |start: u32, n: u32| u64::from(start) + u64::from(n);
+        let q_reach = match self.at_end {
+            true => s.seq_kv.max(s.seq_q).into(),
+            false => last(self.q_start, s.seq_q),
+        };
+        let reach = if new > 0 { q_reach.max(last(self.k_start, new)) } else { q_reach };
+        if !self.ids && reach > u64::from(self.table_rows) {
+            let wanted = format!("at least {reach}, the last position and 1");
+            return Err(Error::invalid("rotary table_rows", self.table_rows, wanted));
+        }
+        if self.table_rows == 0 {
+            return Err(Error::invalid("rotary table_rows", 0, "at least 1"));
+        }
         Ok(())
+    }
+
+    /// A word for names of cases, plans and messages: channels and table, pairs, and where positions start if
+    /// not at 0.
+    pub(crate) fn text(&self) -> String {
+        let kind = if self.interleaved { "interleaved" } else { "halves" };
+        let mut text = format!("rotary({}x{},{kind}", self.dim, self.table_rows);
+        let flags = [(self.ids, ",ids"), (self.at_end, ",end")];
+        text.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag));
+        let starts = [(self.q_start, ",q+"), (self.keys_from, ",from"), (self.k_start, ",k+")];
+        for (start, name) in starts.into_iter().filter(|(start, _)| *start > 0) {
+            text += &format!("{name}{start}");
+        }
+        text + ")"
+    }
+
+    /// Elements of each table of angles.
+    pub(crate) fn angles(&self) -> u64 {
+        u64::from(self.table_rows) * u64::from(self.dim / 2)
     }
 }

@@ -84,12 +84,12 @@ impl KernelSpec {
         let a = call.attention();
         Self {
             backward: Some(parts),
-            blocks: a.blocks.map(|_| BlockTable::Given),
+            blocks: a.masks.blocks.map(|_| BlockTable::Given),
             inner: Vec::new(),
             ..Self::scored(Kernel::BackwardRow, call)
         }
         .reading(a.sinks, &[Operand::Sinks])
-        .reading(a.edges.is_some(), EDGES)
+        .reading(a.masks.edges.is_some(), EDGES)
     }
 }
 

@@ -49,7 +49,7 @@ impl KernelSpec {
         rows: RowTile,
         blocks: Option<BlockTable>,
     ) -> Self {
-        let along_edges = problem.attention().edges.is_some();
+        let along_edges = problem.attention().masks.edges.is_some();
         let kernel = match (along_edges, rows.fetch > 1) {
             (true, _) => Kernel::EdgeForward,
             (false, true) => Kernel::FusedForwardSubgroup,

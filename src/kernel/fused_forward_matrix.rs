@@ -27,7 +27,7 @@ pub(super) const TWIN: Twin = Twin {
 impl KernelSpec {
     /// One pass with both products on matrix units.
     pub fn fused_matrix(problem: &Problem, elements: [Element; 4], tile: MatrixTile) -> Self {
-        let blocks = problem.attention().blocks.map(|_| BlockTable::Given);
+        let blocks = problem.attention().masks.blocks.map(|_| BlockTable::Given);
         let tile = Tile::Matrix(tile);
         Self::one_pass(Kernel::FusedForwardMatrix, problem, elements, tile, blocks)
     }

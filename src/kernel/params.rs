@@ -16,7 +16,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::bindings::Binding;
 use super::kernels::Kernel;
-use crate::feature::{Operand, Parameter, REGISTRY, Setting, prepare};
+use crate::feature::{Operand, Parameter, SLOTS, Setting, prepare, slots};
 use crate::problem::{PACKED_PARAMETERS, PAGED_PARAMETERS};
 
 /// What features have that are no slots.
@@ -29,8 +29,12 @@ const TABLES: usize = Operand::TABLES.len();
 
 const fn declared() -> usize {
     let (mut n, mut i) = (0, 0);
-    while i < REGISTRY.len() {
-        n += REGISTRY[i].parameters.len();
+    while i < SLOTS.len() {
+        let mut j = 0;
+        while j < SLOTS[i].len() {
+            n += SLOTS[i][j].parameters.len();
+            j += 1;
+        }
         i += 1;
     }
     i = 0;
@@ -52,7 +56,7 @@ static PLACES: LazyLock<HashMap<&'static str, usize>> = LazyLock::new(|| {
 });
 
 fn all_declared() -> impl Iterator<Item = &'static Parameter> {
-    let slots = REGISTRY.iter().flat_map(|slot| slot.parameters);
+    let slots = slots().flat_map(|slot| slot.parameters);
     let kernels = Kernel::ALL.iter().flat_map(|kernel| kernel.twin().parameters);
     slots.chain(OTHERS.iter().copied().flatten()).chain(kernels)
 }

@@ -57,7 +57,7 @@ impl KernelSpec {
         Self {
             elements: vec![(Binding::Q, q), (Binding::K, k)],
             inner,
-            blocks: problem.attention().blocks.map(|_| BlockTable::Given),
+            blocks: problem.attention().masks.blocks.map(|_| BlockTable::Given),
             ..Self::ranged(Kernel::StagedScore, problem).without_data_masks()
         }
     }
@@ -74,10 +74,10 @@ impl KernelSpec {
             inner: a.inner.slots(),
             scores: problem.scores().iter().map(|s| (s.stage(), s.slot())).collect(),
             alibi: a.alibi.map(|alibi| alibi.align.slot()),
-            blocks: a.blocks.map(|_| BlockTable::Given),
+            blocks: a.masks.blocks.map(|_| BlockTable::Given),
             writes: Writes { capture, ..Writes::NOTHING },
             ..Self::ranged(Kernel::StagedScore, problem)
         }
-        .reading(a.edges.is_some(), EDGES)
+        .reading(a.masks.edges.is_some(), EDGES)
     }
 }

@@ -37,12 +37,11 @@ impl KernelSpec {
     /// The masks that narrow key ranges, and lengths: what every staged kernel shares.
     pub(super) fn ranged(kernel: Kernel, problem: &Problem) -> Self {
         let a = problem.attention();
-        let has_diagonal =
-            a.causal.is_some() || a.window.is_some() || a.dilated.is_some() || a.chunked.is_some();
+        let has_diagonal = a.masks.iter().any(|mask| mask.align().is_some());
         Self {
             masks: problem.masks().iter().map(|mask| mask.slot()).collect(),
             diagonal: has_diagonal.then(|| problem.align().slot()),
-            factor: a.local.is_some_and(|local| local.gaussian),
+            factor: a.masks.iter().any(|mask| mask.weighs()),
             ..Self::empty(kernel)
         }
         .reading(a.packed.is_some(), &[Operand::CuSeqlensQ, Operand::CuSeqlensKv])
@@ -82,7 +81,7 @@ impl KernelSpec {
             ..Self::scored(kernel, problem)
         }
         .reading(a.sinks, &[Operand::Sinks])
-        .reading(a.edges.is_some(), EDGES)
+        .reading(a.masks.edges.is_some(), EDGES)
     }
 
     /// Masks given as data narrow no range; stages 2 and 3 see their effect in the scores.

@@ -248,8 +248,11 @@ impl Engine {
         let lse = a.lse.then(|| output("lse", s.rows())).transpose()?;
         let given = &inputs.operands;
         let mask: Vec<u8> = given.mask.iter().map(|&keep| keep.into()).collect();
-        let mask =
-            a.mask.map(|_| device::upload(&self.device, "mask", &mask, usage)).transpose()?;
+        let mask = a
+            .masks
+            .dense
+            .map(|_| device::upload(&self.device, "mask", &mask, usage))
+            .transpose()?;
         let bias = a.bias.map(|_| upload("bias", given.bias)).transpose()?;
         let tables = HostTables::new(plan.attention.problem(), given);
         let mut tensors = Tensors::new(x_q, x_k, x_v, &out);

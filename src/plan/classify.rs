@@ -1,6 +1,6 @@
 //! The block table that a fused kernel gets from masks given as data.
 
-use crate::feature::mask::Blocks;
+use crate::feature::mask::{Blocks, Mask};
 use crate::kernel::{KernelSpec, TILE};
 use crate::plan::BlockSize;
 use crate::problem::Problem;
@@ -29,22 +29,23 @@ impl Classify {
     pub(crate) fn new(problem: &Problem, group_rows: u32, block: &BlockSize) -> Option<Self> {
         let a = problem.attention();
         let s = a.shape;
-        let masks: Vec<Broadcast> = [a.mask, a.bias].into_iter().flatten().collect();
-        let is_data = !masks.is_empty() || a.segments;
-        if a.blocks.is_some()
+        let masks: Vec<Broadcast> =
+            [a.masks.dense.map(|x| x.0), a.bias].into_iter().flatten().collect();
+        let is_data = !masks.is_empty() || a.masks.segments.is_some();
+        if a.masks.blocks.is_some()
             || a.paged.is_some()
-            || a.edges.is_some()
+            || a.masks.edges.is_some()
             || !is_data
             || u64::from(s.seq_q) * u64::from(s.seq_kv) < MIN_PAIRS
         {
             return None;
         }
         let varies = |axis: usize| masks.iter().any(|mask| mask.0[axis] > 1);
-        let by_row = a.segments || varies(2);
+        let by_row = a.masks.segments.is_some() || varies(2);
         let blocks = Blocks {
             rows: if by_row { group_rows.min(TILE) } else { s.seq_q.min(1 << 20) },
             keys: KEYS,
-            batch: if a.segments || varies(0) { s.batch } else { 1 },
+            batch: if a.masks.segments.is_some() || varies(0) { s.batch } else { 1 },
             heads: if varies(1) { s.heads_q } else { 1 },
         };
         // A block of rows that two dispatches share would be written by the later one alone.

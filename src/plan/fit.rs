@@ -2,7 +2,6 @@
 //! plans that were made for another device.
 
 use crate::error::{Error, Rejection, Result};
-use crate::feature::mask::Window;
 use crate::kernel::{Element, KernelSpec, MatrixTile, Resources, SMALL_TABLES, Width};
 use crate::plan::{Capabilities, Plan};
 use crate::problem::{Operand, Problem};
@@ -45,14 +44,8 @@ pub(super) fn element_of(problem: &Problem, operand: Operand, caps: &Capabilitie
 /// Keys that some of neighbouring rows may see.
 pub(super) fn keys_of_rows(problem: &Problem, rows: u32) -> u32 {
     let a = problem.attention();
-    let mut keys = a.shape.seq_kv;
-    if let Some((Window { left: Some(left), right: Some(right) }, _)) = a.window {
-        keys = keys.min(left.saturating_add(right).saturating_add(rows));
-    }
-    if let Some((size, _)) = a.chunked {
-        keys = keys.min(size.saturating_add(rows));
-    }
-    keys
+    let reaches = a.masks.iter().filter_map(|mask| mask.reach());
+    reaches.fold(a.shape.seq_kv, |keys, reach| keys.min(reach.saturating_add(rows)))
 }
 
 pub(super) fn too_many(iterations: u64, caps: &Capabilities) -> String {

@@ -24,7 +24,7 @@ pub(super) fn schedule(
         return Err(refuse(&format!("{name} needs the whole row of scores")));
     }
     let shape = problem.attention().shape;
-    let edges = problem.attention().edges.is_some();
+    let edges = problem.attention().masks.edges.is_some();
     if edges && subgroup {
         return Err(refuse("rows of a graph have keys of their own to fetch"));
     }
@@ -60,7 +60,7 @@ pub(super) fn over_blocks(
     kernel: impl Fn(Option<BlockTable>) -> KernelSpec,
 ) -> Result<Schedule, Rejection> {
     let classify = Classify::new(problem, group_rows, &block);
-    let given = problem.attention().blocks.map(|_| BlockTable::Given);
+    let given = problem.attention().masks.blocks.map(|_| BlockTable::Given);
     let kernel = kernel(classify.as_ref().map(|_| BlockTable::Classified).or(given));
     let block_words = classify.as_ref().map_or(0, |x| x.blocks.words(&problem.attention().shape));
     let kernel = fitted(kernel, problem, block_words, caps);
@@ -88,6 +88,6 @@ fn iterations(problem: &Problem, tile: &RowTile) -> u64 {
     let a = problem.attention();
     let keys = keys_of_rows(problem, tile.rows * tile.lanes);
     let pages = a.paged.map_or(1, |paged| keys.div_ceil(paged.page_size.max(1)));
-    let blocks = a.blocks.map_or(1, |blocks| keys.div_ceil(blocks.keys.max(1)));
+    let blocks = a.masks.blocks.map_or(1, |blocks| keys.div_ceil(blocks.keys.max(1)));
     u64::from(keys) + 3 * u64::from(pages) + 3 * u64::from(blocks)
 }

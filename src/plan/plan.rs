@@ -209,7 +209,7 @@ impl Plan {
     /// The blocks of the call's block table, given or built by the plan, and the rows of a block that
     /// building it looks at.
     pub(crate) fn blocks(&self) -> Option<(Blocks, u32)> {
-        let given = self.problem.attention().blocks.map(|blocks| (blocks, blocks.rows));
+        let given = self.problem.attention().masks.blocks.map(|blocks| (blocks, blocks.rows));
         self.schedule.table.or(given)
     }
 

@@ -89,8 +89,8 @@ fn unserved(problem: &Problem) -> Option<String> {
         (a.normalizer.needs_row(), "the normaliser needs the whole row of scores"),
         (a.normalizer.takes_one(), "one key takes all weight, which is not summed"),
         (a.inner.is_sum(), "additive scores are made by the fused and staged paths"),
-        (a.edges.is_some(), "a graph's rows have keys of their own"),
-        (a.blocks.is_some(), "block tables are visited by the fused path"),
+        (a.masks.edges.is_some(), "a graph's rows have keys of their own"),
+        (a.masks.blocks.is_some(), "block tables are visited by the fused path"),
     ];
     others.iter().find(|(on, _)| *on).map(|(_, reason)| (*reason).into())
 }

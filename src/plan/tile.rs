@@ -26,7 +26,7 @@ pub(super) fn schedule(
     if a.inner.is_sum() {
         return Err(refuse("additive scores are made by the fused and staged paths".into()));
     }
-    if a.edges.is_some() {
+    if a.masks.edges.is_some() {
         return Err(refuse("rows of a graph have keys of their own to visit".into()));
     }
     let selects = !problem.masks().is_empty() || a.bias.is_some();

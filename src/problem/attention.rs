@@ -3,15 +3,17 @@
 use crate::error::Result;
 use crate::feature::align::Align;
 #[cfg(feature = "serde")]
-use crate::feature::custom::refuse;
+use crate::feature::custom::serial;
 use crate::feature::custom::{CustomMask, CustomScore};
 use crate::feature::inner::{Activation, Inner};
-use crate::feature::mask::{Blocks, Edges, Local, Neighborhood, Window};
+use crate::feature::mask::{
+    Blocks, Causal, Chunked, Dense, Dilated, Edges, Local, Masks, Neighborhood, Place, Segments,
+    Window,
+};
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
 use crate::feature::score::{Alibi, Relative};
-use crate::feature::{Parameter, Setting};
-use crate::problem::Problem;
+use crate::problem::{Packed, Paged, Problem};
 use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage};
 
 /// The point of the computation at which scores are returned beside o.
@@ -29,53 +31,15 @@ pub enum WeightsAt {
     Probabilities,
 }
 
-/// Rows of tensors that hold sequences one after another, without padding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Packed {
-    /// Query rows of all sequences together.
-    pub total_q: u32,
-    /// Keys of all sequences together.
-    pub total_kv: u32,
-}
-
-/// Keys and values in pages, as a cache keeps them.
-///
-/// Token t of sequence b is in page `page_table[b][t / page_size]`, at place `t % page_size`. Pages are in any order,
-/// and sequences may share them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Paged {
-    /// Pages of k and v: `[pages, page_size, heads_kv, dim]`.
-    pub pages: u32,
-    /// Tokens in a page.
-    pub page_size: u32,
-    /// Entries of the page table for each sequence.
-    pub row: u32,
-}
-
-const TOTAL_Q: Parameter = Parameter::u32("total_q");
-const TOTAL_KV: Parameter = Parameter::u32("total_kv");
-
-/// What kernels read of packed tensors.
-pub(crate) const PACKED_PARAMETERS: &[Parameter] = &[TOTAL_Q, TOTAL_KV];
-
-impl Packed {
-    pub(super) fn parameters(&self) -> Vec<Setting> {
-        vec![TOTAL_Q.is(self.total_q), TOTAL_KV.is(self.total_kv)]
-    }
-}
-
-pub(crate) const PAGE_ROW: Parameter = Parameter::u32("page_row");
-pub(crate) const PAGE_SIZE: Parameter = Parameter::u32("page_size");
-pub(crate) const PAGE_COUNT: Parameter = Parameter::u32("page_count");
-
-/// What kernels read of pages.
-pub(crate) const PAGED_PARAMETERS: &[Parameter] = &[PAGE_ROW, PAGE_SIZE, PAGE_COUNT];
-
-impl Paged {
-    pub(crate) fn parameters(&self) -> Vec<Setting> {
-        vec![PAGE_ROW.is(self.row), PAGE_SIZE.is(self.page_size), PAGE_COUNT.is(self.pages)]
+impl WeightsAt {
+    /// A word for names of cases, plans and messages.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::RawScores => "raw-scores",
+            Self::AfterSoftcap => "after-softcap",
+            Self::AfterBias => "after-bias",
+            Self::Probabilities => "probabilities",
+        }
     }
 }
 
@@ -94,84 +58,98 @@ impl Paged {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Attention {
     /// The seven sizes.
     pub shape: Shape,
     /// Storage type of q, k, v and o.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub dtype: DType,
     /// Storage of k and v where it is another; quantised rows are [`Storage::row_units`] long.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub kv_storage: Option<Storage>,
     /// Factor on q·k; `None` is 1/√dim_qk for dot products and 1 for other scores.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub scale: Option<Scalar>,
-    /// No key after the diagonal of the given alignment.
-    pub causal: Option<Align>,
-    /// Keys near the diagonal of the given alignment, which must be causal's when both are given.
-    pub window: Option<(Window, Align)>,
+    /// Which keys a row sees, where it is not all; of two masks that look at a diagonal both must look at the
+    /// same. Functions of the caller's own are [`custom_masks`](Self::custom_masks).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub masks: Masks,
     /// How q and k make a score.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub inner: Inner,
     /// Rotation of q and k by position, before anything else.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub rotary: Option<Rotary>,
     /// Cosine similarity in place of the dot product.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub cosine: Option<Cosine>,
     /// The general score qᵀ W k: channels of q, where W `[dim_q, dim_qk]` comes with the tensors as
     /// `score_matrix`. q is then `[batch, heads_q, seq_q, dim_q]`.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub general: Option<u32>,
     /// A bias by relative position; its table comes with the tensors as `relative`.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub relative: Option<Relative>,
     /// How scores become weights.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub normalizer: Normalizer,
-    /// Every n-th key from the diagonal of the given alignment.
-    pub dilated: Option<(u32, Align)>,
-    /// Chunks of n positions, rows counted along the diagonal of the given alignment.
-    pub chunked: Option<(u32, Align)>,
-    /// Neighbours on a grid.
-    pub neighborhood: Option<Neighborhood>,
-    /// A graph: only the edges are visible.
-    pub edges: Option<Edges>,
-    /// Keys near a center per row.
-    pub local: Option<Local>,
     /// Cap on scaled scores, > 0.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub softcap: Option<Scalar>,
-    /// Shape of a boolean mask (true = attend) that comes with the tensors.
-    pub mask: Option<Broadcast>,
     /// Shape of an additive f32 bias that comes with the tensors; −∞ masks.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub bias: Option<Broadcast>,
     /// Linear biases; slopes `[heads_q]` come with the tensors.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub alibi: Option<Alibi>,
     /// Whether sinks `[heads_q]` come with the tensors.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub sinks: bool,
     /// Whether key lengths `[batch]` come with the tensors; keys past them are masked.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub kv_lengths: bool,
     /// Whether query lengths `[batch]` come with the tensors; rows past them give 0 and −∞.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub q_lengths: bool,
     /// Sequences of different lengths packed one after another; see [`packed`](Self::packed).
+    #[cfg_attr(feature = "serde", serde(default))]
     pub packed: Option<Packed>,
     /// Keys and values in pages; see [`paged`](Self::paged).
+    #[cfg_attr(feature = "serde", serde(default))]
     pub paged: Option<Paged>,
-    /// Whether segment ids `[batch, seq_q]` and `[batch, seq_kv]` come with the tensors; a row sees the keys
-    /// of its own segment.
-    pub segments: bool,
-    /// Blocks of a block table that comes with the tensors; blocks it leaves out are masked.
-    pub blocks: Option<Blocks>,
     /// Score modifiers of the caller's own, after the built-in ones, in order.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "refuse", skip_deserializing))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, with = "serial", skip_serializing_if = "Vec::is_empty")
+    )]
     pub custom_scores: Vec<CustomScore>,
     /// Masks of the caller's own.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "refuse", skip_deserializing))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, with = "serial", skip_serializing_if = "Vec::is_empty")
+    )]
     pub custom_masks: Vec<CustomMask>,
     /// Words of a table for the caller's own functions that comes with the tensors.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub table: Option<u32>,
     /// Layout of q, `[batch, heads_q, seq_q, dim_qk]`.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub layout_q: Layout,
     /// Layout of k, `[batch, heads_kv, seq_kv, dim_qk]`.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub layout_k: Layout,
     /// Layout of v, `[batch, heads_kv, seq_kv, dim_v]`.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub layout_v: Layout,
     /// Layout of o, `[batch, heads_q, seq_q, dim_v]`.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub layout_o: Layout,
     /// Whether the log-sum-exp `[batch, heads_q, seq_q]` is written (f32, natural log).
+    #[cfg_attr(feature = "serde", serde(default))]
     pub lse: bool,
     /// Whether scores `[batch, heads_q, seq_q, seq_kv]` are written (f32), and from which point.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub weights: Option<WeightsAt>,
 }
 
@@ -183,21 +161,14 @@ impl Attention {
             dtype: DType::F32,
             kv_storage: None,
             scale: None,
-            causal: None,
-            window: None,
+            masks: Masks::default(),
             inner: Inner::Product,
-            dilated: None,
-            chunked: None,
-            neighborhood: None,
-            edges: None,
-            local: None,
             rotary: None,
             cosine: None,
             general: None,
             relative: None,
             normalizer: Normalizer::Softmax,
             softcap: None,
-            mask: None,
             bias: None,
             alibi: None,
             sinks: false,
@@ -205,8 +176,6 @@ impl Attention {
             q_lengths: false,
             packed: None,
             paged: None,
-            segments: false,
-            blocks: None,
             custom_scores: Vec::new(),
             custom_masks: Vec::new(),
             table: None,
@@ -237,16 +206,21 @@ impl Attention {
         self
     }
 
-    /// Hides keys after the diagonal.
-    pub fn causal(mut self, align: Align) -> Self {
-        self.causal = Some(align);
+    /// Adds a mask, whatever its kind; a second of one kind takes the place of the first. The most usual have
+    /// short forms: [`causal`](Self::causal), [`window`](Self::window), [`mask`](Self::mask) and others.
+    pub fn masked<M: Place>(mut self, mask: M) -> Self {
+        self.masks = self.masks.with(mask);
         self
     }
 
+    /// Hides keys after the diagonal.
+    pub fn causal(self, align: Align) -> Self {
+        self.masked(Causal { align })
+    }
+
     /// Hides keys further than `left` before or `right` after the diagonal; `None` is unbounded.
-    pub fn window(mut self, left: Option<u32>, right: Option<u32>, align: Align) -> Self {
-        self.window = Some((Window { left, right }, align));
-        self
+    pub fn window(self, left: Option<u32>, right: Option<u32>, align: Align) -> Self {
+        self.masked(Window { left, right, align })
     }
 
     /// Makes scores additive: Σ_c w_c tanh(a (q_c + k_c)), times the scale, which is then 1 unless it is
@@ -310,36 +284,31 @@ impl Attention {
     }
 
     /// Keeps every `step`-th key, counted from the diagonal; usually together with a window.
-    pub fn dilated(mut self, step: u32, align: Align) -> Self {
-        self.dilated = Some((step, align));
-        self
+    pub fn dilated(self, step: u32, align: Align) -> Self {
+        self.masked(Dilated { step, align })
     }
 
     /// Keeps keys in the chunk of `size` positions in which the row's diagonal lies.
-    pub fn chunked(mut self, size: u32, align: Align) -> Self {
-        self.chunked = Some((size, align));
-        self
+    pub fn chunked(self, size: u32, align: Align) -> Self {
+        self.masked(Chunked { size, align })
     }
 
     /// Keeps the neighbours on a grid whose points are both rows and keys.
-    pub fn neighborhood(mut self, neighborhood: Neighborhood) -> Self {
-        self.neighborhood = Some(neighborhood);
-        self
+    pub fn neighborhood(self, neighborhood: Neighborhood) -> Self {
+        self.masked(neighborhood)
     }
 
     /// Keeps keys at most `reach` from a center per row, `centers` `[batch, seq_q]` among the tensors; with
     /// `gaussian`, weights are multiplied with exp(−(j − center)² / 2σ²), σ = reach / 2, after they are
     /// normalised.
-    pub fn local(mut self, reach: f32, gaussian: bool) -> Self {
-        self.local = Some(Local { reach: Scalar(reach), gaussian, seq_q: self.shape.seq_q });
-        self
+    pub fn local(self, reach: f32, gaussian: bool) -> Self {
+        self.masked(Local { reach: Scalar(reach), gaussian })
     }
 
     /// Keeps the edges of a graph given as compressed rows; [`Edges::rows`] makes them from pairs. The same
     /// for all sequences and heads. On the fused path work is proportional to the edges.
-    pub fn edges(mut self, edges: Edges) -> Self {
-        self.edges = Some(edges);
-        self
+    pub fn edges(self, edges: Edges) -> Self {
+        self.masked(edges)
     }
 
     /// Another normaliser than softmax.
@@ -355,9 +324,8 @@ impl Attention {
     }
 
     /// Announces a boolean mask of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]`.
-    pub fn mask(mut self, shape: [u32; 4]) -> Self {
-        self.mask = Some(Broadcast(shape));
-        self
+    pub fn mask(self, shape: [u32; 4]) -> Self {
+        self.masked(Dense(Broadcast(shape)))
     }
 
     /// Announces an additive bias of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]`.
@@ -412,16 +380,14 @@ impl Attention {
 
     /// Announces segment ids: documents that share a sequence do not see each other. Ids are any numbers,
     /// in any order.
-    pub fn segments(mut self) -> Self {
-        self.segments = true;
-        self
+    pub fn segments(self) -> Self {
+        self.masked(Segments {})
     }
 
     /// Announces a block table, so that blocks without a visible pair cost nothing; see [`Blocks::table`]
     /// and [`Engine::bind_blocks`](crate::Engine::bind_blocks).
-    pub fn blocks(mut self, blocks: Blocks) -> Self {
-        self.blocks = Some(blocks);
-        self
+    pub fn blocks(self, blocks: Blocks) -> Self {
+        self.masked(blocks)
     }
 
     /// Adds a score modifier of the caller's own, fused into every kernel.

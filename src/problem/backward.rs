@@ -16,7 +16,7 @@ use crate::problem::{Attention, Operand, Problem, WeightsAt};
 /// ```
 /// use heedful::{Align, Attention, Backward, Operand, Shape};
 /// let attention = Attention::new(Shape::self_attention(1, 8, 128, 64)).causal(Align::TopLeft);
-/// let backward = Backward::of(attention.sinks().lse()).with(Operand::Sinks);
+/// let backward = Backward::of(attention.sinks()).with(Operand::Sinks);
 /// let problem = backward.validate()?;
 /// assert_eq!(problem.wanted(), [Operand::Q, Operand::K, Operand::V, Operand::Sinks]);
 /// # Ok::<(), heedful::Error>(())

@@ -12,7 +12,7 @@ use crate::tensor::product;
 /// `operands` lack are taken as full lengths and offsets of 0.
 pub fn visible_pairs(problem: &Problem, operands: &Operands<'_>) -> u64 {
     let shape = problem.attention().shape;
-    if let Some(edges) = problem.attention().edges {
+    if let Some(edges) = problem.attention().masks.edges {
         return product(&[shape.batch, shape.heads_q, edges.count]);
     }
     let tables = [operands.kv_lengths.len(), operands.q_lengths.len(), operands.offsets.len()];

@@ -1,7 +1,6 @@
 //! How many elements each tensor of a call has.
 
 use crate::feature::ElementType;
-use crate::feature::inner::Inner;
 use crate::problem::{Operand, Problem};
 
 impl Problem {
@@ -16,15 +15,13 @@ impl Problem {
         let a = self.attention();
         let s = a.shape;
         let (batch, heads) = (u64::from(s.batch), u64::from(s.heads_q));
-        let (rows, keys) = (batch * u64::from(s.seq_q), batch * u64::from(s.seq_kv));
-        let angles = || a.rotary.map(|x| u64::from(x.table_rows) * u64::from(x.dim / 2));
-        let edges = || a.edges.map(|edges| u64::from(edges.count));
+        let rows = batch * u64::from(s.seq_q);
+        let angles = || a.rotary.map(|rotary| rotary.angles());
         match operand {
             Operand::Q | Operand::O => Some(self.span(operand, s.heads_q)),
             Operand::K | Operand::V => Some(self.span(operand, s.heads_kv)),
             Operand::Lse => a.lse.then(|| self.stored_rows()),
             Operand::Weights => a.weights.map(|_| s.rows().saturating_mul(s.seq_kv.into())),
-            Operand::Mask => a.mask.map(|mask| mask.elements()),
             Operand::Bias => a.bias.map(|bias| bias.elements()),
             Operand::AlibiSlopes => a.alibi.map(|_| heads),
             Operand::Sinks => a.sinks.then_some(heads),
@@ -32,25 +29,24 @@ impl Problem {
             Operand::QLengths => a.q_lengths.then_some(batch),
             Operand::Offsets => self.needs_offsets().then_some(batch),
             Operand::CuSeqlensQ | Operand::CuSeqlensKv => a.packed.map(|_| batch + 1),
-            Operand::ScoreV => match a.inner {
-                Inner::Product => None,
-                Inner::Sum { per_head, .. } => {
-                    Some(u64::from(s.dim_qk) * if per_head { heads } else { 1 })
-                }
-            },
+            Operand::ScoreV => a.inner.elements(&s),
             Operand::RotaryCos | Operand::RotarySin => angles(),
             Operand::HeadScale => a.cosine.filter(|x| x.head_scale).map(|_| heads),
             Operand::ScoreMatrix => a.general.map(|d| u64::from(d) * u64::from(s.dim_qk)),
             Operand::Relative => a.relative.map(|x| heads * x.width()),
-            Operand::Centers => a.local.map(|_| rows),
-            Operand::EdgeStarts => a.edges.map(|_| u64::from(s.seq_q) + 1),
-            Operand::EdgeKeys => edges(),
-            Operand::EdgeBias => edges().filter(|_| a.edges.is_some_and(|x| x.bias)),
             Operand::Positions => a.rotary.filter(|x| x.ids).map(|_| rows),
-            Operand::SegmentsQ => a.segments.then_some(rows),
-            Operand::SegmentsKv => a.segments.then_some(keys),
             Operand::PageTable => a.paged.map(|paged| batch * u64::from(paged.row)),
-            Operand::Blocks => a.blocks.map(|blocks| blocks.words(&s)),
+            Operand::Mask
+            | Operand::Centers
+            | Operand::EdgeStarts
+            | Operand::EdgeKeys
+            | Operand::EdgeBias
+            | Operand::SegmentsQ
+            | Operand::SegmentsKv
+            | Operand::Blocks => {
+                let mut all = a.masks.iter().flat_map(|mask| mask.operands(&s));
+                all.find(|(of_mask, _)| *of_mask == operand).map(|(_, elements)| elements)
+            }
             Operand::Table => a.table.map(u64::from),
         }
     }

@@ -5,11 +5,13 @@ mod backward;
 pub mod cost;
 mod lengths;
 mod problem;
+mod sequences;
 mod text;
 mod validate;
 
 pub use crate::feature::Operand;
-pub use attention::{Attention, Packed, Paged, WeightsAt};
-pub(crate) use attention::{PACKED_PARAMETERS, PAGED_PARAMETERS};
+pub use attention::{Attention, WeightsAt};
 pub use backward::{Backward, BackwardProblem};
 pub use problem::Problem;
+pub(crate) use sequences::{PACKED_PARAMETERS, PAGED_PARAMETERS};
+pub use sequences::{Packed, Paged};

@@ -6,14 +6,14 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::feature::align::Align;
 use crate::feature::inner::Inner;
-use crate::feature::mask::{self, BlockSparse, Causal, Chunked, Dilated, Local, Mask, Segments};
+use crate::feature::mask::Mask;
 use crate::feature::normalize::Normalizer;
 use crate::feature::operand::{Dense, Rows};
 use crate::feature::prepare::Cosine;
 use crate::feature::score::{Bias, EdgeBias, Gumbel, Scale, Score, Softcap};
 use crate::feature::{Operands, Position, Setting};
 use crate::problem::validate::{
-    check_cache, check_normalizer, check_packed, check_places, check_prepare, distinct,
+    check_cache, check_masks, check_normalizer, check_packed, check_prepare, distinct,
     resolve_align, resolve_strides,
 };
 use crate::problem::{Attention, Operand, Packed, Paged};
@@ -40,29 +40,11 @@ impl Problem {
             _ => 1.0,
         };
         let scale = a.scale.unwrap_or(Scalar(usual));
-        if !scale.get().is_finite() {
-            return Err(Error::invalid("scale", scale.get(), "a finite number"));
-        }
-        if let Some(cap) = a.softcap
-            && !(cap.get() > 0.0 && cap.get().is_finite())
-        {
-            return Err(Error::invalid("softcap", cap.get(), "a finite number > 0"));
-        }
-        let full = [shape.batch, shape.heads_q, shape.seq_q, shape.seq_kv];
-        if let Some(mask) = a.mask {
-            mask.validate("mask", full)?;
-        }
-        if let Some(bias) = a.bias {
-            bias.validate("bias", full)?;
-        }
-        if let Some(blocks) = a.blocks {
-            blocks.validate(&shape)?;
-        }
+        modifiers(a, scale).iter().try_for_each(|score| score.validate(&shape))?;
+        masks(a).try_for_each(|mask| mask.validate(&shape))?;
         check_normalizer(a)?;
         check_prepare(a)?;
-        check_places(a)?;
-        a.custom_scores.iter().try_for_each(|score| score.validate("score"))?;
-        a.custom_masks.iter().try_for_each(|mask| mask.validate("mask"))?;
+        check_masks(a)?;
         distinct("score", a.custom_scores.iter().map(|score| score.slot()))?;
         distinct("mask", a.custom_masks.iter().map(|mask| mask.slot()))?;
         if a.table.is_some_and(|words| words > 1 << 20) {
@@ -208,77 +190,19 @@ impl Problem {
 
     /// The chain of score modifiers, in order.
     pub fn scores(&self) -> Vec<Box<dyn Score>> {
-        let a = &self.attention;
-        let mut chain: Vec<Box<dyn Score>> = vec![Box::new(Scale(self.scale))];
-        if let Some(cap) = a.softcap {
-            chain.push(Box::new(Softcap(cap)));
-        }
-        if let Some(shape) = a.bias {
-            chain.push(Box::new(Bias(shape)));
-        }
-        if let Some(relative) = a.relative {
-            chain.push(Box::new(relative));
-        }
-        if let Some(alibi) = a.alibi {
-            chain.push(Box::new(alibi));
-        }
-        if a.edges.is_some_and(|edges| edges.bias) {
-            chain.push(Box::new(EdgeBias));
-        }
-        for score in &a.custom_scores {
-            chain.push(Box::new(score.clone()));
-        }
-        if let Normalizer::Sample { seed } = a.normalizer {
-            chain.push(Box::new(Gumbel { seed, heads_q: a.shape.heads_q }));
-        }
-        chain
+        modifiers(&self.attention, self.scale)
     }
 
-    /// The masks, all of which must keep a key.
-    pub fn masks(&self) -> Vec<Box<dyn Mask>> {
-        let a = &self.attention;
-        let mut masks: Vec<Box<dyn Mask>> = Vec::new();
-        if a.causal.is_some() {
-            masks.push(Box::new(Causal));
-        }
-        if let Some((window, _)) = a.window {
-            masks.push(Box::new(window));
-        }
-        if let Some((step, _)) = a.dilated {
-            masks.push(Box::new(Dilated(step)));
-        }
-        if let Some((size, _)) = a.chunked {
-            masks.push(Box::new(Chunked(size)));
-        }
-        if let Some(neighborhood) = a.neighborhood {
-            masks.push(Box::new(neighborhood));
-        }
-        if let Some(local) = a.local {
-            masks.push(Box::new(Local { seq_q: a.shape.seq_q, ..local }));
-        }
-        if let Some(edges) = a.edges {
-            masks.push(Box::new(edges));
-        }
-        if let Some(shape) = a.mask {
-            masks.push(Box::new(mask::Dense(shape)));
-        }
-        if a.segments {
-            masks.push(Box::new(Segments(a.shape)));
-        }
-        if let Some(blocks) = a.blocks {
-            masks.push(Box::new(BlockSparse(blocks, a.shape)));
-        }
-        for mask in &a.custom_masks {
-            masks.push(Box::new(mask.clone()));
-        }
-        masks
+    /// The masks, all of which must keep a key: the library's, then the caller's own.
+    pub fn masks(&self) -> Vec<&dyn Mask> {
+        masks(&self.attention).collect()
     }
 
     /// The values of every feature's parameters.
     pub(crate) fn parameters(&self) -> Vec<Setting> {
         let a = &self.attention;
         let mut all: Vec<Setting> = self.align().parameters();
-        all.extend(self.masks().iter().flat_map(|mask| mask.parameters()));
+        all.extend(self.masks().iter().flat_map(|mask| mask.parameters(&a.shape)));
         all.extend(self.scores().iter().flat_map(|score| score.parameters()));
         all.extend(a.inner.parameters(a.shape.dim_qk));
         all.extend(a.normalizer.parameters());
@@ -301,7 +225,7 @@ impl Problem {
         match operand.dense()? {
             Dense::Lse => a.lse.then(|| by_row(1, 0)),
             Dense::Weights => a.weights.map(|_| by_row(s.seq_kv.into(), 1)),
-            Dense::Mask => a.mask.map(|mask| mask.strides()),
+            Dense::Mask => a.masks.dense.map(|mask| mask.0.strides()),
             Dense::Bias => a.bias.map(|bias| bias.strides()),
         }
     }
@@ -419,4 +343,35 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.attention.shape, self.feature_text())
     }
+}
+
+/// A call's chain of score modifiers, in order.
+fn modifiers(a: &Attention, scale: Scalar) -> Vec<Box<dyn Score>> {
+    let mut chain: Vec<Box<dyn Score>> = vec![Box::new(Scale(scale))];
+    if let Some(cap) = a.softcap {
+        chain.push(Box::new(Softcap(cap)));
+    }
+    if let Some(shape) = a.bias {
+        chain.push(Box::new(Bias(shape)));
+    }
+    if let Some(relative) = a.relative {
+        chain.push(Box::new(relative));
+    }
+    if let Some(alibi) = a.alibi {
+        chain.push(Box::new(alibi));
+    }
+    if a.masks.edges.is_some_and(|edges| edges.bias) {
+        chain.push(Box::new(EdgeBias));
+    }
+    for score in &a.custom_scores {
+        chain.push(Box::new(score.clone()));
+    }
+    if let Normalizer::Sample { seed } = a.normalizer {
+        chain.push(Box::new(Gumbel { seed, heads_q: a.shape.heads_q }));
+    }
+    chain
+}
+
+fn masks(a: &Attention) -> impl Iterator<Item = &dyn Mask> {
+    a.masks.iter().chain(a.custom_masks.iter().map(|mask| mask as &dyn Mask))
 }

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use crate::error::{Error, Result};
 use crate::feature::Slot;
-use crate::feature::align::{Align, MAX_OFFSET};
-use crate::feature::inner::{Activation, Inner};
+use crate::feature::align::Align;
+use crate::feature::mask::Mask;
 use crate::feature::normalize::Normalizer;
 use crate::problem::Attention;
-use crate::tensor::{Layout, MAX_DIM, MAX_SEQ, Storage, Strides};
+use crate::tensor::{Layout, MAX_DIM, Storage, Strides};
 
 /// Two functions of one name would be one function.
 pub(super) fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<()> {
@@ -24,16 +24,7 @@ pub(super) fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<
 
 /// Sinks and the log-sum-exp belong to softmax.
 pub(super) fn check_normalizer(a: &Attention) -> Result<()> {
-    a.normalizer.validate()?;
-    if let Inner::Sum { activation, inner_scale, .. } = a.inner {
-        let slope =
-            if let Activation::LeakyRelu { slope } = activation { slope.get() } else { 0.0 };
-        for (argument, found) in [("inner_scale", inner_scale.get()), ("leaky slope", slope)] {
-            if !found.is_finite() {
-                return Err(Error::invalid(argument, found, "a finite number"));
-            }
-        }
-    }
+    a.normalizer.validate(&a.shape)?;
     if a.normalizer == Normalizer::Softmax {
         return Ok(());
     }
@@ -46,15 +37,13 @@ pub(super) fn check_normalizer(a: &Attention) -> Result<()> {
     if a.normalizer == Normalizer::Monotonic && a.packed.is_some() {
         return Err(Error::invalid("normalizer", "packed sequences", "padded ones for monotonic"));
     }
-    if a.normalizer.takes_one() && a.shape.seq_kv > 1 << 24 {
-        return Err(Error::invalid("seq_kv", a.shape.seq_kv, "at most 2^24 for hard attention"));
-    }
     Ok(())
 }
 
-/// What happens to q and k first, and biases by relative position.
+/// How q and k meet, and what happens to them first.
 pub(super) fn check_prepare(a: &Attention) -> Result<()> {
     let s = a.shape;
+    a.inner.validate()?;
     if let Some(dim_q) = a.general {
         if dim_q == 0 || dim_q > MAX_DIM {
             return Err(Error::invalid("general dim_q", dim_q, format!("1..={MAX_DIM}")));
@@ -64,73 +53,24 @@ pub(super) fn check_prepare(a: &Attention) -> Result<()> {
         }
     }
     if let Some(rotary) = a.rotary {
-        rotary.validate(a.general.unwrap_or(s.dim_qk), s.dim_qk)?;
-        let new = s.seq_kv.saturating_sub(rotary.keys_from);
-        if rotary.ids && new > s.seq_q {
-            let found = format!("{new} keys from keys_from on");
-            return Err(Error::invalid("rotary ids", found, format!("at most seq_q, {}", s.seq_q)));
-        }
-        let last = |start: u32, n: u32| u64::from(start) + u64::from(n);
-        let q_reach = if rotary.at_end {
-            s.seq_kv.max(s.seq_q).into()
-        } else {
-            last(rotary.q_start, s.seq_q)
-        };
-        let reach = if new > 0 { q_reach.max(last(rotary.k_start, new)) } else { q_reach };
-        if !rotary.ids && reach > u64::from(rotary.table_rows) {
-            let wanted = format!("at least {reach}, the last position and 1");
-            return Err(Error::invalid("rotary table_rows", rotary.table_rows, wanted));
-        }
-        if rotary.table_rows == 0 {
-            return Err(Error::invalid("rotary table_rows", 0, "at least 1"));
-        }
+        rotary.validate(a.general.unwrap_or(s.dim_qk), &s)?;
     }
     if let Some(cosine) = a.cosine {
-        let eps = cosine.eps.get();
-        if !(eps >= 0.0 && eps.is_finite()) {
-            return Err(Error::invalid("cosine eps", eps, "a finite number >= 0"));
-        }
+        cosine.validate()?;
         if a.inner.is_sum() {
             return Err(Error::invalid("cosine", "an additive score", "one score function"));
-        }
-    }
-    if let Some(relative) = a.relative {
-        let most = u64::from(s.heads_q).saturating_mul(relative.width());
-        if most > 1 << 24 || relative.offset.unsigned_abs() > MAX_OFFSET.unsigned_abs() {
-            let found = format!("{relative:?}");
-            return Err(Error::invalid("relative", found, "at most 2^24 entries, offset 2^28"));
         }
     }
     Ok(())
 }
 
-/// Masks by place: dilation, chunks, grids, centers.
-pub(super) fn check_places(a: &Attention) -> Result<()> {
-    let s = a.shape;
-    for (argument, step) in [("dilated", a.dilated), ("chunked", a.chunked)] {
-        if let Some((n, _)) = step
-            && (n == 0 || n > 1 << 28)
-        {
-            return Err(Error::invalid(argument, n, "1..=2^28"));
-        }
+/// Masks beside each other and beside a normaliser; each alone has been checked.
+pub(super) fn check_masks(a: &Attention) -> Result<()> {
+    if a.masks.edges.is_some() && a.masks.blocks.is_some() {
+        return Err(Error::invalid("edges", "a block table", "edges or blocks, not both"));
     }
-    if let Some(neighborhood) = a.neighborhood {
-        neighborhood.validate(s.seq_q, s.seq_kv)?;
-    }
-    if let Some(edges) = a.edges
-        && (edges.count > 1 << 24 || a.blocks.is_some())
-    {
-        let found = format!("{} edges, blocks {:?}", edges.count, a.blocks);
-        return Err(Error::invalid("edges", found, "at most 2^24 edges and no block table"));
-    }
-    if let Some(local) = a.local {
-        let reach = local.reach.get();
-        if !(reach > 0.0 && reach.is_finite()) {
-            return Err(Error::invalid("local reach", reach, "a finite number > 0"));
-        }
-        if a.normalizer.takes_one() && local.gaussian {
-            return Err(Error::invalid("local gaussian", "hard attention", "weights to multiply"));
-        }
+    if a.normalizer.takes_one() && a.masks.local.is_some_and(|local| local.gaussian) {
+        return Err(Error::invalid("local gaussian", "hard attention", "weights to multiply"));
     }
     Ok(())
 }
@@ -146,14 +86,10 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
     if a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() {
         return refuse("rotary, cosine or general", "none of them: q and k as they meet");
     }
-    if a.neighborhood.is_some() || a.local.is_some() || a.edges.is_some() {
-        return refuse("neighborhood, local or edges", "neither, or sequences that are not packed");
-    }
-    if a.segments {
-        return refuse("segments", "no segments: packed sequences do not see each other");
-    }
-    if a.blocks.is_some() {
-        return refuse("blocks", "no block table, or sequences that are not packed");
+    for mask in a.masks.iter() {
+        if let Some(wanted) = mask.unpacked() {
+            return refuse(&mask.slot().name, wanted);
+        }
     }
     if a.weights.is_some() {
         return refuse("weights", "no weights, or sequences that are not packed");
@@ -161,12 +97,7 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
     if [a.layout_q, a.layout_k, a.layout_v, a.layout_o].contains(&Layout::Bhsd) {
         return refuse("layout", "Layout::Bshd or strides, of which batch is not used");
     }
-    for (name, total) in [("total_q", packed.total_q), ("total_kv", packed.total_kv)] {
-        if total > MAX_SEQ {
-            return Err(Error::invalid(name, total, format!("0..={MAX_SEQ}")));
-        }
-    }
-    Ok(())
+    packed.validate()
 }
 
 /// Pages, and rows with scales.
@@ -180,60 +111,30 @@ pub(super) fn check_cache(a: &Attention) -> Result<()> {
         return refuse("rotary keys_from or cosine", "keys in a cache", wanted);
     }
     let Some(paged) = a.paged else { return Ok(()) };
-    if a.packed.is_some() || a.edges.is_some() || a.blocks.is_some() {
+    if a.packed.is_some() || a.masks.edges.is_some() || a.masks.blocks.is_some() {
         return refuse("paged", "packed, edges or blocks", "none of them beside pages");
     }
     if !a.kv_lengths {
         return refuse("kv_lengths", "none", "key lengths, since pages are not full");
     }
-    if paged.page_size == 0 || paged.page_size > 1 << 20 {
-        return Err(Error::invalid("page_size", paged.page_size, "1..=2^20"));
-    }
-    if paged.pages == 0 || paged.pages > 1 << 28 {
-        return Err(Error::invalid("pages", paged.pages, "1..=2^28"));
-    }
-    let holds = u64::from(paged.row) * u64::from(paged.page_size);
-    if u64::from(a.shape.seq_kv) > holds || paged.row > 1 << 24 {
-        let found = format!("{} entries of {} keys", paged.row, paged.page_size);
-        let wanted = format!("at most 2^24 entries that hold seq_kv, {}", a.shape.seq_kv);
-        return Err(Error::invalid("page table row", found, wanted));
-    }
-    Ok(())
+    paged.validate(a.shape.seq_kv)
 }
 
+/// The diagonal that masks look at: all of them the same.
 pub(super) fn resolve_align(a: &Attention) -> Result<Option<Align>> {
-    let window = a.window.map(|(_, align)| align);
-    if let (Some(causal), Some(window)) = (a.causal, window)
-        && causal != window
-    {
-        let wanted = format!("the alignment of causal, {causal:?}");
-        return Err(Error::invalid("window alignment", format!("{window:?}"), wanted));
-    }
-    for (name, given) in [("dilated", a.dilated), ("chunked", a.chunked)] {
-        let (Some((_, align)), Some(other)) = (given, a.causal.or(window)) else { continue };
-        if align != other {
-            let wanted = format!("that of causal and window, {other:?}");
-            return Err(Error::invalid(format!("{name} alignment"), format!("{align:?}"), wanted));
+    let given = |mask: &dyn Mask| Some((mask.slot(), mask.align()?));
+    let mut all = a.masks.iter().filter_map(given);
+    let first = all.next();
+    for (slot, align) in all {
+        if let Some((of, other)) = first.as_ref().filter(|(_, other)| *other != align) {
+            let wanted = format!("that of {}, {other:?}", of.name);
+            let argument = format!("{} alignment", slot.name);
+            return Err(Error::invalid(argument, format!("{align:?}"), wanted));
         }
     }
-    let dilated = a.dilated.map(|(_, align)| align);
-    let chunked = a.chunked.map(|(_, align)| align);
-    if let (Some(dilated), Some(chunked)) = (dilated, chunked)
-        && dilated != chunked
-    {
-        let wanted = format!("that of dilated, {dilated:?}");
-        return Err(Error::invalid("chunked alignment", format!("{chunked:?}"), wanted));
-    }
-    for align in
-        [dilated, chunked, a.causal, window, a.alibi.map(|x| x.align)].into_iter().flatten()
-    {
-        if let Align::Offset(n) = align
-            && n.unsigned_abs() > MAX_OFFSET.unsigned_abs()
-        {
-            return Err(Error::invalid("alignment offset", n, format!("±{MAX_OFFSET} at most")));
-        }
-    }
-    Ok(a.causal.or(window).or(dilated).or(chunked))
+    let align = first.map(|(_, align)| align);
+    align.into_iter().try_for_each(Align::validate)?;
+    Ok(align)
 }
 
 pub(super) fn resolve_strides(a: &Attention) -> Result<[Strides; 4]> {

@@ -22,7 +22,7 @@ pub(super) struct Call<'a> {
     inputs: &'a Inputs<'a>,
     prepared: &'a [Option<Vec<f64>>; 2],
     scores: Vec<Box<dyn Score>>,
-    masks: Vec<Box<dyn Mask>>,
+    masks: Vec<&'a dyn Mask>,
 }
 
 impl<'a> Call<'a> {
@@ -80,14 +80,20 @@ impl<'a> Call<'a> {
         chain.fold(product, |s, score| round(score.apply(s, at, self.operands)))
     }
 
+    /// What the weight of a visible key is multiplied with.
+    pub(super) fn factor(&self, at: &Position) -> f64 {
+        let shape = &self.problem.attention().shape;
+        self.masks.iter().map(|mask| mask.factor(at, self.operands, shape)).product()
+    }
+
     /// Multiplies the weights of visible keys with the factors of their places.
     pub(super) fn place(&self, mut at: Position, weights: &mut [f64]) {
-        if self.problem.attention().local.is_none_or(|local| !local.gaussian) {
+        if !self.masks.iter().any(|mask| mask.weighs()) {
             return;
         }
         for (key, weight) in (0..).zip(weights).filter(|(_, weight)| **weight != 0.0) {
             at.key = key;
-            *weight *= self.masks.iter().map(|m| m.factor(&at, self.operands)).product::<f64>();
+            *weight *= self.factor(&at);
         }
     }
 
@@ -102,14 +108,11 @@ impl<'a> Call<'a> {
         stages
     }
 
-    /// What the weight of a visible key is multiplied with.
-    pub(super) fn factor(&self, at: &Position) -> f64 {
-        self.masks.iter().map(|mask| mask.factor(at, self.operands)).product()
-    }
-
     /// The elements that the factor takes in. One mask has a factor at most.
     pub(super) fn factor_entries(&self, at: &Position) -> Vec<Entry> {
-        self.masks.iter().filter_map(|mask| mask.factor_entry(at, self.operands)).collect()
+        let shape = &self.problem.attention().shape;
+        let entry = |mask: &&dyn Mask| mask.factor_entry(at, self.operands, shape);
+        self.masks.iter().filter_map(entry).collect()
     }
 
     /// Monotonic attention: hides the keys before the one that the rows before have come to.
@@ -220,17 +223,12 @@ pub fn sees(problem: &Problem, at: &Position, operands: &Operands<'_>) -> bool {
     visible(problem, &problem.masks(), at, operands)
 }
 
-fn visible(
-    problem: &Problem,
-    masks: &[Box<dyn Mask>],
-    at: &Position,
-    operands: &Operands<'_>,
-) -> bool {
+fn visible(problem: &Problem, masks: &[&dyn Mask], at: &Position, operands: &Operands<'_>) -> bool {
     at.row < at.q_len
         && at.key < at.kv_len
         && (problem.attention().paged.is_none()
             || problem.page_of(at.batch, at.key, operands).is_some())
-        && masks.iter().all(|mask| mask.keeps(at, operands))
+        && masks.iter().all(|mask| mask.keeps(at, operands, &problem.attention().shape))
         && problem.attention().bias.is_none_or(|shape| {
             let index = shape.index([at.batch, at.head, at.row, at.key]);
             operands.bias[index] != f64::NEG_INFINITY

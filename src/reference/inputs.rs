@@ -84,6 +84,25 @@ impl Floats for Vec<bool> {
     }
 }
 
+/// What the host holds of a number, by its type on the GPU.
+macro_rules! held {
+    (f32) => {
+        |x| f64::from(x as f32)
+    };
+    (u32) => {
+        |x| x as u32
+    };
+    (word) => {
+        |x| x as u32
+    };
+    (i32) => {
+        |x| x as i32
+    };
+    (flag) => {
+        |x| x != 0.0
+    };
+}
+
 macro_rules! define_owned {
     (
         rows { $($(#[$rows_doc:meta])* $rows:ident: $Rows:ident,)* }
@@ -105,6 +124,17 @@ macro_rules! define_owned {
             /// The tensors as the reference takes them.
             pub fn inputs(&self) -> Inputs<'_> {
                 Inputs { $($rows: &self.$rows,)* operands: self.operands() }
+            }
+
+            /// Sets a tensor from numbers, as near as what holds it comes to them; outputs are none of them.
+            pub fn set(&mut self, operand: Operand, values: Vec<f64>) {
+                match operand {
+                    $(Operand::$Rows => self.$rows = values,)*
+                    Operand::$Output => {}
+                    $(Operand::$Result => {})*
+                    $(Operand::$Dense => self.$dense = values.into_iter().map(held!($dense_type)).collect(),)*
+                    $(Operand::$Table => self.$table = values.into_iter().map(held!($table_type)).collect(),)*
+                }
             }
 
             /// The small and broadcast tensors.

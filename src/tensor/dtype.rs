@@ -7,11 +7,12 @@ use half::{bf16, f16};
 use crate::error::{Error, Result};
 
 /// How elements of q, k, v and o are stored. Arithmetic is always f32 on the GPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum DType {
     /// IEEE 754 binary32.
+    #[default]
     F32,
     /// IEEE 754 binary16; needs no device feature (loads unpack 32-bit words where there is none).
     F16,

@@ -1,11 +1,12 @@
 //! Where element (batch, head, row, column) of a tensor lies: strides and broadcasts.
 
 use crate::error::{Error, Result};
-use crate::tensor::product;
+use crate::tensor::{Shape, product};
 
 /// Distances in elements between neighbours along batch, head and row; columns are adjacent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Strides {
     /// Elements from one sequence to the next.
     pub batch: u64,
@@ -115,6 +116,13 @@ impl Broadcast {
         let index = Strides { batch, head, row }.index(at[0].into(), at[1].into(), at[2].into());
         let index = index.saturating_add(key.saturating_mul(at[3].into()));
         usize::try_from(index).unwrap_or(usize::MAX)
+    }
+
+    /// The same broadcast for another shape.
+    pub(crate) fn fitted(&self, shape: &Shape) -> Self {
+        let mut axes = shape.scores();
+        axes.iter_mut().zip(self.0).filter(|(_, n)| *n == 1).for_each(|(to, _)| *to = 1);
+        Self(axes)
     }
 
     pub(crate) fn validate(&self, name: &str, full: [u32; 4]) -> Result<()> {

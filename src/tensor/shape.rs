@@ -18,6 +18,7 @@ pub const MAX_SEQ: u32 = 1 << 28;
 /// key/value head `h / (heads_q / heads_kv)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Shape {
     /// Independent sequences.
     pub batch: u32,
@@ -63,6 +64,11 @@ impl Shape {
             product([self.batch, self.heads_kv, self.seq_kv, self.dim_v]),
             product([self.batch, self.heads_q, self.seq_q, self.dim_v]),
         ]
+    }
+
+    /// The axes of the scores: `[batch, heads_q, seq_q, seq_kv]`.
+    pub fn scores(&self) -> [u32; 4] {
+        [self.batch, self.heads_q, self.seq_q, self.seq_kv]
     }
 
     /// Every (batch, query head, query row), rows fastest.

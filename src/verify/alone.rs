@@ -15,7 +15,7 @@ use crate::verify::run::policy;
 pub fn last_alone(attention: &Attention, data: &CaseData) -> Option<(Attention, CaseData)> {
     let batch = attention.shape.batch as usize;
     let sampled = matches!(attention.normalizer, Normalizer::Sample { .. });
-    let own_blocks = attention.blocks.is_some_and(|x| x.batch > 1);
+    let own_blocks = attention.masks.blocks.is_some_and(|x| x.batch > 1);
     if batch < 2 || attention.packed.is_some() || own_blocks || sampled {
         return None;
     }
@@ -33,8 +33,8 @@ pub fn last_alone(attention: &Attention, data: &CaseData) -> Option<(Attention, 
             values.drain(..usize::try_from(stride).ok()? * (batch - 1));
         }
     }
-    own.mask = fitted(&mut call.mask, own.mask, batch);
-    own.bias = fitted(&mut call.bias, own.bias, batch);
+    own.mask = fitted(call.masks.dense.as_mut().map(|x| &mut x.0), own.mask, batch);
+    own.bias = fitted(call.bias.as_mut(), own.bias, batch);
     own.kv_lengths = last(own.kv_lengths, batch);
     own.q_lengths = last(own.q_lengths, batch);
     own.offsets = last(own.offsets, batch);
@@ -54,7 +54,7 @@ fn last<T: Clone>(table: Vec<T>, batch: usize) -> Vec<T> {
 }
 
 /// The same of a table that all sequences may share.
-fn fitted<T: Clone>(shape: &mut Option<Broadcast>, table: Vec<T>, batch: usize) -> Vec<T> {
+fn fitted<T: Clone>(shape: Option<&mut Broadcast>, table: Vec<T>, batch: usize) -> Vec<T> {
     match shape {
         Some(Broadcast(axes)) if axes[0] > 1 => {
             axes[0] = 1;

@@ -108,7 +108,9 @@ pub fn grid(grid: Grid) -> Result<Vec<Case>> {
 fn quick_grid() -> Vec<Case> {
     let others = forms::cases().into_iter().step_by(2);
     let seen = cache::quick().into_iter().chain(seen::quick());
-    quick::own().into_iter().chain(others).chain(seen).collect()
+    let mut cases: Vec<Case> = quick::own().into_iter().chain(others).chain(seen).collect();
+    cases.extend(quick::examples(&cases));
+    cases
 }
 
 /// The quick grid and what the full one has more.

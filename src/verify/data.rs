@@ -166,8 +166,8 @@ impl CaseData {
             let sign = |h: u32| if h.is_multiple_of(2) { options.sinks } else { -options.sinks };
             data.sinks = (0..s.heads_q).map(|h| DType::F32.round(sign(h))).collect();
         }
-        if let Some(shape) = a.mask {
-            data.mask = draw.mask(shape.0);
+        if let Some(shape) = a.masks.dense {
+            data.mask = draw.mask(shape.0.0);
         }
         if let Some(shape) = a.bias {
             data.bias = draw.bias(shape.0, options.bias_blocks);
@@ -198,12 +198,12 @@ impl CaseData {
             let n = u64::from(s.heads_q) * relative.width();
             data.relative = (0..n).map(|_| DType::F32.round(draw.normal())).collect();
         }
-        if a.local.is_some() {
+        if a.masks.local.is_some() {
             // On halves and quarters, so that no key lies within rounding of the reach.
             let center = |_| (draw.unit() * f64::from(s.seq_kv) * 4.0).floor() / 4.0;
             data.centers = (0..s.batch * s.seq_q).map(center).collect();
         }
-        if let Some(edges) = a.edges {
+        if let Some(edges) = a.masks.edges {
             (data.edge_starts, data.edge_keys) = draw.edges(edges.count, s.seq_q, s.seq_kv);
             if edges.bias {
                 let n = edges.count;
@@ -213,13 +213,13 @@ impl CaseData {
         if let Some(paged) = a.paged {
             data.page_table = draw.pages(&paged, &data.kv_lengths);
         }
-        if a.segments {
+        if a.masks.segments.is_some() {
             data.segments_q = draw.segments(s.batch, s.seq_q);
             data.segments_kv = draw.segments(s.batch, s.seq_kv);
             let high = if options.high_bits { 1 << 31 } else { 0 };
             data.segments_q.iter_mut().chain(&mut data.segments_kv).for_each(|id| *id |= high);
         }
-        if let Some(blocks) = a.blocks {
+        if let Some(blocks) = a.masks.blocks {
             data.blocks = draw.blocks(&blocks, a, options.density);
         }
         data

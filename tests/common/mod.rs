@@ -6,8 +6,8 @@ pub mod skip;
 
 use std::collections::{BTreeMap, HashSet};
 
-use heedful::feature::mask::Neighborhood;
-use heedful::feature::{REGISTRY, Slot};
+use heedful::feature::mask::{Dense, Masks, Neighborhood};
+use heedful::feature::{self, Slot};
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
 use heedful::plan::{MatrixScalar, MatrixUnit};
 use heedful::{
@@ -21,7 +21,33 @@ use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags,
 ///
 /// Each feature meets each other feature: modifiers and masks run through all subsets, while storage
 /// types, alignments and outputs rotate with coprime periods.
+///
+/// Masks that are not among them come with examples of their own, on every path.
 pub fn variants() -> BTreeMap<String, KernelSpec> {
+    let mut all = recorded_variants();
+    let there: HashSet<Slot> = all.values().flat_map(KernelSpec::slots).collect();
+    let base = Attention::new(Shape::self_attention(2, 4, 70, 16));
+    for masks in Masks::examples(&base.shape) {
+        if masks.iter().all(|mask| there.contains(&mask.slot())) {
+            continue;
+        }
+        for (rows, path) in
+            [(70, Path::Fused), (70, Path::FusedTile), (70, Path::Staged), (5, Path::Split)]
+        {
+            let shape = Shape { seq_q: rows, ..base.shape };
+            let Ok(problem) = (Attention { shape, masks, ..base.clone() }).validate() else {
+                continue;
+            };
+            let policy = Policy { path, ..Default::default() };
+            let plan = Plan::new(&problem, &Capabilities::default(), &policy).expect("a plan");
+            all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
+        }
+    }
+    all
+}
+
+/// Those whose text is on record.
+pub fn recorded_variants() -> BTreeMap<String, KernelSpec> {
     let aligns = [Align::TopLeft, Align::BottomRight, Align::Offset(3), Align::PerBatch];
     let captures = [
         None,
@@ -104,15 +130,19 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             let gaussian = !a.normalizer.takes_one();
             a = a.local(9.0, gaussian);
         }
-        if places == 3 && a.causal.is_none() && a.window.is_none() {
+        if places == 3 && a.masks.causal.is_none() && a.masks.window.is_none() {
             a = a.dilated(3, aligns[i % 4]).chunked(40, aligns[i % 4]);
         }
         if places == 4 {
             let image = Neighborhood::image(7, 10, 3);
             a = a.neighborhood(if i % 2 == 0 { image } else { Neighborhood::line(70, 9) });
         }
-        a.segments = i % 7 < 2;
-        a.blocks = (i % 8 > 5 && a.edges.is_none()).then(|| Blocks::new(32, 16));
+        if i % 7 < 2 {
+            a = a.segments();
+        }
+        if i % 8 > 5 && a.masks.edges.is_none() {
+            a = a.blocks(Blocks::new(32, 16));
+        }
         let caps = Capabilities { shader_f16: i % 11 < 5, ..Default::default() };
         // A small binding limit splits keys, which gives the variants that carry sums.
         let whole = a.rotary.is_none() && a.cosine.is_none() && a.general.is_none();
@@ -131,14 +161,10 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
                 weights: None,
                 kv_lengths: false,
                 q_lengths: false,
-                segments: false,
-                blocks: None,
+                masks: unpacked(a.masks),
                 rotary: None,
                 cosine: None,
                 general: None,
-                edges: None,
-                local: None,
-                neighborhood: None,
                 ..a.clone()
             };
             let wide =
@@ -167,7 +193,7 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         };
         let one_pass = !unwritten.normalizer.needs_row();
         let is_sum = one_pass && !unwritten.normalizer.takes_one() && !unwritten.inner.is_sum();
-        if is_sum && unwritten.edges.is_none() && i % 3 == 0 {
+        if is_sum && unwritten.masks.edges.is_none() && i % 3 == 0 {
             // Written out, and with more than a default device's workgroup memory.
             let names = ["NVIDIA", "another"];
             let tile = Capabilities {
@@ -212,7 +238,7 @@ pub fn browser_variants() -> BTreeMap<String, KernelSpec> {
 /// Slot files that none of these need.
 pub fn missing_slots<'a>(specs: impl Iterator<Item = &'a KernelSpec>) -> Vec<String> {
     let there: HashSet<Slot> = specs.flat_map(KernelSpec::slots).collect();
-    REGISTRY.iter().filter(|slot| !there.contains(slot)).map(Slot::path).collect()
+    feature::slots().filter(|slot| !there.contains(slot)).map(Slot::path).collect()
 }
 
 /// The kernels for gradients of a call, where it has them and they are served.
@@ -300,22 +326,31 @@ pub fn check(spec: &KernelSpec) -> Checked {
     Checked { composed, module, info }
 }
 
+/// The masks that packed sequences may have.
+fn unpacked(masks: Masks) -> Masks {
+    let (segments, blocks, edges) = (None, None, None);
+    Masks { segments, blocks, edges, local: None, neighborhood: None, ..masks }
+}
+
 /// Few rows against a cache, with the features of `a` that the split path serves.
 fn few_rows(a: &Attention, i: usize) -> Attention {
-    let seq_kv = if a.neighborhood.is_some() { 5 } else { a.shape.seq_kv };
+    let seq_kv = if a.masks.neighborhood.is_some() { 5 } else { a.shape.seq_kv };
     let keys = [1, 1, 1, seq_kv];
     let few = Attention {
         shape: Shape { seq_q: 5, seq_kv, ..a.shape },
         weights: None,
-        mask: a.mask.map(|_| Broadcast(keys)),
+        masks: Masks {
+            dense: a.masks.dense.map(|_| Dense(Broadcast(keys))),
+            neighborhood: a.masks.neighborhood.map(|_| Neighborhood::line(5, 3)),
+            edges: None,
+            blocks: None,
+            ..a.masks
+        },
         bias: a.bias.map(|_| Broadcast(keys)),
         inner: Inner::Product,
         rotary: None,
         cosine: None,
         general: None,
-        neighborhood: a.neighborhood.map(|_| Neighborhood::line(5, 3)),
-        edges: None,
-        blocks: None,
         kv_storage: Some(Storage::ALL[i % 5]),
         layout_k: Layout::Bhsd,
         layout_v: Layout::Bhsd,

@@ -1,8 +1,8 @@
 //! The fields of a descriptor that say what attention means beside softmax of a product, each rarely there.
 
-use heedful::feature::mask::Neighborhood;
+use heedful::feature::mask::{Chunked, Dilated, Masks, Segments};
 use heedful::{
-    Activation, Align, Axis, Blocks, Cosine, CustomMask, CustomScore, Edges, Inner, Local,
+    Activation, Axis, Blocks, Cosine, CustomMask, CustomScore, Edges, Inner, Local, Neighborhood,
     Normalizer, Packed, Paged, Relative, Rotary, Scalar, Shape, Storage,
 };
 use proptest::option::weighted;
@@ -29,13 +29,7 @@ pub(crate) struct Scores {
 /// Which keys a row sees.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
-    pub(crate) dilated: Option<(u32, Align)>,
-    pub(crate) chunked: Option<(u32, Align)>,
-    pub(crate) neighborhood: Option<Neighborhood>,
-    pub(crate) edges: Option<Edges>,
-    pub(crate) local: Option<Local>,
-    pub(crate) segments: bool,
-    pub(crate) blocks: Option<Blocks>,
+    pub(crate) masks: Masks,
     pub(crate) custom: Vec<CustomMask>,
 }
 
@@ -143,12 +137,8 @@ fn neighborhood(shape: Shape) -> impl Strategy<Value = Neighborhood> {
 pub(crate) fn places(shape: Shape) -> BoxedStrategy<Places> {
     let step = || weighted(RARE, (size(1..99), align()));
     let edges = (size(0..3000), any::<bool>()).prop_map(|(count, bias)| Edges { count, bias });
-    let rows = prop_oneof![12 => Just(shape.seq_q), 1 => any::<u32>()];
-    let local = (number(), any::<bool>(), rows).prop_map(|(reach, gaussian, seq_q)| Local {
-        reach: Scalar(reach),
-        gaussian,
-        seq_q,
-    });
+    let local = (number(), any::<bool>())
+        .prop_map(|(reach, gaussian)| Local { reach: Scalar(reach), gaussian });
     let of = |whole: u32| prop_oneof![4 => Just(1), 4 => Just(whole), 1 => any::<u32>()];
     let blocks = (size(1..99), size(1..99), of(shape.batch), of(shape.heads_q))
         .prop_map(|(rows, keys, batch, heads)| Blocks { rows, keys, batch, heads });
@@ -159,7 +149,8 @@ pub(crate) fn places(shape: Shape) -> BoxedStrategy<Places> {
     );
     let custom = select(vec![Vec::new(), Vec::new(), Vec::new(), vec![even]]);
     (
-        (step(), step()),
+        // Of every kind, those that are not drawn below too.
+        (step(), step(), weighted(3.0 * RARE, select(Masks::examples(&shape)))),
         weighted(RARE, neighborhood(shape)),
         weighted(RARE, edges),
         weighted(RARE, local),
@@ -167,9 +158,21 @@ pub(crate) fn places(shape: Shape) -> BoxedStrategy<Places> {
         weighted(RARE, blocks),
         custom,
     )
-        .prop_map(|((dilated, chunked), neighborhood, edges, local, segments, blocks, custom)| {
-            Places { dilated, chunked, neighborhood, edges, local, segments, blocks, custom }
-        })
+        .prop_map(
+            |((dilated, chunked, any), neighborhood, edges, local, segments, blocks, custom)| {
+                let masks = Masks {
+                    dilated: dilated.map(|(step, align)| Dilated { step, align }),
+                    chunked: chunked.map(|(size, align)| Chunked { size, align }),
+                    neighborhood,
+                    edges,
+                    local,
+                    segments: segments.then_some(Segments {}),
+                    blocks,
+                    ..any.unwrap_or_default()
+                };
+                Places { masks, custom }
+            },
+        )
         .boxed()
 }
 

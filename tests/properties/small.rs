@@ -1,10 +1,12 @@
 //! Small descriptors that are valid, with every feature, layout and storage type.
 
+use heedful::feature::mask::{Causal, Dense, Segments};
 use heedful::feature::score::Alibi;
 use heedful::verify::data::{DataOptions, Lengths};
 use heedful::verify::execute::Placement;
 use heedful::{
-    Align, Attention, Blocks, Broadcast, DType, Layout, Scalar, Shape, Strides, WeightsAt, Window,
+    Align, Attention, Blocks, Broadcast, DType, Layout, Masks, Scalar, Shape, Strides, WeightsAt,
+    Window,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -137,17 +139,20 @@ pub(crate) fn small() -> impl Strategy<Value = Small> {
                 let attention = Attention {
                     dtype,
                     scale: scale.map(Scalar),
-                    causal: causal.then_some(align),
-                    window: window.map(|(left, right)| (Window { left, right }, align)),
+                    masks: Masks {
+                        causal: causal.then_some(Causal { align }),
+                        window: window.map(|(left, right)| Window { left, right, align }),
+                        dense: mask.map(Dense),
+                        segments: segments.then_some(Segments {}),
+                        blocks,
+                        ..Masks::default()
+                    },
                     softcap: softcap.map(Scalar),
-                    mask,
                     bias,
                     alibi: alibi.map(|align| Alibi { align }),
                     sinks,
                     kv_lengths,
                     q_lengths,
-                    segments,
-                    blocks,
                     layout_q: layouts.0,
                     layout_k: layouts.1,
                     layout_v: layouts.2,

@@ -1,9 +1,10 @@
 //! Descriptors and devices of which any field may hold anything.
 
+use heedful::feature::mask::{Causal, Chunked, Dense, Dilated};
 use heedful::feature::score::Alibi;
 use heedful::{
-    Align, Attention, Broadcast, Capabilities, DType, Layout, Normalizer, Scalar, Shape, Strides,
-    Window,
+    Align, Attention, Broadcast, Capabilities, DType, Layout, Masks, Normalizer, Scalar, Shape,
+    Strides, Window,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -127,7 +128,25 @@ pub(crate) fn attention() -> impl Strategy<Value = Attention> {
                 let (scores, places, stores) = forms;
                 // Most windows have causal's alignment, and so on; any other is refused.
                 let aligned = |align: Align, same: bool| causal.filter(|_| same).unwrap_or(align);
-                let placed = |(n, align)| (n, aligned(align, true));
+                let masks = Masks {
+                    causal: causal.map(|align| Causal { align }).or(places.masks.causal),
+                    window: window
+                        .map(|(left, right, align, same)| {
+                            let align = aligned(align, same);
+                            Window { left, right, align }
+                        })
+                        .or(places.masks.window),
+                    dilated: places
+                        .masks
+                        .dilated
+                        .map(|x| Dilated { align: aligned(x.align, true), ..x }),
+                    chunked: places
+                        .masks
+                        .chunked
+                        .map(|x| Chunked { align: aligned(x.align, true), ..x }),
+                    dense: mask.map(Dense).or(places.masks.dense),
+                    ..places.masks
+                };
                 let softmax = scores.normalizer == Normalizer::Softmax;
                 // A field that is new is asked for here: without the rest of `new`, on purpose.
                 let mut a = Attention {
@@ -135,23 +154,14 @@ pub(crate) fn attention() -> impl Strategy<Value = Attention> {
                     dtype,
                     kv_storage: stores.kv_storage,
                     scale,
-                    causal,
-                    window: window.map(|(left, right, align, same)| {
-                        (Window { left, right }, aligned(align, same))
-                    }),
+                    masks,
                     inner: scores.inner,
                     rotary: scores.rotary,
                     cosine: scores.cosine,
                     general: scores.general,
                     relative: scores.relative,
                     normalizer: scores.normalizer,
-                    dilated: places.dilated.map(placed),
-                    chunked: places.chunked.map(placed),
-                    neighborhood: places.neighborhood,
-                    edges: places.edges,
-                    local: places.local,
                     softcap,
-                    mask,
                     bias,
                     alibi: alibi.map(|align| Alibi { align }),
                     sinks: sinks && (softmax || !stores.fits),
@@ -159,8 +169,6 @@ pub(crate) fn attention() -> impl Strategy<Value = Attention> {
                     q_lengths,
                     packed: stores.packed,
                     paged: stores.paged,
-                    segments: places.segments,
-                    blocks: places.blocks,
                     custom_scores: scores.custom,
                     custom_masks: places.custom,
                     table: stores.table,
@@ -181,28 +189,21 @@ pub(crate) fn attention() -> impl Strategy<Value = Attention> {
 }
 
 /// Each field, and whether it asks for something.
-pub(crate) fn asked(a: &Attention) -> [(&'static str, bool); 36] {
+pub(crate) fn asked(a: &Attention) -> Vec<(&'static str, bool)> {
     // Every field, so that a new one is asked for here too.
     let Attention {
         shape: _,
         dtype,
         kv_storage,
         scale,
-        causal,
-        window,
+        masks,
         inner,
         rotary,
         cosine,
         general,
         relative,
         normalizer,
-        dilated,
-        chunked,
-        neighborhood,
-        edges,
-        local,
         softcap,
-        mask,
         bias,
         alibi,
         sinks,
@@ -210,8 +211,6 @@ pub(crate) fn asked(a: &Attention) -> [(&'static str, bool); 36] {
         q_lengths,
         packed,
         paged,
-        segments,
-        blocks,
         custom_scores,
         custom_masks,
         table,
@@ -222,25 +221,18 @@ pub(crate) fn asked(a: &Attention) -> [(&'static str, bool); 36] {
         lse,
         weights,
     } = a;
-    [
+    let there: Vec<_> = masks.iter().map(|mask| mask.slot().name).collect();
+    let fields = [
         ("dtype", *dtype != DType::F32),
         ("kv_storage", kv_storage.is_some()),
         ("scale", scale.is_some()),
-        ("causal", causal.is_some()),
-        ("window", window.is_some()),
         ("inner", inner.is_sum()),
         ("rotary", rotary.is_some()),
         ("cosine", cosine.is_some()),
         ("general", general.is_some()),
         ("relative", relative.is_some()),
         ("normalizer", *normalizer != Normalizer::Softmax),
-        ("dilated", dilated.is_some()),
-        ("chunked", chunked.is_some()),
-        ("neighborhood", neighborhood.is_some()),
-        ("edges", edges.is_some()),
-        ("local", local.is_some()),
         ("softcap", softcap.is_some()),
-        ("mask", mask.is_some()),
         ("bias", bias.is_some()),
         ("alibi", alibi.is_some()),
         ("sinks", *sinks),
@@ -248,8 +240,6 @@ pub(crate) fn asked(a: &Attention) -> [(&'static str, bool); 36] {
         ("q_lengths", *q_lengths),
         ("packed", packed.is_some()),
         ("paged", paged.is_some()),
-        ("segments", *segments),
-        ("blocks", blocks.is_some()),
         ("custom_scores", !custom_scores.is_empty()),
         ("custom_masks", !custom_masks.is_empty()),
         ("table", table.is_some()),
@@ -259,7 +249,9 @@ pub(crate) fn asked(a: &Attention) -> [(&'static str, bool); 36] {
         ("layout_o", *layout_o != Layout::Bhsd),
         ("lse", *lse),
         ("weights", weights.is_some()),
-    ]
+    ];
+    let masks = Masks::NAMES.iter().map(|name| (*name, there.iter().any(|x| x == name)));
+    masks.chain(fields).collect()
 }
 
 /// Devices from absurdly small to absurdly large.

@@ -2,13 +2,14 @@
 
 use std::cell::OnceCell;
 
+use heedful::feature::mask::Causal;
 use heedful::problem::cost;
 use heedful::reference::Inputs;
 use heedful::verify::compare::{Comparison, Tolerance, compare};
 use heedful::verify::data::CaseData;
 use heedful::verify::golden::{Loaded, Role};
 use heedful::verify::truth::Truth;
-use heedful::{Align, Attention, Operand, Path, Problem, Shape};
+use heedful::{Align, Attention, Masks, Operand, Path, Problem, Shape, Window};
 
 use crate::Outcome;
 
@@ -43,8 +44,9 @@ impl<'a> Checked<'a> {
         let shift = (s.seq_q - rows) as i32;
         let shape = Shape { batch: 1, heads_q: 1, heads_kv: 1, seq_q: rows, ..s };
         let mut part = Attention { shape, lse: false, ..attention.clone() };
-        part.causal = attention.causal.map(|_| Align::Offset(shift));
-        part.window = attention.window.map(|(w, _)| (w, Align::Offset(shift)));
+        let align = Align::Offset(shift);
+        part.masks.causal = attention.masks.causal.map(|_| Causal { align });
+        part.masks.window = attention.masks.window.map(|window| Window { align, ..window });
         let tail = |values: &'a [f64], n: u32, dim: u32| {
             &values[values.len() - n as usize * dim as usize..]
         };
@@ -78,13 +80,10 @@ fn is_plain(problem: &Problem) -> bool {
     let a = problem.attention();
     let tensors = [Operand::Q, Operand::K, Operand::V, Operand::O, Operand::Lse];
     let only = problem.operands().iter().all(|(operand, _)| tensors.contains(operand));
-    let diagonals = a.causal.into_iter().chain(a.window.map(|(_, align)| align));
-    let top_left = diagonals.into_iter().all(|align| align == Align::TopLeft);
-    only && top_left
-        && a.kv_storage.is_none()
-        && a.dilated.is_none()
-        && a.chunked.is_none()
-        && a.neighborhood.is_none()
+    let (causal, window) = (a.masks.causal, a.masks.window);
+    let no_others = a.masks == Masks { causal, window, ..Masks::default() };
+    let top_left = a.masks.iter().all(|mask| mask.align() == Some(Align::TopLeft));
+    only && top_left && a.kv_storage.is_none() && no_others
 }
 
 /// Compares o with what a recorded model itself computed.

@@ -108,7 +108,9 @@ impl Engine {
             let bias = problem.attention().bias.is_none_or(|shape| {
                 inputs.operands.bias[shape.index([batch, head, row, key])] != f64::NEG_INFINITY
             });
-            bias && data.iter().all(|mask| mask.keeps(&at, &inputs.operands))
+            bias && data
+                .iter()
+                .all(|mask| mask.keeps(&at, &inputs.operands, &problem.attention().shape))
         };
         let wanted = blocks.table(&problem.attention().shape, keep);
         let off = found.iter().zip(&wanted).position(|(x, e)| x != e);

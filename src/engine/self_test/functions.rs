@@ -169,7 +169,7 @@ impl Own<'_> {
             None => {
                 let mask = &self.0.custom_masks[i - self.0.custom_scores.len()];
                 let name = format!("custom mask {:?}", mask.name());
-                (name, quiet(&|| f64::from(u8::from(mask.keeps(at, &none)))))
+                (name, quiet(&|| f64::from(u8::from(mask.keeps(at, &none, &self.0.shape)))))
             }
         }
     }

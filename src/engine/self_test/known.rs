@@ -2,16 +2,14 @@
 
 use crate::engine::stored::rounded;
 use crate::error::Result;
-use crate::feature::align::Align;
 use crate::feature::inner::{Activation, Inner};
-use crate::feature::mask::{Axis, Blocks, Edges, Local, Neighborhood, Window};
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
 use crate::feature::score::{Alibi, Relative};
 use crate::plan::{Capabilities, Path, Plan};
 use crate::problem::{Attention, Operand, Packed, Paged, Problem};
 use crate::reference::{Inputs, Outputs, OwnedInputs};
-use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape};
+use crate::tensor::{DType, Layout, Scalar, Shape};
 
 /// Rows and keys of the known-answer call: more than one tile of every kernel, and no multiple of any. Tiles of matrix
 /// kernels are data, so there they follow from the tile.
@@ -70,13 +68,6 @@ pub(super) fn small(attention: &Attention, rows: u32, keys: u32) -> Option<Atten
 /// What a caller's numbers are in the trial: such that scores are of magnitude 1 and sums over all keys are well inside
 /// every storage type, whatever the call asks for. Numbers are parameters, so the kernels are the same.
 fn tame(attention: &Attention) -> Attention {
-    // Some rows see nothing.
-    let align = |align: Align| if let Align::Offset(_) = align { Align::Offset(-5) } else { align };
-    let side = |n: u32| move |given: Option<u32>| given.map(|_| n);
-    let window = |(window, of): (Window, Align)| {
-        let Window { left, right } = window;
-        (Window { left: side(20)(left), right: side(11)(right) }, align(of))
-    };
     let inner = match attention.inner {
         Inner::Product => Inner::Product,
         Inner::Sum { activation: Activation::Tanh, per_head, .. } => {
@@ -98,13 +89,8 @@ fn tame(attention: &Attention) -> Attention {
     Attention {
         scale: None,
         softcap: attention.softcap.map(|_| Scalar(1.0)),
-        causal: attention.causal.map(align),
-        window: attention.window.map(window),
-        dilated: attention.dilated.map(|(_, of)| (3, align(of))),
-        chunked: attention.chunked.map(|(_, of)| (13, align(of))),
-        alibi: attention.alibi.map(|alibi| Alibi { align: align(alibi.align) }),
+        alibi: attention.alibi.map(|alibi| Alibi { align: alibi.align.known() }),
         cosine: attention.cosine.map(|cosine| Cosine { eps: Scalar(1e-6), ..cosine }),
-        local: attention.local.map(|local| Local { reach: Scalar(9.5), ..local }),
         relative: attention.relative.map(relative),
         inner,
         normalizer,
@@ -126,19 +112,8 @@ fn shrink(attention: &Attention, rows: u32, keys: u32) -> Attention {
         seq_kv: keys,
         ..s
     };
-    let keys = if attention.neighborhood.is_some() { rows } else { keys };
-    let full = [shape.batch, shape.heads_q, shape.seq_q, keys];
-    let fit = |given: Broadcast| {
-        let axes = given.0.iter().zip(full).map(|(n, full)| if *n == 1 { 1 } else { full });
-        let mut fitted = [1; 4];
-        fitted.iter_mut().zip(axes).for_each(|(to, n)| *to = n);
-        Broadcast(fitted)
-    };
-    let blocks = attention.blocks.map(|given| Blocks {
-        batch: if given.batch == 1 { 1 } else { shape.batch },
-        heads: if given.heads == 1 { 1 } else { shape.heads_q },
-        ..given
-    });
+    // Both sequences are the points of a grid.
+    let keys = if attention.masks.neighborhood.is_some() { rows } else { keys };
     // Longer tables than any position, and a key that is not turned.
     let rotary = attention.rotary.map(|rotary| Rotary {
         table_rows: 128.max(2 * keys).max(2 * rows),
@@ -148,11 +123,6 @@ fn shrink(attention: &Attention, rows: u32, keys: u32) -> Attention {
         k_start: 7,
         ..rotary
     });
-    // A grid of as many points; both sequences are its points.
-    let far = Axis { n: rows, size: 5, stride: 2, dilation: 3, causal: true };
-    let side = if rows < 15 { Axis::new(rows, 1) } else { far };
-    let grid = Neighborhood([Axis::new(1, 1), Axis::new(1, 1), side]);
-    let neighborhood = attention.neighborhood.map(|_| grid);
     let shape = Shape { seq_kv: keys, ..shape };
     let layout = if packed.is_some() { Layout::Bshd } else { Layout::Bhsd };
     let row = keys.div_ceil(PAGE);
@@ -161,12 +131,9 @@ fn shrink(attention: &Attention, rows: u32, keys: u32) -> Attention {
         shape,
         packed,
         paged,
-        blocks,
         rotary,
-        neighborhood,
-        edges: attention.edges.map(|edges| Edges { count: 3 * rows, ..edges }),
-        mask: attention.mask.map(fit),
-        bias: attention.bias.map(fit),
+        masks: attention.masks.known(&shape),
+        bias: attention.bias.map(|bias| bias.fitted(&shape)),
         ..attention.clone().layout(layout)
     }
 }
@@ -243,9 +210,9 @@ impl Known {
 
     /// Blocks that are left out, visited and, where no mask but causality and windows is there, whole.
     fn blocks(a: &Attention) -> Vec<u32> {
-        let Some(blocks) = a.blocks else { return Vec::new() };
-        let whole =
-            a.mask.is_none() && a.bias.is_none() && !a.segments && a.custom_masks.is_empty();
+        let Some(blocks) = a.masks.blocks else { return Vec::new() };
+        let data = a.masks.iter().any(|mask| mask.slot().is_data);
+        let whole = !data && a.bias.is_none() && a.custom_masks.is_empty();
         let mut table = blocks.table(&a.shape, |batch, head, row, key| {
             let [row, key] = [row / blocks.rows, key / blocks.keys];
             !(batch + head + row + 2 * key).is_multiple_of(3)

@@ -8,7 +8,14 @@ pub mod offset;
 pub mod per_batch;
 pub mod top_left;
 
+use std::fmt;
+
 use super::{Operands, Setting, Slot};
+use crate::error::{Error, Result};
+
+/// The WGSL files.
+pub(crate) const SLOTS: &[Slot] =
+    &[top_left::SLOT, bottom_right::SLOT, offset::SLOT, per_batch::SLOT];
 
 /// Largest absolute offset: keeps position arithmetic within i32 on the GPU.
 pub const MAX_OFFSET: i32 = 1 << 28;
@@ -28,6 +35,18 @@ pub enum Align {
     PerBatch,
 }
 
+impl fmt::Display for Align {
+    /// `top-left`, `bottom-right`, `per-batch` or the offset.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TopLeft => f.pad("top-left"),
+            Self::BottomRight => f.pad("bottom-right"),
+            Self::Offset(n) => n.fmt(f),
+            Self::PerBatch => f.pad("per-batch"),
+        }
+    }
+}
+
 impl Align {
     /// The diagonal of one sequence.
     pub fn diagonal(self, batch: u32, q_len: u32, kv_len: u32, operands: &Operands<'_>) -> i64 {
@@ -45,6 +64,27 @@ impl Align {
             Self::Offset(n) => n,
             Self::TopLeft | Self::BottomRight | Self::PerBatch => 0,
         }
+    }
+
+    /// The same with the self-test's own offset, under which some rows see nothing.
+    pub(crate) fn known(self) -> Self {
+        match self {
+            Self::Offset(_) => Self::Offset(-5),
+            Self::TopLeft | Self::BottomRight | Self::PerBatch => self,
+        }
+    }
+
+    /// Keeps position arithmetic within i32.
+    pub(crate) fn validate(self) -> Result<()> {
+        let offset = self.given();
+        if offset.unsigned_abs() > MAX_OFFSET.unsigned_abs() {
+            return Err(Error::invalid(
+                "alignment offset",
+                offset,
+                format!("±{MAX_OFFSET} at most"),
+            ));
+        }
+        Ok(())
     }
 
     /// The values of the slot's parameters.

@@ -6,12 +6,17 @@ pub mod sum;
 pub mod tanh;
 
 use super::{Operands, Setting, Slot};
-use crate::tensor::Scalar;
+use crate::error::{Error, Result};
+use crate::tensor::{self, Scalar, Shape};
+
+/// The WGSL files.
+pub(crate) const SLOTS: &[Slot] = &[product::SLOT, sum::SLOT, tanh::SLOT, leaky_relu::SLOT];
 
 /// The inner loop of a score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub enum Inner {
     /// Σ_c q_c k_c.
     #[default]
@@ -32,6 +37,7 @@ pub enum Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub enum Activation {
     /// tanh (Bahdanau et al., 2015).
     Tanh,
@@ -64,6 +70,46 @@ impl Inner {
             Activation::LeakyRelu { slope } => all.push(leaky_relu::SLOPE.is(slope.get())),
         }
         all
+    }
+
+    /// A word for names of cases, plans and messages; `None` for dot products, which go without saying.
+    pub(crate) fn text(self) -> Option<String> {
+        match self {
+            Self::Product => None,
+            Self::Sum { activation: Activation::Tanh, inner_scale, per_head } => {
+                let heads = if per_head { ",per-head" } else { "" };
+                Some(format!("additive({:?}{heads})", inner_scale.get()))
+            }
+            Self::Sum { activation: Activation::LeakyRelu { slope }, inner_scale, per_head } => {
+                let heads = if per_head { "" } else { ",shared" };
+                Some(format!("leaky({:?},{:?}{heads})", slope.get(), inner_scale.get()))
+            }
+        }
+    }
+
+    pub(crate) fn validate(self) -> Result<()> {
+        let Self::Sum { activation, inner_scale, .. } = self else { return Ok(()) };
+        let slope = match activation {
+            Activation::Tanh => 0.0,
+            Activation::LeakyRelu { slope } => slope.get(),
+        };
+        for (argument, found) in [("inner_scale", inner_scale.get()), ("leaky slope", slope)] {
+            if !found.is_finite() {
+                return Err(Error::invalid(argument, found, "a finite number"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Elements of `score_v`, where it comes with the tensors.
+    pub(crate) fn elements(self, shape: &Shape) -> Option<u64> {
+        match self {
+            Self::Product => None,
+            Self::Sum { per_head: false, .. } => Some(shape.dim_qk.into()),
+            Self::Sum { per_head: true, .. } => {
+                Some(tensor::product(&[shape.heads_q, shape.dim_qk]))
+            }
+        }
     }
 
     /// The weights w of a query head, for `dim` channels.

@@ -9,6 +9,10 @@ pub mod int8;
 
 use super::Slot;
 
+/// The WGSL files.
+pub(crate) const SLOTS: &[Slot] =
+    &[f32::SLOT, f16::SLOT, f16_packed::SLOT, bf16_packed::SLOT, int8::SLOT, int4::SLOT];
+
 /// A way to read an element type: the WGSL file and the words it reads.
 ///
 /// The file defines `load_{name}_4(word) -> vec4<f32>` over `word4` words, and

@@ -5,11 +5,9 @@
 //! is built by [`Blocks::table`] from a predicate, or on the GPU by
 //! [`Engine::bind_blocks`](crate::Engine::bind_blocks) from masks that live there.
 
-use std::ops::Range;
-
-use super::Mask;
+use super::{Kind, Mask};
 use crate::error::{Error, Result};
-use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
+use crate::feature::{Operand, Operands, Parameter, Position, Setting, Slot, slot};
 use crate::tensor::Shape;
 
 /// Query rows and keys of a block.
@@ -24,7 +22,7 @@ const STRIDES: [Parameter; 3] = [
 ];
 
 pub(crate) const SLOT: Slot =
-    slot!("mask", "blocks", ROWS, KEYS, STRIDES[0], STRIDES[1], STRIDES[2]);
+    slot!("mask", "blocks", ROWS, KEYS, STRIDES[0], STRIDES[1], STRIDES[2]).titled("block tables");
 
 /// Most words of a table: 64 MiB.
 const MAX_WORDS: u64 = 1 << 24;
@@ -32,15 +30,23 @@ const MAX_WORDS: u64 = 1 << 24;
 /// The blocks of a block-sparse call, and whether sequences and heads have tables of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Blocks {
     /// Query rows of a block; fastest where it is a multiple of 32.
     pub rows: u32,
     /// Keys of a block; fastest from 32 on.
     pub keys: u32,
     /// 1, or the batch size: a table per sequence.
+    #[cfg_attr(feature = "serde", serde(default = "one"))]
     pub batch: u32,
     /// 1, or the query heads: a table per head.
+    #[cfg_attr(feature = "serde", serde(default = "one"))]
     pub heads: u32,
+}
+
+#[cfg(feature = "serde")]
+fn one() -> u32 {
+    1
 }
 
 impl Blocks {
@@ -62,13 +68,6 @@ impl Blocks {
         let batch = head.saturating_mul(u64::from(self.heads));
         let own = |n: u32, stride: u64| if n == 1 { 0 } else { stride };
         [own(self.batch, batch), own(self.heads, head), words]
-    }
-
-    /// Values of the slot's parameters, also where the table is made by the call itself.
-    pub(crate) fn parameters(&self, shape: &Shape) -> Vec<Setting> {
-        let strides = STRIDES.into_iter().zip(self.strides(shape));
-        let strides = strides.map(|(parameter, stride)| parameter.is(stride as u32));
-        [ROWS.is(self.rows), KEYS.is(self.keys)].into_iter().chain(strides).collect()
     }
 
     /// Words of the table.
@@ -132,8 +131,18 @@ impl Blocks {
         let all = rows * keys * f64::from(self.batch) * f64::from(self.heads);
         visited as f64 / all.max(1.0)
     }
+}
 
-    pub(crate) fn validate(&self, shape: &Shape) -> Result<()> {
+impl Mask for Blocks {
+    fn slot(&self) -> Slot {
+        SLOT
+    }
+
+    fn text(&self) -> String {
+        format!("blocks({}x{},{},{})", self.rows, self.keys, self.batch, self.heads)
+    }
+
+    fn validate(&self, shape: &Shape) -> Result<()> {
         for (name, found) in [("blocks rows", self.rows), ("blocks keys", self.keys)] {
             if found == 0 || found > 1 << 20 {
                 return Err(Error::invalid(name, found, "1..=2^20"));
@@ -156,34 +165,41 @@ impl Blocks {
         }
         Ok(())
     }
-}
 
-/// The blocks of a call of the given shape, as a mask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct BlockSparse(pub Blocks, pub Shape);
-
-impl Mask for BlockSparse {
-    fn slot(&self) -> Slot {
-        SLOT
+    fn unpacked(&self) -> Option<&'static str> {
+        Some("no block table, or sequences that are not packed")
     }
 
-    fn parameters(&self) -> Vec<Setting> {
-        let Self(blocks, shape) = self;
-        blocks.parameters(shape)
+    fn operands(&self, shape: &Shape) -> Vec<(Operand, u64)> {
+        vec![(Operand::Blocks, self.words(shape))]
     }
 
-    fn keeps(&self, at: &Position, operands: &Operands<'_>) -> bool {
-        let Self(blocks, shape) = self;
-        let [batch, head, row] = blocks.strides(shape);
-        let block = at.key / blocks.keys;
+    fn parameters(&self, shape: &Shape) -> Vec<Setting> {
+        let strides = STRIDES.into_iter().zip(self.strides(shape));
+        let strides = strides.map(|(parameter, stride)| parameter.is(stride as u32));
+        [ROWS.is(self.rows), KEYS.is(self.keys)].into_iter().chain(strides).collect()
+    }
+
+    fn keeps(&self, at: &Position, operands: &Operands<'_>, shape: &Shape) -> bool {
+        let [batch, head, row] = self.strides(shape);
+        let block = at.key / self.keys;
         let word = u64::from(at.batch) * batch
             + u64::from(at.head) * head
-            + u64::from(at.row / blocks.rows) * row
+            + u64::from(at.row / self.rows) * row
             + u64::from(block / 16);
         operands.blocks[word as usize] >> (block % 16 * 2) & 1 == 1
     }
+}
 
-    fn narrow(&self, _: u32, _: i64, keys: Range<i64>) -> Range<i64> {
-        keys
+impl Kind for Blocks {
+    fn examples(shape: &Shape) -> Vec<Self> {
+        let own = Self { batch: shape.batch, heads: shape.heads_q, ..Self::new(4, 2) };
+        vec![Self::new(3, 4), own]
+    }
+
+    fn known(self, shape: &Shape) -> Self {
+        let own = |n: u32, full: u32| if n == 1 { 1 } else { full };
+        let (batch, heads) = (own(self.batch, shape.batch), own(self.heads, shape.heads_q));
+        Self { batch, heads, ..self }
     }
 }

@@ -1,10 +1,9 @@
 //! `mask[b, h, i, j]`, one byte each, broadcast over any of the four dimensions; nonzero = attend.
 
-use std::ops::Range;
-
-use super::Mask;
-use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
-use crate::tensor::Broadcast;
+use super::{Kind, Mask};
+use crate::error::Result;
+use crate::feature::{Operand, Operands, Parameter, Position, Setting, Slot, slot};
+use crate::tensor::{Broadcast, Shape};
 
 /// Elements between neighbours along batch, head, row and key; 0 where one serves all.
 const STRIDES: [Parameter; 4] = [
@@ -15,10 +14,14 @@ const STRIDES: [Parameter; 4] = [
 ];
 
 pub(crate) const SLOT: Slot =
-    slot!("mask", "dense", STRIDES[0], STRIDES[1], STRIDES[2], STRIDES[3]).of_data();
+    slot!("mask", "dense", STRIDES[0], STRIDES[1], STRIDES[2], STRIDES[3])
+        .of_data()
+        .titled("boolean mask");
 
-/// A boolean tensor of the given broadcast shape.
+/// A boolean tensor of the given broadcast shape, `mask` among the tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(transparent))]
 pub struct Dense(pub Broadcast);
 
 impl Mask for Dense {
@@ -26,16 +29,35 @@ impl Mask for Dense {
         SLOT
     }
 
-    fn parameters(&self) -> Vec<Setting> {
+    fn text(&self) -> String {
+        format!("mask{:?}", self.0.0)
+    }
+
+    fn validate(&self, shape: &Shape) -> Result<()> {
+        self.0.validate("mask", shape.scores())
+    }
+
+    fn operands(&self, _: &Shape) -> Vec<(Operand, u64)> {
+        vec![(Operand::Mask, self.0.elements())]
+    }
+
+    fn parameters(&self, _: &Shape) -> Vec<Setting> {
         let strides = STRIDES.into_iter().zip(self.0.strides());
         strides.map(|(parameter, stride)| parameter.is(stride as u32)).collect()
     }
 
-    fn keeps(&self, at: &Position, operands: &Operands<'_>) -> bool {
+    fn keeps(&self, at: &Position, operands: &Operands<'_>, _: &Shape) -> bool {
         operands.mask[self.0.index([at.batch, at.head, at.row, at.key])]
     }
+}
 
-    fn narrow(&self, _: u32, _: i64, keys: Range<i64>) -> Range<i64> {
-        keys
+impl Kind for Dense {
+    fn examples(shape: &Shape) -> Vec<Self> {
+        let [batch, _, _, keys] = shape.scores();
+        vec![Self(Broadcast([batch, 1, 1, keys])), Self(Broadcast(shape.scores()))]
+    }
+
+    fn known(self, shape: &Shape) -> Self {
+        Self(self.0.fitted(shape))
     }
 }

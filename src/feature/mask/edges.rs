@@ -4,24 +4,25 @@
 //! sequence and head. The fused path visits edges only, so work is proportional to them; the
 //! staged path looks each pair up.
 
-use std::ops::Range;
-
-use super::Mask;
+use super::{Kind, Mask};
 use crate::error::{Error, Result};
-use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
+use crate::feature::{Operand, Operands, Parameter, Position, Setting, Slot, slot};
+use crate::tensor::Shape;
 
 /// Edges of the graph.
 const COUNT: Parameter = Parameter::u32("edge_count");
 
-pub(crate) const SLOT: Slot = slot!("mask", "edges", COUNT);
+pub(crate) const SLOT: Slot = slot!("mask", "edges", COUNT).titled("graph edges");
 
 /// A graph from query rows (destinations) to keys (sources).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Edges {
     /// Edges.
     pub count: u32,
     /// Whether a bias per edge, `edge_bias` `[count]`, is added to scores.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub bias: bool,
 }
 
@@ -73,15 +74,44 @@ impl Mask for Edges {
         SLOT
     }
 
-    fn parameters(&self) -> Vec<Setting> {
+    fn text(&self) -> String {
+        format!("edges({}{})", self.count, if self.bias { ",bias" } else { "" })
+    }
+
+    fn validate(&self, _: &Shape) -> Result<()> {
+        if self.count <= 1 << 24 {
+            return Ok(());
+        }
+        Err(Error::invalid("edges", self.count, "at most 2^24 edges"))
+    }
+
+    fn unpacked(&self) -> Option<&'static str> {
+        Some("none, or sequences that are not packed")
+    }
+
+    fn operands(&self, shape: &Shape) -> Vec<(Operand, u64)> {
+        let count = u64::from(self.count);
+        let starts = (Operand::EdgeStarts, u64::from(shape.seq_q) + 1);
+        let bias = self.bias.then_some((Operand::EdgeBias, count));
+        [starts, (Operand::EdgeKeys, count)].into_iter().chain(bias).collect()
+    }
+
+    fn parameters(&self, _: &Shape) -> Vec<Setting> {
         vec![COUNT.is(self.count)]
     }
 
-    fn keeps(&self, at: &Position, operands: &Operands<'_>) -> bool {
+    fn keeps(&self, at: &Position, operands: &Operands<'_>, _: &Shape) -> bool {
         Self::find(at.row, at.key, operands).is_some()
     }
+}
 
-    fn narrow(&self, _: u32, _: i64, keys: Range<i64>) -> Range<i64> {
-        keys
+impl Kind for Edges {
+    fn examples(shape: &Shape) -> Vec<Self> {
+        [false, true].map(|bias| Self { count: shape.seq_q.saturating_mul(2), bias }).to_vec()
+    }
+
+    /// Three keys for each row.
+    fn known(self, shape: &Shape) -> Self {
+        Self { count: shape.seq_q.saturating_mul(3), ..self }
     }
 }

@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 
-use super::Mask;
+use super::{Kind, Mask};
 use crate::error::{Error, Result};
 use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
+use crate::tensor::Shape;
 
 /// Of each axis: positions, window, step of windows and dilation.
 const AXES: [[Parameter; 4]; 3] = [
@@ -52,22 +53,32 @@ pub(crate) const SLOT: Slot = slot!(
     AXES[2][3],
     CAUSAL,
 )
-.narrowing();
+.narrowing()
+.titled("neighbourhoods");
 
 /// One axis of a grid and the window on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Axis {
     /// Positions.
     pub n: u32,
     /// Keys of a window.
     pub size: u32,
     /// Positions that share a window; 1 gives each its own.
+    #[cfg_attr(feature = "serde", serde(default = "one"))]
     pub stride: u32,
     /// Distance between the keys of a window.
+    #[cfg_attr(feature = "serde", serde(default = "one"))]
     pub dilation: u32,
     /// Whether a window ends at its own position.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub causal: bool,
+}
+
+#[cfg(feature = "serde")]
+fn one() -> u32 {
+    1
 }
 
 /// A window of neighbours on a grid of up to three axes, the last running fastest. q and k are both the
@@ -131,8 +142,24 @@ impl Neighborhood {
         let [_, rows, columns] = self.0.map(|axis| axis.n);
         [i / (rows * columns), i / columns % rows, i % columns]
     }
+}
 
-    pub(crate) fn validate(&self, seq_q: u32, seq_kv: u32) -> Result<()> {
+impl Mask for Neighborhood {
+    fn slot(&self) -> Slot {
+        SLOT
+    }
+
+    fn text(&self) -> String {
+        let axis = |a: &Axis| {
+            let causal = if a.causal { "c" } else { "" };
+            format!("{}:{}/{}*{}{causal}", a.n, a.size, a.stride, a.dilation)
+        };
+        // Leading axes of one point go without saying.
+        let axes = self.0.iter().skip_while(|a| **a == Axis::new(1, 1)).map(axis);
+        format!("neighborhood({})", axes.collect::<Vec<String>>().join(","))
+    }
+
+    fn validate(&self, shape: &Shape) -> Result<()> {
         for axis in self.0 {
             let Axis { n, size, stride, dilation, .. } = axis;
             let fits = n > 0 && size > 0 && dilation > 0 && stride > 0;
@@ -142,7 +169,7 @@ impl Neighborhood {
                 return Err(Error::invalid("neighborhood axis", format!("{axis:?}"), wanted));
             }
         }
-        let points = self.points();
+        let (points, Shape { seq_q, seq_kv, .. }) = (self.points(), *shape);
         if points > 1 << 20 {
             // Positions are divided in f32.
             let found = format!("{points} points");
@@ -155,14 +182,12 @@ impl Neighborhood {
         }
         Ok(())
     }
-}
 
-impl Mask for Neighborhood {
-    fn slot(&self) -> Slot {
-        SLOT
+    fn unpacked(&self) -> Option<&'static str> {
+        Some("none, or sequences that are not packed")
     }
 
-    fn parameters(&self) -> Vec<Setting> {
+    fn parameters(&self, _: &Shape) -> Vec<Setting> {
         let numbers = |axis: Axis| [axis.n, axis.size, axis.stride, axis.dilation];
         let values = self.0.into_iter().flat_map(numbers);
         let places = AXES.into_iter().flatten().zip(values);
@@ -170,7 +195,7 @@ impl Mask for Neighborhood {
         places.map(|(parameter, n)| parameter.is(n as i32)).chain([CAUSAL.is(causal)]).collect()
     }
 
-    fn keeps(&self, at: &Position, _: &Operands<'_>) -> bool {
+    fn keeps(&self, at: &Position, _: &Operands<'_>, _: &Shape) -> bool {
         let (i, j) = (self.at(at.row), self.at(at.key));
         (0..3).all(|axis| self.0[axis].sees(i[axis], j[axis]))
     }
@@ -182,5 +207,21 @@ impl Mask for Neighborhood {
         let (step, reach) = (steps[slowest], self.0[slowest].reach());
         let line = i64::from(row) / step;
         keys.start.max((line - reach) * step)..keys.end.min((line + reach + 1) * step)
+    }
+}
+
+impl Kind for Neighborhood {
+    fn examples(shape: &Shape) -> Vec<Self> {
+        let image = (2..shape.seq_q.min(99)).find(|n| shape.seq_q.is_multiple_of(*n));
+        let image = image.map(|rows| Self::image(rows, shape.seq_q / rows, 2));
+        [Self::line(shape.seq_q, 3)].into_iter().chain(image).collect()
+    }
+
+    /// A grid of as many points; both sequences are its points.
+    fn known(self, shape: &Shape) -> Self {
+        let rows = shape.seq_q;
+        let far = Axis { n: rows, size: 5, stride: 2, dilation: 3, causal: true };
+        let side = if rows < 15 { Axis::new(rows, 1) } else { far };
+        Self([Axis::new(1, 1), Axis::new(1, 1), side])
     }
 }

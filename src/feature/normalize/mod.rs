@@ -14,12 +14,26 @@ pub mod sparsemax;
 
 use super::{Setting, Slot};
 use crate::error::{Error, Result};
-use crate::tensor::Scalar;
+use crate::tensor::{Scalar, Shape};
+
+/// The WGSL files.
+pub(crate) const SLOTS: &[Slot] = &[
+    softmax::SLOT,
+    sink::SLOT,
+    relu::SLOT,
+    sigmoid::SLOT,
+    hard::SLOT,
+    monotonic::SLOT,
+    sparsemax::SLOT,
+    entmax15::SLOT,
+    raw::SLOT,
+];
 
 /// How scores become weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub enum Normalizer {
     /// exp(s_j − lse).
     #[default]
@@ -69,6 +83,19 @@ impl Normalizer {
             Self::Entmax15 => "entmax15",
             Self::Monotonic => "monotonic",
             Self::Raw => "raw",
+        }
+    }
+
+    /// A word for names of cases, plans and messages; `None` for softmax, which goes without saying.
+    pub(crate) fn text(self) -> Option<String> {
+        match self {
+            Self::Softmax => None,
+            Self::Relu { power, divisor } => Some(format!("relu({power},{:?})", divisor.get())),
+            Self::Sigmoid { bias } => Some(format!("sigmoid({:?})", bias.get())),
+            Self::Sample { seed } => Some(format!("sample({seed})")),
+            Self::Hard | Self::Sparsemax | Self::Entmax15 | Self::Monotonic | Self::Raw => {
+                Some(self.name().into())
+            }
         }
     }
 
@@ -182,7 +209,10 @@ impl Normalizer {
         (d_scores, 0.0)
     }
 
-    pub(crate) fn validate(self) -> Result<()> {
+    pub(crate) fn validate(self, shape: &Shape) -> Result<()> {
+        if self.takes_one() && shape.seq_kv > 1 << 24 {
+            return Err(Error::invalid("seq_kv", shape.seq_kv, "at most 2^24 for hard attention"));
+        }
         match self {
             Self::Relu { power, .. } if power != 1 && power != 2 => {
                 Err(Error::invalid("normalizer power", power, "1 or 2"))
@@ -193,7 +223,15 @@ impl Normalizer {
             Self::Sigmoid { bias } if !bias.get().is_finite() => {
                 Err(Error::invalid("normalizer bias", bias.get(), "a finite number"))
             }
-            _ => Ok(()),
+            Self::Softmax
+            | Self::Relu { .. }
+            | Self::Sigmoid { .. }
+            | Self::Hard
+            | Self::Sample { .. }
+            | Self::Sparsemax
+            | Self::Entmax15
+            | Self::Monotonic
+            | Self::Raw => Ok(()),
         }
     }
 }

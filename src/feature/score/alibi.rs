@@ -1,8 +1,10 @@
 //! s − slope_h · |i + offset − j|: attention with linear biases (Press et al., 2022).
 
 use super::{Score, Stage};
+use crate::error::Result;
 use crate::feature::align::Align;
 use crate::feature::{Entry, Operand, Operands, Parameter, Position, Setting, Slot, slot};
+use crate::tensor::Shape;
 
 /// The key at distance 0 from row 0, where it is given.
 const OFFSET: Parameter = Parameter::i32("alibi_offset");
@@ -14,6 +16,7 @@ pub(crate) const SLOT: Slot = slot!("score", "alibi", OFFSET).reading(&[Operand:
 /// The offset is 0 for [`Align::TopLeft`], `kv_len − q_len` for [`Align::BottomRight`], or given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Alibi {
     /// Which key a row is at distance 0 from.
     pub align: Align,
@@ -33,6 +36,14 @@ impl Score for Alibi {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn text(&self) -> Option<String> {
+        Some(format!("alibi({})", self.align))
+    }
+
+    fn validate(&self, _: &Shape) -> Result<()> {
+        self.align.validate()
     }
 
     fn parameters(&self) -> Vec<Setting> {

@@ -1,8 +1,9 @@
 //! s + `bias[b, h, i, j]`, broadcast over any of the four dimensions; −∞ masks like a mask.
 
 use super::{Score, Stage};
+use crate::error::Result;
 use crate::feature::{Entry, Operand, Operands, Parameter, Position, Setting, Slot, slot};
-use crate::tensor::Broadcast;
+use crate::tensor::{Broadcast, Shape};
 
 /// Elements between neighbours along batch, head, row and key; 0 where one serves all.
 const STRIDES: [Parameter; 4] = [
@@ -26,6 +27,14 @@ impl Score for Bias {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn text(&self) -> Option<String> {
+        Some(format!("bias{:?}", self.0.0))
+    }
+
+    fn validate(&self, shape: &Shape) -> Result<()> {
+        self.0.validate("bias", shape.scores())
     }
 
     fn parameters(&self) -> Vec<Setting> {

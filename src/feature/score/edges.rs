@@ -19,6 +19,11 @@ impl Score for EdgeBias {
         SLOT
     }
 
+    /// The edges say it.
+    fn text(&self) -> Option<String> {
+        None
+    }
+
     fn apply(&self, s: f64, at: &Position, operands: &Operands<'_>) -> f64 {
         match Edges::find(at.row, at.key, operands) {
             Some(edge) => s + operands.edge_bias[edge],

@@ -30,6 +30,11 @@ impl Score for Gumbel {
         SLOT
     }
 
+    /// The normaliser says it.
+    fn text(&self) -> Option<String> {
+        None
+    }
+
     fn parameters(&self) -> Vec<Setting> {
         vec![LOW.is(self.seed as u32), HIGH.is((self.seed >> 32) as u32)]
     }

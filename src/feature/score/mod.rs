@@ -17,6 +17,19 @@ pub use scale::Scale;
 pub use softcap::Softcap;
 
 use super::{Entry, Operands, Position, Setting, Slot};
+use crate::error::Result;
+use crate::tensor::Shape;
+
+/// The WGSL files.
+pub(crate) const SLOTS: &[Slot] = &[
+    scale::SLOT,
+    softcap::SLOT,
+    bias::SLOT,
+    alibi::SLOT,
+    edges::SLOT,
+    gumbel::SLOT,
+    relative::SLOT,
+];
 
 /// The stages at which scores can be returned; a modifier belongs to the stage it completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +50,15 @@ pub trait Score {
     fn stage(&self) -> Stage;
     /// The WGSL file; its function is `fn score_{name}(s: f32, p: Position) -> f32`.
     fn slot(&self) -> Slot;
+    /// A word for names of cases, plans and messages; `None` where another feature says it.
+    fn text(&self) -> Option<String>;
+    /// Checks it against the shape of its call.
+    ///
+    /// # Errors
+    /// An invalid-argument error that names what cannot be, what it holds and what it may hold.
+    fn validate(&self, _: &Shape) -> Result<()> {
+        Ok(())
+    }
     /// Values of the slot's parameters.
     fn parameters(&self) -> Vec<Setting> {
         Vec::new()

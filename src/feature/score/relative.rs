@@ -4,7 +4,10 @@
 //! j − i that is constant far away.
 
 use super::{Score, Stage};
+use crate::error::{Error, Result};
+use crate::feature::align::MAX_OFFSET;
 use crate::feature::{Entry, Operand, Operands, Parameter, Position, Setting, Slot, slot};
+use crate::tensor::Shape;
 
 /// Entries before and after distance 0, and the key at distance 0 from row 0.
 const LEFT: Parameter = Parameter::i32("relative_left");
@@ -17,12 +20,14 @@ pub(crate) const SLOT: Slot =
 /// A bias `[heads_q, left + 1 + right]` by the distance j − i − offset from row i to key j.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Relative {
     /// Entries before distance 0; keys further back read the first.
     pub left: u32,
     /// Entries after distance 0; keys further on read the last.
     pub right: u32,
     /// The key at distance 0 from row 0: the length of the past.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub offset: i32,
 }
 
@@ -48,6 +53,19 @@ impl Score for Relative {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn text(&self) -> Option<String> {
+        Some(format!("relative({},{},{})", self.left, self.right, self.offset))
+    }
+
+    fn validate(&self, shape: &Shape) -> Result<()> {
+        let entries = u64::from(shape.heads_q).saturating_mul(self.width());
+        if entries <= 1 << 24 && self.offset.unsigned_abs() <= MAX_OFFSET.unsigned_abs() {
+            return Ok(());
+        }
+        let found = format!("{self:?}");
+        Err(Error::invalid("relative", found, "at most 2^24 entries, offset 2^28"))
     }
 
     fn parameters(&self) -> Vec<Setting> {

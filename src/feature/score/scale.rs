@@ -1,8 +1,9 @@
 //! s · (q·k), applied once, in f32, to the finished product.
 
 use super::{Score, Stage};
+use crate::error::{Error, Result};
 use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
-use crate::tensor::Scalar;
+use crate::tensor::{Scalar, Shape};
 
 const SCALE: Parameter = Parameter::f32("scale");
 
@@ -19,6 +20,18 @@ impl Score for Scale {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    /// Names of cases say the scale themselves, where a call gives one.
+    fn text(&self) -> Option<String> {
+        None
+    }
+
+    fn validate(&self, _: &Shape) -> Result<()> {
+        if self.0.get().is_finite() {
+            return Ok(());
+        }
+        Err(Error::invalid("scale", self.0.get(), "a finite number"))
     }
 
     fn parameters(&self) -> Vec<Setting> {

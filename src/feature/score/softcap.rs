@@ -1,8 +1,9 @@
 //! c · tanh(s / c): bounds scores smoothly, before bias and masks (Gemma 2).
 
 use super::{Score, Stage};
+use crate::error::{Error, Result};
 use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
-use crate::tensor::Scalar;
+use crate::tensor::{Scalar, Shape};
 
 const CAP: Parameter = Parameter::f32("softcap");
 
@@ -19,6 +20,18 @@ impl Score for Softcap {
 
     fn slot(&self) -> Slot {
         SLOT
+    }
+
+    fn text(&self) -> Option<String> {
+        Some(format!("softcap({:?})", self.0.get()))
+    }
+
+    fn validate(&self, _: &Shape) -> Result<()> {
+        let cap = self.0.get();
+        if cap > 0.0 && cap.is_finite() {
+            return Ok(());
+        }
+        Err(Error::invalid("softcap", cap, "a finite number > 0"))
     }
 
     fn parameters(&self) -> Vec<Setting> {

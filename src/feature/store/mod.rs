@@ -7,6 +7,9 @@ pub mod f32;
 
 use super::Slot;
 
+/// The WGSL files.
+pub(crate) const SLOTS: &[Slot] = &[f32::SLOT, f16::SLOT, f16_packed::SLOT, bf16_packed::SLOT];
+
 /// A way to write an element type: the WGSL file and the words it writes.
 ///
 /// The file defines `store_{name}_4(value) -> word4` and `store_{name}_1(value) -> word1`. Where two

@@ -1,7 +1,7 @@
 //! The quick grid: each feature, each edge, small tensors.
 
 use crate::feature::align::Align::{self, BottomRight, Offset, PerBatch, TopLeft};
-use crate::feature::mask::Blocks;
+use crate::feature::mask::{Blocks, Masks};
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout, Shape};
 use crate::verify::cases::{Case, packed_qkv, padded};
@@ -19,6 +19,22 @@ pub(super) fn own() -> Vec<Case> {
     let groups = [shapes(), diagonals(), broadcasts(), scores(), lengths(), layouts(), shown()];
     let more = [extremes(), combined(), sparse()];
     groups.into_iter().chain(more).flatten().collect()
+}
+
+/// The examples of masks that none of these cases has: a mask that is new is in the grid.
+pub(super) fn examples(cases: &[Case]) -> Vec<Case> {
+    let poison = DataOptions { poison: true, ..DataOptions::default() };
+    let mut all = Vec::new();
+    for (i, seq) in [[70, 70], [130, 67], [9, 150]].into_iter().enumerate() {
+        let base = call(2, [4, 2], seq, [24, 16]).dtype(DType::ALL[i]).with_lse();
+        let new = Masks::examples(&base.shape).into_iter().filter(|masks| {
+            let slots = |masks: &Masks| masks.iter().map(|mask| mask.slot()).collect::<Vec<_>>();
+            !cases.iter().any(|case| slots(&case.attention.masks).contains(&slots(masks)[0]))
+        });
+        let calls = new.map(|masks| Attention { masks, ..base.clone() });
+        all.extend(calls.filter(|call| call.validate().is_ok()).map(|x| Case::new(x, poison)));
+    }
+    all
 }
 
 /// `[batch, heads_q / heads_kv, seq_q / seq_kv, dim_qk / dim_v]`.

@@ -39,14 +39,14 @@ mod tests {
     use std::collections::HashSet;
 
     use super::slots;
-    use crate::feature::{REGISTRY, Slot};
+    use crate::feature::{self, Slot};
     use crate::verify::cases::{Grid, grid};
 
     /// Slot files that no case of a grid needs.
     fn missing(of: Grid) -> Vec<String> {
         let cases = grid(of).expect("distinct names");
         let there: HashSet<Slot> = cases.iter().flat_map(slots).collect();
-        REGISTRY.iter().filter(|slot| !there.contains(slot)).map(Slot::path).collect()
+        feature::slots().filter(|slot| !there.contains(slot)).map(Slot::path).collect()
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl Draw {
             drawn[&(table * u64::from(wide) + block)]
         };
         let mut table = blocks.table(&s, visited);
-        let plain = a.mask.is_none() && a.bias.is_none() && !a.segments;
+        let plain = a.bias.is_none() && !a.masks.iter().any(|mask| mask.slot().is_data);
         if !(plain && a.custom_masks.is_empty()) {
             table.iter_mut().for_each(|word| *word &= 0x5555_5555);
         }

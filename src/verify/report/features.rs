@@ -4,6 +4,9 @@
 //! Recorded cases have names of their own; the keys of the kernels that served them say what they asked
 //! for, as far as a word there has one meaning.
 
+use std::sync::LazyLock;
+
+use crate::feature::slots;
 use crate::verify::report::CaseResult;
 
 /// A row of the matrix.
@@ -25,7 +28,10 @@ enum Kind {
 }
 
 /// How a feature shows.
+#[derive(Clone, Copy)]
 enum Sign {
+    /// The name and the kernel have this word, which is that of a slot.
+    Slot(&'static str),
     /// The name has this word, whatever it has in brackets; a kernel has one of these.
     Word(&'static str, &'static [&'static str]),
     /// A name with a shape says so.
@@ -33,10 +39,40 @@ enum Sign {
     /// The name or the key of the kernel has this in it.
     Text(&'static str, &'static str),
 }
-use Sign::{Name as Says, Text, Word};
+use Sign::{Name as Says, Slot, Text, Word};
+
+/// A group, the name of one of its features, and how it shows.
+type Known = (&'static str, &'static str, Sign);
 
 /// Groups, and each one's features in the order of the matrix.
-const FEATURES: &[(&str, &str, Sign)] = &[
+static FEATURES: LazyLock<Vec<Known>> = LazyLock::new(|| [STORAGE, &masks(), OTHERS].concat());
+
+/// The masks that are shown first; others follow in the order of their declaration.
+const FIRST: [&str; 7] =
+    ["causal", "window", "dense", "kv-lengths", "q-lengths", "segments", "blocks"];
+
+/// Every mask there is, by its name in kernels, and lengths, which hide keys and rows as well.
+fn masks() -> Vec<Known> {
+    let lengths = [
+        ("kv-lengths", ("Masks", "key lengths", Word("kv-lengths", &[]))),
+        ("q-lengths", ("Masks", "query lengths", Word("q-lengths", &[]))),
+    ];
+    let declared = slots().filter(|slot| slot.kind == "mask").map(|slot| {
+        let name: &str = &slot.name;
+        let sign = match name {
+            // A caller's own masks are `mask(name)`.
+            "dense" => Text("mask[", "dense"),
+            "blocks" => Word("blocks", &["classified", "blocks"]),
+            _ => Slot(name),
+        };
+        (name, ("Masks", slot.title(), sign))
+    });
+    let mut all: Vec<(&str, Known)> = lengths.into_iter().chain(declared).collect();
+    all.sort_by_key(|(name, _)| FIRST.iter().position(|x| x == name).unwrap_or(FIRST.len()));
+    all.into_iter().map(|(_, known)| known).collect()
+}
+
+const STORAGE: &[Known] = &[
     ("Storage", "f32", Says(|n| n.words.contains(&"f32"))),
     ("Storage", "f16", Says(|n| n.words.contains(&"f16"))),
     ("Storage", "bf16", Says(|n| n.words.contains(&"bf16"))),
@@ -45,18 +81,9 @@ const FEATURES: &[(&str, &str, Sign)] = &[
     ("Storage", "k and v bf16", Says(|n| n.words.contains(&"kv(bf16)"))),
     ("Storage", "k and v int8", Says(|n| n.words.contains(&"kv(int8)"))),
     ("Storage", "k and v int4", Says(|n| n.words.contains(&"kv(int4)"))),
-    ("Masks", "causal", Word("causal", &["causal"])),
-    ("Masks", "sliding window", Word("window", &["window"])),
-    ("Masks", "boolean mask", Text("mask[", "dense")),
-    ("Masks", "key lengths", Word("kv-lengths", &[])),
-    ("Masks", "query lengths", Word("q-lengths", &[])),
-    ("Masks", "segments", Word("segments", &["segments"])),
-    ("Masks", "block tables", Word("blocks", &["classified", "blocks"])),
-    ("Masks", "dilated", Word("dilated", &["dilated"])),
-    ("Masks", "chunked", Word("chunked", &["chunked"])),
-    ("Masks", "neighbourhoods", Word("neighborhood", &["neighborhood"])),
-    ("Masks", "graph edges", Word("edges", &["edges"])),
-    ("Masks", "predicted centres", Word("local", &["local"])),
+];
+
+const OTHERS: &[Known] = &[
     ("Scores", "scale of its own", Word("scale", &[])),
     ("Scores", "softcap", Word("softcap", &["softcap"])),
     ("Scores", "bias", Word("bias", &["bias"])),
@@ -141,9 +168,10 @@ pub(super) fn of(case: &CaseResult, all: &[Feature]) -> Vec<usize> {
     let name = Name::parse(&case.name);
     let shows = |feature: &Feature| match &feature.kind {
         Kind::Known(i) => match (&FEATURES[*i].2, &name) {
-            (Word(word, _), Some(name)) => name.any(&[word]),
+            (Word(word, _) | Slot(word), Some(name)) => name.any(&[word]),
             (Says(says), Some(name)) => says(name),
             (Says(_), None) => false,
+            (Slot(key), None) => key_words(&case.kernel).any(|word| word == *key),
             (Word(_, keys), None) => key_words(&case.kernel).any(|word| keys.contains(&word)),
             (Text(text, _), Some(_)) => case.name.contains(text),
             (Text(text, key), None) => {
@@ -216,7 +244,7 @@ impl<'a> Name<'a> {
     fn is_softmax(&self) -> bool {
         let normalizers = FEATURES.iter().filter(|(group, _, _)| *group == "Normalisers");
         !normalizers.into_iter().any(|(_, _, sign)| match sign {
-            Word(word, _) => self.any(&[word]),
+            Word(word, _) | Slot(word) => self.any(&[word]),
             Says(_) | Text(..) => false,
         })
     }
