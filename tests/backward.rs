@@ -12,8 +12,9 @@ use heedful::reference::{Incoming, Outputs, attend, backward};
 use heedful::verify::cases::{Case, Grid, grid};
 use heedful::verify::data::CaseData;
 use heedful::verify::golden::{GoldenSuite, Precision};
+use heedful::verify::gradients::compare_gradients;
 use heedful::{
-    Attention, Backward, BackwardProblem, CustomScore, DType, Normalizer, Operand, Policy, Shape,
+    Attention, Backward, BackwardProblem, CustomScore, Normalizer, Operand, Policy, Shape,
     WeightsAt,
 };
 
@@ -280,21 +281,6 @@ fn gpu_gradients_match_recorded_ones() {
     assert!(wrong.is_empty(), "{} of {compared} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// The largest error of a gradient as a share of its largest element, and where it is; a number where none belongs, or
-/// none where one does, is an infinite error.
-fn error(found: &[f64], wanted: &[f64]) -> (f64, usize) {
-    assert_eq!(found.len(), wanted.len());
-    let largest = wanted.iter().filter(|x| x.is_finite()).fold(1e-30_f64, |m, x| m.max(x.abs()));
-    let one = |(found, wanted): (&f64, &f64)| match wanted.is_finite() {
-        true if found.is_finite() => (found - wanted).abs() / largest,
-        false if !found.is_finite() => 0.0,
-        _ => f64::INFINITY,
-    };
-    let errors = found.iter().zip(wanted).map(one).enumerate();
-    errors
-        .fold((0.0, 0), |(most, at), (i, error)| if error > most { (error, i) } else { (most, at) })
-}
-
 #[test]
 fn gpu_gradients_are_those_of_the_reference() {
     let Some(engine) = common::gpu::engine("gpu_gradients_are_those_of_the_reference") else {
@@ -326,25 +312,13 @@ fn gpu_gradients_are_those_of_the_reference() {
         let wanted = backward(&trial.problem, &trial.data.inputs(), &incoming).unwrap();
         let found = engine.run_backward_host(&plan, &trial.data.inputs(), &incoming).unwrap();
         let again = engine.run_backward_host(&plan, &trial.data.inputs(), &incoming).unwrap();
-        for (operand, wanted) in wanted.iter() {
-            let values = found.get(operand).unwrap();
+        assert!(found.same_bits(&again), "{}: two runs differ", case.name);
+        let inputs = trial.data.inputs();
+        for (operand, error) in compare_gradients(&trial.problem, &inputs, &wanted, &found).unwrap()
+        {
             *compared.entry(operand.name()).or_insert(0) += 1;
-            let same =
-                |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
-            assert!(values.iter().zip(again.get(operand).unwrap()).all(same), "{}", case.name);
-            // Half a unit in the last place of the storage type, and what f32 sums lose.
-            let rows = matches!(operand, Operand::Q | Operand::K | Operand::V);
-            let stored = match trial.problem.problem().storage(operand).dtype() {
-                Some(DType::F16) if rows => 5e-4,
-                Some(DType::Bf16) if rows => 4e-3,
-                _ => 0.0,
-            };
-            // Rounding a score is a relative error of its weight.
-            let scores = 6.0 * case.data.logits / f64::from(1 << 22);
-            let (error, at) = error(values, wanted);
-            if error > stored + scores + 2e-5 {
-                let [found, wanted] = [values[at], wanted[at]];
-                wrong.push(format!("{} d_{operand}[{at}]: {found:e}, want {wanted:e}", case.name));
+            if !error.pass() {
+                wrong.push(format!("{} d_{operand}: {}", case.name, error.message()));
             }
         }
     }

@@ -13,6 +13,7 @@ use heedful::feature::Operands;
 use heedful::{Align, DType, Error, Operand, Path, WeightsAt};
 
 use crate::forms::FormArgs;
+use crate::gradients::GradientArgs;
 use crate::map::MapArgs;
 
 /// Attention for every GPU: measure it, check it, run it.
@@ -219,6 +220,8 @@ pub(crate) struct RunArgs {
     /// Write scores or weights of every row and key.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) gradients: GradientArgs,
     /// Which scores --weights are; probabilities unless it is given.
     #[arg(long, value_enum)]
     pub(crate) weights_at: Option<WeightsName>,

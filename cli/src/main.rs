@@ -9,6 +9,7 @@ mod bench;
 mod call;
 mod files;
 mod forms;
+mod gradients;
 mod info;
 mod map;
 mod outputs;

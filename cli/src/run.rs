@@ -1,13 +1,17 @@
 //! `heedful run`: one attention call on arrays from files.
 
+use std::path::PathBuf;
+
 use heedful::reference::{Outputs, attend};
 use heedful::verify::data::CaseData;
 use heedful::verify::npy;
 use heedful::verify::truth::Truth;
-use heedful::{Error, Path, Policy, Problem};
+use heedful::{Engine, Error, Path, Policy, Problem};
 
 use crate::args::RunArgs;
 use crate::call::Asked;
+use crate::files::Source;
+use crate::gradients::{Shown, Wanted};
 use crate::{Failure, Outcome, adapters, outputs};
 
 /// Runs the call, checks it if asked to, and writes the outputs.
@@ -16,26 +20,49 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     data.inputs().validate(&problem)?;
     // Before anything is computed, so that no run ends with some of its outputs.
     let files = [("--out", &args.out), ("--lse", &args.lse), ("--weights", &args.weights)];
-    outputs::check(files.iter().filter_map(|(option, file)| Some((*option, file.as_ref()?))))?;
-    let (computed, path) = compute(args, &problem, &data)?;
-    let verdict = if args.check { check(&problem, &data, &computed, path)? } else { None };
-    write(args, &problem, &data, rank, &computed)?;
+    let mut source = Source::open(args.npz.as_ref(), args.safetensors.as_ref())?;
+    let wanted = Wanted::read(&args.gradients, &mut source, &problem, &data)?;
+    let given = files.iter().filter_map(|(option, file)| Some((*option, file.as_ref()?)));
+    let mut given: Vec<(&str, &PathBuf)> = given.collect();
+    given.extend(wanted.iter().flat_map(Wanted::files));
+    outputs::check(given)?;
+    let engine = engine(args)?;
+    let mut verdict = None;
+    // Whoever asks for gradients alone need not have the output computed.
+    if wanted.is_none() || files.iter().any(|(_, file)| file.is_some()) {
+        let (computed, path) = compute(args, engine.as_ref(), &problem, &data)?;
+        if args.check {
+            verdict = check(&problem, &data, &computed, path)?;
+        }
+        write(args, &problem, &data, rank, &computed)?;
+    }
+    if let Some(wanted) = &wanted {
+        let shown = Shown { explain: args.explain, check: args.check };
+        let wrong = wanted.run(shown, engine.as_ref(), &data, rank)?;
+        verdict = verdict.or(wrong);
+    }
     match verdict {
         Some(wrong) => Err(Failure::Wrong(wrong)),
         None => Ok(()),
     }
 }
 
+/// Where the call runs; `None` is the reference.
+fn engine(args: &RunArgs) -> Outcome<Option<Engine>> {
+    let matrix = args.matrix || args.path.is_matrix();
+    match args.path.path() {
+        Some(_) => adapters::engine(args.adapter.as_deref(), args.require_adapter, matrix),
+        None => Ok(None),
+    }
+}
+
 /// The outputs, and the path that they took; `None` is the reference.
-fn compute(args: &RunArgs, problem: &Problem, data: &CaseData) -> Outcome<(Outputs, Option<Path>)> {
-    let engine = match args.path.path() {
-        Some(_) => adapters::engine(
-            args.adapter.as_deref(),
-            args.require_adapter,
-            args.matrix || args.path.is_matrix(),
-        )?,
-        None => None,
-    };
+fn compute(
+    args: &RunArgs,
+    engine: Option<&Engine>,
+    problem: &Problem,
+    data: &CaseData,
+) -> Outcome<(Outputs, Option<Path>)> {
     let (Some(engine), Some(path)) = (engine, args.path.path()) else {
         if args.explain {
             println!("plan for {problem}\n  path    reference (float64, CPU)");

@@ -96,6 +96,23 @@ fn verify_runs_on_the_named_paths_only() {
 }
 
 #[test]
+fn verify_checks_recorded_gradients() {
+    if !adapter("verify_checks_recorded_gradients") {
+        return;
+    }
+    let arguments = "verify --cases tests/golden/varlen --filter varlen_0 --path staged --report -";
+    let report = heedful(&repository(), arguments).succeeded().json();
+    let cases = report["cases"].as_array().expect("a list");
+    let name = |case: &&Value| case["name"].as_str().is_some_and(|x| x.starts_with("gradients "));
+    let gradients: Vec<&Value> = cases.iter().filter(name).collect();
+    assert_eq!(gradients.len(), 10);
+    for case in gradients {
+        assert_eq!(case["status"], "pass", "{case}");
+        assert!(case["kernel"].as_str().is_some_and(|x| x.contains("backward_row")), "{case}");
+    }
+}
+
+#[test]
 fn verify_without_an_executed_case_fails() {
     if !adapter("verify_without_an_executed_case") {
         return;

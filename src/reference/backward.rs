@@ -50,6 +50,17 @@ impl Gradients {
         self.0.insert(operand, values);
     }
 
+    /// Whether every element has the same bits, any two NaN being the same.
+    pub fn same_bits(&self, other: &Self) -> bool {
+        let same = |a: &f64, b: &f64| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+        let equal =
+            |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b));
+        self.0.len() == other.0.len()
+            && self.0.iter().all(|(operand, values)| {
+                other.get(*operand).is_some_and(|others| equal(values, others))
+            })
+    }
+
     /// All of them, in the order of [`Operand`].
     pub fn iter(&self) -> impl Iterator<Item = (Operand, &[f64])> {
         self.0.iter().map(|(operand, values)| (*operand, values.as_slice()))

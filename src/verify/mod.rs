@@ -7,6 +7,7 @@ pub mod data;
 pub mod execute;
 pub mod expectations;
 pub mod golden;
+pub mod gradients;
 mod held;
 pub mod npy;
 pub mod report;

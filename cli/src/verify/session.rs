@@ -189,7 +189,25 @@ impl Session<'_> {
             let run = |engine: &Engine| Ok((loaded.run(engine, path)?, None));
             rows.push(self.row(&suite.name, &case.name, None, path, run)?);
         }
+        if case.has_gradients() && self.args.asks_for(Path::Staged) {
+            rows.push(self.recorded_gradients(suite, case)?);
+        }
         self.finish(rows)
+    }
+
+    /// Computes the recorded gradients of a case.
+    fn recorded_gradients(
+        &mut self,
+        suite: &GoldenSuite,
+        case: &GoldenCase,
+    ) -> Outcome<CaseResult> {
+        let name = format!("gradients {}", case.name);
+        let Some(recorded) = case.gradients(Precision::Stored)? else {
+            let reason = "gradients of a layer are not computed";
+            return Ok(CaseResult::unsupported(&name, &suite.name, self.index, reason));
+        };
+        let run = |engine: &Engine| Ok((recorded.run(engine)?, None));
+        self.row(&suite.name, &name, None, Path::Staged, run)
     }
 
     /// Runs a case on one path. What the device fails in is a failed row; what the request is wrong in

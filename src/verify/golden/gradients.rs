@@ -1,5 +1,6 @@
 //! The recorded gradients of a case: roles `d_…`.
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feature::normalize::Normalizer;
 use crate::feature::score::t5_table_backward;
@@ -9,6 +10,7 @@ use crate::verify::compare::{Comparison, Tolerance, compare};
 use crate::verify::golden::reader::Reader;
 use crate::verify::golden::{Form, GoldenCase, Loaded, Precision, Support};
 use crate::verify::npy::{Array, Arrays};
+use crate::verify::run::{Outcome, Ran, reasons};
 
 /// A recorded case with the gradients of its tensors.
 #[derive(Debug, Clone)]
@@ -60,6 +62,11 @@ fn operand(role: &str) -> Option<Operand> {
 }
 
 impl GoldenCase {
+    /// Whether gradients are recorded.
+    pub fn has_gradients(&self) -> bool {
+        self.record.expected.keys().any(|role| role.starts_with("d_"))
+    }
+
     /// Reads the recorded gradients of a case that is one attention call; `None` where there are none.
     ///
     /// # Errors
@@ -122,6 +129,34 @@ impl GradientCase {
     /// The gradients that come in.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { o: &self.d_o, lse: &self.d_lse, weights: &[] }
+    }
+
+    /// Computes the gradients twice on an engine and compares them with the recorded ones.
+    ///
+    /// # Errors
+    /// Invalid argument when the case does not fit, out of memory, device lost, internal; a call that is not served is
+    /// an [`Outcome`].
+    pub fn run(&self, engine: &Engine) -> Result<Outcome> {
+        let plan = match engine.plan_backward(&self.backward) {
+            Ok(plan) => plan,
+            Err(error) if error.is_unsupported() => {
+                return Ok(Outcome::Unsupported(reasons(&error)));
+            }
+            Err(error) => return Err(error),
+        };
+        let (inputs, incoming) = (self.loaded.data.inputs(), self.incoming());
+        let first = engine.run_backward_host(&plan, &inputs, &incoming)?;
+        let start = std::time::Instant::now();
+        let second = engine.run_backward_host(&plan, &inputs, &incoming)?;
+        let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        let kernels: Vec<String> = plan.kernels().iter().map(ToString::to_string).collect();
+        Ok(Outcome::Ran(Box::new(Ran {
+            kernel: kernels.join(" "),
+            comparisons: self.check(&second),
+            stray_write: None,
+            repeatable: first.same_bits(&second),
+            milliseconds,
+        })))
     }
 
     /// Compares gradients with every recorded one.
