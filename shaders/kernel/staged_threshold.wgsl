@@ -19,41 +19,10 @@
 //     and MAX_ROUNDS ends it.
 //  3. A masked score is far below any tau, and its weight is the -0 that stage 3 leaves out.
 
-var<workgroup> sh_m: array<f32, 64>;
-var<workgroup> sh_l: array<f32, 64>;
 var<workgroup> sh_going: u32;
 
-const LANES: u32 = 16u;
-const ROWS: u32 = 4u;
 // Far more than is ever needed; a row with NaN must end as well.
 const MAX_ROUNDS: u32 = 100u;
-
-// Sums a pair over the 16 lanes of a row; every lane of the row gets it.
-fn row_sum(lane: u32, slice: u32, pair: vec2<f32>) -> vec2<f32> {
-  workgroupBarrier();
-  sh_m[lane] = pair.x;
-  sh_l[lane] = pair.y;
-  workgroupBarrier();
-  for (var step = LANES / 2u; step > 0u; step >>= 1u) {
-    if (slice < step) {
-      sh_m[lane] += sh_m[lane + step];
-      sh_l[lane] += sh_l[lane + step];
-    }
-    workgroupBarrier();
-  }
-  return vec2<f32>(sh_m[lane - slice], sh_l[lane - slice]);
-}
-
-// The largest over the 16 lanes of a row.
-fn row_max(lane: u32, slice: u32, value: f32) -> f32 {
-  sh_m[lane] = value;
-  workgroupBarrier();
-  for (var step = LANES / 2u; step > 0u; step >>= 1u) {
-    if (slice < step) { sh_m[lane] = max(sh_m[lane], sh_m[lane + step]); }
-    workgroupBarrier();
-  }
-  return sh_m[lane - slice];
-}
 
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

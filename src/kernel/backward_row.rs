@@ -17,34 +17,40 @@ use crate::problem::{BackwardProblem, Operand};
 pub(super) const TWIN: Twin = Twin {
     backward: true,
     commons: |spec| {
-        let mut commons = vec![common!("modify"), common!("normalizer")];
+        let mut commons = vec![common!("modify"), common!("backward"), common!("normalizer")];
         commons.extend(spec.is_each().then_some(common!("normalize_each")));
         commons.push(common!("normalize_staged"));
         commons
     },
-    bindings: |spec| {
-        let scratch = [Binding::Scores, Binding::Grads, Binding::InverseSums];
-        let mut all: Vec<_> = scratch.map(|binding| (binding, Access::ReadWrite)).into();
-        if let Some(parts) = spec.backward {
-            all.extend(parts.entries.then_some((Binding::Entries, Access::ReadWrite)));
-            all.extend(parts.sinks.then_some((Binding::RowSums, Access::ReadWrite)));
-            all.extend(parts.lse.then_some((Binding::DLse, Access::Read)));
-            all.extend(parts.weights.then_some((Binding::DWeights, Access::Read)));
-        }
-        all
+    bindings,
+    glue: |out, spec| {
+        *out += &row_types(4);
+        glue(out, spec);
+        start_glue(out, spec);
     },
-    glue,
     // sh_m, sh_l and sh_d, one f32 per invocation each
     workgroup_bytes: |_| 3 * 64 * 4,
     grid: by_four_rows,
     ..kernel_file!("backward_row")
 };
 
-fn glue(out: &mut String, spec: &KernelSpec) {
-    *out += &row_types(4);
+/// Planes of scratch, and what comes in and is kept.
+pub(super) fn bindings(spec: &KernelSpec) -> Vec<(Binding, Access)> {
+    let scratch = [Binding::Scores, Binding::Grads, Binding::InverseSums];
+    let mut all: Vec<_> = scratch.map(|binding| (binding, Access::ReadWrite)).into();
+    if let Some(parts) = spec.backward {
+        all.extend(parts.entries.then_some((Binding::Entries, Access::ReadWrite)));
+        all.extend(parts.sinks.then_some((Binding::RowSums, Access::ReadWrite)));
+        all.extend(parts.lse.then_some((Binding::DLse, Access::Read)));
+        all.extend(parts.weights.then_some((Binding::DWeights, Access::Read)));
+    }
+    all
+}
+
+/// Scores, derivatives, and what comes in and is kept.
+pub(super) fn glue(out: &mut String, spec: &KernelSpec) {
     score_glue(out, spec);
     weight_glue(out, spec);
-    start_glue(out, spec);
     chain_glue(out, spec);
     let Some(parts) = spec.backward else { return };
     let load = |on: bool, name: &str, base: &str| match on {
@@ -82,11 +88,15 @@ impl KernelSpec {
     pub(crate) fn backward_row(problem: &BackwardProblem, parts: BackwardParts) -> Self {
         let call = problem.problem();
         let a = call.attention();
+        let kernel = match a.normalizer.needs_row() {
+            true => Kernel::BackwardThreshold,
+            false => Kernel::BackwardRow,
+        };
         Self {
             backward: Some(parts),
             blocks: a.masks.blocks.map(|_| BlockTable::Given),
             inner: Vec::new(),
-            ..Self::scored(Kernel::BackwardRow, call)
+            ..Self::scored(kernel, call)
         }
         .reading(a.sinks, &[Operand::Sinks])
         .reading(a.masks.edges.is_some(), EDGES)

@@ -24,6 +24,7 @@ mod backward_keys;
 mod backward_row;
 mod backward_sinks;
 mod backward_table;
+mod backward_threshold;
 mod cache_advance;
 mod cache_append;
 mod cache_copy;

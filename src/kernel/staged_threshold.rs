@@ -2,9 +2,10 @@
 
 use super::generate::glue::{output_glue, weight_glue};
 use super::staged_normalize::{by_four_rows, scratch};
-use super::twin::{Twin, kernel_file};
+use super::twin::{Twin, common, kernel_file};
 
 pub(super) const TWIN: Twin = Twin {
+    commons: |_| vec![common!("row_lanes")],
     bindings: scratch,
     glue: |out, spec| {
         weight_glue(out, spec);

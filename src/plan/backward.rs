@@ -8,7 +8,6 @@ use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
 use crate::feature::inner::{Inner, product};
-use crate::feature::normalize::Normalizer;
 use crate::feature::score::{alibi, relative};
 use crate::kernel::{BackwardParts, Binding, Element, KernelSpec, Resources, TILE};
 use crate::plan::fit::{check_resources, element_of, fitted};
@@ -155,9 +154,6 @@ fn lacking(backward: &BackwardProblem, caps: &Capabilities) -> Option<String> {
     }
     if a.inner != Inner::Product {
         return not("additive scores");
-    }
-    if matches!(a.normalizer, Normalizer::Sparsemax | Normalizer::Entmax15) {
-        return not("sparsemax and 1.5-entmax");
     }
     let width = a.relative.map_or(1, |relative| relative.width());
     if width > u64::from(caps.max_workgroups) && backward.wants(Operand::Relative) {

@@ -11,3 +11,9 @@ fn threshold_weight(x: vec4<f32>) -> vec4<f32> {
   let shown = max(x, vec4<f32>(0.0));
   return shown * shown;
 }
+
+// Backward:
+// What a key counts in the derivative d_s = m (d_w - sum(m d_w) / sum(m)): the root of its weight.
+fn threshold_measure(x: vec4<f32>) -> vec4<f32> {
+  return max(x, vec4<f32>(0.0));
+}

@@ -11,3 +11,9 @@ fn threshold_terms(x: vec4<f32>) -> vec2<f32> {
 fn threshold_weight(x: vec4<f32>) -> vec4<f32> {
   return max(x, vec4<f32>(0.0));
 }
+
+// Backward:
+// What a key counts in the derivative d_s = m (d_w - sum(m d_w) / sum(m)).
+fn threshold_measure(x: vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), vec4<f32>(1.0), x > vec4<f32>(0.0));
+}

@@ -1,0 +1,109 @@
+// Stage 3 of the staged backward pass for sparsemax and 1.5-entmax; buffers are those of `backward_row`.
+//
+//   s = modifiers(x), y = (y + d_weights) * factor
+//   tau as in `staged_threshold`, w = weight(THRESHOLD_SCALE (s - max) - tau)
+//   d_s = m (y - sum(m y) / sum(m)), m = threshold_measure: 1 for the keys that have a part, or the root of their weight
+//   d_x = d_s * the derivatives of the modifiers
+//
+// Workgroup (x, y) = (4 rows, (batch, head) pair), 16 invocations per row; one sweep for the maximum, one per round of
+// Newton's iteration, one for the sums and one that writes. Scores are made again from their products in each, since both
+// are needed in the end and there is room for one.
+
+var<workgroup> sh_going: u32;
+
+// Far more than is ever needed; a row with NaN must end as well.
+const MAX_ROUNDS: u32 = 100u;
+
+@compute @workgroup_size(64, 1, 1)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let batch = params.batch0 + workgroup.y / params.head_n;
+  let head = params.head0 + workgroup.y % params.head_n;
+  let slice = lane & (LANES - 1u);
+  let local_row = workgroup.x * ROWS + lane / LANES;
+  let row = params.row0 + local_row;
+  let alive = local_row < params.row_n;
+  // The visible keys of the 64-row tile this row belongs to: what the products work on.
+  let first = params.row0 + ((workgroup.x * ROWS) & ~63u);
+  let rows = rows_of(batch, head, first, min(first + 64u, params.row0 + params.row_n) - 1u);
+  let visible = key_range(rows);
+  let begin = (visible.x & ~15u) >> 2u;
+  let end = select(0u, min((visible.y + 15u) & ~15u, params.score_stride) >> 2u, alive && visible.y > visible.x);
+  let first_own = begin + ((slice - begin) & (LANES - 1u));
+  let scratch_row = workgroup.y * params.row_n + local_row;
+  let base = scratch_row * (params.score_stride >> 2u);
+
+  var m = LOWEST;
+  var nan = 0.0;
+  for (var i = first_own; i < end; i += LANES) {
+    let s = scores4(rows, row, i * 4u, products4(scores[base + i]));
+    let shown = select(s, vec4<f32>(LOWEST), masked4(s));
+    m = max(m, max(max(shown.x, shown.y), max(shown.z, shown.w)));
+    for (var c = 0u; c < 4u; c += 1u) { nan = max(nan, select(0.0, 1.0, is_nan(s[c]))); }
+  }
+  m = row_max(lane, slice, m);
+  workgroupBarrier();
+  // Without a largest score that is a number there is no projection: everything visible is NaN. LOWEST is -inf.
+  let lost = row_max(lane, slice, nan) > 0.0 || m <= LOWEST || !is_finite(m);
+
+  var tau = -1.0;
+  for (var round = 0u; round < MAX_ROUNDS; round += 1u) {
+    var terms = vec2<f32>(0.0);
+    for (var i = first_own; i < end; i += LANES) {
+      let s = scores4(rows, row, i * 4u, products4(scores[base + i]));
+      // A masked score is far below any tau.
+      terms += threshold_terms(select(THRESHOLD_SCALE * (s - m) - tau, vec4<f32>(-1.0), masked4(s)));
+    }
+    let sums = row_sum(lane, slice, terms);
+    let next = tau + (sums.x - 1.0) / max(sums.y, 1e-30);
+    let moves = sums.x > 1.0 && next > tau;
+    if (lane == 0u) { sh_going = 0u; }
+    workgroupBarrier();
+    if (moves) { sh_going = 1u; }
+    tau = select(tau, next, moves);
+    if (workgroupUniformLoad(&sh_going) == 0u) { break; }
+  }
+
+  // sum(m), sum(m y)
+  var measures = vec2<f32>(0.0);
+  for (var i = first_own; i < end; i += LANES) {
+    let key = i * 4u;
+    let s = scores4(rows, row, key, products4(scores[base + i]));
+    let y = incoming4(rows, row, key, products4(grads[base + i]), factors4(rows, row, key));
+    let part = select(threshold_measure(THRESHOLD_SCALE * (s - m) - tau), vec4<f32>(0.0), masked4(s));
+    let term = select(part * y, vec4<f32>(0.0), masked4(s));
+    measures += vec2<f32>(dot(part, vec4<f32>(1.0)), dot(term, vec4<f32>(1.0)));
+  }
+  measures = row_sum(lane, slice, measures);
+  let mean = measures.y / max(measures.x, 1e-30);
+  if (!alive || row >= stored_end(rows, row + 1u)) { return; }
+
+  for (var i = first_own; i < end; i += LANES) {
+    let key = i * 4u;
+    let x = products4(scores[base + i]);
+    let s = scores4(rows, row, key, x);
+    let none = masked4(s);
+    let factor = factors4(rows, row, key);
+    let y = incoming4(rows, row, key, products4(grads[base + i]), factor);
+    let z = THRESHOLD_SCALE * (s - m) - tau;
+    let part = threshold_measure(z);
+    var d_s = select(part * (y - mean), vec4<f32>(0.0), none);
+    d_s = select(d_s, vec4<f32>(not_a_number()), vec4<bool>(lost) & !none);
+    let w = select(threshold_weight(z) * factor, vec4<f32>(not_a_number()), vec4<bool>(lost));
+    var d_x = vec4<f32>(0.0);
+    var entry = vec4<f32>(0.0);
+    for (var c = 0u; c < 4u; c += 1u) {
+      let slopes = chain_derivatives(x[c], position_at(rows, row, key + c));
+      d_x[c] = d_s[c] * slopes.x;
+      entry[c] = d_s[c] * slopes.y;
+    }
+    scores[base + i] = weights_of_parts(w, none);
+    grads[base + i] = weights_of_parts(d_x, none);
+    entries_store(base + i, select(entry, vec4<f32>(0.0), none));
+  }
+  if (ENTRIES) {
+    for (var i = slice; i < (params.score_stride >> 2u); i += LANES) {
+      if (i < begin || i >= end) { entries_store(base + i, vec4<f32>(0.0)); }
+    }
+  }
+  if (slice == 0u) { inverse_sums[scratch_row] = 1.0; }
+}
