@@ -11,7 +11,9 @@ use std::path::Path as FilePath;
 use common::matrix_caps;
 use heedful::kernel::{Kernel, KernelSpec, Tile, compose};
 use heedful::plan::MatrixUnit;
-use heedful::{Align, Attention, Capabilities, DType, Path, Plan, Policy, Shape};
+use heedful::{
+    Align, Attention, Backward, BackwardPlan, Capabilities, DType, Path, Plan, Policy, Shape,
+};
 
 /// A device by the name that the compilers' drivers know, with what the planner asks of it.
 struct Device {
@@ -102,6 +104,21 @@ fn calls() -> Vec<(String, Attention, Path)> {
     calls
 }
 
+/// Calls whose gradients are asked for.
+fn gradients() -> Vec<(String, Backward)> {
+    let mut calls = Vec::new();
+    for dim in [64, 128] {
+        let prefill = Attention::new(Shape::self_attention(1, 16, 4096, dim)).with_lse();
+        calls.push((format!("d{dim}.f32.gradients"), Backward::of(prefill.clone())));
+        let half = prefill.clone().dtype(DType::F16).causal(Align::TopLeft);
+        calls.push((format!("d{dim}.f16.causal.gradients"), Backward::of(half)));
+        let learned = prefill.bias([1, 16, 1, 4096]).sinks().alibi(Align::TopLeft).softcap(30.0);
+        let learned = Backward::all(learned).unwrap();
+        calls.push((format!("d{dim}.f32.all.gradients"), learned));
+    }
+    calls
+}
+
 /// The multiply-adds of an invocation that a kernel's loops must do: of a whole tile, loop by loop, or of a turn of
 /// the hot loop and its turns in one of the loop around. Nothing where no such number is known.
 fn wanted(spec: &KernelSpec) -> String {
@@ -145,6 +162,20 @@ fn write_kernels() {
             };
             for spec in plan.kernels() {
                 let file = format!("{name}.{}", spec.kernel.name());
+                std::fs::write(place.join(format!("{file}.wgsl")), compose(spec).text).unwrap();
+                writeln!(list, "{file} {spec} {}", wanted(spec)).unwrap();
+            }
+        }
+        for (name, backward) in gradients() {
+            let problem = backward.validate().unwrap();
+            let plan = BackwardPlan::new(&problem, &caps, &Policy::default()).unwrap();
+            let mut seen = Vec::new();
+            for spec in plan.kernels() {
+                seen.push(spec.kernel);
+                // The second of a kind.
+                let n = seen.iter().filter(|kernel| **kernel == spec.kernel).count();
+                let again = if n > 1 { n.to_string() } else { String::new() };
+                let file = format!("{name}.{}{again}", spec.kernel.name());
                 std::fs::write(place.join(format!("{file}.wgsl")), compose(spec).text).unwrap();
                 writeln!(list, "{file} {spec} {}", wanted(spec)).unwrap();
             }
