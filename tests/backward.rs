@@ -8,14 +8,15 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use heedful::device::Readback;
 use heedful::reference::{Incoming, Outputs, attend, backward};
 use heedful::verify::cases::{Case, Grid, grid};
 use heedful::verify::data::CaseData;
 use heedful::verify::golden::{GoldenSuite, Precision};
 use heedful::verify::gradients::compare_gradients;
 use heedful::{
-    Attention, Backward, BackwardProblem, CustomScore, Normalizer, Operand, Policy, Shape,
-    WeightsAt,
+    Attention, Backward, BackwardProblem, BackwardTensors, BufferView, CustomScore, DType,
+    Normalizer, Operand, Policy, Shape, Tensors, WeightsAt,
 };
 
 #[test]
@@ -325,4 +326,62 @@ fn gpu_gradients_are_those_of_the_reference() {
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(compared["q"] == 90 && compared["bias"] > 10 && compared["sinks"] > 5, "{compared:?}");
     assert!(in_blocks > 15, "{in_blocks} calls in several blocks of rows");
+}
+
+/// A call of one head with its gradients of q, k and v, all tensors in one buffer, 256 bytes apart.
+#[test]
+fn gradients_in_one_buffer_and_what_binding_refuses() {
+    let Some(engine) = common::gpu::engine("gradients_in_one_buffer") else { return };
+    let shape = Shape::self_attention(1, 2, 5, 8);
+    let backward = Backward::of(Attention::new(shape));
+    let plan = engine.plan_backward(&backward).unwrap();
+    let n = shape.elements()[0] as usize;
+    let data = CaseData { q: noise(n, 1), k: noise(n, 2), v: noise(n, 3), ..CaseData::default() };
+    let d_o = noise(n, 4);
+    let bytes = 4 * n as u64;
+    let step = bytes.next_multiple_of(256);
+    let usage =
+        wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    let arena = engine.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 8 * step,
+        usage,
+        mapped_at_creation: false,
+    });
+    for (i, values) in [&data.q, &data.k, &data.v, &d_o].into_iter().enumerate() {
+        let floats = DType::F32.encode(values.iter().copied());
+        engine.queue().write_buffer(&arena, i as u64 * step, &floats);
+    }
+    let at = |i: u64| BufferView { buffer: &arena, offset: i * step };
+    let tensors = || BackwardTensors::new(Tensors::new(at(0), at(1), at(2), at(4)), at(3));
+    let wanted = [(Operand::Q, 5), (Operand::K, 6), (Operand::V, 7)];
+    let all = wanted.iter().fold(tensors(), |tensors, (of, i)| tensors.with(*of, at(*i)));
+    let bound = engine.bind_backward(&plan, &all).unwrap();
+    assert!(bound.to_string().contains("backward_keys"), "{bound}");
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    bound.encode(&mut encoder);
+    let back = Readback::record(engine.device(), &mut encoder, &arena, 0, arena.size()).unwrap();
+    engine.queue().submit([encoder.finish()]);
+    let found = DType::F32.decode(&back.read_blocking().unwrap());
+    let incoming = Incoming { o: &d_o, ..Incoming::default() };
+    let apart = engine.run_backward_host(&plan, &data.inputs(), &incoming).unwrap();
+    for (operand, i) in wanted {
+        let start = (i * step / 4) as usize;
+        assert_eq!(found[start..start + n], *apart.get(operand).unwrap(), "{operand}");
+    }
+
+    let refused = |tensors: BackwardTensors<'_>, words: &[&str]| {
+        let error = engine.bind_backward(&plan, &tensors).unwrap_err();
+        assert!(error.is_invalid(), "{error}");
+        words.iter().for_each(|word| assert!(error.to_string().contains(word), "{error}"));
+    };
+    let [q, k, v] = [Operand::Q, Operand::K, Operand::V];
+    refused(tensors().with(q, at(5)).with(k, at(6)), &["gradient of v", "none"]);
+    refused(all.clone().with(Operand::Bias, at(4)), &["gradient of bias"]);
+    refused(tensors().with(q, at(5)).with(k, at(6)).with(v, at(2)), &["gradient of v", "bytes"]);
+    refused(tensors().with(q, at(5)).with(k, at(5)).with(v, at(7)), &["gradient of k", "bytes"]);
+    let unasked = BackwardTensors { d_lse: Some(at(4)), ..all.clone() };
+    refused(unasked, &["d_lse"]);
+    let beyond = BufferView { buffer: &arena, offset: 8 * step - 4 };
+    refused(tensors().with(q, at(5)).with(k, at(6)).with(v, beyond), &["gradient of v", "size"]);
 }

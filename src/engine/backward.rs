@@ -79,7 +79,7 @@ impl<'a> BackwardTensors<'a> {
             }
         }
         for &operand in problem.wanted() {
-            let name = gradient_name(operand);
+            let name = operand.gradient_name();
             let Some(view) = self.gradient(operand) else { return Err(presence(name, false)) };
             let elements = elements(operand);
             all.push(Other { name, view, bytes: bits(operand), elements, written: true });
@@ -87,7 +87,7 @@ impl<'a> BackwardTensors<'a> {
         for (operand, _) in &self.gradients {
             let twice = self.gradients.iter().filter(|(other, _)| other == operand).count() > 1;
             if twice || !problem.wants(*operand) {
-                return Err(presence(gradient_name(*operand), true));
+                return Err(presence(operand.gradient_name(), true));
             }
         }
         Ok(all)
@@ -109,19 +109,6 @@ fn presence(name: &str, given: bool) -> Error {
         false => ("none", "a tensor: the problem asks for it"),
     };
     Error::invalid(name, found, wanted)
-}
-
-fn gradient_name(operand: Operand) -> &'static str {
-    match operand {
-        Operand::Q => "gradient of q",
-        Operand::K => "gradient of k",
-        Operand::V => "gradient of v",
-        Operand::Bias => "gradient of bias",
-        Operand::Sinks => "gradient of sinks",
-        Operand::AlibiSlopes => "gradient of alibi_slopes",
-        Operand::Relative => "gradient of relative",
-        other => other.name(),
-    }
 }
 
 /// A backward plan tied to tensors, ready to be recorded any number of times.
@@ -275,7 +262,7 @@ impl<'a> Drafting<'a> {
         let of = |binding, (view, name, operand)| (binding, name, view, operand);
         let out = |operand| {
             let view = t.gradient(operand).unwrap_or(t.d_o);
-            (Binding::O, gradient_name(operand), view, operand)
+            (Binding::O, operand.gradient_name(), view, operand)
         };
         match makes {
             Makes::Products => vec![of(Binding::Q, q), of(Binding::K, k)],
@@ -399,7 +386,7 @@ impl<'a> Drafting<'a> {
             (Binding::DLse, _) => view("d_lse", t.d_lse, Operand::Lse),
             (Binding::DWeights, _) => view("d_weights", t.d_weights, Operand::Weights),
             (Binding::DTable, Makes::Gradient(operand)) => {
-                view(gradient_name(*operand), t.gradient(*operand), *operand)
+                view(operand.gradient_name(), t.gradient(*operand), *operand)
             }
             // The second plane is where products of d_o and v go, and where gradients of products come from.
             (Binding::Scores, Makes::Incoming | Makes::Gradient(Operand::Q | Operand::K)) => {

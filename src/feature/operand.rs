@@ -198,6 +198,17 @@ macro_rules! define_operand {
                 }
             }
 
+            /// What its gradient is called in messages.
+            pub(crate) fn gradient_name(self) -> &'static str {
+                match self {
+                    $(Self::$Rows => concat!("gradient of ", stringify!($rows)),)*
+                    Self::$Output => concat!("gradient of ", stringify!($output)),
+                    $(Self::$Result => concat!("gradient of ", stringify!($result)),)*
+                    $(Self::$Dense => concat!("gradient of ", stringify!($dense)),)*
+                    $(Self::$Table => concat!("gradient of ", stringify!($table)),)*
+                }
+            }
+
             /// Whether the call writes it.
             pub fn is_output(self) -> bool {
                 match self {

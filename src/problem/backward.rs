@@ -93,7 +93,7 @@ impl Backward {
         let a = &self.attention;
         self.check_call(&problem)?;
         for &operand in &self.wanted {
-            let argument = || format!("gradient of {operand}");
+            let argument = || operand.gradient_name();
             if !is_differentiable(operand) {
                 return Err(Error::invalid(argument(), operand, "a tensor with a gradient"));
             }
