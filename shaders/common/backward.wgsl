@@ -1,4 +1,5 @@
-// What the row kernels of the backward pass share: scores again from their products, and what comes in for their weights.
+// What the row kernels of the backward pass share: scores again from their products, and what comes
+// in for their weights.
 
 // Products as `staged_score` hands them on, which has LOWEST for -inf.
 fn products4(x: vec4<f32>) -> vec4<f32> {

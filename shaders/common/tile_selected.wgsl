@@ -1,6 +1,7 @@
-// The tile without the products of pairs that have no part: a weight of -0 must not meet NaN or infinity. A finite product
-// needs no test, so tiles are multiplied plainly until a value of B is special; from then on those weights are left out.
-// The first one only; it fills 16 bytes, as matrix units want it of their neighbours.
+// The tile without the products of pairs that have no part: a weight of -0 must not meet NaN or
+// infinity. A finite product needs no test, so tiles are multiplied plainly until a value of B is
+// special; from then on those weights are left out. The first one only; it fills 16 bytes, as
+// matrix units want it of their neighbours.
 var<workgroup> sh_special: array<atomic<u32>, 4>;
 
 fn tile_row_selected(acc: ptr<function, array<vec4<f32>, 16>>, i: u32, a: f32, b0: vec4<f32>, b1: vec4<f32>) {

@@ -1,12 +1,14 @@
 // Stage 4 of the staged backward pass, for k and v: d[j, :] = sum over the group's query heads and over rows i of
 // a[i, j] * b[i, :]. For v, a is the weights and b is d_o; for k, a is d_x and b is q.
 //
-//   scores (a) [block of rows, score_stride], q (b) [batch, heads_q, seq_q, dim_v] -> o [batch, heads_kv, seq_kv, dim_v]
+//   scores (a) [block of rows, score_stride], q (b) [batch, heads_q, seq_q, dim_v] -> o [batch,
+//     heads_kv, seq_kv, dim_v]
 //
-// Workgroup (x, y, z) = (64 columns, key tile, (batch, head of k and v) pair): 64 x 64 gradients by 64 invocations, rows
-// ascending within a head and heads ascending, so the sums are the same in every run. Per 16 visible rows two
-// barriers; 8 KiB of workgroup memory. Row tiles that do not see the key tile are stepped over. Where rows come in
-// several blocks the sums are carried from one to the next.
+// Workgroup (x, y, z) = (64 columns, key tile, (batch, head of k and v) pair): 64 x 64 gradients by
+// 64 invocations, rows ascending within a head and heads ascending, so the sums are the same in
+// every run. Per 16 visible rows two barriers; 8 KiB of workgroup memory. Row tiles that do not see
+// the key tile are stepped over. Where rows come in several blocks the sums are carried from one to
+// the next.
 //
 // Pairs that a mask hides (-0) are left out as in `staged_value`.
 

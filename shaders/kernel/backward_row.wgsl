@@ -1,18 +1,20 @@
-// Stage 3 of the staged backward pass: per row, from products of q and k and of d_o and v, the weights and the gradient of
-// the products of q and k, both in place.
+// Stage 3 of the staged backward pass: per row, from products of q and k and of d_o and v, the
+// weights and the gradient of the products of q and k, both in place.
 //
 //   scores (x[i, j] = inner(q[i], k[j])) -> w[i, j], weights times the factors of their places
 //   grads (y[i, j] = <d_o[i], v[j]>) -> d_x[i, j]
-//   inverse_sums [block of rows] -> 1, what the sums of d_x k are multiplied with; entries [block of rows, score_stride]: the
+//   inverse_sums [block of rows] -> 1, what the sums of d_x k are multiplied with; entries [block of
+//     rows, score_stride]: the
 //   gradient of scores behind the biases; row_sums [batch, heads_q, seq_q]: that of the row's sink
 //
 //   s = modifiers(x), y = (y + d_weights) * factor
 //   w = normaliser(s), d = sum(w y), d_s = the normaliser's derivative of y (softmax: w (y - d + d_lse))
 //   d_x = d_s * the derivatives of the modifiers
 //
-// Workgroup (x, y) = (4 rows, (batch, head) pair): 16 invocations per row, a vec4 each, as in `staged_normalize`. Two sweeps
-// over the visible part of the row, the first online; 16 B of reads and 8 B of writes per pair: bound by bandwidth.
-// What a mask hides becomes -0, which the products leave out (`weights_of_parts`).
+// Workgroup (x, y) = (4 rows, (batch, head) pair): 16 invocations per row, a vec4 each, as in
+// `staged_normalize`. Two sweeps over the visible part of the row, the first online; 16 B of reads
+// and 8 B of writes per pair: bound by bandwidth. What a mask hides becomes -0, which the products
+// leave out (`weights_of_parts`).
 
 var<workgroup> sh_m: array<f32, 64>;
 var<workgroup> sh_l: array<f32, 64>;

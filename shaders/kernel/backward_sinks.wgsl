@@ -2,7 +2,8 @@
 //
 //   row_sums [batch, heads_q, seq_q] -> d_table [heads_q]
 //
-// Workgroup x = head, 64 invocations that take rows by turns and join their sums as a tree: the same sums in every run.
+// Workgroup x = head, 64 invocations that take rows by turns and join their sums as a tree: the
+// same sums in every run.
 
 var<workgroup> sh_sum: array<f32, 64>;
 

@@ -4,8 +4,9 @@
 //
 //   for each sequence, row and key of the block that take in the element: sum += entry * derivative by the element
 //
-// Workgroup (x, y) = (element, head of the block): 64 invocations that take rows by turns, each its keys ascending, and join
-// their sums as a tree: the same sums in every run. Where other blocks touch the head too, later ones add to it.
+// Workgroup (x, y) = (element, head of the block): 64 invocations that take rows by turns, each its
+// keys ascending, and join their sums as a tree: the same sums in every run. Where other blocks
+// touch the head too, later ones add to it.
 
 var<workgroup> sh_sum: array<f32, 64>;
 

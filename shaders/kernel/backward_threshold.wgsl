@@ -2,12 +2,14 @@
 //
 //   s = modifiers(x), y = (y + d_weights) * factor
 //   tau as in `staged_threshold`, w = weight(THRESHOLD_SCALE (s - max) - tau)
-//   d_s = m (y - sum(m y) / sum(m)), m = threshold_measure: 1 for the keys that have a part, or the root of their weight
+//   d_s = m (y - sum(m y) / sum(m)), m = threshold_measure: 1 for the keys that have a part, or the
+//     root of their weight
 //   d_x = d_s * the derivatives of the modifiers
 //
-// Workgroup (x, y) = (4 rows, (batch, head) pair), 16 invocations per row; one sweep for the maximum, one per round of
-// Newton's iteration, one for the sums and one that writes. Scores are made again from their products in each, since both
-// are needed in the end and there is room for one.
+// Workgroup (x, y) = (4 rows, (batch, head) pair), 16 invocations per row; one sweep for the
+// maximum, one per round of Newton's iteration, one for the sums and one that writes. Scores are
+// made again from their products in each, since both are needed in the end and there is room for
+// one.
 
 var<workgroup> sh_going: u32;
 

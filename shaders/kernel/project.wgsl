@@ -1,6 +1,7 @@
 // y[z, i, n] = sum_c x[z, i, c] w[n, c] + b[n]: a linear layer, weights [out, in].
 //
-//   x = binding q: [batch, rows, in], w = binding projection: [out, in], b = binding bias: [out] -> y = binding o: [batch, rows, out]
+//   x = binding q: [batch, rows, in], w = binding projection: [out, in], b = binding bias: [out]
+//     -> y = binding o: [batch, rows, out]
 //
 // Workgroup (x, y, z) = (64 outputs, 64 rows, batch) by 64 invocations on the tile of common/tile.wgsl; bound by arithmetic from
 // 16 inputs on.

@@ -151,8 +151,8 @@ impl Engine {
         self.plan_backward_with(backward, &Policy::default())
     }
 
-    /// [`plan_backward`](Self::plan_backward) under a policy of the caller's: its checks, its use of f16 and its bound on
-    /// scratch count here.
+    /// [`plan_backward`](Self::plan_backward) under a policy of the caller's: its checks, its use of f16 and its
+    /// bound on scratch count here.
     ///
     /// # Errors
     /// As [`plan_backward`](Self::plan_backward).

@@ -7,8 +7,8 @@ use crate::feature::ElementType;
 use crate::feature::normalize::Normalizer;
 use crate::problem::{Attention, Operand, Problem, WeightsAt};
 
-/// The gradients of one attention call, as plain data: of ⟨d_o, o⟩, and of ⟨d_lse, lse⟩ and ⟨d_weights, weights⟩
-/// where those come with the tensors too.
+/// The gradients of one attention call, as plain data: of ⟨d_o, o⟩, and of ⟨d_lse, lse⟩ and
+/// ⟨d_weights, weights⟩ where those come with the tensors too.
 ///
 /// Each gradient has the shape and the layout of the tensor it belongs to; that of a tensor which is broadcast is
 /// summed over what it serves. Masked pairs pass nothing on, and rows that see no key have gradients 0.

@@ -10,8 +10,8 @@
 //! d_q, d_k through what happened to q and k before they met
 //! ```
 //! Only visible pairs are looked at, so nothing of a masked one passes on. A row that sees no key passes nothing
-//! on, not even to its sink. Work is shared out by (batch, head of k and v), and each share goes through its query heads
-//! and rows in order, so the sums do not depend on the machine.
+//! on, not even to its sink. Work is shared out by (batch, head of k and v), and each share goes through its
+//! query heads and rows in order, so the sums do not depend on the machine.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,8 @@ pub struct Incoming<'a> {
     pub weights: &'a [f64],
 }
 
-/// Gradients by their tensor: those of q, k and v `[batch, heads, seq, dim]` without gaps, the others as their tensors are.
+/// Gradients by their tensor: those of q, k and v `[batch, heads, seq, dim]` without gaps, the others as their
+/// tensors are.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Gradients(BTreeMap<Operand, Vec<f64>>);
 

@@ -1,5 +1,5 @@
-// Online softmax: m is the largest score seen, l the sum of exp(s - m) over the scores seen. Nothing seen: m is the lowest
-// finite f32 (never -inf, so that no inf - inf can arise).
+// Online softmax: m is the largest score seen, l the sum of exp(s - m) over the scores seen.
+// Nothing seen: m is the lowest finite f32 (never -inf, so that no inf - inf can arise).
 fn normalize_empty() -> Normalizer {
   return Normalizer(LOWEST, 0.0);
 }

@@ -1,4 +1,5 @@
-// The projection of the scores onto the simplex (Martins and Astudillo, 2016): relu(z - tau), which sums to 1. tau is found by `staged_threshold`.
+// The projection of the scores onto the simplex (Martins and Astudillo, 2016): relu(z - tau), which
+// sums to 1. tau is found by `staged_threshold`.
 const THRESHOLD_SCALE: f32 = 1.0;
 
 // Value and slope of sum(weight) over four scores at tau.

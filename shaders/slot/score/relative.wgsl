@@ -6,8 +6,8 @@ fn score_relative(s: f32, p: Position) -> f32 {
 }
 
 // Backward:
-// The keys of a row that take in an element of the head's table, and the derivative of their scores by it: the first and
-// the last element serve all keys beyond them.
+// The keys of a row that take in an element of the head's table, and the derivative of their scores
+// by it: the first and the last element serve all keys beyond them.
 fn score_relative_keys(p: Position, element: u32) -> vec2<i32> {
   let key = i32(p.row) + params.relative_offset + i32(element) - params.relative_left;
   let last = i32(element) == params.relative_left + params.relative_right;

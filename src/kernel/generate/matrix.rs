@@ -134,7 +134,8 @@ fn load_q(out: &mut Steps, tile: &MatrixTile) {
     out.line("}");
 }
 
-/// `body` only where `chunk * step + i` is below `depth`: left out where both are numbers, a loop of none or one otherwise,
+/// `body` only where `chunk * step + i` is below `depth`: left out where both are numbers, a loop of none or one
+/// otherwise,
 /// since an `if` on a variable may not stand around matrix operations.
 fn guarded(
     out: &mut Steps,
