@@ -380,8 +380,8 @@ fn gradients_in_one_buffer_and_what_binding_refuses() {
     refused(all.clone().with(Operand::Bias, at(4)), &["gradient of bias"]);
     refused(tensors().with(q, at(5)).with(k, at(6)).with(v, at(2)), &["gradient of v", "bytes"]);
     refused(tensors().with(q, at(5)).with(k, at(5)).with(v, at(7)), &["gradient of k", "bytes"]);
-    let unasked = BackwardTensors { d_lse: Some(at(4)), ..all.clone() };
-    refused(unasked, &["d_lse"]);
+    refused(all.clone().d_lse(at(4)), &["d_lse", "does not ask"]);
+    refused(all.clone().with(q, at(4)), &["gradient of q", "2 tensors"]);
     let beyond = BufferView { buffer: &arena, offset: 8 * step - 4 };
     refused(tensors().with(q, at(5)).with(k, at(6)).with(v, beyond), &["gradient of v", "size"]);
 }

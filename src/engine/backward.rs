@@ -21,6 +21,7 @@ use crate::tensor::Strides;
 
 /// The tensors of a backward pass.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BackwardTensors<'a> {
     /// The call's own, as for the forward pass, with what that wrote into o (and lse).
     pub forward: Tensors<'a>,
@@ -44,6 +45,18 @@ impl<'a> BackwardTensors<'a> {
     /// Where the gradient of a tensor goes.
     pub fn with(mut self, operand: Operand, view: impl Into<BufferView<'a>>) -> Self {
         self.gradients.push((operand, view.into()));
+        self
+    }
+
+    /// A gradient of lse that comes in, f32, laid out as lse.
+    pub fn d_lse(mut self, view: impl Into<BufferView<'a>>) -> Self {
+        self.d_lse = Some(view.into());
+        self
+    }
+
+    /// A gradient of the returned weights that comes in, f32 `[batch, heads_q, seq_q, seq_kv]`.
+    pub fn d_weights(mut self, view: impl Into<BufferView<'a>>) -> Self {
+        self.d_weights = Some(view.into());
         self
     }
 
@@ -85,8 +98,12 @@ impl<'a> BackwardTensors<'a> {
             all.push(Other { name, view, bytes: bits(operand), elements, written: true });
         }
         for (operand, _) in &self.gradients {
-            let twice = self.gradients.iter().filter(|(other, _)| other == operand).count() > 1;
-            if twice || !problem.wants(*operand) {
+            let places = self.gradients.iter().filter(|(other, _)| other == operand).count();
+            if places > 1 {
+                let found = format!("{places} tensors");
+                return Err(Error::invalid(operand.gradient_name(), found, "one"));
+            }
+            if !problem.wants(*operand) {
                 return Err(presence(operand.gradient_name(), true));
             }
         }
@@ -105,7 +122,7 @@ struct Other<'a> {
 
 fn presence(name: &str, given: bool) -> Error {
     let (found, wanted) = match given {
-        true => ("a tensor", "none: the problem does not ask for it, or it is there twice"),
+        true => ("a tensor", "none: the problem does not ask for it"),
         false => ("none", "a tensor: the problem asks for it"),
     };
     Error::invalid(name, found, wanted)
@@ -173,6 +190,7 @@ impl Engine {
         self.check_queue()?;
         let problem = plan.problem();
         let call = problem.problem();
+        plan.check_kernels(&self.capabilities)?;
         tensors.forward.validate(call, plan.workspace_bytes())?;
         let others = tensors.others(problem)?;
         let mut extents = tensors.forward.extents(call, plan.workspace_bytes());
@@ -185,16 +203,8 @@ impl Engine {
             false => Extent::read(x.name, x.view, x.elements * x.bytes),
         }));
         check_apart(&extents)?;
-        let tables = Tables::new(call, &tensors.forward, 0);
-        let mut bytes = tables.bytes.clone();
-        let mut usage = wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::COPY_DST
-            | wgpu::BufferUsages::COPY_SRC;
-        if plan.kernels().iter().any(|spec| spec.build.small_tables) {
-            usage |= wgpu::BufferUsages::UNIFORM;
-            bytes.resize(4 * SMALL_TABLES as usize, 0);
-        }
-        let aux = device::upload(&self.device, "attention tables", &bytes, usage)?;
+        let mut tables = Tables::new(call, &tensors.forward, 0);
+        let aux = tables.upload(self, call, &plan.kernels())?;
         let drafting =
             Drafting::new(self, plan, tensors, problem_params(call, &tables.base), &aux)?;
         let buffers: Vec<_> = extents.iter().map(|x| (x.name, x.view.buffer)).collect();

@@ -9,7 +9,7 @@ use crate::engine::encode::Encoding;
 use crate::engine::places::Places;
 use crate::engine::{Engine, Table, Tensors};
 use crate::error::{Error, Result};
-use crate::kernel::{Params, SMALL_TABLES};
+use crate::kernel::{KernelSpec, Params, SMALL_TABLES};
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
 
@@ -56,24 +56,7 @@ impl Recorded {
         plan.check_kernels(&engine.capabilities)?;
         tensors.validate(problem, plan.workspace_bytes())?;
         let mut tables = Tables::new(problem, tensors, plan.block_words());
-        let caps = &engine.capabilities;
-        let limit = caps.max_binding_bytes.min(caps.max_buffer_bytes);
-        let bytes = tables.bytes.len() as u64;
-        if bytes > limit {
-            let name =
-                if problem.attention().rotary.is_some() { "rotary tables" } else { "tables" };
-            let wanted = format!("at most {limit} B, one binding of this device, with all tables");
-            return Err(Error::invalid(name, format!("{bytes} B"), wanted));
-        }
-        let mut usage = wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::COPY_DST
-            | wgpu::BufferUsages::COPY_SRC;
-        if plan.kernels().iter().any(|spec| spec.build.small_tables) {
-            usage |= wgpu::BufferUsages::UNIFORM;
-            tables.bytes.resize(4 * SMALL_TABLES as usize, 0);
-        }
-        let aux = device::upload(&engine.device, "attention tables", &tables.bytes, usage)?;
-        check_copies(&engine.device, &tables.copies)?;
+        let aux = tables.upload(engine, problem, &plan.kernels())?;
         let encoding = Encoding::new(engine, plan, tensors, &tables.base, &aux)?;
         let extents = tensors.extents(problem, plan.workspace_bytes());
         let buffers: Vec<_> = extents.iter().map(|x| (x.name, x.view.buffer)).collect();
@@ -257,6 +240,34 @@ impl Tables {
             tables.bytes.resize(tables.bytes.len() + 4 * block_words as usize, 0);
         }
         tables
+    }
+
+    /// The buffer that the kernels read tables from.
+    pub(super) fn upload(
+        &mut self,
+        engine: &Engine,
+        problem: &Problem,
+        kernels: &[&KernelSpec],
+    ) -> Result<wgpu::Buffer> {
+        let caps = &engine.capabilities;
+        let limit = caps.max_binding_bytes.min(caps.max_buffer_bytes);
+        let bytes = self.bytes.len() as u64;
+        if bytes > limit {
+            let name =
+                if problem.attention().rotary.is_some() { "rotary tables" } else { "tables" };
+            let wanted = format!("at most {limit} B, one binding of this device, with all tables");
+            return Err(Error::invalid(name, format!("{bytes} B"), wanted));
+        }
+        let mut usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_DST
+            | wgpu::BufferUsages::COPY_SRC;
+        if kernels.iter().any(|spec| spec.build.small_tables) {
+            usage |= wgpu::BufferUsages::UNIFORM;
+            self.bytes.resize(4 * SMALL_TABLES as usize, 0);
+        }
+        let aux = device::upload(&engine.device, "attention tables", &self.bytes, usage)?;
+        check_copies(&engine.device, &self.copies)?;
+        Ok(aux)
     }
 
     /// Appends the elements `part` of a table. Kernels count elements from the table's first, modulo 2³².

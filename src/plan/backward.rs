@@ -155,6 +155,15 @@ fn lacking(backward: &BackwardProblem, caps: &Capabilities) -> Option<String> {
     if a.inner != Inner::Product {
         return not("additive scores");
     }
+    // Tensors are bound whole, from an aligned offset.
+    let limit = caps.max_binding_bytes.saturating_sub(caps.storage_alignment + 4);
+    let problem = backward.problem();
+    for (operand, elements) in problem.operands().into_iter().filter(|(x, _)| !x.is_table()) {
+        let bytes = elements.saturating_mul(problem.element_bits(operand)) / 8;
+        if bytes > limit && operand != Operand::Weights {
+            return not(&format!("{operand} of {bytes} B, a binding of this device holds {limit}"));
+        }
+    }
     let width = a.relative.map_or(1, |relative| relative.width());
     if width > u64::from(caps.max_workgroups) && backward.wants(Operand::Relative) {
         return not(&format!("a relative table of {width} elements a head"));

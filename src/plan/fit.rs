@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::{Element, KernelSpec, MatrixTile, Resources, SMALL_TABLES, Width};
-use crate::plan::{Capabilities, Plan};
+use crate::plan::{BackwardPlan, Capabilities, Plan};
 use crate::problem::{Operand, Problem};
 use crate::tensor::{Storage, Strides};
 
@@ -104,10 +104,21 @@ pub(crate) fn check_matrix(tile: &MatrixTile, caps: &Capabilities) -> Result<()>
 impl Plan {
     /// Refuses a plan that was made for a device that can do more.
     pub(crate) fn check_kernels(&self, caps: &Capabilities) -> Result<()> {
-        let lacking = self.kernels().into_iter().find_map(|spec| Some((spec, lacks(spec, caps)?)));
-        lacking.map_or(Ok(()), |(spec, reason)| {
-            let found = format!("{spec}, which {reason}");
-            Err(Error::invalid("plan", found, "one for this device"))
-        })
+        check_kernels(&self.kernels(), caps)
     }
+}
+
+impl BackwardPlan {
+    /// Refuses a plan that was made for a device that can do more.
+    pub(crate) fn check_kernels(&self, caps: &Capabilities) -> Result<()> {
+        check_kernels(&self.kernels(), caps)
+    }
+}
+
+fn check_kernels(kernels: &[&KernelSpec], caps: &Capabilities) -> Result<()> {
+    let lacking = kernels.iter().find_map(|spec| Some((spec, lacks(spec, caps)?)));
+    lacking.map_or(Ok(()), |(spec, reason)| {
+        let found = format!("{spec}, which {reason}");
+        Err(Error::invalid("plan", found, "one for this device"))
+    })
 }

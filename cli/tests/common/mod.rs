@@ -186,3 +186,30 @@ pub(crate) fn numbers(n: usize, seed: usize) -> Vec<f64> {
     // f16 values, so that every dtype stores the same numbers.
     (0..n).map(|i| half::f16::from_f64(value(i)).to_f64()).collect()
 }
+
+/// q `[2, 4, 9, 8]`, k `[2, 2, 13, 8]`, v `[2, 2, 13, 6]` and everything that goes with them.
+pub(crate) fn arrays() -> Place {
+    let place = Place::new();
+    let array = |name: &str, dtype: &str, shape: &[usize], values: Vec<f64>| {
+        place.write(name, npy(dtype, Order::C, shape, &values));
+    };
+    let random = |name: &str, shape: &[usize], seed: usize| {
+        array(name, "<f4", shape, numbers(shape.iter().product(), seed));
+    };
+    random("q.npy", &[2, 4, 9, 8], 1);
+    random("k.npy", &[2, 2, 13, 8], 2);
+    random("v.npy", &[2, 2, 13, 6], 3);
+    random("bias.npy", &[4, 9, 13], 4);
+    random("sinks.npy", &[4], 5);
+    random("past_k.npy", &[2, 2, 5, 8], 6);
+    random("past_v.npy", &[2, 2, 5, 6], 7);
+    array("slopes.npy", "<f8", &[4], vec![0.5, 0.25, 0.125, 0.0625]);
+    array("kv_lengths.npy", "<i8", &[2], vec![7.0, 13.0]);
+    array("q_lengths.npy", "<i8", &[2], vec![9.0, 3.0]);
+    let keep = |i: usize| f64::from(u8::from(i % 5 != 3));
+    array("mask.npy", "|b1", &[2, 1, 9, 13], (0..234).map(keep).collect());
+    array("key_mask.npy", "|b1", &[2, 1, 1, 13], (0..26).map(keep).collect());
+    place
+}
+
+pub(crate) const QKV: &str = "run --q q.npy --k k.npy --v v.npy";
