@@ -12,7 +12,8 @@ use common::matrix_caps;
 use heedful::kernel::{Kernel, KernelSpec, Tile, compose};
 use heedful::plan::MatrixUnit;
 use heedful::{
-    Align, Attention, Backward, BackwardPlan, Capabilities, DType, Path, Plan, Policy, Shape,
+    Align, Attention, Backward, BackwardPlan, Capabilities, DType, Normalizer, Path, Plan, Policy,
+    Shape,
 };
 
 /// A device by the name that the compilers' drivers know, with what the planner asks of it.
@@ -110,6 +111,8 @@ fn gradients() -> Vec<(String, Backward)> {
     for dim in [64, 128] {
         let prefill = Attention::new(Shape::self_attention(1, 16, 4096, dim)).with_lse();
         calls.push((format!("d{dim}.f32.gradients"), Backward::of(prefill.clone())));
+        let sparse = Attention { lse: false, ..prefill.clone() }.normalizer(Normalizer::Sparsemax);
+        calls.push((format!("d{dim}.f32.sparsemax.gradients"), Backward::of(sparse)));
         let half = prefill.clone().dtype(DType::F16).causal(Align::TopLeft);
         calls.push((format!("d{dim}.f16.causal.gradients"), Backward::of(half)));
         let learned = prefill.bias([1, 16, 1, 4096]).sinks().alibi(Align::TopLeft).softcap(30.0);

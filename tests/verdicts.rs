@@ -81,7 +81,7 @@ fn wrong_normalized(text: &str) -> String {
 }
 
 fn wrong_threshold(text: &str) -> String {
-    swap(text, "inverse_sums[scratch_row] = 1.0;", "inverse_sums[scratch_row] = 1.5;")
+    swap(text, "inverse_sums[part.scratch_row] = 1.0;", "inverse_sums[part.scratch_row] = 1.5;")
 }
 
 fn wrong_average(text: &str) -> String {

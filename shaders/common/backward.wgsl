@@ -1,5 +1,5 @@
-// What the row kernels of the backward pass share: scores again from their products, and what comes
-// in for their weights.
+// What the row kernels of the backward pass share: scores again from their products, what comes in
+// for their weights, and how gradients are written.
 
 // Products as `staged_score` hands them on, which has LOWEST for -inf.
 fn products4(x: vec4<f32>) -> vec4<f32> {
@@ -34,4 +34,30 @@ fn incoming4(rows: Rows, row: u32, key: u32, y: vec4<f32>, factor: vec4<f32>) ->
     sum[c] += d_weights_load(all_row * params.seq_kv + key + c);
   }
   return sum * factor;
+}
+
+// Writes weights and the gradient of the products of vec4 i, from products x and the gradient d_s of
+// their scores; what a mask hides is -0.
+fn gradients_store(part: RowPart, i: u32, x: vec4<f32>, w: vec4<f32>, d_s: vec4<f32>, none: vec4<bool>) {
+  var d_x = vec4<f32>(0.0);
+  var entry = vec4<f32>(0.0);
+  for (var c = 0u; c < 4u; c += 1u) {
+    let slopes = chain_derivatives(x[c], position_at(part.rows, part.row, i * 4u + c));
+    d_x[c] = d_s[c] * slopes.x;
+    entry[c] = d_s[c] * slopes.y;
+  }
+  scores[part.base + i] = weights_of_parts(w, none);
+  grads[part.base + i] = weights_of_parts(d_x, none);
+  entries_store(part.base + i, select(entry, vec4<f32>(0.0), none));
+}
+
+// What the row leaves beside that: no entries where nobody looks, and what sums of d_x k are
+// multiplied with.
+fn row_end_store(part: RowPart) {
+  if (ENTRIES) {
+    for (var i = part.slice; i < (params.score_stride >> 2u); i += LANES) {
+      if (i < part.begin || i >= part.end) { entries_store(part.base + i, vec4<f32>(0.0)); }
+    }
+  }
+  if (part.slice == 0u) { inverse_sums[part.scratch_row] = 1.0; }
 }

@@ -3,9 +3,9 @@
 //
 //   scores (x[i, j] = inner(q[i], k[j])) -> w[i, j], weights times the factors of their places
 //   grads (y[i, j] = <d_o[i], v[j]>) -> d_x[i, j]
-//   inverse_sums [block of rows] -> 1, what the sums of d_x k are multiplied with; entries [block of
-//     rows, score_stride]: the
-//   gradient of scores behind the biases; row_sums [batch, heads_q, seq_q]: that of the row's sink
+//   inverse_sums [block of rows] -> 1, what the sums of d_x k are multiplied with
+//   entries [block of rows, score_stride]: the gradient of scores behind the biases
+//   row_sums [batch, heads_q, seq_q]: that of the row's sink
 //
 //   s = modifiers(x), y = (y + d_weights) * factor
 //   w = normaliser(s), d = sum(w y), d_s = the normaliser's derivative of y (softmax: w (y - d + d_lse))
@@ -16,34 +16,18 @@
 // and 8 B of writes per pair: bound by bandwidth. What a mask hides becomes -0, which the products
 // leave out (`weights_of_parts`).
 
-var<workgroup> sh_m: array<f32, 64>;
-var<workgroup> sh_l: array<f32, 64>;
 var<workgroup> sh_d: array<f32, 64>;
-
-const LANES: u32 = 16u;
-const ROWS: u32 = 4u;
 
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let batch = params.batch0 + workgroup.y / params.head_n;
-  let head = params.head0 + workgroup.y % params.head_n;
-  let slice = lane & (LANES - 1u);
-  let local_row = workgroup.x * ROWS + lane / LANES;
-  let row = params.row0 + local_row;
-  let alive = local_row < params.row_n;
-  // The visible keys of the 64-row tile this row belongs to: what the products work on.
-  let first = params.row0 + ((workgroup.x * ROWS) & ~63u);
-  let rows = rows_of(batch, head, first, min(first + 64u, params.row0 + params.row_n) - 1u);
-  let visible = key_range(rows);
-  let begin = (visible.x & ~15u) >> 2u;
-  let end = select(0u, min((visible.y + 15u) & ~15u, params.score_stride) >> 2u, alive && visible.y > visible.x);
-  let first_own = begin + ((slice - begin) & (LANES - 1u));
-  let scratch_row = workgroup.y * params.row_n + local_row;
-  let base = scratch_row * (params.score_stride >> 2u);
+  let part = row_part(workgroup, lane);
+  let rows = part.rows;
+  let row = part.row;
+  let base = part.base;
 
   var state = normalize_empty();
   var d = 0.0;
-  for (var i = first_own; i < end; i += LANES) {
+  for (var i = part.first_own; i < part.end; i += LANES) {
     let s = scores4(rows, row, i * 4u, products4(scores[base + i]));
     let y = incoming4(rows, row, i * 4u, products4(grads[base + i]), factors4(rows, row, i * 4u));
     let before = state.m;
@@ -56,7 +40,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   sh_d[lane] = d;
   workgroupBarrier();
   for (var step = LANES / 2u; step > 0u; step >>= 1u) {
-    if (slice < step) {
+    if (part.slice < step) {
       let a = Normalizer(sh_m[lane], sh_l[lane]);
       let b = Normalizer(sh_m[lane + step], sh_l[lane + step]);
       let merged = normalize_merge(a, b);
@@ -68,11 +52,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     workgroupBarrier();
   }
-  if (!alive || row >= stored_end(rows, row + 1u)) { return; }
-  let head_lane = lane - slice;
+  if (!part.alive || row >= stored_end(rows, row + 1u)) { return; }
+  let head_lane = lane - part.slice;
   let seen = Normalizer(sh_m[head_lane], sh_l[head_lane]);
   var total = seen;
-  let start = normalize_start(head);
+  let start = normalize_start(rows.head);
   if (row < rows.q_len) {
     total = normalize_merge(total, start);
   }
@@ -80,7 +64,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let mean = sh_d[head_lane] * normalize_rescale(vec4<f32>(seen.m), vec4<f32>(total.m)).x * inverse;
   let shift = d_lse_load(lse_index(rows, row)) - mean;
 
-  for (var i = first_own; i < end; i += LANES) {
+  for (var i = part.first_own; i < part.end; i += LANES) {
     let key = i * 4u;
     let x = products4(scores[base + i]);
     let s = scores4(rows, row, key, x);
@@ -89,26 +73,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let none = masked4(s);
     let w = weights4(s, total, key) * inverse;
     let d_s = select(normalize_backward(s, w, y, shift), vec4<f32>(0.0), none);
-    var d_x = vec4<f32>(0.0);
-    var entry = vec4<f32>(0.0);
-    for (var c = 0u; c < 4u; c += 1u) {
-      let slopes = chain_derivatives(x[c], position_at(rows, row, key + c));
-      d_x[c] = d_s[c] * slopes.x;
-      entry[c] = d_s[c] * slopes.y;
-    }
-    scores[base + i] = weights_of_parts(w * factor, none);
-    grads[base + i] = weights_of_parts(d_x, none);
-    entries_store(base + i, select(entry, vec4<f32>(0.0), none));
+    gradients_store(part, i, x, w * factor, d_s, none);
   }
-  if (ENTRIES) {
-    for (var i = slice; i < (params.score_stride >> 2u); i += LANES) {
-      if (i < begin || i >= end) { entries_store(base + i, vec4<f32>(0.0)); }
-    }
-  }
-  if (slice == 0u) {
-    inverse_sums[scratch_row] = 1.0;
+  row_end_store(part);
+  if (part.slice == 0u) {
     let weight = start.l * exp_kept(start.m - total.m) * inverse;
-    let all_row = (batch * params.heads_q + head) * params.seq_q + row;
+    let all_row = (rows.batch * params.heads_q + rows.head) * params.seq_q + row;
     row_sums_store(all_row, select(weight * shift, 0.0, seen.l == 0.0));
   }
 }

@@ -18,25 +18,15 @@ const MAX_ROUNDS: u32 = 100u;
 
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let batch = params.batch0 + workgroup.y / params.head_n;
-  let head = params.head0 + workgroup.y % params.head_n;
-  let slice = lane & (LANES - 1u);
-  let local_row = workgroup.x * ROWS + lane / LANES;
-  let row = params.row0 + local_row;
-  let alive = local_row < params.row_n;
-  // The visible keys of the 64-row tile this row belongs to: what the products work on.
-  let first = params.row0 + ((workgroup.x * ROWS) & ~63u);
-  let rows = rows_of(batch, head, first, min(first + 64u, params.row0 + params.row_n) - 1u);
-  let visible = key_range(rows);
-  let begin = (visible.x & ~15u) >> 2u;
-  let end = select(0u, min((visible.y + 15u) & ~15u, params.score_stride) >> 2u, alive && visible.y > visible.x);
-  let first_own = begin + ((slice - begin) & (LANES - 1u));
-  let scratch_row = workgroup.y * params.row_n + local_row;
-  let base = scratch_row * (params.score_stride >> 2u);
+  let part = row_part(workgroup, lane);
+  let rows = part.rows;
+  let row = part.row;
+  let base = part.base;
+  let slice = part.slice;
 
   var m = LOWEST;
   var nan = 0.0;
-  for (var i = first_own; i < end; i += LANES) {
+  for (var i = part.first_own; i < part.end; i += LANES) {
     let s = scores4(rows, row, i * 4u, products4(scores[base + i]));
     let shown = select(s, vec4<f32>(LOWEST), masked4(s));
     m = max(m, max(max(shown.x, shown.y), max(shown.z, shown.w)));
@@ -50,7 +40,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   var tau = -1.0;
   for (var round = 0u; round < MAX_ROUNDS; round += 1u) {
     var terms = vec2<f32>(0.0);
-    for (var i = first_own; i < end; i += LANES) {
+    for (var i = part.first_own; i < part.end; i += LANES) {
       let s = scores4(rows, row, i * 4u, products4(scores[base + i]));
       // A masked score is far below any tau.
       terms += threshold_terms(select(THRESHOLD_SCALE * (s - m) - tau, vec4<f32>(-1.0), masked4(s)));
@@ -67,19 +57,19 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
   // sum(m), sum(m y)
   var measures = vec2<f32>(0.0);
-  for (var i = first_own; i < end; i += LANES) {
+  for (var i = part.first_own; i < part.end; i += LANES) {
     let key = i * 4u;
     let s = scores4(rows, row, key, products4(scores[base + i]));
     let y = incoming4(rows, row, key, products4(grads[base + i]), factors4(rows, row, key));
-    let part = select(threshold_measure(THRESHOLD_SCALE * (s - m) - tau), vec4<f32>(0.0), masked4(s));
-    let term = select(part * y, vec4<f32>(0.0), masked4(s));
-    measures += vec2<f32>(dot(part, vec4<f32>(1.0)), dot(term, vec4<f32>(1.0)));
+    let measure = select(threshold_measure(THRESHOLD_SCALE * (s - m) - tau), vec4<f32>(0.0), masked4(s));
+    let term = select(measure * y, vec4<f32>(0.0), masked4(s));
+    measures += vec2<f32>(dot(measure, vec4<f32>(1.0)), dot(term, vec4<f32>(1.0)));
   }
   measures = row_sum(lane, slice, measures);
   let mean = measures.y / max(measures.x, 1e-30);
-  if (!alive || row >= stored_end(rows, row + 1u)) { return; }
+  if (!part.alive || row >= stored_end(rows, row + 1u)) { return; }
 
-  for (var i = first_own; i < end; i += LANES) {
+  for (var i = part.first_own; i < part.end; i += LANES) {
     let key = i * 4u;
     let x = products4(scores[base + i]);
     let s = scores4(rows, row, key, x);
@@ -87,25 +77,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let factor = factors4(rows, row, key);
     let y = incoming4(rows, row, key, products4(grads[base + i]), factor);
     let z = THRESHOLD_SCALE * (s - m) - tau;
-    let part = threshold_measure(z);
-    var d_s = select(part * (y - mean), vec4<f32>(0.0), none);
+    var d_s = select(threshold_measure(z) * (y - mean), vec4<f32>(0.0), none);
     d_s = select(d_s, vec4<f32>(not_a_number()), vec4<bool>(lost) & !none);
     let w = select(threshold_weight(z) * factor, vec4<f32>(not_a_number()), vec4<bool>(lost));
-    var d_x = vec4<f32>(0.0);
-    var entry = vec4<f32>(0.0);
-    for (var c = 0u; c < 4u; c += 1u) {
-      let slopes = chain_derivatives(x[c], position_at(rows, row, key + c));
-      d_x[c] = d_s[c] * slopes.x;
-      entry[c] = d_s[c] * slopes.y;
-    }
-    scores[base + i] = weights_of_parts(w, none);
-    grads[base + i] = weights_of_parts(d_x, none);
-    entries_store(base + i, select(entry, vec4<f32>(0.0), none));
+    gradients_store(part, i, x, w, d_s, none);
   }
-  if (ENTRIES) {
-    for (var i = slice; i < (params.score_stride >> 2u); i += LANES) {
-      if (i < begin || i >= end) { entries_store(base + i, vec4<f32>(0.0)); }
-    }
-  }
-  if (slice == 0u) { inverse_sums[scratch_row] = 1.0; }
+  row_end_store(part);
 }

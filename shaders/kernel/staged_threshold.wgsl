@@ -26,24 +26,15 @@ const MAX_ROUNDS: u32 = 100u;
 
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let batch = params.batch0 + workgroup.y / params.head_n;
-  let head = params.head0 + workgroup.y % params.head_n;
-  let slice = lane & (LANES - 1u);
-  let local_row = workgroup.x * ROWS + lane / LANES;
-  let row = params.row0 + local_row;
-  let alive = local_row < params.row_n;
-  let first = params.row0 + ((workgroup.x * ROWS) & ~63u);
-  let rows = rows_of(batch, head, first, min(first + 64u, params.row0 + params.row_n) - 1u);
-  let visible = key_range(rows);
-  let begin = (visible.x & ~15u) >> 2u;
-  let end = select(0u, min((visible.y + 15u) & ~15u, params.score_stride) >> 2u, alive && visible.y > visible.x);
-  let first_own = begin + ((slice - begin) & (LANES - 1u));
-  let scratch_row = workgroup.y * params.row_n + local_row;
-  let base = scratch_row * (params.score_stride >> 2u);
+  let part = row_part(workgroup, lane);
+  let rows = part.rows;
+  let row = part.row;
+  let slice = part.slice;
+  let base = part.base;
 
   var m = LOWEST;
   var nan = 0.0;
-  for (var i = first_own; i < end; i += LANES) {
+  for (var i = part.first_own; i < part.end; i += LANES) {
     let s = scores[base + i];
     let shown = select(s, vec4<f32>(LOWEST), masked4(s));
     m = max(m, max(max(shown.x, shown.y), max(shown.z, shown.w)));
@@ -57,7 +48,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   var tau = -1.0;
   for (var round = 0u; round < MAX_ROUNDS; round += 1u) {
     var terms = vec2<f32>(0.0);
-    for (var i = first_own; i < end; i += LANES) {
+    for (var i = part.first_own; i < part.end; i += LANES) {
       let s = scores[base + i];
       // A masked score is far below any tau.
       let x = select(THRESHOLD_SCALE * (s - m) - tau, vec4<f32>(-1.0), masked4(s));
@@ -72,9 +63,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     tau = select(tau, next, moves);
     if (workgroupUniformLoad(&sh_going) == 0u) { break; }
   }
-  if (!alive || row >= stored_end(rows, row + 1u)) { return; }
+  if (!part.alive || row >= stored_end(rows, row + 1u)) { return; }
 
-  for (var i = first_own; i < end; i += LANES) {
+  for (var i = part.first_own; i < part.end; i += LANES) {
     let s = scores[base + i];
     var w = threshold_weight(THRESHOLD_SCALE * (s - m) - tau);
     if (FACTOR) {
@@ -83,12 +74,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     w = select(w, vec4<f32>(not_a_number()), vec4<bool>(lost));
     scores[base + i] = weights_of_parts(w, masked4(s));
   }
-  if (slice == 0u) { inverse_sums[scratch_row] = 1.0; }
+  if (slice == 0u) { inverse_sums[part.scratch_row] = 1.0; }
   if (CAPTURE == CAPTURE_PROBABILITIES) {
-    let all_row = (batch * params.heads_q + head) * params.seq_q + row;
+    let all_row = (rows.batch * params.heads_q + rows.head) * params.seq_q + row;
     // The same lane wrote what it reads here, so no barrier is needed.
     for (var i = slice; i * 4u < params.seq_kv; i += LANES) {
-      let inside = i >= begin && i < end;
+      let inside = i >= part.begin && i < part.end;
       for (var c = 0u; c < 4u && i * 4u + c < params.seq_kv; c += 1u) {
         var p = 0.0;
         if (inside) {

@@ -17,7 +17,12 @@ use crate::problem::{BackwardProblem, Operand};
 pub(super) const TWIN: Twin = Twin {
     backward: true,
     commons: |spec| {
-        let mut commons = vec![common!("modify"), common!("backward"), common!("normalizer")];
+        let mut commons = vec![
+            common!("modify"),
+            common!("row_lanes"),
+            common!("backward"),
+            common!("normalizer"),
+        ];
         commons.extend(spec.is_each().then_some(common!("normalize_each")));
         commons.push(common!("normalize_staged"));
         commons

@@ -6,7 +6,7 @@ use super::twin::{Twin, common, kernel_file};
 
 pub(super) const TWIN: Twin = Twin {
     backward: true,
-    commons: |_| vec![common!("modify"), common!("backward"), common!("row_lanes")],
+    commons: |_| vec![common!("modify"), common!("row_lanes"), common!("backward")],
     bindings,
     glue,
     // sh_m, sh_l and sh_going

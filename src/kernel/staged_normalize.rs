@@ -11,7 +11,7 @@ use crate::problem::{Operand, Problem, WeightsAt};
 
 pub(super) const TWIN: Twin = Twin {
     commons: |spec| {
-        let mut commons = vec![common!("normalizer")];
+        let mut commons = vec![common!("row_lanes"), common!("normalizer")];
         commons.extend(spec.is_each().then_some(common!("normalize_each")));
         // Hard attention has its own, which remember the key.
         commons.extend((!spec.is_hard()).then_some(common!("normalize_staged")));
