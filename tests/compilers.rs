@@ -141,7 +141,7 @@ fn wanted(spec: &KernelSpec) -> String {
             format!("loop {}", tile.rows * (tile.dim_qk + tile.dim_v))
         }
         (Kernel::StagedScore, _) => "loop 64,16".into(),
-        (Kernel::StagedValue, _) => "loop 64".into(),
+        (Kernel::StagedValue | Kernel::BackwardKeys, _) => "loop 64".into(),
         _ => "none".into(),
     }
 }
