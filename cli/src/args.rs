@@ -58,6 +58,29 @@ pub(crate) struct InfoArgs {
     pub(crate) measure: bool,
 }
 
+/// A part of the cases, by their order: the `index`-th (from 0) of every `of`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shard {
+    index: usize,
+    of: usize,
+}
+
+impl Shard {
+    /// Whether the i-th case is in it.
+    pub(crate) fn holds(self, i: usize) -> bool {
+        i % self.of == self.index
+    }
+}
+
+fn parse_shard(text: &str) -> Result<Shard, String> {
+    let (index, of) = text.split_once('/').ok_or("two numbers, as in 2/8")?;
+    let number = |text: &str| text.parse::<usize>().map_err(|e| format!("{text}: {e}"));
+    match (number(index)?, number(of)?) {
+        (index, of) if (1..=of).contains(&index) => Ok(Shard { index: index - 1, of }),
+        (index, of) => Err(format!("no {index} among 1 to {of}")),
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct VerifyArgs {
     /// Only the adapter whose name, backend or driver contains this.
@@ -75,6 +98,10 @@ pub(crate) struct VerifyArgs {
     /// Only cases whose name contains this.
     #[arg(long, value_name = "TEXT")]
     pub(crate) filter: Option<String>,
+    /// Only the I-th of every N cases: a run is shared out over N processes or machines, whose reports `heedful report`
+    /// joins.
+    #[arg(long, value_name = "I/N", value_parser = parse_shard, default_value = "1/1", hide_default_value = true)]
+    pub(crate) shard: Shard,
     /// Only this path of those that a case runs on; may be given several times.
     #[arg(long, value_enum)]
     pub(crate) path: Vec<PathName>,

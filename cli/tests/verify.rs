@@ -58,6 +58,24 @@ fn verify_recorded_cases_of_a_real_model_pass() {
 }
 
 #[test]
+fn shards_hold_every_case_once() {
+    let refused = heedful(&repository(), "verify --shard 3/2");
+    assert!(refused.stderr().contains("no 3 among 1 to 2"), "{}", refused.stderr());
+    if !adapter("shards_hold_every_case") {
+        return;
+    }
+    let names = |shard: &str| -> Vec<String> {
+        let arguments = format!("verify --cases tests/golden/real --shard {shard} --report -");
+        let report = heedful(&repository(), &arguments).succeeded().json();
+        let cases = report["cases"].as_array().expect("a list");
+        cases.iter().map(|case| case["name"].to_string()).collect()
+    };
+    let (first, second) = (names("1/2"), names("2/2"));
+    assert_eq!(first.len() + second.len(), 11);
+    assert!(!second.is_empty() && first.iter().all(|name| !second.contains(name)), "{first:?}");
+}
+
+#[test]
 fn verify_report_on_standard_output_is_json_alone() {
     if !adapter("verify_report_on_standard_output") {
         return;

@@ -91,8 +91,9 @@ impl Session<'_> {
             (case, if i % 3 == 0 { Placement::Odd } else { Placement::Aligned })
         };
         let all: Vec<(Case, Placement)> = cases.into_iter().enumerate().map(placed).collect();
-        let wanted = all.iter().filter(|(case, _)| self.wanted(suite, &case.name));
-        let wanted: Vec<&(Case, Placement)> = wanted.collect();
+        let shard = all.iter().enumerate().filter(|(i, _)| self.args.shard.holds(*i));
+        let wanted = shard.filter(|(_, (case, _))| self.wanted(suite, &case.name));
+        let wanted: Vec<&(Case, Placement)> = wanted.map(|(_, case)| case).collect();
         let engine = Arc::clone(&self.engine);
         let ahead = Ahead::default();
         std::thread::scope(|scope| {
@@ -166,9 +167,9 @@ impl Session<'_> {
     /// Runs a folder of recorded cases.
     fn suite(&mut self, suite: &GoldenSuite) -> Outcome {
         let bar = Progress::new(suite.cases.len(), "verify");
-        for case in &suite.cases {
+        for (i, case) in suite.cases.iter().enumerate() {
             bar.step(&case.name);
-            if self.wanted(&suite.name, &case.name) {
+            if self.args.shard.holds(i) && self.wanted(&suite.name, &case.name) {
                 self.recorded(suite, case)?;
             }
         }
