@@ -101,6 +101,8 @@ fn calls() -> Vec<(String, Attention, Path)> {
         let half = prefill(dim).dtype(DType::F16);
         calls.push((format!("d{dim}.f16.matrix"), half, Path::FusedMatrix));
     }
+    let short = Attention::new(Shape::self_attention(1, 8, 512, 64));
+    calls.push(("d64.f32.short".into(), short, Path::Auto));
     calls.push(("d64.f32.staged".into(), prefill(64), Path::Staged));
     calls
 }

@@ -30,6 +30,7 @@ const TILE: &[Kernel] = &[Kernel::FusedForwardTile];
 const SUBGROUP: &[Kernel] = &[Kernel::FusedForwardSubgroup];
 const SPLIT: &[Kernel] = &[Kernel::SplitForward];
 const MERGE: &[Kernel] = &[Kernel::SplitMerge];
+const SPLIT_TILE: &[Kernel] = &[Kernel::SplitForwardTile];
 const SCORE: &[Kernel] = &[Kernel::StagedScore];
 const NORMALIZE: &[Kernel] = &[Kernel::StagedNormalize];
 const VALUE: &[Kernel] = &[Kernel::StagedValue];

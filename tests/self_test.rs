@@ -64,10 +64,11 @@ fn when_every_candidate_is_wrong_each_is_named() {
     engine.plant(Kernel::FusedForward, broken);
     engine.plant(Kernel::FusedForwardSubgroup, broken);
     engine.plant(Kernel::FusedForwardTile, broken);
+    engine.plant(Kernel::SplitForwardTile, broken);
     engine.plant(Kernel::StagedScore, shifted_key);
     let error = engine.plan(&call()).unwrap_err();
     assert!(error.is_unsupported(), "{error}");
-    assert_eq!(error.rejections().len(), 5, "{error}");
+    assert_eq!(error.rejections().len(), 6, "{error}");
     assert!(error.to_string().contains("staged_score"), "{error}");
 }
 
@@ -82,8 +83,8 @@ fn other_row(text: &str) -> String {
 /// Leaves out the counts of shares before the last.
 fn forgets_shares(text: &str) -> String {
     let planted = text.replace(
-        "normalize_rescale(states[i].x, seen.m), seen.l)",
-        "normalize_rescale(states[i].x, seen.m), 0.0)",
+        "sh_states[lane].y += sh_states[lane + half].y;",
+        "sh_states[lane].y = sh_states[lane + half].y;",
     );
     assert_ne!(planted, text, "the fault is planted");
     planted

@@ -69,7 +69,9 @@ fn kernels(caps: &Capabilities, matrix: bool) -> Vec<KernelInfo> {
     plans
         .filter_map(|(path, dim)| {
             let dtype = if path.is_matrix() { DType::F16 } else { DType::F32 };
-            let call = Attention::new(Shape::self_attention(1, 1, 64, dim)).dtype(dtype);
+            let seq_q = if path == Path::Split { 1 } else { 64 };
+            let shape = Shape { seq_q, ..Shape::self_attention(1, 1, 64, dim) };
+            let call = Attention::new(shape).dtype(dtype);
             let problem = call.validate().ok()?;
             let plan = heedful::Plan::new(&problem, caps, &Policy { path, ..Policy::default() });
             let reason = |r: &heedful::Rejection| format!("{}: {}", r.candidate, r.reason);

@@ -8,7 +8,7 @@
 //      partials [batch, heads_q, seq_q, split_n, dim_v / 4]
 //
 //   for each tile of KEYS keys of the share:
-//     s_j = modifiers(scale * q k_j)             an invocation to a key             | barrier
+//     s_j = modifiers(scale * q k_j)             KEY_LANES invocations to a key     | barrier
 //     m' = max(m, max_j s_j);  a = exp(m - m');  p_j = exp(s_j - m')                | barrier
 //     l = a l + sum_j p_j;  o = a o + sum_j p_j v_j;  m = m'                        | barrier
 //   states = (m, l), partials = o
@@ -17,7 +17,9 @@
 // are numbered query row * group + head. Each element of k and v is loaded once and feeds ROWS
 // products: bound by loads where a group is small. 2 * (dim_qk + dim_v) FLOP per row and key. Where
 // it departs from the above:
-//  1. Every step is for ROWS rows at once: s, p, m and l are vectors over them.
+//  1. Every step is for ROWS rows at once: s, p, m and l are vectors over them. Where several
+//     invocations of a subgroup share a key, they read its row side by side, as memory serves it best,
+//     and leave the product in `sh_weights` behind one more barrier.
 //  2. In the sums an invocation has every DIM_LANES-th vec4 of o, with LANES / DIM_LANES keys side
 //     by side, whose parts are joined in the end; the v of eight keys is asked for at once.
 //  3. A key that all rows may not see is not read; one that some may not is left out of their sums
@@ -33,19 +35,6 @@ var<workgroup> sh_hidden: array<u32, KEYS>;
 var<workgroup> sh_places: array<u32, KEYS>;
 var<workgroup> sh_rows: array<RowVec, LANES>;
 var<workgroup> sh_sums: array<vec4<f32>, LANES>;
-
-// The keys [x, y) of a share: of a fixed size counted from key 0, or an even part of the visible ones in whole tiles.
-fn share_of(visible: vec2<u32>, split: u32) -> vec2<u32> {
-  let first = visible.x / KEYS * KEYS;
-  if (params.split_size > 0u) {
-    let start = split * params.split_size;
-    return vec2<u32>(max(start, first), min(start + params.split_size, visible.y));
-  }
-  let tiles = (visible.y - first + KEYS - 1u) / KEYS;
-  let size = (tiles + params.split_n - 1u) / params.split_n * KEYS;
-  let start = first + split * size;
-  return vec2<u32>(start, min(start + size, visible.y));
-}
 
 // Most invocations whose parts each other invocation looks at: more are joined by the first of them before.
 const FOLD: u32 = 8u;
@@ -72,6 +61,12 @@ fn place_of(v_at: u32, key0: u32, i: u32, hidden: u32) -> u32 {
   return at;
 }
 
+// Where the row of the i-th key of a tile is; keys outside of a share stand at one that is there.
+fn row_of(rows: Rows, k_at: u32, first: u32, end: u32, key0: u32, i: u32) -> u32 {
+  let key = select(first, key0 + i, key0 + i >= first && key0 + i < end);
+  return k_at + span_offset(rows, key).x + key * params.k_stride_row;
+}
+
 @compute @workgroup_size(LANES, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let total = params.group * params.row_n;
@@ -96,11 +91,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   var l = RowVec(0.0);
   for (var key0 = share.x; key0 < share.y; key0 += KEYS) {
     var peaks = m;
+    if (KEY_LANES > 1u) {
+      for (var i = lane / KEY_LANES; i < KEYS; i += KEYS_ASKED * (LANES / KEY_LANES)) {
+        split_parts(rows, k_at, visible.x, share.y, key0, i, lane % KEY_LANES);
+      }
+      workgroupBarrier();
+    }
     for (var i = lane; i < KEYS; i += LANES) {
       let inside = key0 + i >= visible.x && key0 + i < share.y;
       let key = select(visible.x, key0 + i, inside);
       let origin = span_offset(rows, key);
-      let product = split_product(k_at + origin.x + key * params.k_stride_row);
+      let product = product_of(k_at + origin.x + key * params.k_stride_row, i);
       let s = split_modify(product, rows, key);
       let hidden = RowMask(!inside) | split_hidden(s, rows, key);
       peaks = select(normalize_peak(peaks, s), peaks, hidden);
@@ -152,11 +153,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   var sum = RowVec(0.0);
   for (var i = 0u; i < min(LANES, FOLD); i += 1u) { sum += sh_rows[i]; }
   split_end(rows, first, last, workgroup.x, lane, m, sum);
-}
-
-// Where a row's share of the partial results is.
-fn partial_index(batch: u32, head: u32, row: u32, split: u32) -> u32 {
-  return ((batch * params.heads_q + head) * params.seq_q + row) * params.split_n + split;
 }
 
 // The sum of an invocation's neighbours that have the same vec4s of o, in the order of their keys.

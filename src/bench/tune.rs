@@ -78,7 +78,8 @@ impl std::fmt::Display for Candidate {
                 write!(f, "{down} by {across} invocations, {keys} keys, {form}")
             }
             Self::Split(row) => {
-                write!(f, "{} rows, {} lanes, {} keys", row.rows, row.lanes, row.keys)
+                let SplitRow { rows, lanes, keys, key_lanes, .. } = row;
+                write!(f, "{rows} rows, {lanes} lanes, {keys} keys, {key_lanes} to a key")
             }
             Self::Matrix(MatrixRow { teams, blocks, keys, unrolled, .. }) => {
                 let form = if *unrolled { "written out" } else { "loops" };
@@ -110,11 +111,15 @@ impl Target {
         };
         let split = || {
             let rows = [1, 2, 4].into_iter();
-            let lanes = rows.flat_map(|r| [8, 16, 32, 64].map(|l| (r, l)));
-            let shapes = lanes.flat_map(|(r, l)| [64, 128].map(|k| (r, l, k)));
-            let row = |(rows, lanes, keys)| {
-                let device = Cow::Owned(device.clone());
-                Candidate::Split(SplitRow { class, device, max_dim: dim, rows, lanes, keys })
+            let lanes = rows.flat_map(|r| [8, 32, 64, 128, 256].map(|l| (r, l)));
+            let keys = lanes.flat_map(|(r, l)| [64, 128].map(|k| (r, l, k)));
+            // Lanes of a vector of a CPU share nothing.
+            let side: &[u32] = if software { &[1] } else { &[1, 4, 8, 16] };
+            let shapes = keys.flat_map(|(r, l, k)| side.iter().map(move |s| (r, l, k, *s)));
+            let shapes = shapes.filter(|(_, l, k, s)| k * s >= *l);
+            let row = |(rows, lanes, keys, key_lanes)| {
+                let (device, max_dim) = (Cow::Owned(device.clone()), dim);
+                Candidate::Split(SplitRow { class, device, max_dim, rows, lanes, keys, key_lanes })
             };
             shapes.map(row).collect::<Vec<_>>()
         };

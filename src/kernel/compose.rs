@@ -114,7 +114,9 @@ fn prelude(spec: &KernelSpec, compiler: Compiler) -> String {
     if spec.matrix_tile().is_some() {
         out.push_str("enable wgpu_cooperative_matrix;\n");
     }
-    if spec.kernel == Kernel::FusedForwardSubgroup && compiler == Compiler::Browser {
+    let shares_keys = spec.split_tile().is_some_and(|tile| tile.key_lanes > 1);
+    let subgroups = shares_keys || spec.kernel == Kernel::FusedForwardSubgroup;
+    if subgroups && compiler == Compiler::Browser {
         out.push_str("enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n");
     }
     for bound in spec.bindings() {

@@ -113,8 +113,10 @@ pub struct SplitTile {
     pub rows: u32,
     /// Invocations per workgroup, a power of two.
     pub lanes: u32,
-    /// Keys between barriers, a multiple of `lanes`.
+    /// Keys between barriers, a multiple of `lanes` where an invocation has keys of its own.
     pub keys: u32,
+    /// Invocations of a subgroup side by side along a key's row: 1, or a power of two that shares its vec4s out evenly.
+    pub key_lanes: u32,
     /// Head dimension of q and k.
     pub dim_qk: u32,
     /// Head dimension of v and o.
@@ -122,6 +124,26 @@ pub struct SplitTile {
 }
 
 impl SplitTile {
+    /// The tile with as many of `key_lanes` as share the vec4s of a key's row out evenly and every subgroup holds.
+    pub fn fitted(mut self, subgroup: u32) -> Self {
+        let uneven = |lanes: u32| {
+            !self.dim_qk.is_multiple_of(4 * lanes) || !self.keys.is_multiple_of(self.lanes / lanes)
+        };
+        self.key_lanes = self.key_lanes.min(self.lanes).min(subgroup.max(1));
+        while self.key_lanes > 1 && uneven(self.key_lanes) {
+            self.key_lanes /= 2;
+        }
+        self
+    }
+
+    /// Keys whose rows an invocation asks for before it uses any: as many as keep 8 vec4s on their way.
+    pub(super) fn keys_asked(&self) -> u32 {
+        let turns = self.keys / (self.lanes / self.key_lanes);
+        let words = self.dim_qk / 4 / self.key_lanes;
+        let most = (8 / words.max(1)).clamp(1, turns.max(1));
+        (1..=most).rev().find(|n| turns.is_multiple_of(*n)).unwrap_or(1)
+    }
+
     /// Invocations side by side along o; the others take other keys.
     pub fn dim_lanes(&self) -> u32 {
         self.dim_v.div_ceil(4).next_power_of_two().min(self.lanes)
@@ -160,7 +182,11 @@ impl SplitTile {
 
 impl fmt::Display for SplitTile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "r{}l{}k{}d{}", self.rows, self.lanes, self.keys, self.dim_qk)?;
+        write!(f, "r{}l{}k{}", self.rows, self.lanes, self.keys)?;
+        if self.key_lanes > 1 {
+            write!(f, "s{}", self.key_lanes)?;
+        }
+        write!(f, "d{}", self.dim_qk)?;
         if self.dim_v != self.dim_qk { write!(f, "v{}", self.dim_v) } else { Ok(()) }
     }
 }
@@ -170,5 +196,42 @@ impl fmt::Display for RowTile {
         let wide = if self.wide { "w" } else { "" };
         write!(f, "{wide}r{}l{}f{}d{}", self.rows, self.lanes, self.fetch, self.dim_qk)?;
         if self.dim_v != self.dim_qk { write!(f, "v{}", self.dim_v) } else { Ok(()) }
+    }
+}
+
+/// How invocations are laid over a row of o and its shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MergeTile {
+    /// Invocations side by side along o, a power of two.
+    pub columns: u32,
+    /// Shares joined at a time, a power of two.
+    pub sides: u32,
+}
+
+impl MergeTile {
+    /// Most invocations: what every device has.
+    const LANES: u32 = 256;
+
+    /// For what a tile of `split_forward` leaves: a few rows, whose many shares are waited for at once. A driver on the
+    /// CPU gains nothing from that.
+    pub fn of_few_rows(split: &SplitTile) -> Self {
+        let one = Self::of_rows(split.dim_v);
+        Self { sides: if split.shares_q() { Self::LANES / one.columns } else { 1 }, ..one }
+    }
+
+    /// For what `split_forward_tile` leaves: rows enough to wait for a few shares each.
+    pub fn of_rows(dim_v: u32) -> Self {
+        Self { columns: dim_v.div_ceil(4).next_power_of_two().min(32), sides: 1 }
+    }
+
+    /// Invocations per workgroup.
+    pub(super) fn lanes(&self) -> u32 {
+        self.columns * self.sides
+    }
+}
+
+impl fmt::Display for MergeTile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c{}s{}", self.columns, self.sides)
     }
 }

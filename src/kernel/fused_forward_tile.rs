@@ -14,7 +14,11 @@ use crate::problem::Problem;
 pub(super) const TWIN: Twin = Twin {
     family: Family::Fused,
     visits: Visits::Tiles,
-    commons: tile_commons,
+    commons: |spec| {
+        let mut commons = tile_commons(spec);
+        commons.push(common!("tile_attend"));
+        commons
+    },
     glue: fused_glue,
     generated: |spec| spec.block_tile().map(|shape| ("generated/tile", tile(&shape, spec))),
     invocations,

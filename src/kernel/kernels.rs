@@ -4,63 +4,65 @@
 macro_rules! for_kernels {
     ($then:ident) => {
         $then! {
-                        /// Tiled QKᵀ with score chain and masks.
-                        StagedScore: staged_score,
-                        /// Row normaliser.
-                        StagedNormalize: staged_normalize,
-                        /// Row normaliser by a threshold.
-                        StagedThreshold: staged_threshold,
-                        /// Row normaliser that goes forward from row to row.
-                        StagedMonotonic: staged_monotonic,
-                        /// Tiled weighted sum of v.
-                        StagedValue: staged_value,
-                        /// One pass with an online softmax, rows in registers; no device feature.
-                        FusedForward: fused_forward,
-                        /// One pass along the edges of a graph.
-                        EdgeForward: edge_forward,
-                        /// One pass with an online softmax, rows in registers, k and v fetched by subgroups.
-                        FusedForwardSubgroup: fused_forward_subgroup,
-                        /// One pass on a tile of rows and keys that is register-blocked; no device feature.
-                        FusedForwardTile: fused_forward_tile,
-                        /// One pass with both products on matrix units.
-                        FusedForwardMatrix: fused_forward_matrix,
-                        /// Few rows, keys split over workgroups.
-                        SplitForward: split_forward,
-                        /// Joins the shares of `SplitForward`.
-                        SplitMerge: split_merge,
-                        /// Rotates, projects or normalises rows of q or k.
-                        Prepare: prepare,
-                        /// Writes new rows into a cache.
-                        CacheAppend: cache_append,
-                        /// Counts the new rows.
-                        CacheAdvance: cache_advance,
-                        /// Copies a page of a cache.
-                        CacheCopy: cache_copy,
-                        /// Joins partial results that were computed apart.
-                        MergeStates: merge_states,
-                        /// Builds a block table from masks given as data.
-                        Classify: classify,
-                        /// A linear layer.
-                        Project: project,
-                        /// The mean of weights over heads.
-                        Average: average,
-                        /// Plain matrix product on the staged tile.
-                        Matmul: matmul,
-                        /// Backward: weights and gradients of scores, row by row.
-                BackwardRow: backward_row,
-                /// Backward: the same for normalisers by a threshold.
-        BackwardThreshold: backward_threshold,
-        /// Backward: gradients of keys or values, key by key.
-                BackwardKeys: backward_keys,
-                /// Backward: gradient of the bias.
-                BackwardBias: backward_bias,
-                /// Backward: gradient of a score modifier's table.
+            /// Tiled QKᵀ with score chain and masks.
+            StagedScore: staged_score,
+            /// Row normaliser.
+            StagedNormalize: staged_normalize,
+            /// Row normaliser by a threshold.
+            StagedThreshold: staged_threshold,
+            /// Row normaliser that goes forward from row to row.
+            StagedMonotonic: staged_monotonic,
+            /// Tiled weighted sum of v.
+            StagedValue: staged_value,
+            /// One pass with an online softmax, rows in registers; no device feature.
+            FusedForward: fused_forward,
+            /// One pass along the edges of a graph.
+            EdgeForward: edge_forward,
+            /// One pass with an online softmax, rows in registers, k and v fetched by subgroups.
+            FusedForwardSubgroup: fused_forward_subgroup,
+            /// One pass on a tile of rows and keys that is register-blocked; no device feature.
+            FusedForwardTile: fused_forward_tile,
+            /// One pass with both products on matrix units.
+            FusedForwardMatrix: fused_forward_matrix,
+            /// Few rows, keys split over workgroups.
+            SplitForward: split_forward,
+            /// More rows on tiles, keys split over workgroups.
+            SplitForwardTile: split_forward_tile,
+            /// Joins the shares of `SplitForward` and `SplitForwardTile`.
+            SplitMerge: split_merge,
+            /// Rotates, projects or normalises rows of q or k.
+            Prepare: prepare,
+            /// Writes new rows into a cache.
+            CacheAppend: cache_append,
+            /// Counts the new rows.
+            CacheAdvance: cache_advance,
+            /// Copies a page of a cache.
+            CacheCopy: cache_copy,
+            /// Joins partial results that were computed apart.
+            MergeStates: merge_states,
+            /// Builds a block table from masks given as data.
+            Classify: classify,
+            /// A linear layer.
+            Project: project,
+            /// The mean of weights over heads.
+            Average: average,
+            /// Plain matrix product on the staged tile.
+            Matmul: matmul,
+            /// Backward: weights and gradients of scores, row by row.
+            BackwardRow: backward_row,
+            /// Backward: the same for normalisers by a threshold.
+            BackwardThreshold: backward_threshold,
+            /// Backward: gradients of keys or values, key by key.
+            BackwardKeys: backward_keys,
+            /// Backward: gradient of the bias.
+            BackwardBias: backward_bias,
+            /// Backward: gradient of a score modifier's table.
             BackwardTable: backward_table,
             /// Backward: gradients of sinks.
-                BackwardSinks: backward_sinks,
-                /// What functions of the caller's own say of each pair.
-                        OwnFunctions: own_functions,
-                    }
+            BackwardSinks: backward_sinks,
+            /// What functions of the caller's own say of each pair.
+            OwnFunctions: own_functions,
+        }
     };
 }
 pub(super) use for_kernels;

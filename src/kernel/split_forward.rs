@@ -22,7 +22,7 @@ pub(super) const TWIN: Twin = Twin {
     visits: Visits::Keys,
     by_group: true,
     commons: |spec| {
-        let mut commons = vec![common!("normalizer"), common!("modify")];
+        let mut commons = vec![common!("normalizer"), common!("modify"), common!("shares")];
         commons.extend(spec.is_each().then_some(common!("normalize_each")));
         commons
     },
@@ -51,10 +51,20 @@ pub(super) fn partial_results(_: &KernelSpec) -> Vec<(Binding, Access)> {
 impl KernelSpec {
     /// Shares of the keys of a few rows.
     pub fn split_forward(problem: &Problem, elements: [Element; 3], tile: SplitTile) -> Self {
+        Self::of_a_share(Kernel::SplitForward, problem, elements, Tile::Split(tile))
+    }
+
+    /// A kernel that makes scores of a share of the keys, weighs them and sums v.
+    pub(super) fn of_a_share(
+        kernel: Kernel,
+        problem: &Problem,
+        elements: [Element; 3],
+        tile: Tile,
+    ) -> Self {
         Self {
             elements: [Binding::Q, Binding::K, Binding::V].into_iter().zip(elements).collect(),
-            tile: Some(Tile::Split(tile)),
-            ..Self::scored(Kernel::SplitForward, problem)
+            tile: Some(tile),
+            ..Self::scored(kernel, problem)
         }
     }
 }

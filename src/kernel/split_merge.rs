@@ -1,12 +1,16 @@
-//! Joins the shares of `SplitForward`.
+//! Joins the shares of `SplitForward` and `SplitForwardTile`.
+
+use std::fmt::Write;
 
 use super::bindings::Binding;
-use super::element::Element;
+use super::element::{Element, MergeTile};
+use super::fused_forward::invocations;
 use super::generate::glue::{output_glue, start_glue};
 use super::generate::registers::row_types;
 use super::kernels::Kernel;
 use super::spec::{KernelSpec, Writes};
 use super::split_forward::partial_results;
+use super::tile::Tile;
 use super::twin::{Twin, common, kernel_file};
 use crate::problem::{Operand, Problem};
 
@@ -19,20 +23,30 @@ pub(super) const TWIN: Twin = Twin {
     bindings: partial_results,
     glue: |out, spec| {
         *out += &row_types(1);
+        if let Some(Tile::Merge(tile)) = spec.tile {
+            let MergeTile { columns, sides } = tile;
+            let _ = writeln!(
+                out,
+                "const LANES: u32 = {}u;\nconst COLUMN_LANES: u32 = {columns}u;\nconst SIDES: u32 = {sides}u;",
+                tile.lanes()
+            );
+        }
         start_glue(out, spec);
         output_glue(out, spec);
     },
-    invocations: |_| 32,
+    invocations,
+    workgroup_bytes: |spec| 24 * invocations(spec),
     ..kernel_file!("split_merge")
 };
 
 impl KernelSpec {
     /// Joins shares into o and lse.
-    pub fn split_merge(problem: &Problem, o: Element) -> Self {
+    pub fn split_merge(problem: &Problem, o: Element, tile: MergeTile) -> Self {
         let a = problem.attention();
         let ranged = Self::ranged(Kernel::SplitMerge, problem);
         Self {
             elements: vec![(Binding::O, o)],
+            tile: Some(Tile::Merge(tile)),
             normalize: Some(a.normalizer.slot()),
             writes: Writes { lse: a.lse, ..Writes::NOTHING },
             masks: Vec::new(),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::block_tile::BlockTile;
-use super::element::{RowTile, SplitTile};
+use super::element::{MergeTile, RowTile, SplitTile};
 use super::matrix_tile::MatrixTile;
 
 /// How a kernel lays its work over invocations; those that have none take 64 rows or elements.
@@ -16,6 +16,8 @@ pub enum Tile {
     Block(BlockTile),
     /// Rows of a group, keys shared out.
     Split(SplitTile),
+    /// Columns of o, shares side by side.
+    Merge(MergeTile),
     /// Matrices.
     Matrix(MatrixTile),
 }
@@ -27,6 +29,7 @@ impl Tile {
             Self::Rows(tile) => tile.lanes,
             Self::Block(tile) => tile.lanes(),
             Self::Split(tile) => tile.lanes,
+            Self::Merge(tile) => tile.lanes(),
             Self::Matrix(tile) => tile.lanes(),
         }
     }
@@ -37,6 +40,7 @@ impl Tile {
             Self::Rows(tile) => tile.group_rows(),
             Self::Block(tile) => tile.rows(),
             Self::Split(tile) => tile.rows,
+            Self::Merge(_) => 1,
             Self::Matrix(tile) => tile.rows(),
         }
     }
@@ -47,7 +51,7 @@ impl Tile {
             Self::Rows(tile) => Some([tile.dim_qk, tile.dim_v]),
             Self::Block(tile) => Some([tile.dim_qk, tile.dim_v]),
             Self::Split(tile) => Some([tile.dim_qk, tile.dim_v]),
-            Self::Matrix(_) => None,
+            Self::Merge(_) | Self::Matrix(_) => None,
         }
     }
 }
@@ -58,6 +62,7 @@ impl fmt::Display for Tile {
             Self::Rows(tile) => tile.fmt(f),
             Self::Block(tile) => tile.fmt(f),
             Self::Split(tile) => tile.fmt(f),
+            Self::Merge(tile) => tile.fmt(f),
             Self::Matrix(tile) => tile.fmt(f),
         }
     }

@@ -3,7 +3,7 @@
 use crate::error::Rejection;
 use crate::kernel::KernelSpec;
 use crate::plan::steps::Schedule;
-use crate::plan::{Capabilities, Path, Policy, fused, matrix, split, staged, tile};
+use crate::plan::{Capabilities, Path, Policy, fused, matrix, split, split_tile, staged, tile};
 use crate::problem::Problem;
 
 /// A way to run a problem.
@@ -19,6 +19,7 @@ pub(super) struct Candidate {
 pub(super) const CANDIDATES: &[Candidate] = &[
     Candidate { path: Path::Split, schedule: split::schedule, slower: split::slower },
     Candidate { path: Path::FusedMatrix, schedule: matrix::schedule, slower: never },
+    Candidate { path: Path::Split, schedule: split_tile::schedule, slower: split_tile::slower },
     Candidate { path: Path::FusedTile, schedule: tile::schedule, slower: tile::slower },
     Candidate {
         path: Path::Fused,

@@ -14,6 +14,7 @@ mod plan;
 mod policy;
 mod prepare;
 mod split;
+mod split_tile;
 mod staged;
 mod steps;
 mod tile;

@@ -1,7 +1,7 @@
 //! The split path: few query rows, the keys shared out over workgroups, the shares merged.
 
 use crate::error::Rejection;
-use crate::kernel::KernelSpec;
+use crate::kernel::{KernelSpec, MergeTile};
 use crate::plan::fit::{check_resources, element_of, fitted};
 use crate::plan::steps::{Over, Schedule, Shares, Step};
 use crate::plan::{BlockSize, Capabilities, Path, Policy, tuning};
@@ -11,10 +11,10 @@ use crate::problem::{Operand, Problem};
 pub const MAX_ROWS: u32 = 16;
 
 /// Keys of a share whose size does not depend on the batch.
-const INVARIANT_KEYS: u32 = 512;
+pub(super) const INVARIANT_KEYS: u32 = 512;
 
 /// Most shares: merging reads them all.
-const MAX_SHARES: u32 = 64;
+const MAX_SHARES: u32 = 256;
 
 /// Two kernels with partial results between them; blocks are all rows of whole groups of heads.
 pub(super) fn schedule(
@@ -40,7 +40,7 @@ pub(super) fn schedule(
     let elements = [Operand::Q, Operand::K, Operand::V].map(element);
     let kernels = [
         KernelSpec::split_forward(problem, elements, tile),
-        KernelSpec::split_merge(problem, element(Operand::O)),
+        KernelSpec::split_merge(problem, element(Operand::O), MergeTile::of_few_rows(&tile)),
     ];
     let steps =
         kernels.map(|kernel| Step { kernel: fitted(kernel, problem, 0, caps), over: Over::Block });
@@ -62,20 +62,26 @@ pub(super) fn schedule(
         let wanted = tuning::split_workgroups(caps);
         Shares { n: least.max(even_shares(wanted, workgroups, s.seq_kv, tile.keys)), keys: 0 }
     };
-    let plan = Schedule {
-        path: Path::Split,
-        steps: steps.into(),
-        block,
-        shares: Some(shares),
-        ..Schedule::empty()
-    };
+    in_shares(problem, caps, policy, block, shares, steps).map_err(refuse)
+}
+
+/// The steps of a schedule whose shares leave partial results, or why there is no room for those.
+pub(super) fn in_shares(
+    problem: &Problem,
+    caps: &Capabilities,
+    policy: &Policy,
+    block: BlockSize,
+    shares: Shares,
+    steps: [Step; 2],
+) -> Result<Schedule, String> {
+    let (path, shares) = (Path::Split, Some(shares));
+    let plan = Schedule { path, steps: steps.into(), block, shares, ..Schedule::empty() };
     let plan = plan.laid_out(problem, caps);
     let limit = caps.max_binding_bytes.min(caps.max_buffer_bytes).min(policy.max_workspace_bytes);
-    let bytes = plan.scratch_bytes();
-    if bytes > limit {
-        return Err(refuse(format!("{bytes} B of partial results, allowed {limit}")));
+    match plan.scratch_bytes() {
+        bytes if bytes > limit => Err(format!("{bytes} B of partial results, allowed {limit}")),
+        _ => Ok(plan),
     }
-    Ok(plan)
 }
 
 /// What keeps a problem from being split.

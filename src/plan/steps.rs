@@ -178,7 +178,10 @@ impl Schedule {
             return self;
         }
         self.block = block;
-        let keys = self.main().and_then(|kernel| kernel.split_tile()).map(|tile| tile.keys);
+        let keys = self.main().and_then(|kernel| {
+            let split = kernel.split_tile().map(|tile| tile.keys);
+            split.or_else(|| kernel.block_tile().map(|tile| tile.keys))
+        });
         if let (Some(shares), Some(keys)) = (&mut self.shares, keys) {
             // Shares of two tiles, the last of them less; or of a fixed size.
             shares.n = problem.attention().shape.seq_kv.div_ceil(2 * keys).max(2);

@@ -14,39 +14,49 @@ pub(super) fn schedule(
     caps: &Capabilities,
     policy: &Policy,
 ) -> Result<Schedule, Rejection> {
-    let a = problem.attention();
     let refuse = |reason: String| Rejection { candidate: "fused_forward_tile".into(), reason };
-    if a.weights.is_some() {
-        return Err(refuse("scores and weights are written by the staged path only".into()));
-    }
-    if a.normalizer.needs_row() || a.normalizer.takes_one() {
-        let name = a.normalizer.name();
-        return Err(refuse(format!("{name} is not a weighted sum in one pass")));
-    }
-    if a.inner.is_sum() {
-        return Err(refuse("additive scores are made by the fused and staged paths".into()));
-    }
-    if a.masks.edges.is_some() {
-        return Err(refuse("rows of a graph have keys of their own to visit".into()));
-    }
-    let selects = !problem.masks().is_empty() || a.bias.is_some();
-    let tile = tuning::block_tile(caps, &a.shape, selects, policy.tuning.as_deref());
-    let Some(tile) = tile else {
-        let [qk, v] = [a.shape.dim_qk, a.shape.dim_v];
-        return Err(refuse(format!(
-            "no tile for head dimensions {qk} and {v} fits {} invocations and {} B of workgroup memory",
-            caps.max_invocations, caps.max_workgroup_bytes
-        )));
-    };
-    let iterations = tile_iterations(problem, &tile);
-    if iterations > u64::from(caps.max_loop_iterations) {
-        return Err(refuse(too_many(iterations, caps)));
-    }
+    let tile = tile_of(problem, caps, policy).map_err(refuse)?;
     let block = BlockSize::choose(problem, caps, policy, Path::Fused)?;
     let operands = [Operand::Q, Operand::K, Operand::V, Operand::O];
     let elements = operands.map(|operand| element_of(problem, operand, caps));
     let kernel = |table| KernelSpec::fused_tile(problem, elements, tile, table);
     over_blocks(problem, caps, Path::FusedTile, block, tile.rows(), kernel)
+}
+
+/// The tile of rows and keys that a problem gets, or why it gets none.
+pub(super) fn tile_of(
+    problem: &Problem,
+    caps: &Capabilities,
+    policy: &Policy,
+) -> Result<BlockTile, String> {
+    let a = problem.attention();
+    if a.weights.is_some() {
+        return Err("scores and weights are written by the staged path only".into());
+    }
+    if a.normalizer.needs_row() || a.normalizer.takes_one() {
+        let name = a.normalizer.name();
+        return Err(format!("{name} is not a weighted sum in one pass"));
+    }
+    if a.inner.is_sum() {
+        return Err("additive scores are made by the fused and staged paths".into());
+    }
+    if a.masks.edges.is_some() {
+        return Err("rows of a graph have keys of their own to visit".into());
+    }
+    let selects = !problem.masks().is_empty() || a.bias.is_some();
+    let tile = tuning::block_tile(caps, &a.shape, selects, policy.tuning.as_deref());
+    let Some(tile) = tile else {
+        let [qk, v] = [a.shape.dim_qk, a.shape.dim_v];
+        return Err(format!(
+            "no tile for head dimensions {qk} and {v} fits {} invocations and {} B of workgroup memory",
+            caps.max_invocations, caps.max_workgroup_bytes
+        ));
+    };
+    let iterations = tile_iterations(problem, &tile);
+    if iterations > u64::from(caps.max_loop_iterations) {
+        return Err(too_many(iterations, caps));
+    }
+    Ok(tile)
 }
 
 /// Why the tile is slow on a device, where it is known to be.

@@ -31,9 +31,13 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         if masks.iter().all(|mask| there.contains(&mask.slot())) {
             continue;
         }
-        for (rows, path) in
-            [(70, Path::Fused), (70, Path::FusedTile), (70, Path::Staged), (5, Path::Split)]
-        {
+        for (rows, path) in [
+            (70, Path::Fused),
+            (70, Path::FusedTile),
+            (70, Path::Staged),
+            (70, Path::Split),
+            (5, Path::Split),
+        ] {
             let shape = Shape { seq_q: rows, ..base.shape };
             let Ok(problem) = (Attention { shape, masks, ..base.clone() }).validate() else {
                 continue;
@@ -179,6 +183,10 @@ pub fn recorded_variants() -> BTreeMap<String, KernelSpec> {
         if !a.normalizer.needs_row() && !a.normalizer.takes_one() {
             let caps = Capabilities { max_binding_bytes: 1 << 27, ..caps.clone() };
             add(&few_rows(&a, i), &caps, Path::Split);
+            let sums = !a.inner.is_sum() && a.masks.edges.is_none() && a.masks.blocks.is_none();
+            if sums && a.shape.seq_q > heedful::plan::MAX_ROWS {
+                add(&Attention { weights: None, ..a.clone() }, &caps, Path::Split);
+            }
         }
         let probabilities = (a.weights == captures[4]).then_some(WeightsAt::Probabilities);
         let learned = Attention { weights: probabilities, ..a.clone() };

@@ -132,7 +132,7 @@ faults! {
         |text| swap(text, "  tile_rescale(place);\n", "");
     tile_keeps_a_stale_peak: TILE, FusedTile,
         ["1x2x65/257x64 f32 lse"], CLASSES, Refuses,
-        |text| swap(text, "  return peak;\n}\n\n// Four", "  return m;\n}\n\n// Four");
+        |text| swap(text, "  return peak;\n}\n\n// Scores", "  return m;\n}\n\n// Scores");
     tile_multiplies_the_first_weights_twice: TILE, FusedTile,
         ["1x2x65/257x64 f32 lse"], NUMBERS, Refuses,
         |text| swap(text, "s0_0 = s4_0;", "");
@@ -147,7 +147,13 @@ faults! {
             "normalize_merge(normalize_merge(seen, normalize_start(rows.head)), ");
     merge_does_not_rescale_shares: MERGE, Split,
         ["1x2/1x1/1025x64 f32 lse logits=8e0 seen(pegainfer-21)"], NUMBERS, Refuses,
-        |text| swap(text, "vec4<f32>(normalize_rescale(state.x, seen.m))", "vec4<f32>(1.0)");
+        |text| swap(text, "vec4<f32>(normalize_rescale(state.x, m))", "vec4<f32>(1.0)");
+    split_tile_takes_the_first_share: SPLIT_TILE, Split,
+        ["1x2x65/257x64 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "share_of(visible, workgroup.z)", "share_of(visible, 0u)");
+    split_tile_writes_over_a_share: SPLIT_TILE, Split,
+        ["1x2x65/257x64 f32 lse"], WRONG, Refuses,
+        |text| swap(text, "partial_index(batch, head, 0u, workgroup.z)", "partial_index(batch, head, 0u, 0u)");
     fused_begins_with_minus_infinity: FUSED, Fused,
         ["2x4/2x13/67x16 f32 mask[2, 4, 13, 67] lse poison"], CLASSES, Refuses,
         |text| swap(text, "Normalizer(LOWEST, 0.0)", "Normalizer(masked(), 0.0)");

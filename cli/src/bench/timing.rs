@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use heedful::bench::{Buffers, Roofline, Workload, measure_host, measure_matmul};
 use heedful::engine::Matmul;
+use heedful::plan::MAX_ROWS;
 use heedful::plan::tuning::tile_is_slower;
 use heedful::problem::cost;
 use heedful::verify::compare::Comparison;
@@ -84,7 +85,9 @@ impl<'a> Session<'a> {
             let (name, attention) = (workload.name.as_str(), &workload.attention);
             let call = Call { name, attention, data: &data, judge: &judge, bar: &bar };
             for policy in &policies {
-                rows.extend(self.row(&call, policy)?);
+                if self.pays(&call, policy) {
+                    rows.extend(self.row(&call, policy)?);
+                }
             }
         }
         let named = self.args.filter.as_deref().is_none_or(|text| MODEL.contains(text));
@@ -126,6 +129,12 @@ impl<'a> Session<'a> {
         let plain = [Path::Split, Path::FusedTile, Path::Fused, Path::Staged];
         let paths = plain.into_iter().chain(matrix.iter().copied()).filter(wanted);
         Ok(paths.flat_map(with).collect())
+    }
+
+    /// Whether a row is worth its time: many rows are split on tiles, which are slow on software drivers.
+    fn pays(&self, call: &Call<'_>, policy: &Policy) -> bool {
+        let tiles = policy.path == Path::Split && call.attention.shape.seq_q > MAX_ROWS;
+        !tiles || self.args.path.is_some() || tile_is_slower(self.engine.capabilities()).is_none()
     }
 
     /// Work above which the adapter is spared a row.

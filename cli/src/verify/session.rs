@@ -44,11 +44,14 @@ pub(super) struct Session<'a> {
     pub(super) only: Option<(String, String)>,
 }
 
-/// The paths a call is run on: many rows are not what split is for, nor f32 what matrix units are for.
+/// The paths a call is run on: f32 is not what matrix units are for. More rows than one workgroup of split takes go over
+/// the tile once more: a third of such calls do outside of the full grid.
 pub(super) fn paths(call: &Attention, args: &VerifyArgs) -> Vec<Path> {
     let mut paths = Vec::new();
     if args.grid != Some(GridName::Matrix) {
-        paths.extend((call.shape.seq_q <= MAX_ROWS).then_some(Path::Split));
+        let s = call.shape;
+        let third = (s.seq_q + s.seq_kv).is_multiple_of(3) || args.grid == Some(GridName::Full);
+        paths.extend((s.seq_q <= MAX_ROWS || third).then_some(Path::Split));
         paths.extend([Path::Fused, Path::FusedTile, Path::Staged]);
     }
     if args.uses_matrix() && call.dtype != DType::F32 {

@@ -32,11 +32,12 @@ pub(super) struct KnownCall {
 impl KnownCall {
     /// `None` where the caller's own call has no pair to try functions of the caller's own with.
     pub(super) fn new(plan: &Plan, caps: &Capabilities) -> Result<Option<Self>> {
-        // Shares of the split kernel are two tiles, so that what is carried from tile to tile is tried too.
+        // Shares of the split kernels are two tiles, so that what is carried from tile to tile is tried too.
         let loud = plan.path() == Path::FusedMatrix;
         let (mut rows, mut keys) = (ROWS, KEYS);
         for spec in plan.kernels() {
-            let tile = spec.block_tile().map(|x| [x.rows() + 3, x.keys + 7]);
+            let tiles = if plan.path() == Path::Split { 3 } else { 1 };
+            let tile = spec.block_tile().map(|x| [x.rows() + 3, tiles * x.keys + 7]);
             let matrix =
                 spec.matrix_tile().filter(|_| loud).map(|x| [x.rows() + 3, 2 * x.keys + 7]);
             if let Some([most_rows, most_keys]) = tile.or(matrix) {

@@ -237,7 +237,7 @@ fn keep_glue(out: &mut String, spec: &KernelSpec) {
 
 /// `whole_range(rows, visible)`: the visible keys that every row of a block sees, for which no test
 /// is needed; empty at the end of the visible ones where there are none.
-fn whole_glue(out: &mut String, spec: &KernelSpec) {
+pub(in crate::kernel) fn whole_glue(out: &mut String, spec: &KernelSpec) {
     let mut body = "var range = vec2<i32>(visible);".to_owned();
     for mask in spec.masks.iter().filter(|mask| mask.narrows) {
         body += &format!(" range = {}_whole(rows, range);", mask.function());

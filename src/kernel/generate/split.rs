@@ -20,12 +20,11 @@ pub(in crate::kernel) fn split(tile: &SplitTile, spec: &KernelSpec) -> String {
     let mut out = row_types(tile.rows);
     declare(&mut out, tile, spec);
     begin(&mut out, tile);
-    let words = tile.dim_qk.div_ceil(4);
-    product(&mut out, &tile.registers(), spec, |r, d| match tile.shares_q() {
-        true => format!("sh_q[{}u]", r * words + d),
-        false => format!("q{r}_{d}"),
-    });
-    out += "fn split_product(at: u32) -> RowVec { return registers_product(at, 0u); }\n";
+    if tile.key_lanes > 1 {
+        parts(&mut out, tile, spec);
+    } else {
+        whole_products(&mut out, tile, spec);
+    }
     per_row(&mut out, tile, spec);
     masks(&mut out, tile);
     sums(&mut out, tile, spec);
@@ -38,11 +37,84 @@ fn of(tile: &SplitTile, name: &str, r: u32) -> String {
     component(&tile.registers(), name, r)
 }
 
+/// Products of an invocation that has a key for itself.
+fn whole_products(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
+    let words = tile.dim_qk.div_ceil(4);
+    product(out, &tile.registers(), spec, |r, d| match tile.shares_q() {
+        true => format!("sh_q[{}u]", r * words + d),
+        false => format!("q{r}_{d}"),
+    });
+    *out += "fn product_of(at: u32, i: u32) -> RowVec { return registers_product(at, 0u); }\n\
+             fn split_parts(rows: Rows, k_at: u32, first: u32, end: u32, key0: u32, i: u32, part: u32) {}\n";
+}
+
+/// Products of invocations of a subgroup that share a key: each has every `key_lanes`-th vec4 of several keys, all of
+/// which are asked for before any is used. What they have together lies in `sh_weights`.
+fn parts(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
+    let lanes = tile.key_lanes;
+    let words = tile.dim_qk / 4 / lanes;
+    let keys = || 0..tile.keys_asked();
+    *out += "fn product_of(at: u32, i: u32) -> RowVec { return sh_weights[i]; }\n\
+             fn split_parts(rows: Rows, k_at: u32, first: u32, end: u32, key0: u32, i: u32, part: u32) {\n";
+    for u in keys() {
+        let step = u * (tile.lanes / lanes);
+        let _ = writeln!(out, "  let at{u} = row_of(rows, k_at, first, end, key0, i + {step}u);");
+        fetch_keys(out, tile, spec, u, words);
+    }
+    for r in 0..tile.rows {
+        for u in keys() {
+            let _ = writeln!(out, "  var s{u}_{r} = vec4<f32>(0.0);");
+        }
+        for d in 0..words {
+            let at = r * words * lanes + d * lanes;
+            let _ = writeln!(out, "  let q{r}_{d} = sh_q[part + {at}u];");
+            for u in keys() {
+                let sum = format!("inner_product_4(q{r}_{d}, x{u}_{d}, s{u}_{r})");
+                let _ = writeln!(out, "  s{u}_{r} = {sum};");
+            }
+        }
+        // At once: the four parts of each sum would take registers until the last row is done.
+        for u in keys() {
+            let sum = format!("(s{u}_{r}.x + s{u}_{r}.y) + (s{u}_{r}.z + s{u}_{r}.w)");
+            let _ = writeln!(out, "  let sum{u}_{r} = {sum};");
+        }
+    }
+    for u in keys() {
+        let sums: Vec<String> = (0..tile.rows).map(|r| format!("sum{u}_{r}")).collect();
+        let _ = writeln!(out, "  var all{u} = RowVec({});", sums.join(", "));
+        for step in (0..lanes.ilog2()).map(|bit| 1 << bit) {
+            let _ = writeln!(out, "  all{u} += subgroupShuffleXor(all{u}, {step}u);");
+        }
+        let step = u * (tile.lanes / lanes);
+        let _ = writeln!(out, "  if (part == 0u) {{ sh_weights[i + {step}u] = all{u}; }}");
+    }
+    *out += "}\n";
+}
+
+/// An invocation's vec4s of the u-th key.
+fn fetch_keys(out: &mut String, tile: &SplitTile, spec: &KernelSpec, u: u32, words: u32) {
+    let storage = spec.elements.iter().find(|(b, _)| *b == Binding::K).map(|(_, x)| x.storage);
+    if storage == Some(Storage::Int8) {
+        let _ = writeln!(out, "  let scale{u} = k_scale(at{u}, 0u);");
+    }
+    for d in 0..words {
+        let word = format!("part + {}u", d * tile.key_lanes);
+        let scale = match storage {
+            Some(Storage::Int8) => format!(" * scale{u}"),
+            Some(Storage::Int4) => format!(" * k_scale(at{u}, ({word}) >> 3u)"),
+            _ => String::new(),
+        };
+        let _ = writeln!(out, "  let x{u}_{d} = k_load4(at{u} + 4u * ({word}), 4u){scale};");
+    }
+}
+
 fn declare(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
     let constants = [
         ("ROWS", tile.rows),
         ("LANES", tile.lanes),
         ("KEYS", tile.keys),
+        ("KEY_LANES", tile.key_lanes),
+        ("KEYS_ASKED", tile.keys_asked()),
         ("DIM_LANES", tile.dim_lanes()),
         ("SIDE_BY_SIDE", tile.lanes / tile.dim_lanes()),
         ("KEYS_AT_ONCE", tile.keys_at_once()),
@@ -153,8 +225,6 @@ fn sums(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
 /// by itself.
 fn accumulate(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
     *out += "fn split_accumulate(v_at: u32, key0: u32, first: u32, n: u32, lane: u32) {\n";
-    let storage = spec.elements.iter().find(|(b, _)| *b == Binding::V).map(|(_, x)| x.storage);
-    let columns = tile.dim_v.div_ceil(4);
     for s in 0..tile.slices() {
         let _ = writeln!(out, "  let c{s} = lane + {}u;", s * tile.dim_lanes());
     }
@@ -164,22 +234,7 @@ fn accumulate(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
             "  let i{u} = first + {u}u * SIDE_BY_SIDE;\n  let hidden{u} = hidden_bits(i{u}, n);\n  \
              let at{u} = place_of(v_at, key0, i{u}, hidden{u});"
         );
-        if storage == Some(Storage::Int8) {
-            let _ = writeln!(out, "  let scale{u} = v_scale(at{u}, 0u);");
-        }
-        for s in 0..tile.slices() {
-            let n = if tile.dim_v.is_multiple_of(4 * tile.dim_lanes()) {
-                "4u".to_owned()
-            } else {
-                format!("select(0u, min({}u - 4u * c{s}, 4u), c{s} < {columns}u)", tile.dim_v)
-            };
-            let scale = match storage {
-                Some(Storage::Int8) => format!(" * scale{u}"),
-                Some(Storage::Int4) => format!(" * v_scale(at{u}, c{s} >> 3u)"),
-                _ => String::new(),
-            };
-            let _ = writeln!(out, "  let x{u}_{s} = v_load4(at{u} + 4u * c{s}, {n}){scale};");
-        }
+        fetch_values(out, tile, spec, u);
     }
     for u in 0..tile.keys_at_once() {
         let _ = writeln!(out, "  let p{u} = sh_weights[min(i{u}, KEYS - 1u)];");
@@ -192,6 +247,28 @@ fn accumulate(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
         }
     }
     *out += "}\n";
+}
+
+/// An invocation's vec4s of v of the u-th key.
+fn fetch_values(out: &mut String, tile: &SplitTile, spec: &KernelSpec, u: u32) {
+    let storage = spec.elements.iter().find(|(b, _)| *b == Binding::V).map(|(_, x)| x.storage);
+    let columns = tile.dim_v.div_ceil(4);
+    if storage == Some(Storage::Int8) {
+        let _ = writeln!(out, "  let scale{u} = v_scale(at{u}, 0u);");
+    }
+    for s in 0..tile.slices() {
+        let n = if tile.dim_v.is_multiple_of(4 * tile.dim_lanes()) {
+            "4u".to_owned()
+        } else {
+            format!("select(0u, min({}u - 4u * c{s}, 4u), c{s} < {columns}u)", tile.dim_v)
+        };
+        let scale = match storage {
+            Some(Storage::Int8) => format!(" * scale{u}"),
+            Some(Storage::Int4) => format!(" * v_scale(at{u}, c{s} >> 3u)"),
+            _ => String::new(),
+        };
+        let _ = writeln!(out, "  let x{u}_{s} = v_load4(at{u} + 4u * c{s}, {n}){scale};");
+    }
 }
 
 fn end(out: &mut String, tile: &SplitTile) {

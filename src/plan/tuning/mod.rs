@@ -136,6 +136,11 @@ pub fn split_is_slower(caps: &Capabilities, shape: &Shape, tile: &SplitTile) -> 
         .then(|| format!("k and v would be read {blocks} times, by heads {} times", shape.group()))
 }
 
+/// Workgroups of the tile kernel that keep hardware busy: with half as many or fewer the keys are shared out. One H200,
+/// f32, us with all keys and with shares of them: 1x8x256x64 58, 39; 1x8x512x64 103, 55; 1x8x1024x64 175, 121; 64 rows
+/// against 8192 keys 1239, 86; 1x8x2048x64, 256 workgroups, 345, 395.
+pub const TILE_WORKGROUPS: u64 = 384;
+
 /// Workgroups that keep a device busy: a few for each of a CPU's cores, thousands of small ones for hardware.
 pub fn split_workgroups(caps: &Capabilities) -> u64 {
     if caps.device_type == "cpu" { 8 } else { 1024 }
@@ -148,9 +153,12 @@ pub fn split_tile(caps: &Capabilities, shape: &Shape, tuning: Option<&Tuning>) -
     let fits = |row: &&SplitRow| dim <= row.max_dim && serves(row.class, &row.device, caps);
     let own = tuning.and_then(|tuning| tuning.split.iter().find(fits));
     let tuned = own.or_else(|| SPLIT.iter().find(fits));
-    let [rows, lanes, keys] = tuned.map_or([1, 64, 64], |row| [row.rows, row.lanes, row.keys]);
+    let [rows, lanes, keys, key_lanes] =
+        tuned.map_or([1, 64, 64, 1], |row| [row.rows, row.lanes, row.keys, row.key_lanes]);
     let rows = packed.min(rows);
-    SplitTile { rows, lanes, keys, dim_qk: shape.dim_qk, dim_v: shape.dim_v }
+    let (dim_qk, dim_v) = (shape.dim_qk, shape.dim_v);
+    let subgroup = if caps.subgroups { caps.subgroup_size[0] } else { 1 };
+    SplitTile { rows, lanes, keys, key_lanes, dim_qk, dim_v }.fitted(subgroup)
 }
 
 /// The tile of the matrix kernel, by the caller's table or the one that ships, cut to the device's workgroups; `None` where the

@@ -73,8 +73,17 @@ pub struct SplitRow {
     pub rows: u32,
     /// Invocations per workgroup.
     pub lanes: u32,
-    /// Keys of a tile, a multiple of the lanes.
+    /// Keys of a tile: with those of `key_lanes` that a call has room for, whole rounds of the lanes.
     pub keys: u32,
+    /// Most invocations of a subgroup that read a key's row side by side: 1, 2, 4, 8 or 16. Fewer where they do not share it
+    /// evenly or subgroups may be smaller.
+    #[cfg_attr(feature = "serde", serde(default = "one"))]
+    pub key_lanes: u32,
+}
+
+#[cfg(feature = "serde")]
+fn one() -> u32 {
+    1
 }
 
 /// Shape of the matrix kernels' workgroups up to a head dimension.
@@ -154,9 +163,11 @@ impl Tuning {
         for (i, row) in self.split.iter().enumerate() {
             power(format!("tuning: rows of split row {i}"), row.rows, 4)?;
             power(format!("tuning: lanes of split row {i}"), row.lanes, 256)?;
-            if row.keys == 0 || !row.keys.is_multiple_of(row.lanes) || row.keys > 1024 {
+            power(format!("tuning: invocations to a key of split row {i}"), row.key_lanes, 16)?;
+            let rounds = row.lanes / row.key_lanes.min(row.lanes);
+            if row.keys == 0 || !row.keys.is_multiple_of(rounds) || row.keys > 1024 {
                 let place = format!("tuning: keys of split row {i}");
-                let wanted = format!("a multiple of its {} lanes, at most 1024", row.lanes);
+                let wanted = format!("a multiple of the {rounds} keys of a round, at most 1024");
                 return Err(Error::invalid(place, row.keys, wanted));
             }
         }
@@ -206,9 +217,9 @@ const fn split(
     class: Class,
     device: &'static str,
     max_dim: u32,
-    [rows, lanes, keys]: [u32; 3],
+    [rows, lanes, keys, key_lanes]: [u32; 4],
 ) -> SplitRow {
-    SplitRow { class, device: Cow::Borrowed(device), max_dim, rows, lanes, keys }
+    SplitRow { class, device: Cow::Borrowed(device), max_dim, rows, lanes, keys, key_lanes }
 }
 
 /// Software rows: measured on 2 cores, f32, 1×8×512×dim, GFLOP/s on Mesa 22.3 / 26.2:
@@ -228,10 +239,11 @@ pub const FUSED: &[FusedRow] = &[
 
 /// Software rows: loops, which compile many times as fast; the path is not chosen there.
 ///
-/// NVIDIA: one H200, f32, 1x16x4096 by dim, TFLOP/s of 61 that multiply-adds reach, in two runs: one that kept the
-/// card busy, from which these were chosen, and one with pauses. Dim 64: 16 by 8 32 and 32, 8 by 16 30 and 30,
-/// 16 by 16 27 and 27. Dim 128: 16 by 16 with 128 keys 35 and 27, with 64 32 and 20, 8 by 16 31 and 31: the runs do
-/// not agree on the best. Dim 256: 8 by 16 32 and 32, 16 by 16 16 and 9.
+/// NVIDIA: one H200, f32, 1x16x4096 by dim, TFLOP/s of 61 that multiply-adds reach; each shape after 0.25 s of its own
+/// work, without which some took four times as long. 16 by 8, 8 by 16 and 16 by 16 with 64 keys, 16 by 16 with 128:
+/// dim 64 31, 30, 27, 29; dim 128 31, 30, 32, 34; dim 256 33, 31, 23, 25.
+///
+/// Intel above dim 64: loops spill 6 and 309 registers at dims 128 and 256 on DG2, written out 173 and 388.
 ///
 /// Others by what Mesa 26.2 compiles, not measured: 16 by 16 at dims 64, 128 and 256 takes 96, 96 and 168 registers
 /// on RDNA3 and spills nothing on RDNA3, Ampere and Adreno 740, 0, 0 and 30 on M1, 86, 188 and 385 on DG2 (SIMD8).
@@ -239,42 +251,52 @@ pub const TILES: &[TileRow] = &[
     tile(Class::Software, "", 512, [16, 8, 64], false),
     tile(Class::Any, "NVIDIA", 64, [16, 8, 64], true),
     tile(Class::Any, "NVIDIA", 128, [16, 16, 128], true),
-    tile(Class::Any, "NVIDIA", 256, [8, 16, 64], true),
+    tile(Class::Any, "NVIDIA", 256, [16, 8, 64], true),
     tile(Class::Any, "AMD", 64, [16, 8, 64], true),
     tile(Class::Any, "AMD", 128, [8, 16, 64], true),
+    tile(Class::Any, "Intel", 512, [16, 16, 64], false),
     tile(Class::Any, "", 512, [16, 16, 64], true),
 ];
 
-/// NVIDIA: measured on one H200, f32, 1xHx1x8192, us with 4 rows, 64 lanes and 64 keys, and as here: 8 heads
-/// by dim 64 58, 42, 32 of 8 key heads 68, 61, by dim 128 78, 72.
+/// NVIDIA: measured on one H200, us with 128 lanes and 1 to a key, 256 and 128 keys; 8 to a key, 256, 128 and 64 keys:
+/// 16x32/8x1x4096x128 f16 161, 190; 124, 134, 151. 1x32/8x1x8192x128 f32 57, 52; 59, 50, 57; with k and v in f16 47, 46;
+/// 46, 41, 50. 1x32/8x1x1024x128 f32 40, 35; 43, 34, 33. 1x8x1x8192x64 f32 38, 39; 37, 36, 36.
+///
+/// Others by what Mesa 26.2 compiles, not measured: 4 rows spill nothing on RDNA3, Ampere, Adreno 740 and M1, 44 on
+/// DG2, where 2 spill nothing.
 pub const SPLIT: &[SplitRow] = &[
-    split(Class::Software, "", 256, [4, 8, 64]),
-    split(Class::Software, "", 512, [2, 8, 64]),
-    split(Class::Any, "NVIDIA", 128, [4, 128, 256]),
-    split(Class::Any, "", 64, [4, 64, 64]),
-    split(Class::Any, "", 128, [2, 64, 64]),
-    split(Class::Any, "", 512, [1, 64, 64]),
+    split(Class::Software, "", 256, [4, 8, 64, 1]),
+    split(Class::Software, "", 512, [2, 8, 64, 1]),
+    split(Class::Any, "NVIDIA", 128, [4, 128, 128, 8]),
+    split(Class::Any, "Intel", 128, [2, 128, 128, 8]),
+    split(Class::Any, "", 128, [4, 128, 128, 8]),
+    split(Class::Any, "", 512, [2, 128, 128, 8]),
 ];
 
 const fn matrix(
     class: Class,
+    device: &'static str,
     edge: u32,
     max_dim: u32,
     [teams, blocks, keys]: [u32; 3],
     unrolled: bool,
 ) -> MatrixRow {
-    MatrixRow { class, device: Cow::Borrowed(""), edge, max_dim, teams, blocks, keys, unrolled }
+    MatrixRow { class, device: Cow::Borrowed(device), edge, max_dim, teams, blocks, keys, unrolled }
 }
 
 /// Software rows: f16 1×4×256×64 and ×128 on Mesa 26.2, first use without its cache 2.7 and 1.9 s in loops, 7.3 and 19.4 s written
 /// out; 10.1 and 17.0 ms, 10.2 and 25.3 ms.
+/// NVIDIA: one H200, f16, TFLOP/s with 4 teams of 2 blocks, 4 of 1 and 8 of 1: 1x16x4096x64 54, 61, 53; 1x16x4096x128 49,
+/// 47, 81; 1x8x512x64 9, 11, 9.
 /// Others: chosen by counting, not measured. Two blocks of 16 rows per subgroup of 32 read k and v half as often as one
 /// and hold o in 128 registers at dim 128; above, one block.
 pub const MATRIX: &[MatrixRow] = &[
-    matrix(Class::Software, 8, 512, [4, 1, 16], false),
-    matrix(Class::Software, 16, 512, [2, 1, 16], false),
-    matrix(Class::Any, 16, 128, [4, 2, 32], true),
-    matrix(Class::Any, 16, 512, [4, 1, 32], true),
-    matrix(Class::Any, 8, 128, [4, 2, 32], true),
-    matrix(Class::Any, 8, 512, [4, 1, 16], true),
+    matrix(Class::Software, "", 8, 512, [4, 1, 16], false),
+    matrix(Class::Software, "", 16, 512, [2, 1, 16], false),
+    matrix(Class::Any, "NVIDIA", 16, 64, [4, 1, 32], true),
+    matrix(Class::Any, "NVIDIA", 16, 128, [8, 1, 32], true),
+    matrix(Class::Any, "", 16, 128, [4, 2, 32], true),
+    matrix(Class::Any, "", 16, 512, [4, 1, 32], true),
+    matrix(Class::Any, "", 8, 128, [4, 2, 32], true),
+    matrix(Class::Any, "", 8, 512, [4, 1, 16], true),
 ];

@@ -1,4 +1,4 @@
-//! Generated code of `fused_forward_tile`: scores `s{key}_{strip}`, a vec4 of four rows each, and outputs
+//! Generated code of `fused_forward_tile` and `split_forward_tile`: scores `s{key}_{strip}`, a vec4 of four rows each, and outputs
 //! `o{row}_{column}`, a vec4 of four columns each, in an invocation's registers.
 //!
 //! Registers are variables of their own, since compilers keep arrays in registers under constant indices
@@ -12,9 +12,10 @@ use super::registers::row_types;
 use super::steps::{Index, Steps};
 use crate::feature::score::Stage;
 use crate::kernel::block_tile::BlockTile;
+use crate::kernel::kernels::Kernel;
 use crate::kernel::spec::KernelSpec;
 
-/// The definitions that `kernel/fused_forward_tile.wgsl` calls.
+/// The definitions that `common/tile_attend.wgsl` and the kernels around it call.
 pub(in crate::kernel) fn tile(tile: &BlockTile, spec: &KernelSpec) -> String {
     let mut out = Steps { text: row_types(4), unrolled: tile.unrolled };
     declare(&mut out, tile, spec);
@@ -28,7 +29,10 @@ pub(in crate::kernel) fn tile(tile: &BlockTile, spec: &KernelSpec) -> String {
         sums::multiply_selected(&mut out, tile);
     }
     sums::sums(&mut out, tile, spec);
-    store(&mut out, tile);
+    match spec.kernel {
+        Kernel::SplitForwardTile => store_parts(&mut out, tile),
+        _ => store(&mut out, tile),
+    }
     out.text
 }
 
@@ -224,6 +228,25 @@ fn weights(out: &mut Steps, tile: &BlockTile) {
         out.line(format!("if (FACTOR) {{ p{s} *= factors(rows, end, {row}, key); }}"));
         out.line(format!("s0_{s} = weights_of_parts(p{s}, none{s});"));
     });
+    out.line("}");
+}
+
+/// O as it is, into a share's partial results; `first` is where those of row 0 of the head are.
+fn store_parts(out: &mut Steps, tile: &BlockTile) {
+    out.line("fn tile_store_parts(place: Place, row_end: u32, first: u32) {");
+    let columns_all = tile.dim_v.div_ceil(4);
+    for r in rows(tile) {
+        let row = format!("{} + {}u", row_of(tile, r / 4), r % 4);
+        out.line(format!("if ({row} < row_end) {{"));
+        out.line(format!("let at = (first + ({row}) * params.split_n) * {columns_all}u;"));
+        for t in columns(tile) {
+            let column = format!("place.x + {}u", t * tile.across);
+            out.line(format!(
+                "{{ let c = {column}; if (c < {columns_all}u) {{ partials[at + c] = o{r}_{t}; }} }}"
+            ));
+        }
+        out.line("}");
+    }
     out.line("}");
 }
 

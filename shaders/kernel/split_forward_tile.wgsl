@@ -1,0 +1,50 @@
+// More query rows than `split_forward` takes, too few to keep a device busy: a tile of 64 rows as in
+// `fused_forward_tile` takes a share of the keys; `split_merge` joins the shares.
+//
+//   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk],
+//   v [batch, heads_kv, seq_kv, dim_v]
+//   -> states [batch, heads_q, seq_q, split_n] (m, l),
+//      partials [batch, heads_q, seq_q, split_n, dim_v / 4]
+//
+//   for each tile of KEYS keys of the share that some row may look at: m, l, O as in `fused_forward_tile`
+//   states = (m, l), partials = O
+//
+// Workgroup (x, y, z) = (block of 64 rows, (batch, head) pair, share). Where it departs from the above:
+//  1. Shares are whole tiles, so a row's bits depend on how many there are, or on their fixed size only.
+//  2. A share without a visible key writes a sum of 0, and what it wrote of O is never read.
+
+// Four rows' states.
+fn put_states(at: vec4<u32>, row_end: u32, row: u32, m: vec4<f32>, l: vec4<f32>) {
+  for (var c = 0u; c < 4u; c += 1u) {
+    if (row + c < row_end) { states[at[c]] = vec2<f32>(m[c], l[c]); }
+  }
+}
+
+@compute @workgroup_size(LANES, 1, 1)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let batch = params.batch0 + workgroup.y / params.head_n;
+  let head = params.head0 + workgroup.y % params.head_n;
+  let head_kv = head / params.group;
+  let block_end = params.row0 + params.row_n;
+  let row0 = params.row0 + workgroup.x * 64u;
+  let rows = rows_of(batch, head, row0, min(row0 + 64u, block_end) - 1u);
+  let row_end = stored_end(rows, block_end);
+  let visible = key_range(rows);
+  let share = share_of(visible, workgroup.z);
+  let whole = whole_range(rows, visible);
+  let origins = Origins(params.q_base + q_origin(batch) + head * params.q_stride_head,
+    params.k_base + k_origin(batch) + head_kv * params.k_stride_head,
+    params.v_base + v_origin(batch) + head_kv * params.v_stride_head);
+  let place = Place(lane, lane / DOWN, lane % DOWN, row0 + lane % DOWN * 4u);
+  tile_begin(place);
+  let m = attend(rows, share, whole, origins, place, row0);
+
+  gather_sums(place);
+  if (lane < 16u) {
+    let row = row0 + lane * 4u;
+    let first = partial_index(batch, head, row, workgroup.z);
+    let at = first + vec4<u32>(0u, 1u, 2u, 3u) * params.split_n;
+    put_states(at, row_end, row, m, tile_sum(place));
+  }
+  tile_store_parts(place, row_end, partial_index(batch, head, 0u, workgroup.z));
+}

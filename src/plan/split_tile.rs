@@ -1,0 +1,79 @@
+//! The split path for more rows than one workgroup takes: tiles of rows, each against a share of the keys.
+
+use crate::error::Rejection;
+use crate::kernel::{KernelSpec, MergeTile};
+use crate::plan::fit::{check_resources, element_of, fitted};
+use crate::plan::split::{INVARIANT_KEYS, MAX_ROWS, in_shares};
+use crate::plan::steps::{Over, Schedule, Shares, Step};
+use crate::plan::{BlockSize, Capabilities, Path, Policy, tile, tuning};
+use crate::problem::{Operand, Problem};
+
+/// Fewest keys of a share: a share leaves 8 bytes of partial results for 4 FLOP of each of its keys.
+const LEAST_KEYS: u32 = 64;
+
+/// The kernel that is a tile of rows and keys, on shares of them, and the one that joins those.
+pub(super) fn schedule(
+    problem: &Problem,
+    caps: &Capabilities,
+    policy: &Policy,
+) -> Result<Schedule, Rejection> {
+    let refuse = |reason: String| Rejection { candidate: "split_forward_tile".into(), reason };
+    let a = problem.attention();
+    let s = a.shape;
+    if s.seq_q <= MAX_ROWS {
+        return Err(refuse(format!("{} query rows, for which there is split_forward", s.seq_q)));
+    }
+    let block_tile = tile::tile_of(problem, caps, policy).map_err(refuse)?;
+    let block = BlockSize::choose(problem, caps, policy, Path::Split)?;
+    if block.rows < s.seq_q || block.heads < s.heads_q {
+        let BlockSize { heads, rows, .. } = block;
+        let reason =
+            format!("a binding holds {heads} heads of {rows} rows, all are shared out at once");
+        return Err(refuse(reason));
+    }
+    if a.masks.blocks.is_some() {
+        return Err(refuse("block tables are visited by the fused paths".into()));
+    }
+    let element = |operand| element_of(problem, operand, caps);
+    let elements = [Operand::Q, Operand::K, Operand::V].map(element);
+    let kernels = [
+        KernelSpec::split_tile_forward(problem, elements, block_tile),
+        KernelSpec::split_merge(problem, element(Operand::O), MergeTile::of_rows(s.dim_v)),
+    ];
+    let steps =
+        kernels.map(|kernel| Step { kernel: fitted(kernel, problem, 0, caps), over: Over::Block });
+    for step in &steps {
+        check_resources(&step.kernel, caps)?;
+    }
+    let keys = if policy.batch_invariant { INVARIANT_KEYS } else { 0 };
+    let n = match keys {
+        0 => even_shares(tiles_of_rows(problem, block_tile.rows()), s.seq_kv),
+        keys => s.seq_kv.div_ceil(keys).max(1),
+    };
+    in_shares(problem, caps, policy, block, Shares { n, keys }, steps).map_err(refuse)
+}
+
+/// Why the tile with all keys is faster on a device, where it is known to be.
+pub(super) fn slower(
+    kernel: &KernelSpec,
+    problem: &Problem,
+    caps: &Capabilities,
+) -> Option<String> {
+    let rows = kernel.group_rows();
+    let tiles = tiles_of_rows(problem, rows);
+    let pays = even_shares(tiles, problem.attention().shape.seq_kv) > 1;
+    let busy = || format!("{tiles} tiles of {rows} rows keep a device busy without shares");
+    tuning::tile_is_slower(caps).or_else(|| (!pays).then(busy))
+}
+
+/// Workgroups of the tile with all keys.
+fn tiles_of_rows(problem: &Problem, rows: u32) -> u64 {
+    let s = problem.attention().shape;
+    u64::from(s.batch) * u64::from(s.heads_q) * u64::from(s.seq_q.div_ceil(rows))
+}
+
+/// Shares that bring so many workgroups to what keeps hardware busy, none of fewer than [`LEAST_KEYS`].
+fn even_shares(workgroups: u64, seq_kv: u32) -> u32 {
+    let most = seq_kv.div_ceil(LEAST_KEYS).max(1);
+    ((tuning::TILE_WORKGROUPS / workgroups.max(1)) as u32).clamp(1, most)
+}
