@@ -1,4 +1,4 @@
-// Backward: the gradients of sinks, sums over the rows of each head.
+// Backward: the gradients of sinks and of factors of heads, sums over the rows of each head.
 //
 //   row_sums [batch, heads_q, seq_q] -> d_table [heads_q]
 //

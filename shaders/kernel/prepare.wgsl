@@ -5,17 +5,6 @@
 // Invocation = one row; workgroup (x, y) = (64 rows, (batch, head) pair). Bound by bandwidth, but for the projection of the
 // general score, whose matrix is read at uniform addresses.
 
-// Where the angles of a row begin in their tables.
-fn angle_of(batch: u32, row: u32) -> u32 {
-  if (!ROTARY || row < params.rotary_from) { return NOT_TURNED; }
-  var position = row - params.rotary_from + rotary_first(batch);
-  if (POSITION_IDS) {
-    let id = min(row - params.rotary_from, params.positions_row - 1u);
-    position = aux_word(params.aux_positions + batch * params.positions_row + id);
-  }
-  return angle_at(position);
-}
-
 // Columns c..c+3 of the row times score_matrix [dim_source, dim_qk].
 fn projected(at: u32, c: u32, angle: u32) -> vec4<f32> {
   var sum = vec4<f32>(0.0);

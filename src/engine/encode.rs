@@ -8,13 +8,13 @@ use std::ops::Range;
 
 use crate::device;
 use crate::engine::dispatch::{Draft, Prepared};
-use crate::engine::parameters::base_params;
+use crate::engine::parameters::{base_params, copy_params};
 use crate::engine::range::{BoundRange, bind_range, touched};
 use crate::engine::{Engine, Tensors};
 use crate::error::Result;
 use crate::kernel::{
-    Access, Binding, CARRY_IN, CARRY_OUT, DIM_SOURCE, Element, Kernel, KernelSpec, Params,
-    ROTARY_FROM, ROTARY_START, SMALL_TABLES, Width, Work,
+    Access, Binding, CARRY_IN, CARRY_OUT, Element, Kernel, KernelSpec, Params, SMALL_TABLES, Width,
+    Work,
 };
 use crate::plan::{Block, Over, Plan, Step};
 use crate::problem::{Operand, Problem};
@@ -128,10 +128,7 @@ impl<'a> Encoding<'a> {
     /// Writes the f32 copy of q or k.
     fn draft_copy(&mut self, kernel: &KernelSpec, operand: Operand) -> Result<()> {
         let problem = self.plan.problem();
-        let s = problem.attention().shape;
-        let keys = operand == Operand::K;
-        let (heads, rows) = (problem.heads(operand), problem.seq(operand));
-        let work = Work { batch: s.batch, heads, rows, ..Work::default() };
+        let (work, params) = copy_params(problem, operand, &self.base);
         let empty = kernel.grid(&work).contains(&0);
         let copy = self.prepared.iter().find(|(of, _)| *of == operand);
         let (Some((_, copy)), Some(view), false) = (copy, self.tensors.view(operand), empty) else {
@@ -141,30 +138,7 @@ impl<'a> Encoding<'a> {
         let bits = problem.storage(operand).unit_bits();
         let alignment = self.engine.capabilities.storage_alignment;
         let (source, q_base) = bind_range(view, 0..elements, bits, alignment)?;
-        let [from, to] = [problem.strides(operand), problem.read_strides(operand)];
-        let rotary = problem.attention().rotary;
-        let (rotary_from, rotary_start) = match rotary {
-            Some(rotary) if keys => (rotary.keys_from, rotary.k_start),
-            Some(rotary) => (0, rotary.q_start),
-            None => (0, 0),
-        };
-        let params = Params {
-            head_n: heads,
-            row_n: rows,
-            q_base,
-            q_stride_batch: from.batch as u32,
-            q_stride_head: from.head as u32,
-            q_stride_row: from.row as u32,
-            o_stride_batch: to.batch as u32,
-            o_stride_head: to.head as u32,
-            o_stride_row: to.row as u32,
-            ..self.base
-        };
-        let params = params.with([
-            DIM_SOURCE.is(problem.dim(operand)),
-            ROTARY_FROM.is(rotary_from),
-            ROTARY_START.is(rotary_start),
-        ]);
+        let params = Params { q_base, ..params };
         let output = BoundRange { buffer: copy.clone(), offset: 0, size: copy.size() };
         let mut ranges = vec![(Binding::Q, source), (Binding::O, output)];
         if kernel.needs_aux() {

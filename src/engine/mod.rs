@@ -2,6 +2,7 @@
 
 mod apart;
 mod backward;
+mod backward_drafts;
 mod backward_host;
 mod blocks;
 mod bound;

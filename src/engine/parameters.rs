@@ -1,7 +1,10 @@
 //! The parameter block of a plan: what every dispatch of it shares.
 
 use crate::feature::mask::Mask;
-use crate::kernel::{BLOCK_SCAN, Params, SCORE_STRIDE, SPLIT_N, SPLIT_SIZE};
+use crate::kernel::{
+    BLOCK_SCAN, DIM_SOURCE, Params, ROTARY_FROM, ROTARY_START, SCORE_STRIDE, SPLIT_N, SPLIT_SIZE,
+    Work,
+};
 use crate::plan::{BlockSize, Plan, Shares};
 use crate::problem::{Operand, Problem};
 
@@ -53,4 +56,33 @@ pub(super) fn problem_params(problem: &Problem, tables: &Params) -> Params {
     };
     let stride = BlockSize::score_stride(problem) as u32;
     common.with(problem.parameters()).with([SCORE_STRIDE.is(stride)])
+}
+
+/// The work of what goes over all rows of q or k, and its parameters: the caller's rows as q, an f32 copy of them as o.
+pub(super) fn copy_params(problem: &Problem, operand: Operand, base: &Params) -> (Work, Params) {
+    let a = problem.attention();
+    let (heads, rows) = (problem.heads(operand), problem.seq(operand));
+    let [from, to] = [problem.strides(operand), problem.read_strides(operand)];
+    let (rotary_from, rotary_start) = match a.rotary {
+        Some(rotary) if operand == Operand::K => (rotary.keys_from, rotary.k_start),
+        Some(rotary) => (0, rotary.q_start),
+        None => (0, 0),
+    };
+    let params = Params {
+        head_n: heads,
+        row_n: rows,
+        q_stride_batch: from.batch as u32,
+        q_stride_head: from.head as u32,
+        q_stride_row: from.row as u32,
+        o_stride_batch: to.batch as u32,
+        o_stride_head: to.head as u32,
+        o_stride_row: to.row as u32,
+        ..*base
+    };
+    let params = params.with([
+        DIM_SOURCE.is(problem.dim(operand)),
+        ROTARY_FROM.is(rotary_from),
+        ROTARY_START.is(rotary_start),
+    ]);
+    (Work { batch: a.shape.batch, heads, rows, ..Work::default() }, params)
 }

@@ -1,4 +1,4 @@
-//! Backward: gradients of sinks.
+//! Backward: gradients of sinks and of factors of heads.
 
 use super::bindings::{Access, Binding};
 use super::kernels::Kernel;
@@ -14,7 +14,7 @@ pub(super) const TWIN: Twin = Twin {
 };
 
 impl KernelSpec {
-    /// Backward: the gradients of sinks.
+    /// Backward: the gradients of sinks or of factors of heads, from the parts of their rows.
     pub(crate) fn backward_sinks(problem: &Problem) -> Self {
         let ranged = Self::ranged(Kernel::BackwardSinks, problem).ignoring(&[Operand::Table]);
         // It knows lengths only.

@@ -58,8 +58,16 @@ macro_rules! for_kernels {
             BackwardBias: backward_bias,
             /// Backward: gradient of a score modifier's table.
             BackwardTable: backward_table,
-            /// Backward: gradients of sinks.
+            /// Backward: gradients of sinks and of factors of heads.
             BackwardSinks: backward_sinks,
+            /// Backward: q and k before they were rotated, projected or normalised.
+            BackwardPrepare: backward_prepare,
+            /// Backward: gradient of a matrix.
+            BackwardMatrix: backward_matrix,
+            /// Backward: gradient of a linear layer's input.
+            BackwardProject: backward_project,
+            /// Backward: sums of columns.
+            BackwardColumns: backward_columns,
             /// What functions of the caller's own say of each pair.
             OwnFunctions: own_functions,
         }

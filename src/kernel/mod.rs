@@ -20,7 +20,11 @@ mod variants;
 // One of each kernel file.
 mod average;
 mod backward_bias;
+mod backward_columns;
 mod backward_keys;
+mod backward_matrix;
+mod backward_prepare;
+mod backward_project;
 mod backward_row;
 mod backward_sinks;
 mod backward_table;

@@ -5,7 +5,7 @@ use super::element::Element;
 use super::generate::glue::rotary_glue;
 use super::kernels::Kernel;
 use super::spec::{KernelSpec, Preparation};
-use super::twin::{Family, Twin, kernel_file};
+use super::twin::{Family, Twin, common, kernel_file};
 use crate::feature::Parameter;
 use crate::problem::{Operand, Problem};
 
@@ -16,6 +16,7 @@ pub(crate) const DIM_SOURCE: Parameter = Parameter::u32("dim_source");
 
 pub(super) const TWIN: Twin = Twin {
     family: Family::Alone,
+    commons: |_| vec![common!("angle")],
     glue: rotary_glue,
     grid: |_, work| [work.rows.div_ceil(64), work.pairs(), 1],
     parameters: &[ROTARY_FROM, ROTARY_START, DIM_SOURCE],
@@ -42,5 +43,16 @@ impl KernelSpec {
         }
         .reading(preparation.at_end && a.kv_lengths, &[Operand::KvLengths])
         .reading(preparation.at_end && a.q_lengths, &[Operand::QLengths])
+    }
+
+    /// The same without what follows the rotation: rows as they are projected or normalised.
+    pub(crate) fn turned_only(mut self, write: Element) -> Self {
+        for (_, element) in self.elements.iter_mut().filter(|(x, _)| *x == Binding::O) {
+            *element = write;
+        }
+        if let Some(x) = &mut self.preparation {
+            (x.normalized, x.head_scale, x.projected) = (false, false, false);
+        }
+        self
     }
 }

@@ -7,33 +7,13 @@
 use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
-use crate::feature::inner::{Inner, product};
-use crate::feature::score::{alibi, relative};
-use crate::kernel::{BackwardParts, Binding, Element, KernelSpec, Resources, TILE};
-use crate::plan::fit::{check_resources, element_of, fitted};
+use crate::feature::inner::Inner;
+use crate::kernel::{BackwardParts, Binding, KernelSpec, Resources, TILE};
+use crate::plan::backward_steps::{BackwardStep, Makes, after, before, by_blocks};
+use crate::plan::fit::{check_resources, fitted};
 use crate::plan::steps::Part;
 use crate::plan::{Block, BlockSize, Capabilities, Policy, tuning};
 use crate::problem::{BackwardProblem, Operand, Problem};
-
-/// What a dispatch of the backward pass makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Makes {
-    /// Products of q and k.
-    Products,
-    /// Products of d_o and v.
-    Incoming,
-    /// Weights and gradients of the products.
-    Rows,
-    /// The gradient of an operand: of v and k key by key, of q row by row, of tables at the end or block by block.
-    Gradient(Operand),
-}
-
-/// A kernel of the backward pass.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct BackwardStep {
-    pub(crate) makes: Makes,
-    pub(crate) kernel: KernelSpec,
-}
 
 /// How the gradients of one problem will be computed on one device.
 ///
@@ -51,7 +31,7 @@ pub struct BackwardPlan {
     problem: BackwardProblem,
     pub(crate) steps: Vec<BackwardStep>,
     block: BlockSize,
-    scratch: Vec<Part>,
+    scratch: Vec<(Option<Operand>, Part)>,
 }
 
 impl BackwardPlan {
@@ -79,31 +59,9 @@ impl BackwardPlan {
         let planes = 2 + u64::from(parts.entries);
         let block = choose(problem, caps, policy, planes)?;
         let carry = block.rows < problem.attention().shape.seq_q;
-        let element = |operand| element_of(problem, operand, caps);
-        let [q, k, v, o] = [Operand::Q, Operand::K, Operand::V, Operand::O].map(element);
-        let plain = vec![product::SLOT];
-        let inner = problem.attention().inner.slots();
-        let keys = |b: Element, d: Element| KernelSpec::backward_keys(problem, b, d, carry);
-        let mut steps = vec![
-            (Makes::Products, KernelSpec::backward_products(problem, q, k, inner)),
-            (Makes::Incoming, KernelSpec::backward_products(problem, o, v, plain)),
-            (Makes::Rows, KernelSpec::backward_row(backward, parts)),
-        ];
-        let mut gradient = |operand, kernel| {
-            if backward.wants(operand) {
-                steps.push((Makes::Gradient(operand), kernel));
-            }
-        };
-        gradient(Operand::V, keys(o, v));
-        gradient(Operand::K, keys(q, k));
-        gradient(Operand::Q, KernelSpec::backward_queries(problem, k, q));
-        gradient(Operand::Bias, KernelSpec::backward_bias());
-        for (operand, slot) in
-            [(Operand::AlibiSlopes, alibi::SLOT), (Operand::Relative, relative::SLOT)]
-        {
-            gradient(operand, KernelSpec::backward_table(problem, &slot));
-        }
-        gradient(Operand::Sinks, KernelSpec::backward_sinks(problem));
+        let mut steps = before(backward, caps)?;
+        steps.extend(by_blocks(backward, caps, parts, carry));
+        steps.extend(after(backward, caps));
         let step = |(makes, mut kernel): (Makes, KernelSpec)| {
             kernel.build.unchecked = policy.checks.are_off();
             BackwardStep { makes, kernel: fitted(kernel, problem, 0, caps) }
@@ -131,12 +89,35 @@ impl BackwardPlan {
 
     /// Scratch memory one pass uses, bytes; a caller's own workspace must be at least this large.
     pub fn workspace_bytes(&self) -> u64 {
-        self.scratch.last().map_or(0, |part| part.start + part.bytes)
+        self.scratch.last().map_or(0, |(_, part)| part.start + part.bytes)
     }
 
-    /// A part of the scratch; of the carries the first is that of v, the second that of k.
-    pub(crate) fn scratch(&self, binding: Binding, n: usize) -> Option<Part> {
-        self.scratch.iter().filter(|part| part.binding == binding).nth(n).copied()
+    /// A part of the scratch: what it is bound as, and whose sums they are where there are several of a kind.
+    pub(crate) fn scratch(&self, binding: Binding, of: Option<Operand>) -> Option<Part> {
+        let found =
+            self.scratch.iter().find(|(whose, part)| part.binding == binding && *whose == of);
+        found.map(|(_, part)| *part)
+    }
+
+    /// Bytes of what a step leaves to others beside the scratch; `None` where it leaves nothing.
+    pub(crate) fn held_bytes(&self, makes: Makes) -> Option<u64> {
+        let problem = self.problem.problem();
+        let rows = |of: Operand, dim: u32| {
+            let sizes = [problem.attention().shape.batch, problem.heads(of), problem.seq(of), dim];
+            Some(4 * sizes.map(u64::from).iter().product::<u64>())
+        };
+        match makes {
+            Makes::Copy(of) => rows(of, problem.attention().shape.dim_qk),
+            Makes::Gradient(of) if problem.prepares(of) => {
+                rows(of, problem.attention().shape.dim_qk)
+            }
+            Makes::Turned => rows(Operand::Q, problem.dim(Operand::Q)),
+            Makes::Unprepared(of) if !self.problem.wants(of) => {
+                let elements = problem.elements(of).unwrap_or(0);
+                Some(elements * problem.element_bits(of) / 8)
+            }
+            _ => None,
+        }
     }
 
     /// The blocks in the order in which they are dispatched.
@@ -149,9 +130,6 @@ impl BackwardPlan {
 fn lacking(backward: &BackwardProblem, caps: &Capabilities) -> Option<String> {
     let a = backward.problem().attention();
     let not = |what: &str| Some(format!("{what}: gradients are computed by the reference only"));
-    if a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() {
-        return not("rotary, cosine and general scores");
-    }
     if a.inner != Inner::Product {
         return not("additive scores");
     }
@@ -176,6 +154,8 @@ fn lacking(backward: &BackwardProblem, caps: &Capabilities) -> Option<String> {
         Operand::Sinks,
         Operand::AlibiSlopes,
         Operand::Relative,
+        Operand::HeadScale,
+        Operand::ScoreMatrix,
     ];
     let other = backward.wanted().iter().find(|operand| !served.contains(operand));
     other.and_then(|operand| not(&format!("gradient of {operand}")))
@@ -239,29 +219,33 @@ fn scratch(
     parts: BackwardParts,
     carry: bool,
     caps: &Capabilities,
-) -> Vec<Part> {
+) -> Vec<(Option<Operand>, Part)> {
     let s = backward.problem().attention().shape;
     let rows = block.block_rows();
     let plane = rows * BlockSize::score_stride(backward.problem()) * 4;
     let keys = u64::from(block.batch) * u64::from(block.heads / s.group()) * u64::from(s.seq_kv);
     let carried = |dim: u32| keys * u64::from(dim.div_ceil(4)) * 16;
+    let factors = backward.problem().elements(Operand::HeadScale).is_some();
+    let (v, k) = (Some(Operand::V), Some(Operand::K));
     let all = [
-        (true, Binding::Scores, plane),
-        (true, Binding::Grads, plane),
-        (parts.entries, Binding::Entries, plane),
-        (true, Binding::InverseSums, rows * 4),
-        (parts.sinks, Binding::RowSums, s.rows() * 4),
-        (carry, Binding::Carry, carried(s.dim_v)),
-        (carry, Binding::Carry, carried(s.dim_qk)),
+        (true, Binding::Scores, None, plane),
+        (true, Binding::Grads, None, plane),
+        (parts.entries, Binding::Entries, None, plane),
+        (true, Binding::InverseSums, None, rows * 4),
+        (parts.sinks, Binding::RowSums, Some(Operand::Sinks), s.rows() * 4),
+        (factors, Binding::RowSums, Some(Operand::HeadScale), s.rows() * 4),
+        (carry, Binding::Carry, v, carried(s.dim_v)),
+        (carry, Binding::Carry, k, carried(s.dim_qk)),
     ];
     let align = caps.storage_alignment.max(16);
     let mut end = 0_u64;
-    let part = |(_, binding, bytes): (bool, Binding, u64)| {
+    let mut parts = Vec::new();
+    for (_, binding, of, bytes) in all.into_iter().filter(|(on, ..)| *on) {
         let (start, bytes) = (end.next_multiple_of(align), bytes.next_multiple_of(16).max(16));
         end = start + bytes;
-        Part { binding, start, bytes }
-    };
-    all.into_iter().filter(|(on, _, _)| *on).map(part).collect()
+        parts.push((of, Part { binding, start, bytes }));
+    }
+    parts
 }
 
 impl fmt::Display for BackwardPlan {
@@ -278,6 +262,10 @@ impl fmt::Display for BackwardPlan {
             )?;
         }
         writeln!(f, "  blocks  of at most {batch} sequences x {heads} heads x {rows} rows")?;
+        let held = self.steps.iter().filter_map(|step| self.held_bytes(step.makes)).sum::<u64>();
+        if held > 0 {
+            writeln!(f, "  copies  {held} B of q and k as they meet, and of their gradients")?;
+        }
         write!(f, "  scratch {} B", self.workspace_bytes())
     }
 }

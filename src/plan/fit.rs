@@ -22,20 +22,38 @@ pub(super) fn fitted(
     kernel
 }
 
-/// How an operand is read or written: four elements at a time when its sizes and strides allow it
+/// How kernels that make scores read or write an operand: four elements at a time when its sizes and strides allow it
 /// (a view's byte offset is seen only when tensors are bound).
 pub(super) fn element_of(problem: &Problem, operand: Operand, caps: &Capabilities) -> Element {
-    let a = problem.attention();
-    let s = a.shape;
-    let storage = problem.read_storage(operand);
+    // q may have other channels where it is projected first.
+    let projected = operand == Operand::Q;
+    let dim = if projected { problem.attention().shape.dim_qk } else { problem.dim(operand) };
+    let (storage, strides) = (problem.read_storage(operand), problem.read_strides(operand));
+    element(problem, operand, (storage, strides, dim), caps)
+}
+
+/// The same of the caller's tensor, before it is prepared.
+pub(super) fn stored_element_of(
+    problem: &Problem,
+    operand: Operand,
+    caps: &Capabilities,
+) -> Element {
+    let (storage, strides) = (problem.storage(operand), problem.strides(operand));
+    element(problem, operand, (storage, strides, problem.dim(operand)), caps)
+}
+
+fn element(
+    problem: &Problem,
+    operand: Operand,
+    (storage, strides, dim): (Storage, Strides, u32),
+    caps: &Capabilities,
+) -> Element {
     if storage.dtype().is_none() {
         return Element { storage, native_f16: false, width: Width::Vec4 };
     }
-    let (heads, seq) = (problem.heads(operand), problem.seq(operand));
-    // q may have other channels where it is projected first.
-    let dim = if operand == Operand::Q { s.dim_qk } else { problem.dim(operand) };
-    let Strides { batch, head, row } = problem.read_strides(operand);
-    let steps = [(batch, s.batch), (head, heads), (row, seq)];
+    let (batch, heads, seq) =
+        (problem.attention().shape.batch, problem.heads(operand), problem.seq(operand));
+    let steps = [(strides.batch, batch), (strides.head, heads), (strides.row, seq)];
     let aligned = steps.iter().all(|&(stride, n)| n <= 1 || stride % 4 == 0);
     let width = if aligned && dim % 4 == 0 { Width::Vec4 } else { Width::Single };
     Element { storage, native_f16: storage == Storage::F16 && caps.shader_f16, width }

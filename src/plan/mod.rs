@@ -3,6 +3,7 @@
 //! It works on [`Capabilities`] as plain data, so a plan for any GPU can be made and read anywhere.
 
 mod backward;
+mod backward_steps;
 mod block;
 mod candidates;
 mod capabilities;
@@ -21,7 +22,7 @@ mod tile;
 pub mod tuning;
 
 pub use backward::BackwardPlan;
-pub(crate) use backward::{BackwardStep, Makes};
+pub(crate) use backward_steps::{BackwardStep, Makes, Phase};
 pub use block::{Block, BlockSize};
 pub use capabilities::{Capabilities, MatrixScalar, MatrixUnit};
 use classify::Classify;

@@ -140,6 +140,11 @@ pub(super) fn prepare_backward(
     });
     let mut out = Vec::new();
     for (at, d) in places.zip(gradient.chunks(s.dim_qk as usize)) {
+        // A row that passes nothing on has gradient 0, whatever it holds.
+        if d.iter().all(|d| *d == 0.0) {
+            out.resize(out.len() + dim, 0.0);
+            continue;
+        }
         let start = problem.index(operand, at, &inputs.operands) as usize;
         let mut x = values.get(start..start + dim).unwrap_or_default().to_vec();
         turn(problem, &inputs.operands, operand, at, &mut x, &|x| x);

@@ -230,7 +230,12 @@ pub fn recorded_variants() -> BTreeMap<String, KernelSpec> {
             let spec = KernelSpec::project([e, e, e], added, None);
             all.insert(spec.to_string(), spec);
         }
+        for spec in [KernelSpec::backward_project([e, e, e]), KernelSpec::backward_matrix(e, e)] {
+            all.insert(spec.to_string(), spec);
+        }
     }
+    let columns = KernelSpec::backward_columns();
+    all.insert(columns.to_string(), columns);
     let average = KernelSpec::average();
     all.insert(average.to_string(), average);
     all
@@ -251,7 +256,14 @@ pub fn missing_slots<'a>(specs: impl Iterator<Item = &'a KernelSpec>) -> Vec<Str
 
 /// The kernels for gradients of a call, where it has them and they are served.
 fn gradients(a: &Attention, i: usize, caps: &Capabilities, all: &mut BTreeMap<String, KernelSpec>) {
-    let optional = [Operand::Bias, Operand::Relative, Operand::AlibiSlopes, Operand::Sinks];
+    let optional = [
+        Operand::HeadScale,
+        Operand::ScoreMatrix,
+        Operand::Bias,
+        Operand::Relative,
+        Operand::AlibiSlopes,
+        Operand::Sinks,
+    ];
     let problem = a.validate().expect("a valid descriptor");
     let there = optional.into_iter().filter(|x| problem.elements(*x).is_some());
     let mut backward = there.take(i % 5).fold(Backward::of(a.clone()), Backward::with);
