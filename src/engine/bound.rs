@@ -70,6 +70,18 @@ impl Recorded {
         Ok(Self { dispatches, copies, aux, block_offset, prepared, places })
     }
 
+    /// Dispatches that read no tables.
+    pub(crate) fn drafts(engine: &Engine, drafts: Vec<Draft>) -> Result<Self> {
+        Ok(Self {
+            dispatches: dispatch::bind(engine, drafts)?,
+            copies: Vec::new(),
+            aux: engine.placeholder()?,
+            block_offset: 0,
+            prepared: Vec::new(),
+            places: Places::new(engine, &[]),
+        })
+    }
+
     /// Dispatches with the tables that they read.
     pub(super) fn of(
         dispatches: Vec<Dispatch>,

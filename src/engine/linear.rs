@@ -17,6 +17,14 @@ pub(crate) struct Rows<'a> {
     pub(crate) batch_stride: u64,
 }
 
+impl Rows<'_> {
+    /// Elements from the first to the last.
+    pub(super) fn span(&self, batch: u32, rows: u32, columns: u32) -> u64 {
+        let before = u64::from(batch.saturating_sub(1)) * self.batch_stride;
+        before + u64::from(rows) * u64::from(columns)
+    }
+}
+
 /// y = x Wᵀ + b over `[batch, rows]` rows.
 pub(crate) struct Linear<'a> {
     pub(crate) name: &'static str,
@@ -41,21 +49,10 @@ impl Linear<'_> {
         if [batch, m, n].contains(&0) {
             return Ok(None);
         }
-        let span = |x: &Rows<'_>, columns: u32| {
-            u64::from(batch - 1) * x.batch_stride + u64::from(m) * u64::from(columns)
-        };
-        let x = self.part(engine, "input", self.x.view, span(&self.x, k))?;
-        let w = self.part(engine, "weight", self.w, u64::from(n) * u64::from(k))?;
-        let y = self.part(engine, "output", self.y.view, span(&self.y, n))?;
-        let b = self.b.map(|b| self.part(engine, "bias", b, n.into())).transpose()?;
-        let element = |base: u32, steps: &[u64]| Element {
-            width: if base.is_multiple_of(4) && steps.iter().all(|n| n.is_multiple_of(4)) {
-                Width::Vec4
-            } else {
-                Width::Single
-            },
-            ..Element::F32X4
-        };
+        let x = part(engine, self.name, "input", self.x.view, self.x.span(batch, m, k))?;
+        let w = part(engine, self.name, "weight", self.w, u64::from(n) * u64::from(k))?;
+        let y = part(engine, self.name, "output", self.y.view, self.y.span(batch, m, n))?;
+        let b = self.b.map(|b| part(engine, self.name, "bias", b, n.into())).transpose()?;
         let spec = KernelSpec::project(
             [
                 element(x.1, &[k.into(), self.x.batch_stride]),
@@ -89,39 +86,41 @@ impl Linear<'_> {
         ranges.extend(b.map(|b| (Binding::Bias, b.0)));
         Ok(Some(Draft::new(spec, work, params, ranges)))
     }
+}
 
-    /// The bound range of the first `elements` of a view, and its base.
-    fn part(
-        &self,
-        engine: &Engine,
-        what: &str,
-        view: BufferView<'_>,
-        elements: u64,
-    ) -> Result<(BoundRange, u32)> {
-        let argument = || format!("{} {what}", self.name);
-        let caps = &engine.capabilities;
-        let bytes = elements.saturating_mul(4);
-        if !view.offset.is_multiple_of(4) {
-            return Err(Error::invalid(
-                argument(),
-                view.offset,
-                "an offset that is a multiple of 4",
-            ));
-        }
-        if !view.buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
-            let found = format!("{:?}", view.buffer.usage());
-            return Err(Error::invalid(format!("{} buffer usage", argument()), found, "STORAGE"));
-        }
-        if view.offset.checked_add(bytes).is_none_or(|end| end > view.buffer.size()) {
-            let found = format!("{} B from offset {}", view.buffer.size(), view.offset);
-            return Err(Error::invalid(argument(), found, format!("{bytes} B")));
-        }
-        if bytes + caps.storage_alignment > caps.max_binding_bytes {
-            let wanted = format!("at most {} B in one binding", caps.max_binding_bytes);
-            return Err(Error::invalid(argument(), format!("{bytes} B"), wanted));
-        }
-        bind_range(view, 0..elements, 32, caps.storage_alignment)
+/// f32, four at a time where the base and the steps between rows and sequences allow it.
+pub(super) fn element(base: u32, steps: &[u64]) -> Element {
+    let aligned = base.is_multiple_of(4) && steps.iter().all(|n| n.is_multiple_of(4));
+    Element { width: if aligned { Width::Vec4 } else { Width::Single }, ..Element::F32X4 }
+}
+
+/// The bound range of the first `elements` of a view, and its base.
+pub(super) fn part(
+    engine: &Engine,
+    name: &str,
+    what: &str,
+    view: BufferView<'_>,
+    elements: u64,
+) -> Result<(BoundRange, u32)> {
+    let argument = || format!("{name} {what}");
+    let caps = &engine.capabilities;
+    let bytes = elements.saturating_mul(4);
+    if !view.offset.is_multiple_of(4) {
+        return Err(Error::invalid(argument(), view.offset, "an offset that is a multiple of 4"));
     }
+    if !view.buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+        let found = format!("{:?}", view.buffer.usage());
+        return Err(Error::invalid(format!("{} buffer usage", argument()), found, "STORAGE"));
+    }
+    if view.offset.checked_add(bytes).is_none_or(|end| end > view.buffer.size()) {
+        let found = format!("{} B from offset {}", view.buffer.size(), view.offset);
+        return Err(Error::invalid(argument(), found, format!("{bytes} B")));
+    }
+    if bytes + caps.storage_alignment > caps.max_binding_bytes {
+        let wanted = format!("at most {} B in one binding", caps.max_binding_bytes);
+        return Err(Error::invalid(argument(), format!("{bytes} B"), wanted));
+    }
+    bind_range(view, 0..elements, 32, caps.storage_alignment)
 }
 
 /// The mean over heads of `[batch, heads, elements]`.

@@ -12,6 +12,7 @@ mod encode;
 mod engine;
 mod host;
 mod linear;
+mod linear_backward;
 mod matmul;
 mod merge;
 mod parameters;
@@ -37,6 +38,7 @@ pub(crate) use host::Uploaded;
 #[cfg(feature = "verify")]
 pub(crate) use host::input_bytes;
 pub(crate) use linear::{Linear, Rows, average};
+pub(crate) use linear_backward::{LinearBackward, columns};
 pub use matmul::Matmul;
 pub use merge::{Merge, MergeStates};
 pub(crate) use range::BoundRange;

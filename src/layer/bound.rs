@@ -8,18 +8,30 @@ use crate::engine::{
     check_apart, check_copies,
 };
 use crate::error::{Error, Result};
-use crate::layer::multi_head::{LayerPlan, LayerWeights};
+use crate::layer::multi_head::{LayerPlan, LayerWeights, MultiHeadAttention};
 use crate::plan::check_matrix;
 
 /// A layer tied to tensors, ready to be recorded.
 #[derive(Debug)]
-pub struct BoundLayer(Recorded);
+pub struct BoundLayer {
+    recorded: Recorded,
+    layer: MultiHeadAttention,
+    held: Held,
+}
 
 impl BoundLayer {
+    pub(super) fn layer(&self) -> &MultiHeadAttention {
+        &self.layer
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        &self.held
+    }
+
     /// Records the layer into the caller's encoder: one compute pass, no submit, no wait, no readback between
     /// its steps.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.0.encode(encoder, None);
+        self.recorded.encode(encoder, None);
     }
 
     /// Records the layer into a compute pass of the caller's, whose pipeline and bind group 0 it sets.
@@ -27,7 +39,7 @@ impl BoundLayer {
     /// # Errors
     /// As [`Bound::encode_pass`](crate::Bound::encode_pass), also for a learned extra key and value.
     pub fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
-        self.0.encode_pass(pass)
+        self.recorded.encode_pass(pass)
     }
 
     /// Records the layer as a compute pass that writes timestamps at its ends.
@@ -36,7 +48,7 @@ impl BoundLayer {
         encoder: &mut wgpu::CommandEncoder,
         timestamps: wgpu::ComputePassTimestampWrites<'_>,
     ) {
-        self.0.encode(encoder, Some(timestamps));
+        self.recorded.encode(encoder, Some(timestamps));
     }
 }
 
@@ -44,7 +56,7 @@ impl BoundLayer {
 /// binds.
 impl fmt::Display for BoundLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.recorded.fmt(f)
     }
 }
 
@@ -104,12 +116,13 @@ struct Binding<'a> {
 }
 
 /// What lies between the steps.
-struct Held {
-    q: wgpu::Buffer,
-    k: wgpu::Buffer,
-    v: wgpu::Buffer,
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) q: wgpu::Buffer,
+    pub(super) k: wgpu::Buffer,
+    pub(super) v: wgpu::Buffer,
     /// The heads' outputs.
-    context: wgpu::Buffer,
+    pub(super) context: wgpu::Buffer,
     /// Weights of each head, where their mean is wanted.
     shown: wgpu::Buffer,
 }
@@ -138,7 +151,7 @@ impl Binding<'_> {
         recorded.copies.extend(self.extra_keys("bias_k", w.bias_k, &held.k, width_k));
         recorded.copies.extend(self.extra_keys("bias_v", w.bias_v, &held.v, width_v));
         check_copies(&self.engine.device, &recorded.copies)?;
-        Ok(BoundLayer(recorded))
+        Ok(BoundLayer { recorded, layer: layer.clone(), held })
     }
 
     /// Makes what lies between the steps.

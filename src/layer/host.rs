@@ -5,6 +5,7 @@ use crate::engine::{BufferView, Engine, HostTables, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::Operands;
 use crate::layer::{LayerPlan, LayerWeights, MultiHeadAttention};
+use crate::problem::Problem;
 use crate::tensor::DType;
 
 /// A layer's learned tensors on the host; matrices are `[out, in]`, and what a layer lacks is empty.
@@ -195,36 +196,119 @@ impl Engine {
         plan: &LayerPlan,
         inputs: &LayerInputs<'_>,
     ) -> Result<[Option<Readback>; 2]> {
-        let layer = &plan.layer;
+        let (layer, problem) = (&plan.layer, plan.attention.problem());
         inputs.validate(layer)?;
-        let a = plan.attention.problem().attention();
-        let s = a.shape;
+        let buffers = LayerBuffers::new(self, layer, problem, inputs)?;
+        let tables = HostTables::new(problem, &inputs.operands);
+        let bound =
+            self.make_layer(plan, &buffers.tensors(&tables), &buffers.weights(layer, inputs))?;
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        bound.encode(&mut encoder);
+        let mut read = |buffer: &wgpu::Buffer, elements: u64| {
+            Readback::record(&self.device, &mut encoder, buffer, 0, 4 * elements)
+        };
+        let [out_elements, shown_elements] = LayerBuffers::elements(layer);
+        let out = read(&buffers.out, out_elements)?;
+        let shown = buffers.shown.as_ref().map(|shown| read(shown, shown_elements)).transpose()?;
+        device::scoped(&self.device, "submitting a layer", 0, || {
+            self.queue.submit([encoder.finish()])
+        })?;
+        Ok([Some(out), shown])
+    }
+}
+
+/// The tensors of a layer that is run on host data.
+pub(super) struct LayerBuffers {
+    x: [wgpu::Buffer; 3],
+    /// In the order of [`HostWeights`].
+    weights: [wgpu::Buffer; 10],
+    pub(super) out: wgpu::Buffer,
+    shown: Option<wgpu::Buffer>,
+    lse: Option<wgpu::Buffer>,
+    mask: Option<wgpu::Buffer>,
+    bias: Option<wgpu::Buffer>,
+}
+
+impl LayerBuffers {
+    /// Uploads the inputs of a layer, with what the call `problem` between its projections reads.
+    pub(super) fn new(
+        engine: &Engine,
+        layer: &MultiHeadAttention,
+        problem: &Problem,
+        inputs: &LayerInputs<'_>,
+    ) -> Result<Self> {
+        let a = problem.attention();
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let upload = |name: &str, values: &[f64]| {
             let bytes = DType::F32.encode(values.iter().copied());
-            device::upload(&self.device, name, &bytes, usage)
+            device::upload(&engine.device, name, &bytes, usage)
+        };
+        let output = |name: &str, elements: u64| {
+            device::create_buffer(&engine.device, name, (4 * elements).max(16), usage)
         };
         let w = inputs.weights;
-        let buffers = [
-            upload("x_q", inputs.x_q)?,
-            upload("x_k", inputs.x_k)?,
-            upload("x_v", inputs.x_v)?,
-            upload("w_q", &w.w_q)?,
-            upload("w_k", &w.w_k)?,
-            upload("w_v", &w.w_v)?,
-            upload("w_o", &w.w_o)?,
-            upload("b_q", &w.b_q)?,
-            upload("b_k", &w.b_k)?,
-            upload("b_v", &w.b_v)?,
-            upload("b_o", &w.b_o)?,
-            upload("bias_k", &w.bias_k)?,
-            upload("bias_v", &w.bias_v)?,
-        ];
-        let [x_q, x_k, x_v, w_q, w_k, w_v, w_o, b_q, b_k, b_v, b_o, bias_k, bias_v] = &buffers;
+        let [out_elements, shown_elements] = Self::elements(layer);
+        let mask: Vec<u8> = inputs.operands.mask.iter().map(|&keep| keep.into()).collect();
+        let mask = a.masks.dense.map(|_| device::upload(&engine.device, "mask", &mask, usage));
+        Ok(Self {
+            x: [upload("x_q", inputs.x_q)?, upload("x_k", inputs.x_k)?, upload("x_v", inputs.x_v)?],
+            weights: [
+                upload("w_q", &w.w_q)?,
+                upload("w_k", &w.w_k)?,
+                upload("w_v", &w.w_v)?,
+                upload("w_o", &w.w_o)?,
+                upload("b_q", &w.b_q)?,
+                upload("b_k", &w.b_k)?,
+                upload("b_v", &w.b_v)?,
+                upload("b_o", &w.b_o)?,
+                upload("bias_k", &w.bias_k)?,
+                upload("bias_v", &w.bias_v)?,
+            ],
+            out: output("out", out_elements)?,
+            shown: a.weights.map(|_| output("weights", shown_elements)).transpose()?,
+            lse: a.lse.then(|| output("lse", a.shape.rows())).transpose()?,
+            mask: mask.transpose()?,
+            bias: a.bias.map(|_| upload("bias", inputs.operands.bias)).transpose()?,
+        })
+    }
+
+    /// Elements of the output.
+    pub(super) fn out_elements(layer: &MultiHeadAttention) -> u64 {
+        Self::elements(layer)[0]
+    }
+
+    /// Elements of the output and of the weights that are shown.
+    fn elements(layer: &MultiHeadAttention) -> [u64; 2] {
+        let s = layer.attention.shape;
+        let [.., context] = layer.inner_widths();
+        let rows = u64::from(s.batch) * u64::from(s.seq_q);
+        let heads = if layer.average_weights { 1 } else { u64::from(s.heads_q) };
+        let width = layer.width_out.unwrap_or(context);
+        [rows * u64::from(width), rows * heads * u64::from(s.seq_kv)]
+    }
+
+    pub(super) fn tensors<'a>(&'a self, tables: &'a HostTables<'_>) -> Tensors<'a> {
+        let [x_q, x_k, x_v] = &self.x;
+        let mut tensors = Tensors::new(x_q, x_k, x_v, &self.out);
+        tensors.weights = self.shown.as_ref().map(Into::into);
+        tensors.lse = self.lse.as_ref().map(Into::into);
+        tensors.mask = self.mask.as_ref().map(Into::into);
+        tensors.bias = self.bias.as_ref().map(Into::into);
+        tables.set(&mut tensors);
+        tensors
+    }
+
+    pub(super) fn weights<'a>(
+        &'a self,
+        layer: &MultiHeadAttention,
+        inputs: &LayerInputs<'_>,
+    ) -> LayerWeights<'a> {
         fn given<'b>(values: &[f64], buffer: &'b wgpu::Buffer) -> Option<BufferView<'b>> {
             (!values.is_empty()).then(|| buffer.into())
         }
-        let weights = LayerWeights {
+        let w = inputs.weights;
+        let [w_q, w_k, w_v, w_o, b_q, b_k, b_v, b_o, bias_k, bias_v] = &self.weights;
+        LayerWeights {
             w_o: layer.width_out.map(|_| w_o.into()),
             b_q: given(&w.b_q, b_q),
             b_k: given(&w.b_k, b_k),
@@ -233,46 +317,6 @@ impl Engine {
             bias_k: given(&w.bias_k, bias_k),
             bias_v: given(&w.bias_v, bias_v),
             ..LayerWeights::new(w_q, w_k, w_v)
-        };
-
-        let [_, _, _, context] = layer.inner_widths();
-        let width = layer.width_out.unwrap_or(context);
-        let output = |name: &str, elements: u64| {
-            device::create_buffer(&self.device, name, (4 * elements).max(16), usage)
-        };
-        let out_elements = u64::from(s.batch) * u64::from(s.seq_q) * u64::from(width);
-        let heads = if layer.average_weights { 1 } else { u64::from(s.heads_q) };
-        let shown_elements = u64::from(s.batch) * heads * u64::from(s.seq_q) * u64::from(s.seq_kv);
-        let out = output("out", out_elements)?;
-        let shown = a.weights.map(|_| output("weights", shown_elements)).transpose()?;
-        let lse = a.lse.then(|| output("lse", s.rows())).transpose()?;
-        let given = &inputs.operands;
-        let mask: Vec<u8> = given.mask.iter().map(|&keep| keep.into()).collect();
-        let mask = a
-            .masks
-            .dense
-            .map(|_| device::upload(&self.device, "mask", &mask, usage))
-            .transpose()?;
-        let bias = a.bias.map(|_| upload("bias", given.bias)).transpose()?;
-        let tables = HostTables::new(plan.attention.problem(), given);
-        let mut tensors = Tensors::new(x_q, x_k, x_v, &out);
-        tensors.weights = shown.as_ref().map(Into::into);
-        tensors.lse = lse.as_ref().map(Into::into);
-        tensors.mask = mask.as_ref().map(Into::into);
-        tensors.bias = bias.as_ref().map(Into::into);
-        tables.set(&mut tensors);
-
-        let bound = self.make_layer(plan, &tensors, &weights)?;
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        bound.encode(&mut encoder);
-        let mut read = |buffer: &wgpu::Buffer, elements: u64| {
-            Readback::record(&self.device, &mut encoder, buffer, 0, 4 * elements)
-        };
-        let out = read(&out, out_elements)?;
-        let shown = shown.as_ref().map(|shown| read(shown, shown_elements)).transpose()?;
-        device::scoped(&self.device, "submitting a layer", 0, || {
-            self.queue.submit([encoder.finish()])
-        })?;
-        Ok([Some(out), shown])
+        }
     }
 }

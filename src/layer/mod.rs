@@ -7,16 +7,23 @@
 //! | attention pooling (N → 1) | a learned query: seq_q = 1, x_q is a weight |
 //! | grouped heads | `heads_kv` < `heads_q` in the attention's shape |
 
+mod backward;
+mod backward_bound;
+mod backward_host;
 mod bound;
 mod host;
 mod multi_head;
 mod reference;
+mod reference_backward;
 mod self_test;
 
+pub use backward::{LayerBackward, LayerBackwardPlan, LayerGradients, LayerTensor};
+pub use backward_bound::{BoundLayerBackward, LayerBackwardTensors};
 pub use bound::BoundLayer;
 pub use host::{HostWeights, LayerInputs, LayerOutputs};
 pub use multi_head::{ExtraKeys, LayerPlan, LayerWeights, MultiHeadAttention};
 pub use reference::forward;
+pub use reference_backward::backward;
 
 /// The engine's mask, true = attend (as PyTorch's `scaled_dot_product_attention`, Keras and ONNX have it), from
 /// one in the convention of PyTorch's `MultiheadAttention`, true = ignore.

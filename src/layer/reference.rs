@@ -2,7 +2,38 @@
 
 use crate::error::Result;
 use crate::layer::{LayerInputs, LayerOutputs, MultiHeadAttention};
-use crate::reference::{Inputs, attend};
+use crate::reference::{Inputs, Outputs, attend};
+
+/// q, k and v as the attention reads them: rows that hold their heads one after another.
+pub(super) struct Between {
+    pub(super) q: Vec<f64>,
+    pub(super) k: Vec<f64>,
+    pub(super) v: Vec<f64>,
+}
+
+impl Between {
+    pub(super) fn new(layer: &MultiHeadAttention, inputs: &LayerInputs<'_>) -> Self {
+        let w = inputs.weights;
+        let [width_q, width_k, width_v, _] = layer.inner_widths().map(|n| n as usize);
+        let keys = layer.input_keys();
+        let q = linear(inputs.x_q, &w.w_q, &w.b_q, layer.width_q as usize, width_q);
+        let k = linear(inputs.x_k, &w.w_k, &w.b_k, layer.width_k as usize, width_k);
+        let v = linear(inputs.x_v, &w.w_v, &w.b_v, layer.width_v as usize, width_v);
+        let k = extended(layer, &k, &w.bias_k, width_k * keys as usize, width_k);
+        let v = extended(layer, &v, &w.bias_v, width_v * keys as usize, width_v);
+        Self { q, k, v }
+    }
+
+    /// What the attention makes of them.
+    pub(super) fn attended(
+        &self,
+        layer: &MultiHeadAttention,
+        inputs: &LayerInputs<'_>,
+    ) -> Result<Outputs> {
+        let Self { q, k, v } = self;
+        attend(&layer.inner().validate()?, &Inputs { q, k, v, operands: inputs.operands })
+    }
+}
 
 /// Computes a layer in float64.
 ///
@@ -13,33 +44,40 @@ pub fn forward(layer: &MultiHeadAttention, inputs: &LayerInputs<'_>) -> Result<L
     inputs.validate(layer)?;
     let s = layer.attention.shape;
     let w = inputs.weights;
-    let [width_q, width_k, width_v, context] = layer.inner_widths().map(|n| n as usize);
-    let keys = layer.input_keys();
-    let q = linear(inputs.x_q, &w.w_q, &w.b_q, layer.width_q as usize, width_q);
-    let k = linear(inputs.x_k, &w.w_k, &w.b_k, layer.width_k as usize, width_k);
-    let v = linear(inputs.x_v, &w.w_v, &w.b_v, layer.width_v as usize, width_v);
-    let k = extended(layer, &k, &w.bias_k, width_k * keys as usize, width_k);
-    let v = extended(layer, &v, &w.bias_v, width_v * keys as usize, width_v);
-    let problem = layer.inner().validate()?;
-    let attended = attend(&problem, &Inputs { q: &q, k: &k, v: &v, operands: inputs.operands })?;
-
-    // [batch, heads, seq, dim] to rows that hold their heads one after another.
-    let (heads, seq, dim) = (s.heads_q as usize, s.seq_q as usize, s.dim_v as usize);
-    let mut rows = vec![0.0; attended.o.len()];
-    for (i, head) in attended.o.chunks(dim.max(1)).enumerate() {
-        let (batch, h, row) = (i / (heads * seq), i / seq % heads, i % seq);
-        let at = ((batch * seq + row) * heads + h) * dim;
-        rows[at..at + dim].copy_from_slice(head);
-    }
+    let [.., context] = layer.inner_widths().map(|n| n as usize);
+    let attended = Between::new(layer, inputs).attended(layer, inputs)?;
+    let rows = by_rows(&attended.o, [s.batch, s.heads_q, s.seq_q, s.dim_v]);
     let out = match layer.width_out {
         Some(width) => linear(&rows, &w.w_o, &w.b_o, context, width as usize),
         None => rows,
     };
+    let heads = s.heads_q as usize;
     let weights = attended.weights.map(|all| {
         let each = (s.seq_q * s.seq_kv) as usize;
         if layer.average_weights { averaged(&all, heads, each) } else { all }
     });
     Ok(LayerOutputs { out, weights })
+}
+
+/// `[batch, heads, seq, dim]` as rows that hold their heads one after another.
+pub(super) fn by_rows(values: &[f64], sizes: [u32; 4]) -> Vec<f64> {
+    let mut rows = vec![0.0; values.len()];
+    for (place, head) in places(sizes).zip(values.chunks((sizes[3] as usize).max(1))) {
+        rows[place..place + head.len()].copy_from_slice(head);
+    }
+    rows
+}
+
+/// Rows that hold their heads one after another as `[batch, heads, seq, dim]`.
+pub(super) fn by_heads(rows: &[f64], sizes: [u32; 4]) -> Vec<f64> {
+    places(sizes).flat_map(|place| &rows[place..place + sizes[3] as usize]).copied().collect()
+}
+
+/// Where each row of each head lies among rows that hold their heads one after another.
+fn places([batch, heads, seq, dim]: [u32; 4]) -> impl Iterator<Item = usize> {
+    let [batch, heads, seq, dim] = [batch, heads, seq, dim].map(|n| n as usize);
+    let all = (0..batch).flat_map(move |b| (0..heads).map(move |h| (b, h)));
+    all.flat_map(move |(b, h)| (0..seq).map(move |row| ((b * seq + row) * heads + h) * dim))
 }
 
 /// y = x Wᵀ + b for every row of x.

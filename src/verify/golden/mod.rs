@@ -8,6 +8,7 @@
 mod attributes;
 mod expected;
 mod gradients;
+mod layer_gradients;
 mod layers;
 mod load;
 mod reader;
@@ -15,6 +16,7 @@ mod rotary;
 mod run;
 
 pub use gradients::{ExpectedGradient, GradientCase};
+pub use layer_gradients::LayerGradientCase;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
