@@ -86,6 +86,42 @@ fn each_output_word_looks_at_its_own_input_word() {
     assert!(text.contains("general") && text.contains("additive"), "{text}");
 }
 
+/// The weights of the maps that a text holds, map by map, row by row.
+fn maps(text: &str, rows: &[&str]) -> Vec<Vec<f64>> {
+    let lines = text.lines().filter(|line| rows.iter().any(|row| line.starts_with(row)));
+    lines
+        .map(|line| line.split_whitespace().filter_map(|cell| cell.parse().ok()).collect())
+        .collect()
+}
+
+#[test]
+fn a_layer_learns_to_look_behind_its_marker() {
+    let text = printed("learn_qkv", &[]);
+    let loss = |line: &str| {
+        let mut words = line.split_whitespace();
+        let [step, loss] = [words.next()?, words.next()?];
+        Some((step.parse::<usize>().ok()?, loss.parse::<f64>().ok()?))
+    };
+    let losses: Vec<f64> = text.lines().filter_map(loss).map(|(_, loss)| loss).collect();
+    assert_eq!(losses.len(), 9, "{text}");
+    // Eight letters: ln 8 is what guessing costs.
+    assert!(losses[0] > 1.9 && losses[8] < 0.02, "{text}");
+    assert!(losses[5..].windows(2).all(|pair| pair[1] < pair[0]), "{text}");
+    assert!(text.contains("384 of 384 answers right"), "{text}");
+    // Before, no marker looks anywhere in particular; after, each at the token behind it.
+    let markers = ["▲", "●", "■"];
+    let maps = maps(&text, &markers);
+    assert_eq!(maps.len(), 6, "{text}");
+    assert!(maps[..3].iter().flatten().all(|weight| *weight < 0.3), "{text}");
+    let heading = text.lines().find(|line| line.trim_start() != *line && line.contains('▲'));
+    let columns: Vec<&str> = heading.unwrap().split_whitespace().collect();
+    for (marker, weights) in markers.iter().zip(&maps[3..]) {
+        let behind = columns.iter().position(|column| column == marker).unwrap() + 1;
+        assert_eq!(weights.len(), columns.len(), "{text}");
+        assert!(weights[behind] > 0.5, "{marker} looks elsewhere\n{text}");
+    }
+}
+
 #[test]
 fn the_callers_own_functions_run() {
     assert!(printed("custom_mask", &[]).contains("largest difference"));
