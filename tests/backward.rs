@@ -252,18 +252,12 @@ fn rows_that_see_nothing_and_masked_keys_have_no_gradient() {
 #[test]
 fn gpu_gradients_match_recorded_ones() {
     let Some(engine) = common::gpu::engine("gpu_gradients_match_recorded_ones") else { return };
-    let (mut compared, mut unsupported, mut wrong) = (0, BTreeMap::new(), Vec::new());
+    let (mut compared, mut wrong) = (0, Vec::new());
     for suite in ["jax", "varlen", "real", "forms"] {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(suite);
         for case in GoldenSuite::open(&folder).unwrap().cases {
             let Some(recorded) = case.gradients(Precision::Stored).unwrap() else { continue };
-            let plan = match engine.plan_backward(&recorded.backward) {
-                Ok(plan) => plan,
-                Err(error) => {
-                    *unsupported.entry(error.rejections()[0].reason.clone()).or_insert(0) += 1;
-                    continue;
-                }
-            };
+            let plan = engine.plan_backward(&recorded.backward).unwrap();
             let inputs = recorded.loaded.data.inputs();
             let found = engine.run_backward_host(&plan, &inputs, &recorded.incoming()).unwrap();
             for (operand, comparison) in recorded.check(&found) {
@@ -274,11 +268,7 @@ fn gpu_gradients_match_recorded_ones() {
             }
         }
     }
-    common::skip::unsupported(
-        "gpu_gradients_match_recorded_ones",
-        format!("{} of 181 cases", unsupported.values().sum::<u32>()),
-    );
-    assert_eq!(compared, 620, "{unsupported:?}");
+    assert_eq!(compared, 645);
     assert!(wrong.is_empty(), "{} of {compared} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -291,14 +281,18 @@ fn gpu_gradients_are_those_of_the_reference() {
     for (i, case) in grid(Grid::Quick).unwrap().into_iter().enumerate() {
         // A part of them at each run's price; `heedful verify` does not know gradients yet.
         let a = &case.attention;
-        let prepared = a.rotary.is_some() || a.cosine.is_some() || a.general.is_some();
-        if i % 4 == 1 || prepared {
+        let prepared =
+            a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() || a.inner.is_sum();
+        let places = a.masks.local.is_some() || a.masks.edges.is_some();
+        if i % 4 == 1 || prepared || places {
             found.compare(&engine, &case, i % 8 < 4);
         }
     }
     let Found { compared, wrong, in_blocks } = found;
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(compared["q"] > 100 && compared["bias"] > 10 && compared["sinks"] > 5, "{compared:?}");
+    // Every tensor that has a gradient is in some case.
+    assert_eq!(compared.len(), 12, "{compared:?}");
     assert!(in_blocks > 15, "{in_blocks} calls in several blocks of rows");
 }
 
@@ -340,7 +334,7 @@ impl Found {
             }
         }
         // One that is wanted alone has the same bits.
-        for operand in [Operand::HeadScale, Operand::ScoreMatrix] {
+        for operand in [Operand::HeadScale, Operand::ScoreMatrix, Operand::ScoreV] {
             let Some(all) = found.get(operand) else { continue };
             let alone = trial.problem.backward().clone().only(&[operand]);
             let plan = engine.plan_backward_with(&alone, &policy).unwrap();
@@ -351,7 +345,7 @@ impl Found {
 }
 
 #[test]
-fn gpu_gradients_go_back_through_rotations_norms_and_matrices() {
+fn gpu_gradients_go_back_through_rotations_norms_matrices_and_sums() {
     let Some(engine) = common::gpu::engine("gpu_gradients_go_back") else { return };
     // 70 rows and keys, more than a tile and no multiple of it; two heads share a key head.
     let shape = Shape { heads_kv: 2, ..Shape::self_attention(2, 4, 70, 12) };
@@ -370,6 +364,8 @@ fn gpu_gradients_go_back_through_rotations_norms_and_matrices() {
         call(odd).general(20).layout(Layout::Bshd),
         call(shape).general(9).rotary(interleaved).causal(Align::TopLeft),
         call(shape).general(16).rotary(turned).dtype(DType::F16),
+        call(odd).additive(0.5).layout(Layout::Bshd),
+        call(shape).additive_leaky(0.2).rotary(turned).dtype(DType::F16).causal(Align::TopLeft),
     ];
     let mut found = Found::default();
     for (i, call) in calls.into_iter().enumerate() {
@@ -379,7 +375,8 @@ fn gpu_gradients_go_back_through_rotations_norms_and_matrices() {
     }
     let Found { compared, wrong, in_blocks } = found;
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!([compared["q"], compared["head_scale"], compared["score_matrix"]], [9, 2, 3]);
+    assert_eq!([compared["q"], compared["head_scale"], compared["score_matrix"]], [11, 2, 3]);
+    assert_eq!(compared["score_v"], 2);
     assert!(in_blocks > 3, "{in_blocks} calls in several blocks of rows");
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use heedful::device::Readback;
 use heedful::feature::Operands;
+use heedful::kernel::Kernel;
 use heedful::layer::{
     ExtraKeys, HostWeights, LayerBackward, LayerBackwardTensors, LayerGradients, LayerInputs,
     LayerTensor, LayerWeights, MultiHeadAttention, backward, forward,
@@ -197,17 +198,10 @@ fn gpu_gradients_match_recorded_ones() {
     let Some(engine) = common::gpu::engine("layer_gpu_gradients_match_recorded_ones") else {
         return;
     };
-    let (mut compared, mut unsupported, mut wrong) = (0, Vec::new(), Vec::new());
+    let (mut compared, mut wrong) = (0, Vec::new());
     for (name, case) in recorded() {
         let forward = engine.plan_layer(&case.backward.layer, &Policy::default()).unwrap();
-        let plan = match engine.plan_layer_backward(&case.backward, &Policy::default()) {
-            Ok(plan) => plan,
-            Err(error) => {
-                assert!(error.is_unsupported(), "{error}");
-                unsupported.push(name);
-                continue;
-            }
-        };
+        let plan = engine.plan_layer_backward(&case.backward, &Policy::default()).unwrap();
         let found =
             engine.run_layer_backward_host(&forward, &plan, &case.inputs(), &case.d_out).unwrap();
         for (tensor, comparison) in case.check(&found) {
@@ -218,8 +212,7 @@ fn gpu_gradients_match_recorded_ones() {
         }
     }
     assert!(wrong.is_empty(), "{} of {compared} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    // Those of graphs have additive scores.
-    assert_eq!((compared, unsupported.len()), (84, 3), "{unsupported:?}");
+    assert_eq!(compared, 87);
 }
 
 #[test]
@@ -368,6 +361,32 @@ fn one_input_has_one_gradient_and_binding_refuses_by_name() {
         .bind_layer_backward(&plan, &bound, &tensors, &weights, &at().with(WQ, &d_w))
         .unwrap_err();
     assert_eq!(error.argument(), Some("forward"), "{error}");
+}
+
+fn planted(text: &str, [right, wrong]: [&str; 2]) -> String {
+    let planted = text.replace(right, wrong);
+    assert_ne!(planted, text, "the fault is planted");
+    planted
+}
+
+#[test]
+fn a_wrong_kernel_is_refused_by_name() {
+    let plants: [(Kernel, fn(&str) -> String); 3] = [
+        (Kernel::BackwardProject, |text| planted(text, ["v += o_load4(at, n);", ""])),
+        (Kernel::BackwardMatrix, |text| {
+            planted(text, ["row < params.row_n;", "row + 1u < params.row_n;"])
+        }),
+        (Kernel::BackwardColumns, |text| planted(text, ["z < params.bias_batch_n", "z < 1u"])),
+    ];
+    for (kernel, plant) in plants {
+        let Some(engine) = common::gpu::engine("a_wrong_kernel_is_refused_by_name") else { return };
+        engine.plant(kernel, plant);
+        let layer = MultiHeadAttention::new(Attention::new(Shape::self_attention(1, 2, 5, 4)), 8);
+        let error =
+            engine.plan_layer_backward(&LayerBackward::of(layer), &Policy::default()).unwrap_err();
+        assert!(error.is_unsupported(), "{error}");
+        assert!(error.rejections()[0].candidate.starts_with(kernel.name()), "{error}");
+    }
 }
 
 #[test]

@@ -36,6 +36,16 @@ fn incoming4(rows: Rows, row: u32, key: u32, y: vec4<f32>, factor: vec4<f32>) ->
   return sum * factor;
 }
 
+// What four keys have in the gradient of the row's centre, from weights w before their factors and the gradient y of
+// those.
+fn centers4(rows: Rows, row: u32, key: u32, w: vec4<f32>, y: vec4<f32>, none: vec4<bool>) -> f32 {
+  if (!CENTERS) { return 0.0; }
+  var slope = vec4<f32>(0.0);
+  for (var c = 0u; c < 4u; c += 1u) { slope[c] = weight_slope(position_at(rows, row, key + c)); }
+  let term = select(w * y * slope, vec4<f32>(0.0), none);
+  return (term.x + term.y) + (term.z + term.w);
+}
+
 // Writes weights and the gradient of the products of vec4 i, from products x and the gradient d_s of
 // their scores; what a mask hides is -0.
 fn gradients_store(part: RowPart, i: u32, x: vec4<f32>, w: vec4<f32>, d_s: vec4<f32>, none: vec4<bool>) {
@@ -51,9 +61,11 @@ fn gradients_store(part: RowPart, i: u32, x: vec4<f32>, w: vec4<f32>, d_s: vec4<
   entries_store(part.base + i, select(entry, vec4<f32>(0.0), none));
 }
 
-// What the row leaves beside that: no entries where nobody looks, and what sums of d_x k are
+// What the row leaves beside that: its lane's part in the gradient of its centre, no entries where nobody looks, and what sums of d_x k are
 // multiplied with.
-fn row_end_store(part: RowPart) {
+fn row_end_store(part: RowPart, center: f32) {
+  let all_row = (part.rows.batch * params.heads_q + part.rows.head) * params.seq_q + part.row;
+  center_sums_store(all_row * LANES + part.slice, center);
   if (ENTRIES) {
     for (var i = part.slice; i < (params.score_stride >> 2u); i += LANES) {
       if (i < part.begin || i >= part.end) { entries_store(part.base + i, vec4<f32>(0.0)); }

@@ -64,6 +64,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let mean = sh_d[head_lane] * normalize_rescale(vec4<f32>(seen.m), vec4<f32>(total.m)).x * inverse;
   let shift = d_lse_load(lse_index(rows, row)) - mean;
 
+  var center = 0.0;
   for (var i = part.first_own; i < part.end; i += LANES) {
     let key = i * 4u;
     let x = products4(scores[base + i]);
@@ -73,9 +74,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let none = masked4(s);
     let w = weights4(s, total, key) * inverse;
     let d_s = select(normalize_backward(s, w, y, shift), vec4<f32>(0.0), none);
+    center += centers4(rows, row, key, w, y, none);
     gradients_store(part, i, x, w * factor, d_s, none);
   }
-  row_end_store(part);
+  row_end_store(part, center);
   if (part.slice == 0u) {
     let weight = start.l * exp_kept(start.m - total.m) * inverse;
     let all_row = (rows.batch * params.heads_q + rows.head) * params.seq_q + row;

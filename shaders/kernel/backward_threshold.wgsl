@@ -69,6 +69,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let mean = measures.y / max(measures.x, 1e-30);
   if (!part.alive || row >= stored_end(rows, row + 1u)) { return; }
 
+  var center = 0.0;
   for (var i = part.first_own; i < part.end; i += LANES) {
     let key = i * 4u;
     let x = products4(scores[base + i]);
@@ -79,8 +80,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let z = THRESHOLD_SCALE * (s - m) - tau;
     var d_s = select(threshold_measure(z) * (y - mean), vec4<f32>(0.0), none);
     d_s = select(d_s, vec4<f32>(not_a_number()), vec4<bool>(lost) & !none);
+    let before = select(threshold_weight(z), vec4<f32>(not_a_number()), vec4<bool>(lost));
+    center += centers4(rows, row, key, before, y, none);
     let w = select(threshold_weight(z) * factor, vec4<f32>(not_a_number()), vec4<bool>(lost));
     gradients_store(part, i, x, w, d_s, none);
   }
-  row_end_store(part);
+  row_end_store(part, center);
 }

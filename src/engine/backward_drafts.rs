@@ -137,29 +137,53 @@ impl<'a> Drafting<'a> {
     }
 
     /// The gradient of q, k or v as they meet.
-    fn d_met(&self, binding: Binding, operand: Operand) -> Role<'_> {
-        match self.held(Makes::Gradient(operand)) {
-            Some(view) => self.rows(binding, view, operand, self.call().attention().shape.dim_qk),
+    fn d_met(&self, binding: Binding, operand: Operand) -> Result<Role<'_>> {
+        let held = self.held(Makes::Gradient(operand));
+        match held.filter(|_| self.call().prepares(operand)) {
+            Some(view) => {
+                Ok(self.rows(binding, view, operand, self.call().attention().shape.dim_qk))
+            }
             None => self.out(operand),
         }
     }
 
-    /// Where the gradient of an operand goes; where nobody wants it, what was made for it.
-    fn out(&self, operand: Operand) -> Role<'_> {
-        let held = self.held(Makes::Unprepared(operand));
-        let view = self.tensors.gradient(operand).or(held).unwrap_or(self.tensors.d_o);
-        self.like(Binding::O, operand.gradient_name(), view, operand)
+    /// Where the gradient of an operand goes; where nobody wants it, what is held for it.
+    fn out(&self, operand: Operand) -> Result<Role<'_>> {
+        let name = operand.gradient_name();
+        let held = [Makes::Unprepared(operand), Makes::Gradient(operand)];
+        let held = held.into_iter().find_map(|makes| self.held(makes));
+        let view = self.tensors.gradient(operand).or(held);
+        let view =
+            view.ok_or_else(|| Error::internal("binding gradients", format!("no {name}")))?;
+        Ok(self.like(Binding::O, name, view, operand))
+    }
+
+    /// Each row's part in the gradient of an additive score's weights, as rows whose columns are summed.
+    fn row_parts(&self) -> Option<(Role<'_>, [u32; 3])> {
+        let a = self.call().attention();
+        let s = a.shape;
+        let view = self.held(Makes::Gradient(Operand::ScoreV))?;
+        let [batch, rows, columns] = match a.inner.is_per_head() {
+            true => [s.batch, s.seq_q, s.heads_q * s.dim_qk],
+            false => [1, s.batch * s.heads_q * s.seq_q, s.dim_qk],
+        };
+        let row = u64::from(columns);
+        let strides = Strides { batch: u64::from(rows) * row, head: 0, row };
+        let elements = u64::from(batch) * strides.batch;
+        let name = "row_sums";
+        let role = Role { binding: Binding::K, name, view, strides, elements, bytes: 4 };
+        Some((role, [batch, rows, columns]))
     }
 
     /// What a step binds as q, k, v and o.
-    fn roles(&self, makes: Makes) -> Vec<Role<'_>> {
+    fn roles(&self, makes: Makes) -> Result<Vec<Role<'_>>> {
         let dim_q = self.call().dim(Operand::Q);
         let d_o = |binding| self.like(binding, "d_o", self.tensors.d_o, Operand::O);
         let turned = |binding| {
             let view = self.held(Makes::Turned)?;
             Some(self.rows(binding, view, Operand::Q, dim_q))
         };
-        match makes {
+        Ok(match makes {
             Makes::Copy(of) => vec![self.given(Binding::Q, of), self.met(Binding::O, of)],
             Makes::Turned => {
                 turned(Binding::O).into_iter().chain([self.given(Binding::Q, Operand::Q)]).collect()
@@ -168,26 +192,36 @@ impl<'a> Drafting<'a> {
                 vec![self.met(Binding::Q, Operand::Q), self.met(Binding::K, Operand::K)]
             }
             Makes::Incoming => vec![d_o(Binding::Q), self.given(Binding::K, Operand::V)],
-            Makes::Gradient(Operand::V) => vec![d_o(Binding::Q), self.out(Operand::V)],
+            Makes::Gradient(Operand::V) => vec![d_o(Binding::Q), self.out(Operand::V)?],
+            Makes::Gradient(of @ (Operand::K | Operand::Q))
+                if self.call().attention().inner.is_sum() =>
+            {
+                let [q, k] = [(Binding::Q, Operand::Q), (Binding::K, Operand::K)]
+                    .map(|(binding, operand)| self.met(binding, operand));
+                vec![q, k, self.d_met(Binding::O, of)?]
+            }
             Makes::Gradient(Operand::K) => {
-                vec![self.met(Binding::Q, Operand::Q), self.d_met(Binding::O, Operand::K)]
+                vec![self.met(Binding::Q, Operand::Q), self.d_met(Binding::O, Operand::K)?]
+            }
+            Makes::Gradient(Operand::ScoreV) => {
+                self.row_parts().into_iter().map(|(role, _)| role).collect()
             }
             Makes::Gradient(Operand::Q) => {
-                vec![self.met(Binding::V, Operand::K), self.d_met(Binding::O, Operand::Q)]
+                vec![self.met(Binding::V, Operand::K), self.d_met(Binding::O, Operand::Q)?]
             }
             Makes::Unprepared(of) => {
-                vec![self.given(Binding::Q, of), self.d_met(Binding::K, of), self.out(of)]
+                vec![self.given(Binding::Q, of), self.d_met(Binding::K, of)?, self.out(of)?]
             }
             Makes::Gradient(Operand::ScoreMatrix) => {
                 let x = turned(Binding::Q).unwrap_or_else(|| self.given(Binding::Q, Operand::Q));
                 // Columns of the matrix meet the channels of k.
                 let head = u64::from(self.call().attention().shape.dim_qk);
                 let strides = Strides { batch: 0, head, row: 1 };
-                let out = Role { strides, ..self.out(Operand::ScoreMatrix) };
-                vec![x, self.d_met(Binding::K, Operand::Q), out]
+                let out = Role { strides, ..self.out(Operand::ScoreMatrix)? };
+                vec![x, self.d_met(Binding::K, Operand::Q)?, out]
             }
             Makes::Rows | Makes::Gradient(_) => Vec::new(),
-        }
+        })
     }
 
     /// The work of a step in a block, and the parameters that follow from both.
@@ -229,6 +263,10 @@ impl<'a> Drafting<'a> {
         if makes == Makes::Gradient(Operand::ScoreMatrix) {
             (work.rows, work.columns) = (params.dim_v, params.dim_qk);
         }
+        if let (Makes::Gradient(Operand::ScoreV), Some((_, sizes))) = (makes, self.row_parts()) {
+            [work.batch, params.row_n, params.dim_v] = sizes;
+            work.columns = params.dim_v;
+        }
         (work, params)
     }
 
@@ -236,7 +274,7 @@ impl<'a> Drafting<'a> {
         let mut kernel = step.kernel.clone();
         let (mut work, mut params) = self.work(step.makes, block);
         let mut ranges = Vec::new();
-        for Role { binding, name, view, strides, elements, bytes } in self.roles(step.makes) {
+        for Role { binding, name, view, strides, elements, bytes } in self.roles(step.makes)? {
             let (range, base) = self.whole(name, view, elements, bytes)?;
             params.base_mut(binding).into_iter().for_each(|place| *place = base);
             place_strides(&mut params, binding, strides);
@@ -277,6 +315,14 @@ impl<'a> Drafting<'a> {
         if step.makes == Makes::Gradient(Operand::Bias) {
             let (elements, later) = self.of_bias(block);
             work.elements = elements;
+            params = params.with([CARRY_IN.is(u32::from(later))]);
+        }
+        if step.makes == Makes::Gradient(Operand::Centers) {
+            work.elements = call.elements(Operand::Centers).unwrap_or(0);
+        }
+        if step.makes == Makes::Gradient(Operand::EdgeBias) {
+            work.elements = call.elements(Operand::EdgeBias).unwrap_or(0);
+            let later = block.batch.start > 0 || block.heads.start > 0;
             params = params.with([CARRY_IN.is(u32::from(later))]);
         }
         if let Makes::Gradient(operand @ (Operand::AlibiSlopes | Operand::Relative)) = step.makes {
@@ -329,6 +375,12 @@ impl<'a> Drafting<'a> {
             // The second plane is where products of d_o and v go, and where gradients of products come from.
             (Binding::Scores, Makes::Incoming | Makes::Gradient(Operand::Q | Operand::K)) => {
                 self.part(Binding::Grads, None)
+            }
+            (Binding::RowSums, Makes::Gradient(Operand::Q)) => {
+                let held = self.held(Makes::Gradient(Operand::ScoreV));
+                let held =
+                    held.ok_or_else(|| Error::internal("binding gradients", "no row_sums"))?;
+                Ok((BoundRange::whole(held.buffer), 0))
             }
             (Binding::RowSums, Makes::Rows) => self.part(binding, Some(Operand::Sinks)),
             (Binding::RowSums, Makes::Unprepared(_)) => {

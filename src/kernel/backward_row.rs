@@ -45,7 +45,8 @@ pub(super) fn bindings(spec: &KernelSpec) -> Vec<(Binding, Access)> {
     let mut all: Vec<_> = scratch.map(|binding| (binding, Access::ReadWrite)).into();
     if let Some(parts) = spec.backward {
         all.extend(parts.entries.then_some((Binding::Entries, Access::ReadWrite)));
-        all.extend(parts.sinks.then_some((Binding::RowSums, Access::ReadWrite)));
+        all.extend(parts.row_sums.then_some((Binding::RowSums, Access::ReadWrite)));
+        all.extend(parts.centers.then_some((Binding::CenterSums, Access::ReadWrite)));
         all.extend(parts.lse.then_some((Binding::DLse, Access::Read)));
         all.extend(parts.weights.then_some((Binding::DWeights, Access::Read)));
     }
@@ -68,7 +69,12 @@ pub(super) fn glue(out: &mut String, spec: &KernelSpec) {
     let store = |on: bool, text: &'static str| if on { text } else { "" };
     let entries = store(parts.entries, "entries[i] = v;");
     function(out, "entries_store(i: u32, v: vec4<f32>)", entries);
-    function(out, "row_sums_store(i: u32, v: f32)", store(parts.sinks, "row_sums[i] = v;"));
+    function(out, "row_sums_store(i: u32, v: f32)", store(parts.row_sums, "row_sums[i] = v;"));
+    let store_center = store(parts.centers, "center_sums[i] = v;");
+    function(out, "center_sums_store(i: u32, v: f32)", store_center);
+    let slope = if spec.factor { "return mask_local_slope(p);" } else { "return 0.0;" };
+    function(out, "weight_slope(p: Position) -> f32", slope);
+    let _ = writeln!(out, "const CENTERS: bool = {};", parts.centers && spec.factor);
     let _ = writeln!(out, "const ENTRIES: bool = {};", parts.entries);
 }
 
@@ -117,7 +123,8 @@ impl BackwardParts {
             lse: asked.from_lse,
             weights: asked.from_weights,
             entries: entries.iter().any(|operand| problem.wants(*operand)),
-            sinks: problem.wants(Operand::Sinks),
+            row_sums: problem.wants(Operand::Sinks),
+            centers: problem.wants(Operand::Centers),
         }
     }
 }

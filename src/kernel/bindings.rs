@@ -54,6 +54,8 @@ pub enum Binding {
     DWeights = 22,
     /// Gradient of a tensor of f32.
     DTable = 23,
+    /// Scratch of gradients: what each row has in those of its centre.
+    CenterSums = 24,
 }
 
 /// How a kernel uses a resource.
@@ -104,6 +106,7 @@ impl Binding {
             Self::DLse => "d_lse",
             Self::DWeights => "d_weights",
             Self::DTable => "d_table",
+            Self::CenterSums => "center_sums",
         }
     }
 
@@ -120,7 +123,7 @@ impl Binding {
             Self::Bias => Some(Operand::Bias),
             Self::Params | Self::Aux | Self::Angles | Self::PartsLse | Self::Projection => None,
             Self::Scores | Self::InverseSums | Self::Carry | Self::Partials | Self::States => None,
-            Self::Grads | Self::Entries | Self::RowSums => None,
+            Self::Grads | Self::Entries | Self::RowSums | Self::CenterSums => None,
             Self::DLse | Self::DWeights | Self::DTable => None,
         }
     }

@@ -54,8 +54,16 @@ macro_rules! for_kernels {
             BackwardThreshold: backward_threshold,
             /// Backward: gradients of keys or values, key by key.
             BackwardKeys: backward_keys,
+            /// Backward: gradients of q through an additive score, row by row.
+            BackwardSumRows: backward_sum_rows,
+            /// Backward: gradients of k through an additive score, key by key.
+            BackwardSumKeys: backward_sum_keys,
             /// Backward: gradient of the bias.
             BackwardBias: backward_bias,
+            /// Backward: gradients of predicted centres.
+            BackwardCenters: backward_centers,
+            /// Backward: gradients of biases of edges.
+            BackwardEdges: backward_edges,
             /// Backward: gradient of a score modifier's table.
             BackwardTable: backward_table,
             /// Backward: gradients of sinks and of factors of heads.

@@ -56,7 +56,8 @@ impl fmt::Display for KernelSpec {
                 (parts.lse, "d_lse"),
                 (parts.weights, "d_weights"),
                 (parts.entries, "entries"),
-                (parts.sinks, "d_sinks"),
+                (parts.row_sums, "row_sums"),
+                (parts.centers, "centers"),
             ];
             for (_, word) in words.iter().filter(|(on, _)| *on) {
                 write!(f, "/{word}")?;

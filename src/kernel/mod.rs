@@ -20,13 +20,17 @@ mod variants;
 // One of each kernel file.
 mod average;
 mod backward_bias;
+mod backward_centers;
 mod backward_columns;
+mod backward_edges;
 mod backward_keys;
 mod backward_matrix;
 mod backward_prepare;
 mod backward_project;
 mod backward_row;
 mod backward_sinks;
+mod backward_sum_keys;
+mod backward_sum_rows;
 mod backward_table;
 mod backward_threshold;
 mod cache_advance;
@@ -53,6 +57,7 @@ mod staged_threshold;
 mod staged_value;
 
 pub(crate) use backward_bias::BATCH_N;
+pub(crate) use backward_sum_rows::SUM_TILE;
 pub(crate) use backward_table::TABLE_WIDTH;
 pub use bindings::{Access, Binding, BindingKind};
 pub use block_tile::{BlockTile, TILE};

@@ -191,7 +191,7 @@ impl Params {
             Binding::DLse => Some(&mut self.lse_base),
             Binding::DWeights => Some(&mut self.weights_base),
             Binding::DTable => Some(&mut self.o_base),
-            Binding::Grads | Binding::Entries | Binding::RowSums => None,
+            Binding::Grads | Binding::Entries | Binding::RowSums | Binding::CenterSums => None,
         }
     }
 

@@ -64,8 +64,10 @@ pub struct BackwardParts {
     pub weights: bool,
     /// Whether gradients of scores behind the biases are kept.
     pub entries: bool,
-    /// Whether gradients of sinks are kept.
-    pub sinks: bool,
+    /// Whether each row's part is kept in the gradient of its head's sink, or of an additive score's weights.
+    pub row_sums: bool,
+    /// Whether each row's part in the gradient of its centre is kept.
+    pub centers: bool,
 }
 
 /// What a kernel writes beside o.

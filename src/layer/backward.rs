@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::device::Wait;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::layer::MultiHeadAttention;
-use crate::plan::{BackwardPlan, Policy};
+use crate::plan::{BackwardPlan, Policy, SelfTest};
 use crate::problem::{Attention, Backward, Operand};
 use crate::reference::Gradients;
 
@@ -268,16 +269,47 @@ pub struct LayerBackwardPlan {
 }
 
 impl Engine {
-    /// Plans the gradients of a layer.
+    /// Plans the gradients of a layer, blocking the thread while kernels are compiled and tried.
     ///
     /// # Errors
     /// Invalid argument for gradients that the layer cannot have; unsupported, with the reason.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn plan_layer_backward(
         &self,
         backward: &LayerBackward,
         policy: &Policy,
     ) -> Result<LayerBackwardPlan> {
+        pollster::block_on(self.plan_layer_backward_in(backward, policy, Wait::Blocking))
+    }
+
+    /// `plan_layer_backward` without blocking the thread.
+    ///
+    /// # Errors
+    /// As `plan_layer_backward`.
+    pub async fn plan_layer_backward_async(
+        &self,
+        backward: &LayerBackward,
+        policy: &Policy,
+    ) -> Result<LayerBackwardPlan> {
+        self.plan_layer_backward_in(backward, policy, Wait::Awaiting).await
+    }
+
+    async fn plan_layer_backward_in(
+        &self,
+        backward: &LayerBackward,
+        policy: &Policy,
+        wait: Wait,
+    ) -> Result<LayerBackwardPlan> {
         backward.validate()?;
+        self.check_queue()?;
+        if policy.self_test == SelfTest::OnFirstUse
+            && let Some(rejection) = self.linear_backward_is_wrong(wait).await?
+        {
+            return Err(Error::unsupported(
+                "gradients of the layer's projections",
+                vec![rejection],
+            ));
+        }
         let call = backward.attention();
         let attention = call.map(|call| self.plan_backward_with(&call, policy)).transpose()?;
         Ok(LayerBackwardPlan { backward: backward.clone(), attention })

@@ -16,6 +16,7 @@ mod multi_head;
 mod reference;
 mod reference_backward;
 mod self_test;
+mod self_test_backward;
 
 pub use backward::{LayerBackward, LayerBackwardPlan, LayerGradients, LayerTensor};
 pub use backward_bound::{BoundLayerBackward, LayerBackwardTensors};

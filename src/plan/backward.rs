@@ -7,8 +7,7 @@
 use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
-use crate::feature::inner::Inner;
-use crate::kernel::{BackwardParts, Binding, KernelSpec, Resources, TILE};
+use crate::kernel::{BackwardParts, Binding, KernelSpec, Resources, SUM_TILE, TILE};
 use crate::plan::backward_steps::{BackwardStep, Makes, after, before, by_blocks};
 use crate::plan::fit::{check_resources, fitted};
 use crate::plan::steps::Part;
@@ -106,16 +105,20 @@ impl BackwardPlan {
             let sizes = [problem.attention().shape.batch, problem.heads(of), problem.seq(of), dim];
             Some(4 * sizes.map(u64::from).iter().product::<u64>())
         };
+        let stored = |of| {
+            let elements = problem.elements(of).unwrap_or(0);
+            Some(elements * problem.element_bits(of) / 8)
+        };
         match makes {
             Makes::Copy(of) => rows(of, problem.attention().shape.dim_qk),
             Makes::Gradient(of) if problem.prepares(of) => {
                 rows(of, problem.attention().shape.dim_qk)
             }
             Makes::Turned => rows(Operand::Q, problem.dim(Operand::Q)),
-            Makes::Unprepared(of) if !self.problem.wants(of) => {
-                let elements = problem.elements(of).unwrap_or(0);
-                Some(elements * problem.element_bits(of) / 8)
-            }
+            Makes::Gradient(of @ Operand::Q) if !self.problem.wants(of) => stored(of),
+            // Each row's part.
+            Makes::Gradient(Operand::ScoreV) => rows(Operand::Q, problem.attention().shape.dim_qk),
+            Makes::Unprepared(of) if !self.problem.wants(of) => stored(of),
             _ => None,
         }
     }
@@ -130,8 +133,8 @@ impl BackwardPlan {
 fn lacking(backward: &BackwardProblem, caps: &Capabilities) -> Option<String> {
     let a = backward.problem().attention();
     let not = |what: &str| Some(format!("{what}: gradients are computed by the reference only"));
-    if a.inner != Inner::Product {
-        return not("additive scores");
+    if a.inner.is_sum() && a.shape.seq_kv.div_ceil(SUM_TILE) > caps.max_workgroups {
+        return not(&format!("additive scores over {} keys", a.shape.seq_kv));
     }
     // Tensors are bound whole, from an aligned offset.
     let limit = caps.max_binding_bytes.saturating_sub(caps.storage_alignment + 4);
@@ -146,19 +149,7 @@ fn lacking(backward: &BackwardProblem, caps: &Capabilities) -> Option<String> {
     if width > u64::from(caps.max_workgroups) && backward.wants(Operand::Relative) {
         return not(&format!("a relative table of {width} elements a head"));
     }
-    let served = [
-        Operand::Q,
-        Operand::K,
-        Operand::V,
-        Operand::Bias,
-        Operand::Sinks,
-        Operand::AlibiSlopes,
-        Operand::Relative,
-        Operand::HeadScale,
-        Operand::ScoreMatrix,
-    ];
-    let other = backward.wanted().iter().find(|operand| !served.contains(operand));
-    other.and_then(|operand| not(&format!("gradient of {operand}")))
+    None
 }
 
 /// The largest block whose planes fit: whole groups of heads, so that a key's gradient is one workgroup's.
@@ -232,7 +223,8 @@ fn scratch(
         (true, Binding::Grads, None, plane),
         (parts.entries, Binding::Entries, None, plane),
         (true, Binding::InverseSums, None, rows * 4),
-        (parts.sinks, Binding::RowSums, Some(Operand::Sinks), s.rows() * 4),
+        (parts.centers, Binding::CenterSums, None, s.rows() * 64),
+        (parts.row_sums, Binding::RowSums, Some(Operand::Sinks), s.rows() * 4),
         (factors, Binding::RowSums, Some(Operand::HeadScale), s.rows() * 4),
         (carry, Binding::Carry, v, carried(s.dim_v)),
         (carry, Binding::Carry, k, carried(s.dim_qk)),

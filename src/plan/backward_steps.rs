@@ -46,7 +46,13 @@ impl Makes {
         match self {
             Self::Copy(_) | Self::Turned => Phase::Before,
             Self::Products | Self::Incoming | Self::Rows => Phase::Blocks,
-            Self::Gradient(Operand::Sinks | Operand::HeadScale | Operand::ScoreMatrix)
+            Self::Gradient(
+                Operand::Sinks
+                | Operand::HeadScale
+                | Operand::ScoreMatrix
+                | Operand::ScoreV
+                | Operand::Centers,
+            )
             | Self::Unprepared(_) => Phase::After,
             Self::Gradient(_) => Phase::Blocks,
         }
@@ -99,7 +105,7 @@ fn needs_turned(backward: &BackwardProblem) -> bool {
 
 /// Whether the gradient of an operand of rows as it meets the others is needed, for itself or for what prepared it.
 fn needs_met(backward: &BackwardProblem, operand: Operand) -> bool {
-    let learned = [Operand::HeadScale, Operand::ScoreMatrix];
+    let learned = [Operand::HeadScale, Operand::ScoreMatrix, Operand::ScoreV];
     let prepares = operand == Operand::Q && learned.iter().any(|x| backward.wants(*x));
     backward.wants(operand) || prepares
 }
@@ -128,9 +134,16 @@ pub(super) fn by_blocks(
         }
     };
     gradient(Operand::V, keys(o, v));
-    gradient(Operand::K, keys(q, k));
-    gradient(Operand::Q, KernelSpec::backward_queries(problem, k, q));
+    if problem.attention().inner.is_sum() {
+        let learned = backward.wants(Operand::ScoreV);
+        gradient(Operand::K, KernelSpec::backward_sum_keys(problem, [q, k, k], carry));
+        gradient(Operand::Q, KernelSpec::backward_sum_rows(problem, [q, k, q], learned));
+    } else {
+        gradient(Operand::K, keys(q, k));
+        gradient(Operand::Q, KernelSpec::backward_queries(problem, k, q));
+    }
     gradient(Operand::Bias, KernelSpec::backward_bias());
+    gradient(Operand::EdgeBias, KernelSpec::backward_edges(problem));
     for (operand, slot) in
         [(Operand::AlibiSlopes, alibi::SLOT), (Operand::Relative, relative::SLOT)]
     {
@@ -156,6 +169,12 @@ pub(super) fn after(backward: &BackwardProblem, caps: &Capabilities) -> Steps {
         if backward.wants(operand) {
             steps.push((Makes::Gradient(operand), KernelSpec::backward_sinks(problem)));
         }
+    }
+    if backward.wants(Operand::Centers) {
+        steps.push((Makes::Gradient(Operand::Centers), KernelSpec::backward_centers()));
+    }
+    if backward.wants(Operand::ScoreV) {
+        steps.push((Makes::Gradient(Operand::ScoreV), KernelSpec::backward_columns()));
     }
     if backward.wants(Operand::ScoreMatrix) {
         let d = element_of(problem, Operand::Q, caps);

@@ -162,7 +162,7 @@ impl Schedule {
             Binding::Q | Binding::K | Binding::V | Binding::O => None,
             Binding::Lse | Binding::Weights | Binding::Mask | Binding::Bias => None,
             Binding::PartsLse | Binding::Projection => None,
-            Binding::Grads | Binding::Entries | Binding::RowSums => None,
+            Binding::Grads | Binding::Entries | Binding::RowSums | Binding::CenterSums => None,
             Binding::DLse | Binding::DWeights | Binding::DTable => None,
         }
     }

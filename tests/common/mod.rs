@@ -259,6 +259,9 @@ fn gradients(a: &Attention, i: usize, caps: &Capabilities, all: &mut BTreeMap<St
     let optional = [
         Operand::HeadScale,
         Operand::ScoreMatrix,
+        Operand::ScoreV,
+        Operand::EdgeBias,
+        Operand::Centers,
         Operand::Bias,
         Operand::Relative,
         Operand::AlibiSlopes,

@@ -21,3 +21,9 @@ fn mask_local_factor(p: Position) -> f32 {
   let x = local_distance(p) * params.local_inverse_sigma;
   return exp2(-0.5 * LOG2_E * x * x);
 }
+
+// Backward:
+// The derivative of the factor's logarithm by the centre.
+fn mask_local_slope(p: Position) -> f32 {
+  return local_distance(p) * params.local_inverse_sigma * params.local_inverse_sigma;
+}

@@ -114,9 +114,13 @@ impl Inner {
 
     /// The weights w of a query head, for `dim` channels.
     pub fn weights<'a>(self, head: u32, dim: usize, operands: &Operands<'a>) -> &'a [f64] {
-        let per_head = matches!(self, Self::Sum { per_head: true, .. });
-        let start = if per_head { head as usize * dim } else { 0 };
+        let start = if self.is_per_head() { head as usize * dim } else { 0 };
         operands.score_v.get(start..start + dim).unwrap_or_default()
+    }
+
+    /// Whether each query head has weights of its own.
+    pub(crate) fn is_per_head(self) -> bool {
+        matches!(self, Self::Sum { per_head: true, .. })
     }
 
     /// Whether the score is additive.
