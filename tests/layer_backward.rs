@@ -369,9 +369,12 @@ fn planted(text: &str, [right, wrong]: [&str; 2]) -> String {
     planted
 }
 
+/// A kernel, and a fault in its text.
+type Plant = (Kernel, fn(&str) -> String);
+
 #[test]
 fn a_wrong_kernel_is_refused_by_name() {
-    let plants: [(Kernel, fn(&str) -> String); 3] = [
+    let plants: [Plant; 3] = [
         (Kernel::BackwardProject, |text| planted(text, ["v += o_load4(at, n);", ""])),
         (Kernel::BackwardMatrix, |text| {
             planted(text, ["row < params.row_n;", "row + 1u < params.row_n;"])

@@ -197,7 +197,7 @@ impl LayerBackward {
                 return Err(Error::invalid(tensor.gradient_name(), found, wanted));
             }
         }
-        for operand in self.between.iter().filter(|x| x.rows().is_some()) {
+        if let Some(operand) = self.between.iter().find(|x| x.rows().is_some()) {
             let wanted = "a learned tensor between the projections";
             return Err(Error::invalid(operand.gradient_name(), operand, wanted));
         }
