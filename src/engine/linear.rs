@@ -5,7 +5,7 @@ use crate::engine::range::{BoundRange, bind_range};
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
 use crate::kernel::{
-    Binding, Element, KernelSpec, MatrixTile, PROJECTION_BASE, PROJECTION_STRIDE_ROW, Params,
+    Binding, Element, KernelSpec, MatrixTile, PROJECTION_BASE, PROJECTION_STRIDE_ROW, Params, TILE,
     Width, Work,
 };
 
@@ -22,6 +22,23 @@ impl Rows<'_> {
     pub(super) fn span(&self, batch: u32, rows: u32, columns: u32) -> u64 {
         let before = u64::from(batch.saturating_sub(1)) * self.batch_stride;
         before + u64::from(rows) * u64::from(columns)
+    }
+}
+
+/// Sequences and rows of each: one sequence of all rows where these lie without gaps in every tensor, given with its
+/// columns. Tiles of rows then go over the ends of sequences, and short ones share them.
+pub(super) fn folded(
+    engine: &Engine,
+    [batch, rows]: [u32; 2],
+    tensors: &[(&Rows<'_>, u32)],
+) -> [u32; 2] {
+    let gapless =
+        |(x, columns): &(&Rows<'_>, u32)| x.batch_stride == u64::from(rows) * u64::from(*columns);
+    match batch.checked_mul(rows) {
+        Some(all) if all.div_ceil(TILE) <= engine.capabilities.max_workgroups => {
+            if tensors.iter().all(gapless) { [1, all] } else { [batch, rows] }
+        }
+        _ => [batch, rows],
     }
 }
 
@@ -45,10 +62,11 @@ pub(crate) struct Linear<'a> {
 impl Linear<'_> {
     /// The draft of its dispatch; `None` where there is nothing to do.
     pub(crate) fn draft(&self, engine: &Engine) -> Result<Option<Draft>> {
-        let [batch, m, n, k] = [self.batch, self.rows, self.outputs, self.inputs];
-        if [batch, m, n].contains(&0) {
+        let [n, k] = [self.outputs, self.inputs];
+        if [self.batch, self.rows, n].contains(&0) {
             return Ok(None);
         }
+        let [batch, m] = folded(engine, [self.batch, self.rows], &[(&self.x, k), (&self.y, n)]);
         let x = part(engine, self.name, "input", self.x.view, self.x.span(batch, m, k))?;
         let w = part(engine, self.name, "weight", self.w, u64::from(n) * u64::from(k))?;
         let y = part(engine, self.name, "output", self.y.view, self.y.span(batch, m, n))?;

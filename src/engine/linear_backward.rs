@@ -1,7 +1,7 @@
 //! The gradients of linear layers as drafts of dispatches: of their inputs, matrices and biases.
 
 use crate::engine::dispatch::Draft;
-use crate::engine::linear::{Rows, element, part};
+use crate::engine::linear::{Rows, element, folded, part};
 use crate::engine::range::BoundRange;
 use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
@@ -67,10 +67,11 @@ impl LinearBackward<'_> {
         view: BufferView<'_>,
         added: bool,
     ) -> Result<Option<Draft>> {
-        let [batch, rows, n, c] = [self.batch, self.rows, self.outputs, self.inputs];
-        if [batch, rows, c].contains(&0) {
+        let [n, c] = [self.outputs, self.inputs];
+        if [self.batch, self.rows, c].contains(&0) {
             return Ok(None);
         }
+        let [batch, rows] = folded(engine, [self.batch, self.rows], &[(&self.d_y, n)]);
         let stride = u64::from(rows) * u64::from(c);
         let d = read(engine, self.name, "gradient", &self.d_y, [batch, rows, n])?;
         let w = part(engine, self.name, "weight", self.w, u64::from(n) * u64::from(c))?;
@@ -103,7 +104,9 @@ impl LinearBackward<'_> {
     }
 
     fn of_matrix(&self, engine: &Engine, view: BufferView<'_>) -> Result<Draft> {
-        let [batch, rows, n, c] = [self.batch, self.rows, self.outputs, self.inputs];
+        let [n, c] = [self.outputs, self.inputs];
+        let [batch, rows] =
+            folded(engine, [self.batch, self.rows], &[(&self.d_y, n), (&self.x, c)]);
         let d = read(engine, self.name, "gradient", &self.d_y, [batch, rows, n])?;
         let x = read(engine, self.name, "input", &self.x, [batch, rows, c])?;
         let o = part(engine, self.name, "weight gradient", view, u64::from(n) * u64::from(c))?;
@@ -157,6 +160,7 @@ pub(crate) fn columns(
     d: Rows<'_>,
     to: BufferView<'_>,
 ) -> Result<Draft> {
+    let [batch, rows] = folded(engine, [batch, rows], &[(&d, n)]);
     let source = read(engine, name, "gradient", &d, [batch, rows, n])?;
     let target = part(engine, name, "bias gradient", to, n.into())?;
     let params = Params {

@@ -51,8 +51,10 @@ impl Engine {
             (0..n).map(value).collect()
         };
         let n = batch * rows;
-        let (d, x, w) =
-            (values(1, n * outputs), values(2, n * inputs), values(3, outputs * inputs));
+        // Sequences lie apart, so that none is joined to the next.
+        let [d_stride, x_stride] = [outputs, inputs].map(|width| rows * width + 8);
+        let (d, x) = (values(1, batch * d_stride), values(2, batch * x_stride));
+        let w = values(3, outputs * inputs);
         let before = values(4, n * inputs);
         let elements = match of {
             Of::Input => n * inputs,
@@ -67,15 +69,14 @@ impl Engine {
             };
             let (d, x, w) = (upload(&d)?, upload(&x)?, upload(&w)?);
             let to = upload(&before)?;
-            let stride = |width: u32| u64::from(rows) * u64::from(width);
             let linear = LinearBackward {
                 name: "self-test",
                 batch,
                 rows,
                 inputs,
                 outputs,
-                d_y: Rows { view: (&d).into(), batch_stride: stride(outputs) },
-                x: Rows { view: (&x).into(), batch_stride: stride(inputs) },
+                d_y: Rows { view: (&d).into(), batch_stride: d_stride.into() },
+                x: Rows { view: (&x).into(), batch_stride: x_stride.into() },
                 w: (&w).into(),
                 d_x: (of == Of::Input).then_some(((&to).into(), true)),
                 d_w: (of == Of::Matrix).then_some((&to).into()),
@@ -86,26 +87,27 @@ impl Engine {
         };
         let back = device::settled(work).await?;
         let found = DType::F32.decode(&back.get(wait).await?);
-        let (outputs, inputs) = (outputs as usize, inputs as usize);
-        let all_rows = 0..n as usize;
+        let all_rows = (0..batch).flat_map(|z| (0..rows).map(move |row| [z, row]));
+        let d_at = |[z, row]: [u32; 2], n: u32| d[(z * d_stride + row * outputs + n) as usize];
+        let x_at = |[z, row]: [u32; 2], c: u32| x[(z * x_stride + row * inputs + c) as usize];
         // Sums of at most 134 products of multiples of 2^-5 below 1: exact in f32.
-        let wanted = |i: usize| -> f64 {
+        let wanted = |i: u32| -> f64 {
             let (row, c) = (i / inputs, i % inputs);
             match of {
                 Of::Input => {
-                    let terms = (0..outputs).map(|n| d[row * outputs + n] * w[n * inputs + c]);
-                    before[i] + terms.sum::<f64>()
+                    let at = [row / rows, row % rows];
+                    let term = |n: u32| d_at(at, n) * w[(n * inputs + c) as usize];
+                    before[i as usize] + (0..outputs).map(term).sum::<f64>()
                 }
-                Of::Matrix => {
-                    all_rows.clone().map(|i| d[i * outputs + row] * x[i * inputs + c]).sum()
-                }
-                Of::Vector => all_rows.clone().map(|row| d[row * outputs + i]).sum(),
+                Of::Matrix => all_rows.clone().map(|at| d_at(at, row) * x_at(at, c)).sum(),
+                Of::Vector => all_rows.clone().map(|at| d_at(at, i)).sum(),
             }
         };
         if found.len() < elements as usize {
             return Err(Error::internal("the self-test", "fewer elements than were asked for"));
         }
-        let wrong = (0..elements as usize).find(|i| found[*i] != wanted(*i));
-        Ok(wrong.map(|i| format!("wrong in the self-test: element {i} is {}", found[i])))
+        let wrong = (0..elements).find(|i| found[*i as usize] != wanted(*i));
+        let told = |i: u32| format!("wrong in the self-test: element {i} is {}", found[i as usize]);
+        Ok(wrong.map(told))
     }
 }
