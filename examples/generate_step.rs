@@ -129,7 +129,7 @@ fn main() -> Result<()> {
     let Some(engine) = shared::engine() else { return Ok(()) };
     let values = [HEADS_Q, HEADS_KV, HEADS_KV]
         .map(|heads| shared::noise(heads.into(), (TOKENS * heads * DIM) as usize));
-    let (cos, sin) = rotary_tables(DIM, 1e4, RotaryScaling::None, TOKENS);
+    let (cos, sin) = rotary_tables(DIM, 1e4, &RotaryScaling::None, TOKENS)?;
     let shape = Shape { heads_kv: HEADS_KV, ..Shape::self_attention(1, HEADS_Q, TOKENS, DIM) };
     let whole = Attention::new(shape).causal(Align::TopLeft).rotary(Rotary::new(DIM, TOKENS));
     let whole = whole.layout(Layout::Bshd);

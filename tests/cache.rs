@@ -95,7 +95,7 @@ fn rotation_on_the_way_in_is_rotation_of_the_whole() {
         let q = random.values((4 * 3 * DIM[0]) as usize);
         let [k_buffer, v_buffer, q_buffer] =
             [&k, &v, &q].map(|x| upload(&engine, &DType::F32.encode(x.iter().copied())));
-        let (cos, sin) = rotary_tables(turned, 1e4, RotaryScaling::None, 70);
+        let (cos, sin) = rotary_tables(turned, 1e4, &RotaryScaling::None, 70).unwrap();
         let rows =
             NewRows { k: (&k_buffer).into(), v: (&v_buffer).into(), rotary: Some([&cos, &sin]) };
         let descriptor =

@@ -12,6 +12,7 @@ use self::arrays::{Arrays, laid, right_aligned, starts};
 use crate::args::RunArgs;
 use crate::files::Elements::{self, Counts, Flags, Floats};
 use crate::files::Source;
+use crate::forms::json;
 
 /// A call with its tensors.
 pub(crate) struct Asked {
@@ -76,13 +77,7 @@ impl Given {
         let Some(given) = given else {
             return Ok(Self { name: String::new(), fields: Map::new() });
         };
-        let here = given.trim_start().starts_with('{');
-        let name = if here { "--call".to_owned() } else { format!("--call {given}") };
-        let text = match here {
-            true => given.to_owned(),
-            false => std::fs::read_to_string(given)
-                .map_err(|e| Error::invalid(&name, e, "a readable file"))?,
-        };
+        let (name, text) = json("--call", given)?;
         let fields = serde_json::from_str(&text)
             .map_err(|e| Error::invalid(&name, e, "a JSON object of an attention call's fields"))?;
         Ok(Self { name, fields })
@@ -205,7 +200,7 @@ fn tensors(
     }
     let angles = data.rotary_cos.len() + data.rotary_sin.len();
     if let (Some(rotary), 0) = (problem.attention().rotary, angles) {
-        let (cos, sin) = args.form.tables(&rotary);
+        let (cos, sin) = args.form.tables(&rotary)?;
         data.rotary_cos = cos.into_iter().map(f64::from).collect();
         data.rotary_sin = sin.into_iter().map(f64::from).collect();
     }

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use heedful::verify::data::CaseData;
-use heedful::{Attention, Error, Inner, Normalizer, Rotary, RotaryScaling, Scalar, rotary_tables};
+use heedful::{Attention, Error, Inner, Normalizer, Rotary, RotaryConfig, RotaryScaling, Scalar};
 
 use crate::files::{Elements, Source};
 
@@ -41,15 +41,19 @@ pub(crate) struct FormArgs {
     /// Rotate so many channels of q and k by position; keys of --past-k are as they were stored.
     #[arg(long, value_name = "DIM", conflicts_with = "cu_seqlens_q")]
     rotary: Option<u32>,
+    /// Rotate as a model's config.json says, or the same object written here: rope_scaling, rope_theta, head_dim (or
+    /// hidden_size and num_attention_heads), partial_rotary_factor, max_position_embeddings.
+    #[arg(long, value_name = "FILE|JSON", conflicts_with_all = ["rotary", "cu_seqlens_q"])]
+    rope_config: Option<String>,
     /// Rotate pairs of neighbours rather than halves.
-    #[arg(long, requires = "rotary")]
+    #[arg(long)]
     rotary_interleaved: bool,
     /// Base of the rotary frequencies.
-    #[arg(long, value_name = "B", default_value_t = 10_000.0)]
+    #[arg(long, value_name = "B", default_value_t = 10_000.0, conflicts_with = "rope_config")]
     rotary_base: f64,
     /// Rotary positions of the query rows and of the new keys, integers [batch, seq]; counted from the length of the
     /// past unless they are given.
-    #[arg(long, value_name = "ARRAY", requires = "rotary")]
+    #[arg(long, value_name = "ARRAY")]
     positions: Option<String>,
 }
 
@@ -73,6 +77,17 @@ enum NormalizerName {
     Entmax15,
     Monotonic,
     Raw,
+}
+
+/// What an option that is a JSON object or a file of one is called in messages, and its text.
+pub(crate) fn json(option: &str, given: &str) -> Result<(String, String), Error> {
+    if given.trim_start().starts_with('{') {
+        return Ok((option.to_owned(), given.to_owned()));
+    }
+    let name = format!("{option} {given}");
+    let text =
+        std::fs::read_to_string(given).map_err(|e| Error::invalid(&name, e, "a readable file"))?;
+    Ok((name, text))
 }
 
 impl FormArgs {
@@ -128,15 +143,41 @@ impl FormArgs {
         if let Some(name) = self.normalizer {
             attention.normalizer = self.normalizer(name, s.seq_kv);
         }
-        if let Some(dim) = self.rotary {
-            self.rotate(source, attention, data, dim, past)?;
+        let config = self.config()?;
+        match self.rotary.or(config.map(|config| config.dim)) {
+            Some(dim) => self.rotate(source, attention, data, dim, past)?,
+            None => self.turns_nothing()?,
         }
         Ok(())
     }
 
+    /// Options of a rotation that there is not.
+    fn turns_nothing(&self) -> Result<(), Error> {
+        let given = [
+            ("positions", self.positions.is_some()),
+            ("rotary-interleaved", self.rotary_interleaved),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let wanted = "--rotary or --rope-config";
+                Err(Error::invalid(format!("--{name}"), "no rotation", wanted))
+            }
+        }
+    }
+
+    fn config(&self) -> Result<Option<RotaryConfig>, Error> {
+        let Some(given) = &self.rope_config else { return Ok(None) };
+        let (name, text) = json("--rope-config", given)?;
+        let wrong = |e| Error::invalid(name, e, "the fields of a model's config.json");
+        serde_json::from_str(&text).map(Some).map_err(wrong)
+    }
+
     /// Cosines and sines of a call's rotation, where none are given.
-    pub(crate) fn tables(&self, rotary: &Rotary) -> (Vec<f32>, Vec<f32>) {
-        rotary_tables(rotary.dim, self.rotary_base, RotaryScaling::None, rotary.table_rows)
+    pub(crate) fn tables(&self, rotary: &Rotary) -> Result<(Vec<f32>, Vec<f32>), Error> {
+        let (dim, base) = (rotary.dim, self.rotary_base);
+        let usual = RotaryConfig { dim, base, scaling: RotaryScaling::None };
+        self.config()?.unwrap_or(usual).tables(rotary.table_rows)
     }
 
     fn normalizer(&self, name: NormalizerName, keys: u32) -> Normalizer {

@@ -422,12 +422,20 @@ fn other_scores_and_normalizers_are_right() {
     }
     place.write("score_v.npy", npy("<f4", Order::C, &[8], &numbers(8, 8)));
     place.write("matrix.npy", npy("<f4", Order::C, &[8, 8], &numbers(64, 9)));
+    let yarn = r#"{"hidden_size": 32, "num_attention_heads": 4, "model_type": "any", "max_position_embeddings": 64,
+        "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}}"#;
+    place.write("config.json", yarn);
+    let long = r#"{"head_dim": 8, "partial_rotary_factor": 0.5, "max_position_embeddings": 64, "rope_scaling":
+        {"rope_type": "longrope", "short_factor": [1, 1], "long_factor": [1, 3], "factor": 8}}"#;
+    place.write("longrope.json", long);
     for score in [
         "--score additive --score-v score_v.npy --inner-scale 0.5",
         "--score general --score-matrix matrix.npy",
         "--score cosine --head-scale sinks.npy",
         "--rotary 8 --rotary-interleaved",
         "--rotary 4 --past-k past_k.npy --past-v past_v.npy",
+        "--rope-config config.json --past-k past_k.npy --past-v past_v.npy",
+        "--rope-config longrope.json --rotary-interleaved",
     ] {
         checked(&place, score, &[2, 4, 9, 6]);
     }
@@ -442,6 +450,10 @@ fn options_of_another_score_or_normalizer_are_refused_by_name() {
         ("--normalizer hard --sinks sinks.npy", ["sinks", "softmax"]),
         ("--normalizer relu --divisor 0", ["divisor", "> 0"]),
         ("--rotary 7", ["rotary dim", "even"]),
+        ("--rotary-interleaved", ["--rotary-interleaved", "--rope-config"]),
+        ("--rope-config missing.json", ["--rope-config missing.json", "readable"]),
+        ("--rope-config {}", ["--rope-config", "head_dim"]),
+        (r#"--rope-config {"head_dim":16}"#, ["rotary dim", "16"]),
     ] {
         place.heedful(&format!("{QKV} --out o.npy {options}")).refused(2, &words);
     }

@@ -17,6 +17,8 @@ pub mod normalize;
 pub(crate) mod operand;
 pub(crate) mod parameter;
 pub mod prepare;
+pub mod rotary;
+pub mod rotary_config;
 pub mod score;
 pub mod store;
 

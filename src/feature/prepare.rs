@@ -21,7 +21,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[ROTARY_DIM, ROTARY_ROWS, POSITIONS
 /// Rotary position embedding (Su et al., 2021): pairs of channels are rotated by position · frequency.
 ///
 /// Angles come as tables of cosines and sines `[table_rows, dim / 2]`, `rotary_cos` and `rotary_sin` among
-/// the tensors; [`rotary_tables`] makes the usual ones.
+/// the tensors; [`rotary_tables`](crate::rotary_tables) makes the usual ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -117,74 +117,6 @@ impl Cosine {
     pub(crate) fn parameters(&self) -> Vec<Setting> {
         vec![NORM_EPS.is(self.eps.get())]
     }
-}
-
-/// How rotary frequencies are stretched for sequences longer than those of training.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum RotaryScaling {
-    /// Not at all.
-    #[default]
-    None,
-    /// Positions are divided by the factor (Chen et al., 2023).
-    Linear(f64),
-    /// The base grows so that the lowest frequency is divided by the factor.
-    Ntk(f64),
-    /// High frequencies stay, low ones are divided, those between are mixed; cosines and sines are scaled by
-    /// 0.1 ln(factor) + 1 (Peng et al., 2023; as `transformers` has it, beta 32 and 1).
-    Yarn {
-        /// The factor.
-        factor: f64,
-        /// Length of the sequences in training.
-        trained: f64,
-    },
-}
-
-/// Tables of cos and sin of position · base^(−2m/dim), `[rows, dim / 2]` each, in f64 and rounded once.
-///
-/// ```
-/// use heedful::{RotaryScaling, rotary_tables};
-/// let (cos, sin) = rotary_tables(4, 10_000.0, RotaryScaling::None, 3);
-/// assert_eq!((cos.len(), cos[0], sin[0]), (6, 1.0, 0.0));
-/// assert_eq!(sin[5], (2.0_f64 * 0.01).sin() as f32);
-/// ```
-pub fn rotary_tables(
-    dim: u32,
-    base: f64,
-    scaling: RotaryScaling,
-    rows: u32,
-) -> (Vec<f32>, Vec<f32>) {
-    let d = f64::from(dim);
-    let plain = |base: f64, m: u32| base.powf(-2.0 * f64::from(m) / d);
-    let (frequency, magnitude): (Box<dyn Fn(u32) -> f64>, f64) = match scaling {
-        RotaryScaling::None => (Box::new(|m| plain(base, m)), 1.0),
-        RotaryScaling::Linear(factor) => (Box::new(move |m| plain(base, m) / factor), 1.0),
-        RotaryScaling::Ntk(factor) => {
-            let base = base * factor.powf(d / (d - 2.0));
-            (Box::new(move |m| plain(base, m)), 1.0)
-        }
-        RotaryScaling::Yarn { factor, trained } => {
-            // The channel whose wave turns so often in the length of training.
-            let channel = |turns: f64| {
-                d * (trained / (turns * std::f64::consts::TAU)).ln() / (2.0 * base.ln())
-            };
-            let low = channel(32.0).floor().max(0.0);
-            let high = channel(1.0).ceil().min(d - 1.0);
-            let ramp =
-                move |m: u32| ((f64::from(m) - low) / (high - low).max(1e-3)).clamp(0.0, 1.0);
-            let mixed = move |m: u32| {
-                let (far, near) = (plain(base, m) / factor, plain(base, m));
-                far * ramp(m) + near * (1.0 - ramp(m))
-            };
-            (Box::new(mixed), 0.1 * factor.ln() + 1.0)
-        }
-    };
-    let angles = (0..rows).flat_map(|p| (0..dim / 2).map(move |m| (p, m)));
-    angles
-        .map(|(p, m)| {
-            let angle = f64::from(p) * frequency(m);
-            ((angle.cos() * magnitude) as f32, (angle.sin() * magnitude) as f32)
-        })
-        .unzip()
 }
 
 impl Rotary {

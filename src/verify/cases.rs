@@ -203,6 +203,7 @@ fn name(attention: &Attention, data: &DataOptions) -> String {
         (data.lost, "lost"),
         (data.lowest_bias, "lowest-bias"),
         (data.high_bits, "high-bits"),
+        (data.yarn, "yarn"),
     ];
     words.extend(marks.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).to_owned()));
     if attention.bias.is_some() {

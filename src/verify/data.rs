@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use crate::feature::Operands;
 use crate::feature::inner::Inner;
-use crate::feature::prepare::{RotaryScaling, rotary_tables};
+use crate::feature::rotary::{RotaryScaling, Yarn, rotary_tables};
 use crate::feature::score::standard_slopes;
 use crate::problem::{Operand, Problem};
 use crate::reference::{OwnedInputs, sees};
@@ -63,6 +63,8 @@ pub struct DataOptions {
     pub bias_blocks: bool,
     /// Share of the blocks that a block table visits.
     pub density: f64,
+    /// Rotary angles stretched by YaRN, whose cosines and sines are longer than 1.
+    pub yarn: bool,
 }
 
 impl DataOptions {
@@ -80,6 +82,7 @@ impl DataOptions {
         lowest_bias: false,
         high_bits: false,
         bias_blocks: true,
+        yarn: false,
         density: 0.5,
     };
 }
@@ -178,7 +181,13 @@ impl CaseData {
             data.score_v = (0..n).map(weight).collect();
         }
         if let Some(rotary) = a.rotary {
-            let (cos, sin) = rotary_tables(rotary.dim, 1e4, RotaryScaling::None, rotary.table_rows);
+            let scaling = match options.yarn {
+                true => RotaryScaling::Yarn(Yarn::new(4.0, 32.0)),
+                false => RotaryScaling::None,
+            };
+            // A validated call's channels are even, which is all that could be refused.
+            let (cos, sin) =
+                rotary_tables(rotary.dim, 1e4, &scaling, rotary.table_rows).unwrap_or_default();
             data.rotary_cos = cos.into_iter().map(f64::from).collect();
             data.rotary_sin = sin.into_iter().map(f64::from).collect();
             if rotary.ids {

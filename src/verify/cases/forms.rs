@@ -83,6 +83,11 @@ fn prepared() -> Vec<Case> {
         cases.push(Case::new(base().rotary(interleaved).causal(Offset(35)).kv_lengths(), poison));
         cases.push(usual(base().rotary(interleaved).layout(Layout::Bshd)));
     }
+    let yarn = DataOptions { yarn: true, ..DataOptions::default() };
+    for interleaved in [false, true] {
+        let rotary = Rotary { interleaved, ..Rotary::new(16, 70) };
+        cases.push(Case::new(base().rotary(rotary).causal(Offset(35)), yarn));
+    }
     for dim in [1, 3, 24, 65] {
         let cosine = call(2, [4, 2], [35, 70], [dim, 16]).cosine(1e-6, dim > 3).with_lse();
         cases.push(Case::new(cosine.clone().scale(10.0), hot));

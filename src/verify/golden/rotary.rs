@@ -1,7 +1,8 @@
 //! Rotary attributes and caches of a recorded case.
 
 use crate::error::{Error, Result};
-use crate::feature::prepare::{Rotary, RotaryScaling, rotary_tables};
+use crate::feature::prepare::Rotary;
+use crate::feature::rotary::{RotaryScaling, rotary_tables};
 use crate::verify::golden::reader::Reader;
 
 /// A rotation with its tables.
@@ -49,7 +50,7 @@ impl Reader<'_> {
                 let base = base.ok_or(missing)?;
                 let last = ids.as_ref().and_then(|ids| ids.iter().max().copied());
                 let rows = last.map_or(seq.max(keys).max(1), |last| last + 1);
-                let (cos, sin) = rotary_tables(dim, base, RotaryScaling::None, rows);
+                let (cos, sin) = rotary_tables(dim, base, &RotaryScaling::None, rows)?;
                 let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
                 (wide(cos), wide(sin), ids.unwrap_or_default())
             }
