@@ -98,7 +98,7 @@ pub use feature::Position;
 pub use feature::align::Align;
 pub use feature::custom::{CustomMask, CustomScore};
 pub use feature::inner::{Activation, Inner};
-pub use feature::mask::{Axis, Blocks, Edges, Local, Masks, Neighborhood, Window};
+pub use feature::mask::{Axis, Blocks, Edges, Local, Masks, Neighborhood, Tree, Window};
 pub use feature::normalize::Normalizer;
 pub use feature::prepare::{Cosine, Rotary};
 pub use feature::rotary::{LongRope, RotaryScaling, Yarn, rotary_tables};

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use heedful::feature::mask::{Axis, Neighborhood};
+use heedful::feature::mask::{Axis, Neighborhood, Tree};
 use heedful::feature::score::Relative;
 use heedful::reference::{Order, emulate};
 use heedful::verify::cases::{Case, Grid, SEEN, grid};
@@ -69,6 +69,8 @@ fn a_name_says_what_the_call_is() {
         turned(|x| x.interleaved = true),
         turned(|x| x.table_rows = 91),
         turned(|x| x.ids = true),
+        turned(|x| x.key_ids = true),
+        turned(|x| (x.ids, x.shared_ids) = (true, true)),
         turned(|x| x.q_start = 1),
         turned(|x| x.at_end = false),
         turned(|x| x.keys_from = 1),
@@ -107,6 +109,8 @@ fn a_name_says_what_the_call_is() {
         base().paged(9, 8, 3),
         base().paged(9, 8, 4),
         base().segments(),
+        base().tree(Tree { align: Align::TopLeft, shared: false }),
+        base().tree(Tree { align: Align::TopLeft, shared: true }),
         blocks(1, 1),
         blocks(2, 1),
         blocks(1, 4),

@@ -9,7 +9,7 @@ use heedful::verify::data::{CaseData, DataOptions};
 use heedful::verify::execute::{Execution, Placement};
 use heedful::verify::run::{Outcome, run};
 use heedful::verify::truth::Truth;
-use heedful::{Align, Attention, DType, Engine, Layout, Path, Shape};
+use heedful::{Align, Attention, DType, Engine, Layout, Path, Shape, Tree};
 
 fn check(engine: &Engine, attention: &Attention) {
     let problem = attention.validate().unwrap();
@@ -47,7 +47,10 @@ fn packed_sequences_match_the_reference_and_touch_nothing_else() {
         check(&engine, &plain.causal(Align::TopLeft).bias([5, 1, 70, 90]).mask([1, 4, 1, 90]));
         // Few rows, so that the keys are split as well.
         let few = Attention::new(Shape { seq_q: 7, ..shape }).dtype(dtype).packed(30, 240);
-        check(&engine, &few.with_lse().causal(Align::BottomRight).sinks());
+        check(&engine, &few.clone().with_lse().causal(Align::BottomRight).sinks());
+        for shared in [false, true] {
+            check(&engine, &few.clone().tree(Tree { align: Align::BottomRight, shared }));
+        }
     }
 }
 

@@ -184,6 +184,10 @@ pub(crate) struct RunArgs {
     /// Boolean mask, true = attend, broadcast to `batch, heads, seq_q, seq_kv`.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) mask: Option<String>,
+    /// Parents of a tree of rows, as drafted tokens are verified: integers [batch, seq_q] or, for all sequences,
+    /// [1, seq_q], each less than its row, -1 for none. The last keys are the rows' own, unless a mask says otherwise.
+    #[arg(long, value_name = "ARRAY")]
+    pub(crate) tree: Option<String>,
     /// Additive bias, floats, broadcast to `batch, heads, seq_q, seq_kv`; -inf masks.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) bias: Option<String>,

@@ -5,7 +5,9 @@ mod arrays;
 use heedful::feature::ElementType;
 use heedful::feature::mask::Causal;
 use heedful::verify::data::CaseData;
-use heedful::{Align, Attention, Error, Normalizer, Operand, Problem, Shape, WeightsAt, Window};
+use heedful::{
+    Align, Attention, Error, Normalizer, Operand, Problem, Shape, Tree, WeightsAt, Window,
+};
 use serde_json::{Map, Value};
 
 use self::arrays::{Arrays, laid, right_aligned, starts};
@@ -130,6 +132,9 @@ fn options(
         *call = call.clone().mask(right_aligned("mask", &array.shape)?);
         data.mask = array.values.iter().map(|x| *x != 0.0).collect();
     }
+    if let Some(name) = &args.tree {
+        tree(source, name, call, data)?;
+    }
     if let Some(name) = &args.bias {
         let array = source.get("bias", name, Floats)?;
         *call = call.clone().bias(right_aligned("bias", &array.shape)?);
@@ -159,6 +164,24 @@ fn options(
         data.q_lengths = lengths("q-lengths", name)?;
         call.q_lengths = true;
     }
+    Ok(())
+}
+
+/// The tree of --tree, on the diagonal of the call's other masks.
+fn tree(
+    source: &mut Source,
+    name: &str,
+    call: &mut Attention,
+    data: &mut CaseData,
+) -> Result<(), Error> {
+    let s = call.shape;
+    let shared =
+        s.batch > 1 && source.get("tree", name, Elements::Integers)?.shape.first() == Some(&1);
+    let axes = [("batch", if shared { 1 } else { s.batch }), ("seq_q", s.seq_q)];
+    let parents = source.of_shape("tree", name, Elements::Integers, &axes)?;
+    data.parents = parents.into_iter().map(|parent| parent as i32).collect();
+    let align = call.masks.iter().find_map(|mask| mask.align()).unwrap_or(Align::BottomRight);
+    *call = call.clone().tree(Tree { align, shared });
     Ok(())
 }
 

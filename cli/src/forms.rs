@@ -51,10 +51,13 @@ pub(crate) struct FormArgs {
     /// Base of the rotary frequencies.
     #[arg(long, value_name = "B", default_value_t = 10_000.0, conflicts_with = "rope_config")]
     rotary_base: f64,
-    /// Rotary positions of the query rows and of the new keys, integers [batch, seq]; counted from the length of the
-    /// past unless they are given.
+    /// Rotary positions of the query rows and of the new keys, integers [batch, seq] or, for all sequences, [1, seq];
+    /// counted from the length of the past unless they are given.
     #[arg(long, value_name = "ARRAY")]
     positions: Option<String>,
+    /// Rotary positions of the new keys where they are others, integers [batch, keys] or, like --positions, [1, keys].
+    #[arg(long, value_name = "ARRAY")]
+    key_positions: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -155,6 +158,7 @@ impl FormArgs {
     fn turns_nothing(&self) -> Result<(), Error> {
         let given = [
             ("positions", self.positions.is_some()),
+            ("key-positions", self.key_positions.is_some()),
             ("rotary-interleaved", self.rotary_interleaved),
         ];
         match given.iter().find(|(_, given)| *given) {
@@ -208,25 +212,57 @@ impl FormArgs {
         past: u32,
     ) -> Result<(), Error> {
         let s = attention.shape;
-        let mut rows = past + s.seq_q.max(s.seq_kv.saturating_sub(past));
-        if let Some(name) = &self.positions {
-            let axes = [("batch", s.batch), ("seq_q", s.seq_q)];
-            let ids = source.of_shape("positions", name, Elements::Counts, &axes)?;
-            if let Some(far) = ids.iter().find(|x| **x >= 1e7) {
-                return Err(Error::invalid("--positions", far, "positions below 10 million"));
-            }
-            data.positions = ids.into_iter().map(|x| x as u32).collect();
-            rows = data.positions.iter().max().map_or(1, |last| last + 1);
+        let keys = s.seq_kv.saturating_sub(past);
+        let mut ids = |option: &str, array: &Option<String>, n| -> Result<_, Error> {
+            let Some(name) = array else { return Ok(None) };
+            positions(source, option, name, [s.batch, n]).map(Some)
+        };
+        let of_rows = ids("positions", &self.positions, s.seq_q)?;
+        let of_keys = ids("key-positions", &self.key_positions, keys)?;
+        let shares = |ids: &Option<(Vec<u32>, bool)>| ids.as_ref().map(|(_, shared)| *shared);
+        if shares(&of_rows).zip(shares(&of_keys)).is_some_and(|(rows, keys)| rows != keys) {
+            let wanted = "as many sequences as --positions";
+            return Err(Error::invalid("--key-positions", "another axis batch", wanted));
         }
+        // One more than the last position of a side, whose rows are counted where they have no ids.
+        let end = |ids: &Option<(Vec<u32>, bool)>, counted: u32| match ids {
+            Some((ids, _)) => ids.iter().max().map_or(1, |last| last + 1),
+            None => past + counted,
+        };
+        // Keys without ids of their own have those of the rows.
+        let counted_keys = if of_rows.is_some() { 0 } else { keys };
+        let table_rows = end(&of_rows, s.seq_q).max(end(&of_keys, counted_keys)).max(1);
         let rotary = Rotary {
             interleaved: self.rotary_interleaved,
-            ids: self.positions.is_some(),
+            ids: of_rows.is_some(),
+            key_ids: of_keys.is_some(),
+            shared_ids: shares(&of_rows).or(shares(&of_keys)).unwrap_or(false),
             q_start: past,
             keys_from: past,
             k_start: past,
-            ..Rotary::new(dim, rows)
+            ..Rotary::new(dim, table_rows)
         };
+        data.positions = of_rows.unwrap_or_default().0;
+        data.key_positions = of_keys.unwrap_or_default().0;
         *attention = attention.clone().rotary(rotary);
         Ok(())
     }
+}
+
+/// Position ids `[batch, n]`, or `[1, n]` for all sequences, and whether they are.
+fn positions(
+    source: &mut Source,
+    option: &str,
+    name: &str,
+    [batch, n]: [u32; 2],
+) -> Result<(Vec<u32>, bool), Error> {
+    let found = source.get(option, name, Elements::Counts)?.shape;
+    let shared = batch > 1 && found.first() == Some(&1);
+    let seq = if option == "positions" { "seq_q" } else { "keys" };
+    let axes = [("batch", if shared { 1 } else { batch }), (seq, n)];
+    let ids = source.of_shape(option, name, Elements::Counts, &axes)?;
+    if let Some(far) = ids.iter().find(|x| **x >= 1e7) {
+        return Err(Error::invalid(format!("--{option}"), far, "positions below 10 million"));
+    }
+    Ok((ids.into_iter().map(|x| x as u32).collect(), shared))
 }

@@ -428,6 +428,16 @@ fn other_scores_and_normalizers_are_right() {
     let long = r#"{"head_dim": 8, "partial_rotary_factor": 0.5, "max_position_embeddings": 64, "rope_scaling":
         {"rope_type": "longrope", "short_factor": [1, 1], "long_factor": [1, 3], "factor": 8}}"#;
     place.write("longrope.json", long);
+    let integers = |name: &str, shape: &[usize], of: fn(usize) -> f64| {
+        let n = shape.iter().product();
+        place.write(name, npy("<i8", Order::C, shape, &(0..n).map(of).collect::<Vec<_>>()));
+    };
+    integers("row_positions.npy", &[2, 9], |i| (i * 7 % 20) as f64);
+    integers("key_positions.npy", &[2, 13], |i| (i * 5 % 30) as f64);
+    integers("one_positions.npy", &[1, 9], |i| (3 * i) as f64);
+    integers("one_key_positions.npy", &[1, 13], |i| (40 - i) as f64);
+    integers("parents.npy", &[2, 9], |i| [-1, 0, 0, 1, 1, 2, -1, 6, 5][i % 9].into());
+    integers("one_parents.npy", &[1, 9], |i| [-1, 0, 1, 1, 3, 0, 5, 5, 7][i % 9].into());
     for score in [
         "--score additive --score-v score_v.npy --inner-scale 0.5",
         "--score general --score-matrix matrix.npy",
@@ -436,6 +446,11 @@ fn other_scores_and_normalizers_are_right() {
         "--rotary 4 --past-k past_k.npy --past-v past_v.npy",
         "--rope-config config.json --past-k past_k.npy --past-v past_v.npy",
         "--rope-config longrope.json --rotary-interleaved",
+        "--rotary 8 --positions row_positions.npy --key-positions key_positions.npy",
+        "--rotary 8 --key-positions key_positions.npy",
+        "--rotary 4 --positions one_positions.npy --key-positions one_key_positions.npy",
+        "--tree parents.npy",
+        "--tree one_parents.npy --kv-lengths kv_lengths.npy --mask key_mask.npy",
     ] {
         checked(&place, score, &[2, 4, 9, 6]);
     }
@@ -450,6 +465,9 @@ fn options_of_another_score_or_normalizer_are_refused_by_name() {
         ("--normalizer hard --sinks sinks.npy", ["sinks", "softmax"]),
         ("--normalizer relu --divisor 0", ["divisor", "> 0"]),
         ("--rotary 7", ["rotary dim", "even"]),
+        ("--key-positions mask.npy", ["--key-positions", "--rope-config"]),
+        ("--tree sinks.npy", ["--tree", "integers"]),
+        ("--tree kv_lengths.npy", ["--tree", "[2]"]),
         ("--rotary-interleaved", ["--rotary-interleaved", "--rope-config"]),
         ("--rope-config missing.json", ["--rope-config missing.json", "readable"]),
         ("--rope-config {}", ["--rope-config", "head_dim"]),

@@ -4,7 +4,7 @@ fn angle_of(batch: u32, row: u32) -> u32 {
   var position = row - params.rotary_from + rotary_first(batch);
   if (POSITION_IDS) {
     let id = min(row - params.rotary_from, params.positions_row - 1u);
-    position = aux_word(params.aux_positions + batch * params.positions_row + id);
+    position = aux_word(position_ids(batch) + id);
   }
   return angle_at(position);
 }

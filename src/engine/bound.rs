@@ -231,10 +231,10 @@ impl Tables {
             base: Params::default(),
             block_offset: 0,
         };
-        let ids = match tensors.positions {
+        let ids = [tensors.positions, tensors.key_positions].map(|table| match table {
             Some(Table::U32(ids)) => Some(ids),
             _ => None,
-        };
+        });
         let rows = problem.rotary_rows(ids);
         let half = problem.attention().rotary.map_or(0, |rotary| u64::from(rotary.dim / 2));
         let angles = u64::from(rows.start) * half..u64::from(rows.end) * half;

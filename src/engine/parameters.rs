@@ -2,8 +2,8 @@
 
 use crate::feature::mask::Mask;
 use crate::kernel::{
-    BLOCK_SCAN, DIM_SOURCE, Params, ROTARY_FROM, ROTARY_START, SCORE_STRIDE, SPLIT_N, SPLIT_SIZE,
-    Work,
+    BLOCK_SCAN, DIM_SOURCE, POSITIONS_ROW, POSITIONS_STRIDE, Params, ROTARY_FROM, ROTARY_START,
+    SCORE_STRIDE, SPLIT_N, SPLIT_SIZE, Work,
 };
 use crate::plan::{BlockSize, Plan, Shares};
 use crate::problem::{Operand, Problem};
@@ -68,6 +68,9 @@ pub(super) fn copy_params(problem: &Problem, operand: Operand, base: &Params) ->
         Some(rotary) => (0, rotary.q_start),
         None => (0, 0),
     };
+    let ids = a.rotary.and_then(|rotary| rotary.ids_of(operand == Operand::K, &a.shape));
+    let ids_row = ids.map_or(0, |(_, ids)| ids);
+    let shared_ids = a.rotary.is_some_and(|rotary| rotary.shared_ids);
     let params = Params {
         head_n: heads,
         row_n: rows,
@@ -83,6 +86,8 @@ pub(super) fn copy_params(problem: &Problem, operand: Operand, base: &Params) ->
         DIM_SOURCE.is(problem.dim(operand)),
         ROTARY_FROM.is(rotary_from),
         ROTARY_START.is(rotary_start),
+        POSITIONS_ROW.is(ids_row),
+        POSITIONS_STRIDE.is(if shared_ids { 0 } else { ids_row }),
     ]);
     (Work { batch: a.shape.batch, heads, rows, ..Work::default() }, params)
 }

@@ -73,12 +73,16 @@ macro_rules! for_operands {
                 edge_keys: EdgeKeys, u32,
                 /// Bias of each edge, f32.
                 edge_bias: EdgeBias, f32,
-                /// Rotary positions `[batch, seq_q]`, u32.
+                /// Rotary positions of query rows `[batch, seq_q]` or `[1, seq_q]`, u32.
                 positions: Positions, u32,
+                /// Rotary positions of the keys that are turned, `[batch, keys]` or `[1, keys]`, u32.
+                key_positions: KeyPositions, u32,
                 /// Segment ids of query rows `[batch, seq_q]`, u32.
                 segments_q: SegmentsQ, u32,
                 /// Segment ids of keys `[batch, seq_kv]`, u32.
                 segments_kv: SegmentsKv, u32,
+                /// Parent of each node of a tree of rows, `[batch, seq_q]` or `[1, seq_q]`, i32, less than the node; −1 for none.
+                parents: Parents, i32,
                 /// Page of each run of keys of a paged call, `[batch, row]`, u32.
                 page_table: PageTable, u32,
                 /// Block table, [`Blocks::words`](crate::Blocks::words) words.

@@ -4,19 +4,18 @@
 //! copies, so that every schedule serves every form (`shaders/kernel/prepare.wgsl`).
 
 use crate::error::{Error, Result};
-use crate::feature::{Parameter, Setting};
+use crate::feature::{Operand, Parameter, Setting};
 use crate::tensor::{Scalar, Shape};
 
-/// Channels that are rotated, rows of the tables, position ids per sequence.
+/// Channels that are rotated, rows of the tables.
 pub(crate) const ROTARY_DIM: Parameter = Parameter::u32("rotary_dim");
 pub(crate) const ROTARY_ROWS: Parameter = Parameter::u32("rotary_rows");
-const POSITIONS_ROW: Parameter = Parameter::u32("positions_row");
 
 /// Least norm of the cosine score.
 const NORM_EPS: Parameter = Parameter::f32("norm_eps");
 
 /// What `shaders/kernel/prepare.wgsl` reads of these features.
-pub(crate) const PARAMETERS: &[Parameter] = &[ROTARY_DIM, ROTARY_ROWS, POSITIONS_ROW, NORM_EPS];
+pub(crate) const PARAMETERS: &[Parameter] = &[ROTARY_DIM, ROTARY_ROWS, NORM_EPS];
 
 /// Rotary position embedding (Su et al., 2021): pairs of channels are rotated by position · frequency.
 ///
@@ -35,9 +34,16 @@ pub struct Rotary {
     /// on the GPU say which.
     pub table_rows: u32,
     /// Whether position ids `[batch, seq_q]` come with the tensors, for the query rows and, by the same
-    /// index, for the keys from `keys_from` on.
+    /// index, for the keys from `keys_from` on, unless they have their own.
     #[cfg_attr(feature = "serde", serde(default))]
     pub ids: bool,
+    /// Whether the keys from `keys_from` on have position ids of their own, `[batch, seq_kv − keys_from]`,
+    /// `key_positions` among the tensors: there may be more of them than query rows.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub key_ids: bool,
+    /// Whether one row of ids serves all sequences, on both sides.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub shared_ids: bool,
     /// Without ids: the position of the first query row.
     #[cfg_attr(feature = "serde", serde(default))]
     pub q_start: u32,
@@ -61,6 +67,8 @@ impl Rotary {
             interleaved: false,
             table_rows,
             ids: false,
+            key_ids: false,
+            shared_ids: false,
             q_start: 0,
             at_end: false,
             keys_from: 0,
@@ -68,10 +76,28 @@ impl Rotary {
         }
     }
 
-    /// The values of its parameters; `seq_q` is the number of query rows.
-    pub(crate) fn parameters(&self, seq_q: u32) -> Vec<Setting> {
-        let ids = POSITIONS_ROW.is(seq_q);
-        vec![ROTARY_DIM.is(self.dim), ROTARY_ROWS.is(self.table_rows), ids]
+    /// The values of its parameters.
+    pub(crate) fn parameters(&self) -> Vec<Setting> {
+        vec![ROTARY_DIM.is(self.dim), ROTARY_ROWS.is(self.table_rows)]
+    }
+
+    /// Keys that are rotated.
+    pub(crate) fn new_keys(&self, s: &Shape) -> u32 {
+        s.seq_kv.saturating_sub(self.keys_from)
+    }
+
+    /// Rows of a table of position ids.
+    pub(crate) fn id_rows(&self, s: &Shape) -> u64 {
+        if self.shared_ids { 1 } else { s.batch.into() }
+    }
+
+    /// The table of position ids of the query rows or of the keys, and its ids per sequence.
+    pub(crate) fn ids_of(&self, keys: bool, s: &Shape) -> Option<(Operand, u32)> {
+        match (keys && self.key_ids, self.ids) {
+            (true, _) => Some((Operand::KeyPositions, self.new_keys(s))),
+            (false, true) => Some((Operand::Positions, s.seq_q)),
+            (false, false) => None,
+        }
     }
 
     /// Partner of channel c, its pair m, and whether c is the first of the two.
@@ -133,18 +159,24 @@ impl Rotary {
             let found = format!("{}, {angles} angles", self.table_rows);
             return Err(Error::invalid("rotary table_rows", found, "fewer than 2^32 angles"));
         }
-        let new = s.seq_kv.saturating_sub(self.keys_from);
-        if self.ids && new > s.seq_q {
+        let new = self.new_keys(s);
+        if self.ids && !self.key_ids && new > s.seq_q {
             let found = format!("{new} keys from keys_from on");
-            return Err(Error::invalid("rotary ids", found, format!("at most seq_q, {}", s.seq_q)));
+            let wanted = format!("at most seq_q, {}, or key_ids", s.seq_q);
+            return Err(Error::invalid("rotary ids", found, wanted));
+        }
+        if self.shared_ids && !self.ids && !self.key_ids {
+            return Err(Error::invalid("rotary shared_ids", "no ids", "ids or key_ids to share"));
         }
         let last = |start: u32, n: u32| u64::from(start) + u64::from(n);
-        let q_reach = match self.at_end {
-            true => s.seq_kv.max(s.seq_q).into(),
-            false => last(self.q_start, s.seq_q),
+        let q_reach = match (self.ids, self.at_end) {
+            (true, _) => 0,
+            (false, true) => s.seq_kv.max(s.seq_q).into(),
+            (false, false) => last(self.q_start, s.seq_q),
         };
-        let reach = if new > 0 { q_reach.max(last(self.k_start, new)) } else { q_reach };
-        if !self.ids && reach > u64::from(self.table_rows) {
+        let counted = new > 0 && self.ids_of(true, s).is_none();
+        let reach = if counted { q_reach.max(last(self.k_start, new)) } else { q_reach };
+        if reach > u64::from(self.table_rows) {
             let wanted = format!("at least {reach}, the last position and 1");
             return Err(Error::invalid("rotary table_rows", self.table_rows, wanted));
         }
@@ -159,7 +191,12 @@ impl Rotary {
     pub(crate) fn text(&self) -> String {
         let kind = if self.interleaved { "interleaved" } else { "halves" };
         let mut text = format!("rotary({}x{},{kind}", self.dim, self.table_rows);
-        let flags = [(self.ids, ",ids"), (self.at_end, ",end")];
+        let flags = [
+            (self.ids, ",ids"),
+            (self.key_ids, ",key-ids"),
+            (self.shared_ids, ",shared"),
+            (self.at_end, ",end"),
+        ];
         text.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag));
         let starts = [(self.q_start, ",q+"), (self.keys_from, ",from"), (self.k_start, ",k+")];
         for (start, name) in starts.into_iter().filter(|(start, _)| *start > 0) {

@@ -36,7 +36,8 @@ impl KernelSpec {
     pub fn cache_append(read: Element, write: Element, paged: bool, rotary: Option<bool>) -> Self {
         let preparation = Preparation {
             keys: rotary.is_some(),
-            rotary: rotary.map(|interleaved| [interleaved, false]),
+            rotary,
+            ids: None,
             at_end: false,
             normalized: false,
             head_scale: false,

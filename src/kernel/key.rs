@@ -83,12 +83,12 @@ fn capture_word(capture: Capture) -> Option<&'static str> {
 }
 
 fn preparation_words(x: &Preparation) -> impl Iterator<Item = &'static str> {
-    let [interleaved, ids] = x.rotary.unwrap_or_default();
     let words = [
         (x.keys, "k"),
         (!x.keys, "q"),
-        (x.rotary.is_some(), if interleaved { "interleaved" } else { "halves" }),
-        (ids, "ids"),
+        (x.rotary.is_some(), if x.rotary == Some(true) { "interleaved" } else { "halves" }),
+        (x.ids == Some(Operand::Positions), "ids"),
+        (x.ids == Some(Operand::KeyPositions), "key_ids"),
         (x.at_end, "end"),
         (x.normalized, "cosine"),
         (x.head_scale, "head_scale"),

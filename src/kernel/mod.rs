@@ -68,7 +68,7 @@ pub use kernels::Kernel;
 pub use matrix_tile::MatrixTile;
 pub(crate) use merge_states::PARTS_LSE_BASE;
 pub use params::Params;
-pub(crate) use prepare::{DIM_SOURCE, ROTARY_FROM, ROTARY_START};
+pub(crate) use prepare::{DIM_SOURCE, POSITIONS_ROW, POSITIONS_STRIDE, ROTARY_FROM, ROTARY_START};
 pub(crate) use project::{PROJECTION_BASE, PROJECTION_STRIDE_ROW};
 pub use resources::Resources;
 pub use spec::{

@@ -9,9 +9,12 @@ use super::twin::{Family, Twin, common, kernel_file};
 use crate::feature::Parameter;
 use crate::problem::{Operand, Problem};
 
-/// First row that is rotated, its position, and channels of a row before it is prepared.
+/// First row that is rotated, its position, position ids per sequence and from one sequence's to the next one's (0
+/// where one row serves all), and channels of a row before it is prepared.
 pub(crate) const ROTARY_FROM: Parameter = Parameter::u32("rotary_from");
 pub(crate) const ROTARY_START: Parameter = Parameter::u32("rotary_start");
+pub(crate) const POSITIONS_ROW: Parameter = Parameter::u32("positions_row");
+pub(crate) const POSITIONS_STRIDE: Parameter = Parameter::u32("positions_stride");
 pub(crate) const DIM_SOURCE: Parameter = Parameter::u32("dim_source");
 
 pub(super) const TWIN: Twin = Twin {
@@ -19,7 +22,7 @@ pub(super) const TWIN: Twin = Twin {
     commons: |_| vec![common!("angle")],
     glue: rotary_glue,
     grid: |_, work| [work.rows.div_ceil(64), work.pairs(), 1],
-    parameters: &[ROTARY_FROM, ROTARY_START, DIM_SOURCE],
+    parameters: &[ROTARY_FROM, ROTARY_START, POSITIONS_ROW, POSITIONS_STRIDE, DIM_SOURCE],
     ..kernel_file!("prepare")
 };
 
@@ -30,7 +33,8 @@ impl KernelSpec {
         let keys = operand == Operand::K;
         let preparation = Preparation {
             keys,
-            rotary: a.rotary.map(|rotary| [rotary.interleaved, rotary.ids]),
+            rotary: a.rotary.map(|rotary| rotary.interleaved),
+            ids: a.rotary.and_then(|rotary| rotary.ids_of(keys, &a.shape)).map(|(table, _)| table),
             at_end: !keys && a.rotary.is_some_and(|rotary| rotary.at_end),
             normalized: a.cosine.is_some(),
             head_scale: !keys && a.cosine.is_some_and(|cosine| cosine.head_scale),

@@ -43,8 +43,10 @@ pub enum BlockTable {
 pub struct Preparation {
     /// Whether the rows are keys.
     pub keys: bool,
-    /// Rotation: whether pairs are interleaved, and whether positions come from a table.
-    pub rotary: Option<[bool; 2]>,
+    /// Rotation: whether pairs are interleaved.
+    pub rotary: Option<bool>,
+    /// The table that positions come from.
+    pub ids: Option<Operand>,
     /// Whether positions count to the end of the keys.
     pub at_end: bool,
     /// Brought to length 1.
@@ -101,15 +103,14 @@ pub struct Build {
 impl Preparation {
     /// The tables that it reads.
     fn tables(self) -> Vec<Operand> {
-        let ids = self.rotary.is_some_and(|[_, ids]| ids);
         let tables = [
             (self.rotary.is_some(), Operand::RotaryCos),
             (self.rotary.is_some(), Operand::RotarySin),
             (self.head_scale, Operand::HeadScale),
             (self.projected, Operand::ScoreMatrix),
-            (ids, Operand::Positions),
         ];
-        tables.into_iter().filter_map(|(on, table)| on.then_some(table)).collect()
+        let given = tables.into_iter().filter_map(|(on, table)| on.then_some(table));
+        given.chain(self.ids).collect()
     }
 }
 

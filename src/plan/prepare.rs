@@ -33,9 +33,10 @@ fn copy(problem: &Problem, caps: &Capabilities, operand: Operand) -> Result<Step
         );
         return Err(Rejection { candidate: "prepare".into(), reason });
     }
-    let rotary = a.rotary.filter(|rotary| !rotary.ids);
-    let angles = rotary
-        .map_or(0, |rotary| u64::from(rotary.dim / 2) * problem.rotary_rows(None).len() as u64);
+    let rotary = a.rotary.filter(|rotary| !rotary.ids && !rotary.key_ids);
+    let angles = rotary.map_or(0, |rotary| {
+        u64::from(rotary.dim / 2) * problem.rotary_rows([None, None]).len() as u64
+    });
     if 8 * angles > limit {
         let reason =
             format!("rotary tables of {} B in one binding, the device allows {limit}", 8 * angles);

@@ -8,7 +8,7 @@ use crate::feature::custom::{CustomMask, CustomScore};
 use crate::feature::inner::{Activation, Inner};
 use crate::feature::mask::{
     Blocks, Causal, Chunked, Dense, Dilated, Edges, Local, Masks, Neighborhood, Place, Segments,
-    Window,
+    Tree, Window,
 };
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
@@ -309,6 +309,12 @@ impl Attention {
     /// for all sequences and heads. On the fused path work is proportional to the edges.
     pub fn edges(self, edges: Edges) -> Self {
         self.masked(edges)
+    }
+
+    /// Keeps of each row of a tree the keys before the tree, its own and those of the nodes above it; `parents` come
+    /// with the tensors.
+    pub fn tree(self, tree: Tree) -> Self {
+        self.masked(tree)
     }
 
     /// Another normaliser than softmax.

@@ -15,7 +15,6 @@ impl Problem {
         let a = self.attention();
         let s = a.shape;
         let (batch, heads) = (u64::from(s.batch), u64::from(s.heads_q));
-        let rows = batch * u64::from(s.seq_q);
         let angles = || a.rotary.map(|rotary| rotary.angles());
         match operand {
             Operand::Q | Operand::O => Some(self.span(operand, s.heads_q)),
@@ -34,7 +33,12 @@ impl Problem {
             Operand::HeadScale => a.cosine.filter(|x| x.head_scale).map(|_| heads),
             Operand::ScoreMatrix => a.general.map(|d| u64::from(d) * u64::from(s.dim_qk)),
             Operand::Relative => a.relative.map(|x| heads * x.width()),
-            Operand::Positions => a.rotary.filter(|x| x.ids).map(|_| rows),
+            Operand::Positions => {
+                a.rotary.filter(|x| x.ids).map(|x| x.id_rows(&s) * u64::from(s.seq_q))
+            }
+            Operand::KeyPositions => {
+                a.rotary.filter(|x| x.key_ids).map(|x| x.id_rows(&s) * u64::from(x.new_keys(&s)))
+            }
             Operand::PageTable => a.paged.map(|paged| batch * u64::from(paged.row)),
             Operand::Mask
             | Operand::Centers
@@ -43,6 +47,7 @@ impl Problem {
             | Operand::EdgeBias
             | Operand::SegmentsQ
             | Operand::SegmentsKv
+            | Operand::Parents
             | Operand::Blocks => {
                 let mut all = a.masks.iter().flat_map(|mask| mask.operands(&s));
                 all.find(|(of_mask, _)| *of_mask == operand).map(|(_, elements)| elements)

@@ -163,18 +163,13 @@ impl Problem {
         self.align == Some(Align::PerBatch) || alibi == Some(Align::PerBatch)
     }
 
-    /// The rows of the rotary tables that the call reads; `ids` are the positions where the host has them.
-    pub(crate) fn rotary_rows(&self, ids: Option<&[u32]>) -> Range<u32> {
+    /// The rows of the rotary tables that the call reads; `ids` are the positions of rows and keys where the host
+    /// has them.
+    pub(crate) fn rotary_rows(&self, [ids, key_ids]: [Option<&[u32]>; 2]) -> Range<u32> {
         let (a, s) = (&self.attention, self.attention.shape);
         let Some(rotary) = a.rotary else { return 0..0 };
         let all = 0..rotary.table_rows;
-        if rotary.ids {
-            let Some(ids) = ids else { return all };
-            let first = ids.iter().min().map_or(0, |id| (*id).min(all.end - 1));
-            let last = ids.iter().max().map_or(0, |id| (*id).min(all.end - 1));
-            return first..last + 1;
-        }
-        let new = s.seq_kv.saturating_sub(rotary.keys_from);
+        let new = rotary.new_keys(&s);
         let [q_start, q_rows] = match (rotary.at_end, a.kv_lengths || a.q_lengths) {
             (false, _) => [rotary.q_start, s.seq_q],
             (true, false) => [s.seq_kv.max(s.seq_q) - s.seq_q, s.seq_q],
@@ -182,7 +177,18 @@ impl Problem {
             (true, true) => [0, s.seq_q.saturating_add(s.seq_kv)],
         };
         let reach = |start: u32, n: u32| (n > 0).then(|| [start, start.saturating_add(n)]);
-        let reaches = [reach(q_start, q_rows), reach(rotary.k_start, new)];
+        // The rows of one side's ids, which are kept within the table.
+        let of_ids = |ids: Option<&[u32]>| -> Option<[u32; 2]> {
+            let Some(ids) = ids else { return Some([0, all.end]) };
+            let within = |id: Option<&u32>| id.map_or(0, |id| (*id).min(all.end - 1));
+            Some([within(ids.iter().min()), within(ids.iter().max()) + 1])
+        };
+        let side = |keys: bool, start: u32, n: u32| match rotary.ids_of(keys, &s) {
+            Some((Operand::KeyPositions, _)) => of_ids(key_ids),
+            Some(_) => of_ids(ids),
+            None => reach(start, n),
+        };
+        let reaches = [side(false, q_start, q_rows), side(true, rotary.k_start, new)];
         let both = reaches.into_iter().flatten().reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])]);
         let [start, end] = both.unwrap_or_default();
         start.min(all.end)..end.min(all.end)
@@ -206,7 +212,7 @@ impl Problem {
         all.extend(self.scores().iter().flat_map(|score| score.parameters()));
         all.extend(a.inner.parameters(a.shape.dim_qk));
         all.extend(a.normalizer.parameters());
-        all.extend(a.rotary.iter().flat_map(|rotary| rotary.parameters(a.shape.seq_q)));
+        all.extend(a.rotary.iter().flat_map(|rotary| rotary.parameters()));
         all.extend(a.cosine.iter().flat_map(Cosine::parameters));
         all.extend(a.packed.iter().flat_map(Packed::parameters));
         all.extend(a.paged.iter().flat_map(Paged::parameters));

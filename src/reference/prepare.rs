@@ -70,11 +70,15 @@ fn turn_by(
     if row < from {
         return;
     }
-    let seq_q = problem.attention().shape.seq_q;
-    let position = if rotary.ids {
-        operands.positions[batch as usize * seq_q as usize + (row - from) as usize]
-    } else {
-        row - from + start
+    let keys = operand.rows() == Some(Rows::K);
+    let position = match rotary.ids_of(keys, &problem.attention().shape) {
+        None => row - from + start,
+        Some((table, ids)) => {
+            let own = table == Operand::KeyPositions;
+            let all = if own { operands.key_positions } else { operands.positions };
+            let sequence = if rotary.shared_ids { 0 } else { batch as usize };
+            all[sequence * ids as usize + (row - from) as usize]
+        }
     };
     let half = rotary.dim as usize / 2;
     let angles = position.min(rotary.table_rows - 1) as usize * half;

@@ -38,7 +38,13 @@ pub fn last_alone(attention: &Attention, data: &CaseData) -> Option<(Attention, 
     own.kv_lengths = last(own.kv_lengths, batch);
     own.q_lengths = last(own.q_lengths, batch);
     own.offsets = last(own.offsets, batch);
-    own.positions = last(own.positions, batch);
+    if !call.rotary.is_some_and(|rotary| rotary.shared_ids) {
+        own.positions = last(own.positions, batch);
+        own.key_positions = last(own.key_positions, batch);
+    }
+    if !call.masks.tree.is_some_and(|tree| tree.shared) {
+        own.parents = last(own.parents, batch);
+    }
     own.centers = last(own.centers, batch);
     own.segments_q = last(own.segments_q, batch);
     own.segments_kv = last(own.segments_kv, batch);

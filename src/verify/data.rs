@@ -190,10 +190,12 @@ impl CaseData {
                 rotary_tables(rotary.dim, 1e4, &scaling, rotary.table_rows).unwrap_or_default();
             data.rotary_cos = cos.into_iter().map(f64::from).collect();
             data.rotary_sin = sin.into_iter().map(f64::from).collect();
-            if rotary.ids {
-                let id = |_| (draw.unit() * f64::from(rotary.table_rows)) as u32;
-                data.positions = (0..s.batch * s.seq_q).map(id).collect();
-            }
+            let mut ids = |operand| -> Vec<u32> {
+                let n = problem.elements(operand).unwrap_or(0);
+                (0..n).map(|_| (draw.unit() * f64::from(rotary.table_rows)) as u32).collect()
+            };
+            data.positions = ids(Operand::Positions);
+            data.key_positions = ids(Operand::KeyPositions);
         }
         if a.cosine.is_some_and(|cosine| cosine.head_scale) {
             data.head_scale = (0..s.heads_q).map(|_| DType::F32.round(8.0 * draw.unit())).collect();
@@ -227,6 +229,10 @@ impl CaseData {
             data.segments_kv = draw.segments(s.batch, s.seq_kv);
             let high = if options.high_bits { 1 << 31 } else { 0 };
             data.segments_q.iter_mut().chain(&mut data.segments_kv).for_each(|id| *id |= high);
+        }
+        if let Some(tree) = a.masks.tree {
+            let trees = if tree.shared { 1 } else { s.batch };
+            data.parents = draw.parents(trees, s.seq_q);
         }
         if let Some(blocks) = a.masks.blocks {
             data.blocks = draw.blocks(&blocks, a, options.density);

@@ -77,12 +77,19 @@ fn rotary(shape: Shape) -> impl Strategy<Value = Rotary> {
     let dim = prop_oneof![8 => Just(shape.dim_qk & !1), 2 => size(1..40)];
     let table_rows = prop_oneof![6 => Just(600), 2 => size(1..900)];
     let starts = [size(0..300), size(0..300), size(0..300)];
-    (dim, table_rows, starts, any::<[bool; 3]>()).prop_map(
-        |(dim, table_rows, [q_start, keys_from, k_start], [interleaved, ids, at_end])| Rotary {
+    (dim, table_rows, starts, any::<[bool; 5]>()).prop_map(
+        |(
+            dim,
+            table_rows,
+            [q_start, keys_from, k_start],
+            [interleaved, ids, at_end, key_ids, shared_ids],
+        )| Rotary {
             dim,
             interleaved,
             table_rows,
             ids,
+            key_ids,
+            shared_ids,
             q_start,
             at_end,
             keys_from,

@@ -201,6 +201,12 @@ impl Known {
             positions: counted(Operand::Positions, |i| (i * 7) % 64),
             segments_q: counted(Operand::SegmentsQ, |i| (i + 5) / 19 % 3),
             segments_kv: counted(Operand::SegmentsKv, |i| (i + 5) / 19 % 3),
+            // The row before, but for every third row one further up, and a second tree.
+            parents: (0..count(Operand::Parents) as i32)
+                .map(|i| i % a.shape.seq_q.max(1) as i32)
+                .map(|row| if row == 20 { -1 } else { (row - 1 - 3 * (row % 3 / 2)).max(-1) })
+                .collect(),
+            key_positions: counted(Operand::KeyPositions, |i| (i * 5 + 3) % 64),
             // Backwards, so that neighbours are not neighbours.
             page_table: (0..count(Operand::PageTable) as u32).rev().collect(),
             blocks: Self::blocks(a),

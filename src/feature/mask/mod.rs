@@ -17,6 +17,7 @@ pub mod edges;
 pub mod local;
 pub mod neighborhood;
 pub mod segments;
+pub mod tree;
 pub mod window;
 
 pub use neighborhood::Axis;
@@ -174,6 +175,7 @@ masks! {
     local: Local,
     dense: Dense,
     segments: Segments,
+    tree: Tree,
     blocks: Blocks,
 }
 

@@ -137,12 +137,11 @@ fn plain_tile_glue(out: &mut String) {
 /// What is done to a row of q or k, or to a new row of a cache.
 pub(in crate::kernel) fn rotary_glue(out: &mut String, spec: &KernelSpec) {
     let Some(x) = spec.preparation else { return };
-    let [interleaved, ids] = x.rotary.unwrap_or_default();
     angle_glue(out, spec);
     for (name, on) in [
         ("ROTARY", x.rotary.is_some()),
-        ("INTERLEAVED", interleaved),
-        ("POSITION_IDS", ids),
+        ("INTERLEAVED", x.rotary == Some(true)),
+        ("POSITION_IDS", x.ids.is_some()),
         ("NORMALIZED", x.normalized),
         ("HEAD_SCALE", x.head_scale),
         ("PROJECTED", x.projected),
@@ -156,8 +155,11 @@ pub(in crate::kernel) fn rotary_glue(out: &mut String, spec: &KernelSpec) {
     let _ = writeln!(out, "const PAGED: bool = {};", spec.is_paged());
 }
 
-/// Where angles are read, and the position of the first row that is turned.
+/// Where angles and position ids are read, and the position of the first row that is turned.
 fn angle_glue(out: &mut String, spec: &KernelSpec) {
+    let ids = spec.preparation.and_then(|x| x.ids).unwrap_or(Operand::Positions);
+    let first = format!("return params.aux_{} + batch * params.positions_stride;", ids.name());
+    function(out, "position_ids(batch: u32) -> u32", &first);
     let bound = spec.bindings().iter().any(|x| x.binding == Binding::Angles);
     let word = if bound { "return angles[i];" } else { "return bitcast<f32>(aux_word(i));" };
     function(out, "rotary_word(i: u32) -> f32", word);

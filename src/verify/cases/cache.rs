@@ -1,6 +1,7 @@
 //! Cases of a cache: few query rows against keys in pages and in every storage.
 
 use crate::feature::align::Align::BottomRight;
+use crate::feature::mask::Tree;
 use crate::feature::prepare::Rotary;
 use crate::problem::Attention;
 use crate::tensor::{DType, Layout, Storage};
@@ -48,6 +49,12 @@ pub(super) fn quick() -> Vec<Case> {
         let call = in_pages(call(3, [4, 2], [3, 70], [40, 24]), page).rotary(rotary);
         cases.push(poisoned(call.clone().causal(BottomRight), Lengths::Mixed));
         cases.push(poisoned(call.q_lengths().with_lse(), Lengths::Mixed));
+    }
+    // Drafted tokens at the end of what they follow, in a tree.
+    for (i, storage) in Storage::ALL.into_iter().enumerate() {
+        let tree = Tree { align: BottomRight, shared: i % 2 == 1 };
+        let call = call(3, [6, 2], [7, 150], [64, 64]).kv_storage(storage).tree(tree).with_lse();
+        cases.push(poisoned(in_pages(call, 16), Lengths::Full));
     }
     // Channels that fill neither a word nor a block of 32.
     for dim in [[1, 3], [33, 65], [100, 128], [31, 8]] {

@@ -2,7 +2,7 @@
 //! the full one.
 
 use crate::feature::align::Align::{BottomRight, Offset, PerBatch, TopLeft};
-use crate::feature::mask::{Axis, Edges, Neighborhood};
+use crate::feature::mask::{Axis, Edges, Neighborhood, Tree};
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::Rotary;
 use crate::feature::score::Relative;
@@ -71,12 +71,14 @@ fn prepared() -> Vec<Case> {
     let base = || call(2, [4, 2], [35, 70], [24, 16]).with_lse();
     let cached = Rotary { q_start: 35, keys_from: 35, k_start: 35, ..Rotary::new(24, 70) };
     let ids = Rotary { ids: true, ..Rotary { keys_from: 40, ..Rotary::new(10, 50) } };
+    let shared = Rotary { shared_ids: true, ..ids };
+    let own = Rotary { ids: true, key_ids: true, keys_from: 3, ..Rotary::new(16, 90) };
+    let counted = Rotary { key_ids: true, shared_ids: true, q_start: 31, ..Rotary::new(24, 66) };
     let hot = DataOptions { logits: 20.0, ..DataOptions::default() };
     let poison = DataOptions { poison: true, ..DataOptions::default() };
     let mut cases = Vec::new();
-    for (i, rotary) in
-        [Rotary::new(24, 70), Rotary::new(6, 99), cached, ids].into_iter().enumerate()
-    {
+    let rotaries = [Rotary::new(24, 70), Rotary::new(6, 99), cached, ids, shared, own, counted];
+    for (i, rotary) in rotaries.into_iter().enumerate() {
         let dtype = DType::ALL[i % 3];
         cases.push(usual(base().rotary(rotary).dtype(dtype)));
         let interleaved = Rotary { interleaved: true, ..rotary };
@@ -141,6 +143,15 @@ fn places() -> Vec<Case> {
         cases.push(Case::new(graph().causal(BottomRight).kv_lengths().sinks(), poison));
         cases.push(usual(graph().additive_leaky(0.2).dtype(DType::F16)));
         cases.push(usual(graph().with_weights(WeightsAt::AfterBias)));
+    }
+    // Trees after keys of any number, after none, and rows that fill several tiles.
+    for (seq, align) in [([9, 150], BottomRight), ([70, 130], PerBatch), ([33, 33], Offset(0))] {
+        for shared in [false, true] {
+            let tree = || call(2, [4, 2], seq, [24, 16]).tree(Tree { align, shared }).with_lse();
+            cases.push(Case::new(tree(), poison));
+            cases.push(usual(tree().mask([1, 1, 1, seq[1]]).kv_lengths().q_lengths().sinks()));
+            cases.push(usual(tree().with_weights(WeightsAt::Probabilities)));
+        }
     }
     for gaussian in [false, true] {
         let local = || base().local(11.3, gaussian);

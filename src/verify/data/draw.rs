@@ -143,6 +143,17 @@ impl Draw {
         ids
     }
 
+    /// Trees: mostly nodes below one of the few before them, so that there are long chains and many leaves.
+    pub(super) fn parents(&mut self, trees: u32, nodes: u32) -> Vec<i32> {
+        let mut parents = Vec::new();
+        for node in (0..trees).flat_map(|_| 0..nodes as i32) {
+            let root = self.unit() < 0.05;
+            let above = 1 + (self.unit() * 4.0) as i32;
+            parents.push(if root { -1 } else { (node - above).max(-1) });
+        }
+        parents
+    }
+
     /// That share of the blocks, marked whole where no mask that is data hides a pair of them.
     pub(super) fn blocks(&mut self, blocks: &Blocks, a: &Attention, density: f64) -> Vec<u32> {
         let s = a.shape;
