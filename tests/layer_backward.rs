@@ -65,7 +65,7 @@ impl Trial {
         let mut tables = [Vec::new(), Vec::new(), values(80, s.heads_q as usize)];
         if let Some(rotary) = layer.attention.rotary {
             let (cos, sin) =
-                rotary_tables(rotary.dim, 100.0, RotaryScaling::None, rotary.table_rows);
+                rotary_tables(rotary.dim, 100.0, &RotaryScaling::None, rotary.table_rows).unwrap();
             tables[0] = cos.into_iter().map(f64::from).collect();
             tables[1] = sin.into_iter().map(f64::from).collect();
         }
