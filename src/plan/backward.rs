@@ -9,10 +9,10 @@ use std::fmt;
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::{BackwardParts, Binding, KernelSpec, Resources, SUM_TILE, TILE};
 use crate::plan::backward_steps::{BackwardStep, Makes, after, before, by_blocks};
-use crate::plan::fit::{check_resources, fitted};
+use crate::plan::fit::{check_resources, fitted, too_many};
 use crate::plan::steps::Part;
-use crate::plan::{Block, BlockSize, Capabilities, Policy, tuning};
-use crate::problem::{BackwardProblem, Operand, Problem};
+use crate::plan::{Block, BlockSize, Capabilities, Policy, tuning, turns};
+use crate::problem::{BackwardProblem, Operand};
 
 /// How the gradients of one problem will be computed on one device.
 ///
@@ -56,7 +56,7 @@ impl BackwardPlan {
         let problem = backward.problem();
         let parts = BackwardParts::of(backward);
         let planes = 2 + u64::from(parts.entries);
-        let block = choose(problem, caps, policy, planes)?;
+        let block = choose(backward, caps, policy, planes)?;
         let carry = block.rows < problem.attention().shape.seq_q;
         let mut steps = before(backward, caps)?;
         steps.extend(by_blocks(backward, caps, parts, carry));
@@ -154,13 +154,18 @@ fn lacking(backward: &BackwardProblem, caps: &Capabilities) -> Option<String> {
 
 /// The largest block whose planes fit: whole groups of heads, so that a key's gradient is one workgroup's.
 fn choose(
-    problem: &Problem,
+    backward: &BackwardProblem,
     caps: &Capabilities,
     policy: &Policy,
     planes: u64,
 ) -> Result<BlockSize, Rejection> {
+    let problem = backward.problem();
     let s = problem.attention().shape;
     let refuse = |reason| Rejection { candidate: "staged".into(), reason };
+    let turns = turns::over_keys(backward);
+    if turns > caps.max_loop_iterations.into() {
+        return Err(refuse(too_many(turns, caps)));
+    }
     let row_bytes = BlockSize::score_stride(problem) * 4;
     let binding = caps.max_binding_bytes.min(caps.max_buffer_bytes);
     let workspace = policy.max_workspace_bytes.min(caps.max_buffer_bytes) / planes;
@@ -183,7 +188,9 @@ fn choose(
         let bytes = size.block_rows().checked_mul(row_bytes);
         let most = u64::from(caps.max_workgroups);
         let rows = u64::from(size.rows.div_ceil(4));
-        if bytes.is_some_and(|bytes| bytes <= limit) && pairs <= most && rows <= most {
+        let turns = turns::over_rows(backward, &size);
+        let short = turns <= caps.max_loop_iterations.into();
+        if bytes.is_some_and(|bytes| bytes <= limit) && pairs <= most && rows <= most && short {
             return Ok(size);
         }
         if size.batch > 1 {
@@ -194,6 +201,10 @@ fn choose(
             size.rows = (size.rows / 2 / TILE * TILE).max(TILE);
         } else if size.rows > 1 {
             size.rows /= 2;
+        } else if !short {
+            let most = caps.max_loop_iterations;
+            let found = format!("{turns} iterations over rows");
+            return Err(refuse(format!("{found}, this driver ends loops after {most}")));
         } else {
             let needed = u64::from(s.group()).saturating_mul(row_bytes);
             return Err(refuse(format!(

@@ -20,6 +20,7 @@ mod staged;
 mod steps;
 mod tile;
 pub mod tuning;
+mod turns;
 
 pub use backward::BackwardPlan;
 pub(crate) use backward_steps::{BackwardStep, Makes, Phase};
