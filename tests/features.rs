@@ -92,7 +92,9 @@ fn every_mask_is_in_a_case() {
 #[test]
 fn every_mask_is_in_readme() {
     let readme = include_str!("../README.md");
-    let row = readme.lines().find(|line| line.starts_with("| **Masks**")).expect("a row of masks");
+    // Several, where the adapters' reports differ.
+    let rows = readme.lines().filter(|line| line.starts_with("| **Masks**"));
+    let row: String = rows.collect::<Vec<_>>().join("\n");
     for slot in slots().filter(|slot| slot.kind == "mask") {
         let title = slot.title();
         assert!(row.contains(title), "README's table of features lacks the mask {title:?}: {row}");
