@@ -9,11 +9,11 @@ use std::fmt::Write as _;
 use std::path::Path as FilePath;
 
 use common::matrix_caps;
-use heedful::kernel::{Kernel, KernelSpec, Tile, compose};
+use heedful::kernel::{Element, Kernel, KernelSpec, Tile, compose};
 use heedful::plan::MatrixUnit;
 use heedful::{
-    Align, Attention, Backward, BackwardPlan, Capabilities, DType, Normalizer, Path, Plan, Policy,
-    Shape,
+    Align, Attention, Backward, BackwardPlan, Capabilities, DType, Edges, Normalizer, Path, Plan,
+    Policy, Rotary, Shape,
 };
 
 /// A device by the name that the compilers' drivers know, with what the planner asks of it.
@@ -120,8 +120,29 @@ fn gradients() -> Vec<(String, Backward)> {
         let learned = prefill.bias([1, 16, 1, 4096]).sinks().alibi(Align::TopLeft).softcap(30.0);
         let learned = Backward::all(learned).unwrap();
         calls.push((format!("d{dim}.f32.all.gradients"), learned));
+        let plain = || Attention::new(Shape::self_attention(1, 16, 1024, dim));
+        let edges = Edges { count: 1 << 14, bias: true };
+        for (form, call) in [
+            ("cosine", plain().rotary(Rotary::new(dim, 1024)).cosine(1e-6, true)),
+            ("general", plain().general(dim)),
+            ("additive", plain().additive(1.0)),
+            ("graph", plain().edges(edges)),
+            ("local", plain().local(64.0, true)),
+        ] {
+            calls.push((format!("d{dim}.f32.{form}.gradients"), Backward::all(call).unwrap()));
+        }
     }
     calls
+}
+
+/// What a layer's gradients need beside its attention's, of gapless rows whose channels are multiples of 4.
+fn of_layers() -> [KernelSpec; 3] {
+    let element = Element::F32X4;
+    [
+        KernelSpec::backward_project([element; 3]),
+        KernelSpec::backward_matrix(element, element),
+        KernelSpec::backward_columns(),
+    ]
 }
 
 /// The multiply-adds of an invocation that a kernel's loops must do: of a whole tile, loop by loop, or of a turn of
@@ -137,13 +158,17 @@ fn wanted(spec: &KernelSpec) -> String {
             // Weights lie in workgroup memory for 32 keys at a time.
             let part = 64 * 32 * tile.dim_v / tile.lanes();
             let parts = vec![part.to_string(); (tile.keys / 32) as usize];
-            format!("tile {scores},{}", parts.join(","))
+            // In loops the scores' are nested: chunks of channels around the depths of one.
+            let chunks = tile.dim_qk.div_ceil(tile.depth);
+            let nested = if tile.unrolled { String::new() } else { format!("x{chunks}") };
+            format!("tile {scores}{nested},{}", parts.join(","))
         }
         (Kernel::FusedForward, Some(Tile::Rows(tile))) => {
             format!("loop {}", tile.rows * (tile.dim_qk + tile.dim_v))
         }
         (Kernel::StagedScore, _) => "loop 64,16".into(),
         (Kernel::StagedValue | Kernel::BackwardKeys, _) => "loop 64".into(),
+        (Kernel::BackwardMatrix | Kernel::BackwardProject, _) => "loop 64".into(),
         _ => "none".into(),
     }
 }
@@ -184,6 +209,11 @@ fn write_kernels() {
                 std::fs::write(place.join(format!("{file}.wgsl")), compose(spec).text).unwrap();
                 writeln!(list, "{file} {spec} {}", wanted(spec)).unwrap();
             }
+        }
+        for spec in of_layers() {
+            let file = format!("layer.f32.gradients.{}", spec.kernel.name());
+            std::fs::write(place.join(format!("{file}.wgsl")), compose(&spec).text).unwrap();
+            writeln!(list, "{file} {spec} {}", wanted(&spec)).unwrap();
         }
         std::fs::write(place.join("list"), list).unwrap();
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use heedful::plan::Over;
 use heedful::plan::tuning::{Class, FusedRow, SplitRow};
 use heedful::{
-    Align, Attention, Capabilities, DType, Operand, Path, Plan, Policy, Rotary, Shape, Storage,
-    Tuning,
+    Align, Attention, Backward, BackwardPlan, Capabilities, DType, Operand, Path, Plan, Policy,
+    Rotary, Shape, Storage, Tuning,
 };
 
 fn software() -> Capabilities {
@@ -96,6 +96,32 @@ fn drivers_that_end_loops_get_shorter_ones() {
     assert!(refused.to_string().contains("this driver ends loops after 65535"), "{refused}");
     assert_eq!(plan(20, Path::FusedTile, true).unwrap().path(), Path::FusedTile);
     assert_eq!(plan(20, Path::Auto, false).unwrap().path(), Path::Staged);
+}
+
+/// Gradients have no carries between ranges of keys, so what no block makes shorter is refused, with both numbers.
+#[test]
+fn gradients_whose_loops_a_driver_ends_are_refused_or_in_smaller_blocks() {
+    let caps = Capabilities { max_loop_iterations: 65_535, ..software() };
+    let plan = |shape: Shape, caps: &Capabilities| {
+        let backward = Backward::of(Attention::new(shape)).validate().unwrap();
+        BackwardPlan::new(&backward, caps, &Policy::default())
+    };
+    // 200 000 keys are 250 000 turns: 16 keys to 16 turns and their 4 loads.
+    let keys = Shape { seq_kv: 200_000, ..Shape::self_attention(1, 1, 2, 8) };
+    let refused = plan(keys, &caps).unwrap_err().to_string();
+    assert!(refused.contains("250") && refused.contains("ends loops after 65535"), "{refused}");
+    let rows = Shape { seq_q: 200_000, ..Shape::self_attention(1, 1, 2, 8) };
+    let blocks = |caps| plan(rows, caps).unwrap().block().rows;
+    assert!(blocks(&caps) <= 52_428 && blocks(&software()) == 200_000);
+    // The matrix of a general score is summed over all rows, whatever the blocks.
+    let general = Attention::new(rows).general(8);
+    let all = Backward::all(general).unwrap().validate().unwrap();
+    let refused = BackwardPlan::new(&all, &caps, &Policy::default()).unwrap_err().to_string();
+    assert!(
+        refused.contains("iterations over rows, this driver ends loops after 65535"),
+        "{refused}"
+    );
+    BackwardPlan::new(&all, &software(), &Policy::default()).unwrap();
 }
 
 /// What could serve and is slower is not refused; it serves where nothing else does.

@@ -243,7 +243,7 @@ def of_kernel(folder, device, kind, kernel, record, mode, want):
     stats = record['stats'] | dict(subgroup=record['subgroup'])
     row |= dict(zip(('registers', 'spills', 'occupancy', 'instructions'), figures(kind, stats)))
     if mode == 'none' or kind not in KINDS: return row
-    if mode == 'tile': study, want = tile, [(int(n), 0) for n in want.split(',')]
+    if mode == 'tile': study, want = tile, [tuple(map(int, f'{n}x0'.split('x')[:2])) for n in want.split(',')]
     else: study, want = shares, [*map(int, want.split(',')), 1][:2]
     paths = sorted(glob.glob(f'{folder}/{glob.escape(kernel)}.*.{KINDS[kind][1]}.txt'))
     found = next((x for path in paths if (x := study(kind, record, path, want))), None)

@@ -61,8 +61,8 @@ fn gradients_store(part: RowPart, i: u32, x: vec4<f32>, w: vec4<f32>, d_s: vec4<
   entries_store(part.base + i, select(entry, vec4<f32>(0.0), none));
 }
 
-// What the row leaves beside that: its lane's part in the gradient of its centre, no entries where nobody looks, and what sums of d_x k are
-// multiplied with.
+// What the row leaves beside that: its lane's part in the gradient of its centre, no entries where nobody looks, and
+// what sums of d_x k are multiplied with.
 fn row_end_store(part: RowPart, center: f32) {
   let all_row = (part.rows.batch * params.heads_q + part.rows.head) * params.seq_q + part.row;
   center_sums_store(all_row * LANES + part.slice, center);

@@ -16,6 +16,17 @@ struct Origins {
   v: u32,
 }
 
+fn place_of(lane: u32, row0: u32) -> Place {
+  return Place(lane, lane / DOWN, lane % DOWN, row0 + lane % DOWN * 4u);
+}
+
+fn origins_of(batch: u32, head: u32) -> Origins {
+  let head_kv = head / params.group;
+  return Origins(params.q_base + q_origin(batch) + head * params.q_stride_head,
+    params.k_base + k_origin(batch) + head_kv * params.k_stride_head,
+    params.v_base + v_origin(batch) + head_kv * params.v_stride_head);
+}
+
 fn key_of(place: Place, key0: u32, i: u32) -> u32 {
   return key0 + (i >> 2u) * 4u * ACROSS + place.x * 4u + (i & 3u);
 }

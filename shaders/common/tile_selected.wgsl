@@ -19,3 +19,16 @@ fn tile_multiply_selected(acc: ptr<function, array<vec4<f32>, 16>>, x: u32, y: u
     }
   }
 }
+
+// The products of what is in workgroup memory, between the barriers around them.
+fn tile_turn(acc: ptr<function, array<vec4<f32>, 16>>, x: u32, y: u32) {
+  workgroupBarrier();
+  let special = atomicLoad(&sh_special[0]) != 0u;
+  tile_products(acc, special, x, y);
+  if (special) {
+    var selected = *acc;
+    tile_multiply_selected(&selected, x, y);
+    *acc = selected;
+  }
+  workgroupBarrier();
+}

@@ -1,10 +1,10 @@
-// Backward: sums of columns, the gradient of a vector that was added to each row: d_table[n] = sum over sequences and rows of
-// d[z, i, n].
+// Backward: sums of columns, the gradient of a vector that was added to each row: d_table[n] = sum over sequences and
+// rows of d[z, i, n].
 //
 //   k (d) [batch, rows, dim_v] -> d_table [dim_v]
 //
-// Workgroup x = 8 columns: 8 invocations to a column, which take rows by turns and join their sums as a tree, so the sums are the
-// same in every run. Bound by bandwidth.
+// Workgroup x = 8 columns: 8 invocations to a column, which take rows by turns and join their sums as a tree, so the
+// sums are the same in every run. Bound by bandwidth.
 
 var<workgroup> sh_sum: array<f32, 64>;
 

@@ -2,9 +2,9 @@
 //
 //   entries [block of rows, score_stride] -> d_table [edge_count]
 //
-// One invocation per edge: it finds its row by bisection and goes through the block's sequences and heads in order, so the sums are
-// the same in every run. Edges of rows that the block does not hold are left to others; later blocks that touch an edge too add to
-// it. An edge of no row has gradient 0.
+// One invocation per edge: it finds its row by bisection and goes through the block's sequences and heads in order, so
+// the sums are the same in every run. Edges of rows that the block does not hold are left to others; later blocks that
+// touch an edge too add to it. An edge of no row has gradient 0.
 
 // The row of an edge, `seq_q` where it has none.
 fn edge_row(edge: u32) -> u32 {

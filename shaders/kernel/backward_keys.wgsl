@@ -58,15 +58,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
           if (any_special(b4)) { atomicStore(&sh_special[0], 1u); }
           tile_put_b_row(i * 4u + d, c, b4);
         }
-        workgroupBarrier();
-        let special = atomicLoad(&sh_special[0]) != 0u;
-        tile_products(&acc, special, x, y);
-        if (special) {
-          var selected = acc;
-          tile_multiply_selected(&selected, x, y);
-          acc = selected;
-        }
-        workgroupBarrier();
+        tile_turn(&acc, x, y);
       }
     }
   }
@@ -78,24 +70,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let key = key0 + tile_row(i, y);
     let column = column0 + tile_column(i, x);
     if (key < key_end && column < params.dim_v) {
-      finish4((workgroup.z * params.seq_kv + key), batch, head_kv, key, column, sums[i]);
+      finish_key(workgroup.z, batch, head_kv, key, column, params.dim_v, sums[i]);
     }
   }
-}
-
-// Stores four columns of a key's gradient, or hands them on when more rows are to come.
-fn finish4(carry_row: u32, batch: u32, head: u32, key: u32, column: u32, sum: vec4<f32>) {
-  var total = sum;
-  if (CARRY) {
-    let at = carry_row * ((params.dim_v + 3u) >> 2u) + (column >> 2u);
-    if (params.carry_in == 1u) { total += carry_load(at); }
-    if (params.carry_out == 1u) {
-      carry_store(at, total);
-      return;
-    }
-  }
-  // Where a sequence starts is known of k, whose batches and rows are strided as these are.
-  let at = params.o_base + k_origin(batch) + head * params.o_stride_head
-    + key * params.o_stride_row;
-  o_store4(at + column, min(params.dim_v - column, 4u), total);
 }

@@ -4,12 +4,12 @@
 //
 //   o[n, c] = sum over sequences, heads and rows i of d[i, n] x[i, c]
 //
-// Element (n, c) of o is at n * o_stride_row + c * o_stride_head. Workgroup (x, y) = (64 c, 64 n) by 64 invocations on the tile
-// of common/tile.wgsl; it goes through sequences, heads and rows in order, so the sums are the same in every run. Per 16 rows two
-// barriers; 8 KiB of workgroup memory.
+// Element (n, c) of o is at n * o_stride_row + c * o_stride_head. Workgroup (x, y) = (64 c, 64 n) by 64 invocations on
+// the tile of common/tile.wgsl; it goes through sequences, heads and rows in order, so the sums are the same in every
+// run. Per 16 rows two barriers; 8 KiB of workgroup memory.
 //
-// Rows that pass nothing on (d = 0) are left out, so that NaN in x behind a mask meets no sum; by the trick of `staged_value`:
-// from the first special value of x on, element by element.
+// Rows that pass nothing on (d = 0) are left out, so that NaN in x behind a mask meets no sum; by the trick of
+// `staged_value`: from the first special value of x on, element by element.
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let n0 = workgroup.y * TILE;
@@ -42,15 +42,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         sh_a[(i * 4u + s) * 16u + r] = weights_of_parts(d4, d4 == vec4<f32>(0.0));
         tile_put_b_row(i * 4u + s, r, x4);
       }
-      workgroupBarrier();
-      let special = atomicLoad(&sh_special[0]) != 0u;
-      tile_products(&acc, special, x, y);
-      if (special) {
-        var selected = acc;
-        tile_multiply_selected(&selected, x, y);
-        acc = selected;
-      }
-      workgroupBarrier();
+      tile_turn(&acc, x, y);
     }
   }
 

@@ -3,8 +3,8 @@
 //
 //   d = binding q: [batch, rows, out], w = binding projection: [out, in] -> o: [batch, rows, in], f32
 //
-// Workgroup (x, y, z) = (64 inputs, 64 rows, batch) by 64 invocations on the tile of common/tile.wgsl, as in `project`; but rows of w
-// are depths here, so w is read along its rows and not transposed.
+// Workgroup (x, y, z) = (64 inputs, 64 rows, batch) by 64 invocations on the tile of common/tile.wgsl, as in `project`;
+// but rows of w are depths here, so w is read along its rows and not transposed.
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let row0 = workgroup.y * TILE;

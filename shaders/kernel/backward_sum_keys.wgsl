@@ -1,12 +1,13 @@
 // Stage 4 of the staged backward pass of additive scores, for k: x[i, j] = sum_c w[c] f(a (q[i, c] + k[j, c])).
 //
-//   scores (d_x) [block of rows, score_stride], q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk] -> o, as k
+//   scores (d_x) [block of rows, score_stride], q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk]
+//   -> o, as k
 //
 //   o[j, c] = a sum over the group's heads of w[c] sum_i d_x[i, j] f'(a (q[i, c] + k[j, c]))
 //
-// Workgroup (x, y, z) = (16 channels, 16 keys, (batch, head of k) pair): an invocation owns four channels of a key and goes through
-// heads and rows in order, those that see none of its keys stepped over by 64. Where rows come in several blocks the sums are
-// carried from one to the next.
+// Workgroup (x, y, z) = (16 channels, 16 keys, (batch, head of k) pair): an invocation owns four channels of a key and
+// goes through heads and rows in order, those that see none of its keys stepped over by 64. Where rows come in several
+// blocks the sums are carried from one to the next.
 
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -19,7 +20,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (key >= key_end || column >= params.dim_qk) { return; }
 
   let n = min(params.dim_qk - column, 4u);
-  let k4 = k_load4(params.k_base + k_origin(batch) + head_kv * params.k_stride_head + key * params.k_stride_row + column, n);
+  let k_at = params.k_base + k_origin(batch) + head_kv * params.k_stride_head + key * params.k_stride_row;
+  let k4 = k_load4(k_at + column, n);
   var total = vec4<f32>(0.0);
   for (var head = head_kv * params.group; head < (head_kv + 1u) * params.group; head += 1u) {
     let pair = (batch - params.batch0) * params.head_n + head - params.head0;
@@ -42,21 +44,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     total = fma(inner_weights(head, column), d, total);
   }
-  finish4((workgroup.z * params.seq_kv + key), batch, head_kv, key, column, params.inner_scale * total);
-}
-
-// Stores four columns of a key's gradient, or hands them on when more rows are to come.
-fn finish4(carry_row: u32, batch: u32, head: u32, key: u32, column: u32, sum: vec4<f32>) {
-  var total = sum;
-  if (CARRY) {
-    let at = carry_row * ((params.dim_qk + 3u) >> 2u) + (column >> 2u);
-    if (params.carry_in == 1u) { total += carry_load(at); }
-    if (params.carry_out == 1u) {
-      carry_store(at, total);
-      return;
-    }
-  }
-  // The gradient lies as k does.
-  let at = params.o_base + k_origin(batch) + head * params.o_stride_head + key * params.o_stride_row;
-  o_store4(at + column, min(params.dim_qk - column, 4u), total);
+  finish_key(workgroup.z, batch, head_kv, key, column, params.dim_qk, params.inner_scale * total);
 }

@@ -1,14 +1,16 @@
 // Stage 4 of the staged backward pass of additive scores, for q: x[i, j] = sum_c w[c] f(a (q[i, c] + k[j, c])).
 //
-//   scores (d_x) [block of rows, score_stride], q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk] -> o, as q;
-//     row_sums: each row's part in the gradient of w, [batch, heads_q, seq_q, dim_qk], or [batch, seq_q, heads_q, dim_qk] where
-//     heads have weights of their own
+//   scores (d_x) [block of rows, score_stride], q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk]
+//   -> o, as q;
+//     row_sums: each row's part in the gradient of w, [batch, heads_q, seq_q, dim_qk], or [batch, seq_q, heads_q,
+//     dim_qk] where heads have weights of their own
 //
 //   o[i, c] = a w[c] sum_j d_x[i, j] f'(a (q[i, c] + k[j, c]))
 //   row_sums[i, c] = sum_j d_x[i, j] f(a (q[i, c] + k[j, c]))
 //
-// Workgroup (x, y, z) = (16 channels, 16 rows, (batch, head) pair): an invocation owns four channels of a row and goes through the
-// visible keys in order. No product: about 30 FLOP per pair and channel with tanh, so it is bound by arithmetic.
+// Workgroup (x, y, z) = (16 channels, 16 rows, (batch, head) pair): an invocation owns four channels of a row and goes
+// through the visible keys in order. No product: about 30 FLOP per pair and channel with tanh, so it is bound by
+// arithmetic.
 
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

@@ -49,7 +49,6 @@ fn end_rows(rows: Rows, row_end: u32, row0: u32, place: Place, m: vec4<f32>) {
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let batch = params.batch0 + workgroup.y / params.head_n;
   let head = params.head0 + workgroup.y % params.head_n;
-  let head_kv = head / params.group;
   let block_end = params.row0 + params.row_n;
   // The last rows first: under a causal mask they have most to do, and what ends last should be little.
   let groups = (params.row_n + 63u) / 64u;
@@ -58,13 +57,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let row_end = stored_end(rows, block_end);
   let visible = key_range(rows);
   let whole = whole_range(rows, visible);
-  let origins = Origins(params.q_base + q_origin(batch) + head * params.q_stride_head,
-    params.k_base + k_origin(batch) + head_kv * params.k_stride_head,
-    params.v_base + v_origin(batch) + head_kv * params.v_stride_head);
-  let place = Place(lane, lane / DOWN, lane % DOWN, row0 + lane % DOWN * 4u);
+  let place = place_of(lane, row0);
   tile_begin(place);
 
-  let m = attend(rows, visible, whole, origins, place, row0);
+  let m = attend(rows, visible, whole, origins_of(batch, head), place, row0);
 
   gather_sums(place);
   if (lane < 16u) { end_rows(rows, row_end, row0, place, m); }

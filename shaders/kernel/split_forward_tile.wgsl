@@ -24,7 +24,6 @@ fn put_states(at: vec4<u32>, row_end: u32, row: u32, m: vec4<f32>, l: vec4<f32>)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let batch = params.batch0 + workgroup.y / params.head_n;
   let head = params.head0 + workgroup.y % params.head_n;
-  let head_kv = head / params.group;
   let block_end = params.row0 + params.row_n;
   let row0 = params.row0 + workgroup.x * 64u;
   let rows = rows_of(batch, head, row0, min(row0 + 64u, block_end) - 1u);
@@ -32,12 +31,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let visible = key_range(rows);
   let share = share_of(visible, workgroup.z);
   let whole = whole_range(rows, visible);
-  let origins = Origins(params.q_base + q_origin(batch) + head * params.q_stride_head,
-    params.k_base + k_origin(batch) + head_kv * params.k_stride_head,
-    params.v_base + v_origin(batch) + head_kv * params.v_stride_head);
-  let place = Place(lane, lane / DOWN, lane % DOWN, row0 + lane % DOWN * 4u);
+  let place = place_of(lane, row0);
   tile_begin(place);
-  let m = attend(rows, share, whole, origins, place, row0);
+  let m = attend(rows, share, whole, origins_of(batch, head), place, row0);
 
   gather_sums(place);
   if (lane < 16u) {

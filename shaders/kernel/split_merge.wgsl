@@ -1,4 +1,4 @@
-// Joins the shares of `split_forward`.
+// Joins the shares of `split_forward` and `split_forward_tile`.
 //
 //   states [batch, heads_q, seq_q, split_n] (m, l), partials [..., dim_v / 4]
 //   -> o [batch, heads_q, seq_q, dim_v], lse

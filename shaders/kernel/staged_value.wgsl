@@ -52,15 +52,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       if (any_special(v4)) { atomicStore(&sh_special[0], 1u); }
       tile_put_b_row(i * 4u + d, r, v4);
     }
-    workgroupBarrier();
-    let special = atomicLoad(&sh_special[0]) != 0u;
-    tile_products(&acc, special, x, y);
-    if (special) {
-      var selected = acc;
-      tile_multiply_selected(&selected, x, y);
-      acc = selected;
-    }
-    workgroupBarrier();
+    tile_turn(&acc, x, y);
   }
 
   tile_finish(&acc, x, y);

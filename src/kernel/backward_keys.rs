@@ -12,7 +12,7 @@ use crate::problem::Problem;
 
 pub(super) const TWIN: Twin = Twin {
     square: true,
-    commons: |_| vec![common!("tile"), common!("tile_selected")],
+    commons: |_| vec![common!("tile"), common!("tile_selected"), common!("finish_key")],
     // Read only, but all scratch may share one buffer.
     bindings: |_| vec![(Binding::Scores, Access::ReadWrite)],
     glue: output_glue,

@@ -6,11 +6,12 @@ use super::element::Element;
 use super::generate::glue::output_glue;
 use super::kernels::Kernel;
 use super::spec::{KernelSpec, Writes};
-use super::twin::{Twin, kernel_file};
+use super::twin::{Twin, common, kernel_file};
 use crate::problem::Problem;
 
 pub(super) const TWIN: Twin = Twin {
     backward: true,
+    commons: |_| vec![common!("finish_key")],
     bindings: |_| vec![(Binding::Scores, Access::ReadWrite)],
     glue: output_glue,
     grid: |_, work| {

@@ -33,6 +33,7 @@ pub(super) fn over_rows(backward: &BackwardProblem, block: &BlockSize) -> u64 {
     let table_keys = if a.alibi.is_some() { keys } else { 1 };
     let by_64 = rows.div_ceil(64);
     let all_rows = a.shape.seq_q.div_ceil(64);
+    let summed = if a.inner.is_per_head() { 1 } else { a.shape.heads_q };
     // Sums over all rows of q or k, 16 of them in 16 steps and their loads.
     let longest = u64::from(a.shape.seq_q.max(a.shape.seq_kv));
     let pairs = u64::from(a.shape.batch) * u64::from(a.shape.heads_q);
@@ -45,6 +46,9 @@ pub(super) fn over_rows(backward: &BackwardProblem, block: &BlockSize) -> u64 {
         on(Operand::Sinks, nested(&[a.shape.batch, all_rows])),
         on(Operand::HeadScale, nested(&[a.shape.batch, all_rows])),
         on(Operand::ScoreMatrix, of_matrix),
+        on(Operand::EdgeBias, nested(&[batch, heads]).saturating_add(32)),
+        on(Operand::Centers, nested(&[a.shape.heads_q, 16])),
+        on(Operand::ScoreV, nested(&[a.shape.batch, summed, a.shape.seq_q.div_ceil(8)])),
     ]
     .into_iter()
     .max()

@@ -1,5 +1,5 @@
-//! Generated code of `fused_forward_tile` and `split_forward_tile`: scores `s{key}_{strip}`, a vec4 of four rows each, and outputs
-//! `o{row}_{column}`, a vec4 of four columns each, in an invocation's registers.
+//! Generated code of `fused_forward_tile` and `split_forward_tile`: scores `s{key}_{strip}`, a vec4 of four rows each,
+//! and outputs `o{row}_{column}`, a vec4 of four columns each, in an invocation's registers.
 //!
 //! Registers are variables of their own, since compilers keep arrays in registers under constant indices
 //! only. Workgroup memory is `sh[block][place][16]`: with constant block and place the index check that
