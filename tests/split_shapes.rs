@@ -123,7 +123,7 @@ fn many_rows_are_split_on_tiles() {
         for batch_invariant in [false, true] {
             let policy = Policy { batch_invariant, ..policy.clone() };
             let plan = engine.plan_with(&call, &policy).unwrap();
-            assert!(plan.shares().unwrap().n > 0, "{plan}");
+            assert!(plan.shares().unwrap().n > 1 || batch_invariant, "{plan}");
             assert!(plan.kernels().iter().any(|x| x.kernel == Kernel::SplitForwardTile), "{plan}");
             prove_plan(&engine, &plan, &DataOptions::default());
         }
@@ -145,6 +145,26 @@ fn keys_are_shared_out_where_tiles_of_rows_are_few() {
     assert_eq!([shares(8, 4096), shares(32, 1024), shares(8, 64)], [None, None, None]);
     let text = plan(8, 4096).to_string();
     assert!(text.contains("passed over split_forward_tile: 512 tiles of 64 rows"), "{text}");
+}
+
+/// Another path has other bits, so that the batch must not choose it.
+#[test]
+fn the_batch_does_not_choose_the_path_where_rows_must_not_depend_on_it() {
+    let hardware = Capabilities { device_type: "discretegpu".into(), ..Capabilities::default() };
+    let paths = |batch_invariant, shape: fn(u32) -> Shape| {
+        [1, 8, 64].map(|batch| {
+            let policy = Policy { batch_invariant, ..Policy::default() };
+            let problem = Attention::new(shape(batch)).validate().unwrap();
+            Plan::new(&problem, &hardware, &policy).unwrap().path()
+        })
+    };
+    let square = |batch| Shape::self_attention(batch, 8, 512, 64);
+    let few = |batch| Shape { seq_q: 2, ..Shape::self_attention(batch, 32, 512, 64) };
+    use Path::{FusedTile, Split};
+    assert_eq!(paths(false, square), [Split, FusedTile, FusedTile]);
+    assert_eq!(paths(true, square), [FusedTile; 3]);
+    assert_eq!(paths(false, few), [Split, FusedTile, FusedTile]);
+    assert_eq!(paths(true, few), [Split; 3]);
 }
 
 #[test]

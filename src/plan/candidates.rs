@@ -13,7 +13,7 @@ pub(super) struct Candidate {
     /// Its steps, or why it cannot serve.
     pub(super) schedule: fn(&Problem, &Capabilities, &Policy) -> Result<Schedule, Rejection>,
     /// Why another is faster on a device, by its main kernel; `None` where none is known to be.
-    pub(super) slower: fn(&KernelSpec, &Problem, &Capabilities) -> Option<String>,
+    pub(super) slower: fn(&KernelSpec, &Problem, &Capabilities, &Policy) -> Option<String>,
 }
 
 pub(super) const CANDIDATES: &[Candidate] = &[
@@ -43,6 +43,6 @@ pub(super) const CANDIDATES: &[Candidate] = &[
     },
 ];
 
-fn never(_: &KernelSpec, _: &Problem, _: &Capabilities) -> Option<String> {
+fn never(_: &KernelSpec, _: &Problem, _: &Capabilities, _: &Policy) -> Option<String> {
     None
 }

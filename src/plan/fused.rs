@@ -46,7 +46,12 @@ pub(super) fn schedule(
 }
 
 /// Why rows in registers are slow on a device, where they are known to be.
-pub(super) fn slower(kernel: &KernelSpec, _: &Problem, caps: &Capabilities) -> Option<String> {
+pub(super) fn slower(
+    kernel: &KernelSpec,
+    _: &Problem,
+    caps: &Capabilities,
+    _: &Policy,
+) -> Option<String> {
     kernel.row_tile().and_then(|rows| tuning::rows_are_slower(caps, &rows))
 }
 

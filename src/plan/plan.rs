@@ -18,7 +18,7 @@ use crate::problem::{Attention, Problem};
 ///
 /// ```
 /// use heedful::{Attention, Capabilities, Path, Plan, Policy, Shape};
-/// let problem = Attention::new(Shape::self_attention(1, 8, 512, 64)).validate()?;
+/// let problem = Attention::new(Shape::self_attention(1, 8, 4096, 64)).validate()?;
 /// let plan = Plan::new(&problem, &Capabilities::default(), &Policy::default())?;
 /// assert_eq!(plan.path(), Path::FusedTile);
 /// assert!(plan.to_string().contains("fused_forward_tile/f32x4.f32x4"));
@@ -83,7 +83,8 @@ impl Plan {
                     Some(rejection) => rejections.push(rejection),
                     None => {
                         let main = schedule.main().filter(|_| policy.path == Path::Auto);
-                        let reason = main.and_then(|x| (candidate.slower)(x, problem, caps));
+                        let reason =
+                            main.and_then(|x| (candidate.slower)(x, problem, caps, policy));
                         match reason {
                             Some(reason) => {
                                 let candidate = schedule.name().into();

@@ -108,7 +108,8 @@ pub struct Policy {
     pub checks: Checks,
     /// Whether keys are split into shares of a fixed size, so that a row has the same bits whatever the batch it
     /// is in, its neighbours and the length of the longest sequence are. Otherwise shares are as many as keep the
-    /// device busy. All other paths are so anyway.
+    /// device busy. All other paths are so anyway, and [`Path::Auto`] then chooses without looking at the batch: by the
+    /// rows, keys and heads of a sequence, so that calls of other rows or keys may still go other paths.
     pub batch_invariant: bool,
     /// Most scratch memory a plan may use, bytes. Less scratch means more, smaller dispatches.
     pub max_workspace_bytes: u64,

@@ -106,8 +106,14 @@ pub(super) fn slower(
     kernel: &KernelSpec,
     problem: &Problem,
     caps: &Capabilities,
+    policy: &Policy,
 ) -> Option<String> {
-    tuning::split_is_slower(caps, &problem.attention().shape, &kernel.split_tile()?)
+    let mut shape = problem.attention().shape;
+    if policy.batch_invariant {
+        // Another path has other bits: what is chosen for one sequence is chosen for many.
+        shape.batch = 1;
+    }
+    tuning::split_is_slower(caps, &shape, &kernel.split_tile()?)
 }
 
 /// Shares that bring the workgroups to `wanted`, none of less than a tile.

@@ -58,7 +58,11 @@ pub(super) fn slower(
     kernel: &KernelSpec,
     problem: &Problem,
     caps: &Capabilities,
+    policy: &Policy,
 ) -> Option<String> {
+    if policy.batch_invariant {
+        return Some("whether shares pay depends on the batch, and rows are not to".into());
+    }
     let rows = kernel.group_rows();
     let tiles = tiles_of_rows(problem, rows);
     let pays = even_shares(tiles, problem.attention().shape.seq_kv) > 1;

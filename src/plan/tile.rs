@@ -60,7 +60,12 @@ pub(super) fn tile_of(
 }
 
 /// Why the tile is slow on a device, where it is known to be.
-pub(super) fn slower(_: &KernelSpec, _: &Problem, caps: &Capabilities) -> Option<String> {
+pub(super) fn slower(
+    _: &KernelSpec,
+    _: &Problem,
+    caps: &Capabilities,
+    _: &Policy,
+) -> Option<String> {
     tuning::tile_is_slower(caps)
 }
 

@@ -75,8 +75,8 @@ pub struct SplitRow {
     pub lanes: u32,
     /// Keys of a tile: with those of `key_lanes` that a call has room for, whole rounds of the lanes.
     pub keys: u32,
-    /// Most invocations of a subgroup that read a key's row side by side: 1, 2, 4, 8 or 16. Fewer where they do not share it
-    /// evenly or subgroups may be smaller.
+    /// Most invocations of a subgroup that read a key's row side by side: 1, 2, 4, 8 or 16. Fewer where they do not
+    /// share it evenly or subgroups may be smaller.
     #[cfg_attr(feature = "serde", serde(default = "one"))]
     pub key_lanes: u32,
 }
@@ -254,13 +254,14 @@ pub const TILES: &[TileRow] = &[
     tile(Class::Any, "NVIDIA", 256, [16, 8, 64], true),
     tile(Class::Any, "AMD", 64, [16, 8, 64], true),
     tile(Class::Any, "AMD", 128, [8, 16, 64], true),
+    tile(Class::Any, "Intel", 64, [16, 16, 64], true),
     tile(Class::Any, "Intel", 512, [16, 16, 64], false),
     tile(Class::Any, "", 512, [16, 16, 64], true),
 ];
 
 /// NVIDIA: measured on one H200, us with 128 lanes and 1 to a key, 256 and 128 keys; 8 to a key, 256, 128 and 64 keys:
-/// 16x32/8x1x4096x128 f16 161, 190; 124, 134, 151. 1x32/8x1x8192x128 f32 57, 52; 59, 50, 57; with k and v in f16 47, 46;
-/// 46, 41, 50. 1x32/8x1x1024x128 f32 40, 35; 43, 34, 33. 1x8x1x8192x64 f32 38, 39; 37, 36, 36.
+/// 16x32/8x1x4096x128 f16 161, 190; 124, 134, 151. 1x32/8x1x8192x128 f32 57, 52; 59, 50, 57; with k and v in f16 47,
+/// 46; 46, 41, 50. 1x32/8x1x1024x128 f32 40, 35; 43, 34, 33. 1x8x1x8192x64 f32 38, 39; 37, 36, 36.
 ///
 /// Others by what Mesa 26.2 compiles, not measured: 4 rows spill nothing on RDNA3, Ampere, Adreno 740 and M1, 44 on
 /// DG2, where 2 spill nothing.
@@ -286,10 +287,12 @@ const fn matrix(
 
 /// Software rows: f16 1×4×256×64 and ×128 on Mesa 26.2, first use without its cache 2.7 and 1.9 s in loops, 7.3 and 19.4 s written
 /// out; 10.1 and 17.0 ms, 10.2 and 25.3 ms.
-/// NVIDIA: one H200, f16, TFLOP/s with 4 teams of 2 blocks, 4 of 1 and 8 of 1: 1x16x4096x64 54, 61, 53; 1x16x4096x128 49,
-/// 47, 81; 1x8x512x64 9, 11, 9.
-/// Others: chosen by counting, not measured. Two blocks of 16 rows per subgroup of 32 read k and v half as often as one
-/// and hold o in 128 registers at dim 128; above, one block.
+///
+/// NVIDIA: one H200, f16, TFLOP/s with 4 teams of 2 blocks, 4 of 1 and 8 of 1: 1x16x4096x64 54, 61, 53; 1x16x4096x128
+/// 49, 47, 81; 1x8x512x64 9, 11, 9.
+///
+/// Others: chosen by counting, not measured. Two blocks of 16 rows per subgroup of 32
+/// read k and v half as often as one and hold o in 128 registers at dim 128; above, one block.
 pub const MATRIX: &[MatrixRow] = &[
     matrix(Class::Software, "", 8, 512, [4, 1, 16], false),
     matrix(Class::Software, "", 16, 512, [2, 1, 16], false),
