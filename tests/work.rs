@@ -67,12 +67,13 @@ fn a_layer_records_projections_around_its_attention() {
     assert_eq!(
         [&lines[..3], &lines[6..]].concat(),
         [
+            // Rows without gaps between sequences: one sequence to a projection.
             format!(
-                "{project}/added over 1x1x2, q 0..320, projection 0..384, o 0..480, bias 0..48"
+                "{project}/added over 1x1x1, q 0..320, projection 0..384, o 0..480, bias 0..48"
             ),
-            format!("{project} over 1x1x2, q 0..320, projection 0..384, o 0..480"),
-            format!("{project} over 1x1x2, q 0..320, projection 0..384, o 0..480"),
-            format!("{project} over 1x1x2, q 0..480, projection 0..384, o 0..320"),
+            format!("{project} over 1x1x1, q 0..320, projection 0..384, o 0..480"),
+            format!("{project} over 1x1x1, q 0..320, projection 0..384, o 0..480"),
+            format!("{project} over 1x1x1, q 0..480, projection 0..384, o 0..320"),
             "average/f32.f32/-/- over 1x1x2, q 0..600, o 0..200".to_owned(),
         ]
     );

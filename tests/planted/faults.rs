@@ -57,7 +57,7 @@ faults! {
         |text| cut(text, "  sh_l[lane] = state.l;", "  workgroupBarrier();");
     staged_value_lacks_a_barrier: VALUE, Staged,
         ["2x2/1x129x40 f32"], WRONG, Refuses,
-        |text| cut(text, "      tile_put_b_row(i * 4u + d, r, v4);\n    }", "    workgroupBarrier();");
+        |text| cut(text, "fn tile_turn(acc: ptr<function, array<vec4<f32>, 16>>, x: u32, y: u32) {", "  workgroupBarrier();");
     split_lacks_a_barrier: SPLIT, Split,
         ["2x6/2x3/150x64 f32 kv(f32) lse poison"], WRONG, Refuses,
         |text| cut(text, "    m = peak;", "    workgroupBarrier();");
