@@ -1,10 +1,10 @@
-//! One attention layer learns to copy the letter that follows a marker: W_q, W_k, W_v and W_o from data, by plain gradient
-//! descent, the layer and its gradients on the engine.
+//! One attention layer learns to copy the letter that follows a marker: W_q, W_k, W_v and W_o from data, by plain
+//! gradient descent, the layer and its gradients on the engine.
 //!
 //! A sequence is letters with three markers among them; a token's vector says what it is and what stands before it. The
 //! layer is asked for each marker and is to answer with the letter behind it. So q of a marker must meet k of whatever
-//! stands behind that marker, wherever that is, and v and W_o must carry the letter: nobody tells the layer that, it follows
-//! from the loss.
+//! stands behind that marker, wherever that is, and v and W_o must carry the letter: nobody tells the layer that, it
+//! follows from the loss.
 //!
 //! `cargo run --release --example learn_qkv`
 

@@ -126,8 +126,8 @@ pub struct LayerBackward {
 }
 
 impl LayerBackward {
-    /// The gradients of the inputs, of every matrix and of the learned extra key and value; those of vectors that may be
-    /// left out (b_q and its like) are asked for by [`with`](Self::with).
+    /// The gradients of the inputs, of every matrix and of the learned extra key and value; those of vectors that may
+    /// be left out (b_q and its like) are asked for by [`with`](Self::with).
     pub fn of(layer: MultiHeadAttention) -> Self {
         use LayerTensor::{BiasK, BiasV, WK, WO, WQ, WV, XK, XQ, XV};
         let all = [XQ, XK, XV, WQ, WK, WV, WO, BiasK, BiasV];

@@ -20,8 +20,8 @@ use crate::problem::Operand;
 pub struct LayerBackwardTensors<'a> {
     /// Gradient of the output, `[batch, seq_q, width_out]`.
     pub d_out: BufferView<'a>,
-    /// Where each gradient that is wanted goes, of the shape of its tensor. Those of inputs may name one place: they are
-    /// summed there, as the gradient of an input that serves as several.
+    /// Where each gradient that is wanted goes, of the shape of its tensor. Those of inputs may name one place: they
+    /// are summed there, as the gradient of an input that serves as several.
     pub gradients: Vec<(LayerTensor, BufferView<'a>)>,
     /// The same of the call between the projections.
     pub between: Vec<(Operand, BufferView<'a>)>,
@@ -55,8 +55,8 @@ impl<'a> LayerBackwardTensors<'a> {
 pub struct BoundLayerBackward(Recorded);
 
 impl BoundLayerBackward {
-    /// Records the gradients into the caller's encoder, behind the layer itself: one compute pass, no submit, no wait, no
-    /// readback between its steps.
+    /// Records the gradients into the caller's encoder, behind the layer itself: one compute pass, no submit, no wait,
+    /// no readback between its steps.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         self.0.encode(encoder, None);
     }

@@ -19,8 +19,8 @@ enum Of {
 }
 
 impl Engine {
-    /// Tries the kernels of a layer's gradients the first time some are planned: what is wrong with them on this device,
-    /// if anything.
+    /// Tries the kernels of a layer's gradients the first time some are planned: what is wrong with them on this
+    /// device, if anything.
     ///
     /// # Errors
     /// Device lost; out of memory.

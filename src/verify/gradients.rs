@@ -109,6 +109,13 @@ mod tests {
     use super::largest;
 
     #[test]
+    fn only_what_is_below_the_smallest_normal_number_may_be_flushed() {
+        let smallest = f64::from(f32::MIN_POSITIVE);
+        assert!(largest(&[0.9 * smallest], &[0.0], 1e-5).pass());
+        assert!(!largest(&[1.1 * smallest], &[0.0], 1e-5).pass());
+    }
+
+    #[test]
     fn what_is_missing_wrong_or_no_number_fails() {
         let wanted = [1.0, -4.0, f64::NAN];
         assert!(largest(&wanted, &[1.0, -4.0, f64::INFINITY], 1e-6).error == 0.0);
