@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use heedful::feature::mask::{Axis, Neighborhood, Tree};
 use heedful::feature::score::Relative;
 use heedful::reference::{Order, emulate};
-use heedful::verify::cases::{Case, Grid, SEEN, grid};
+use heedful::verify::cases::{Case, Grid, SEEN, backward_grid, grid};
 use heedful::verify::data::DataOptions;
 use heedful::verify::truth::Truth;
 use heedful::{
@@ -27,6 +27,13 @@ fn every_case_is_valid_and_has_a_name_of_its_own() -> Result<(), Error> {
     for case in grid(Grid::Matrix)? {
         case.attention.validate()?;
     }
+    let mut names = HashSet::new();
+    for case in backward_grid(Grid::Full)? {
+        assert!(names.insert(case.name.clone()), "twice: {}", case.name);
+    }
+    let quick = backward_grid(Grid::Quick)?;
+    assert!((100..150).contains(&quick.len()), "gradients, quick: {}", quick.len());
+    assert!(quick.iter().all(|case| names.contains(&case.name)));
     Ok(())
 }
 

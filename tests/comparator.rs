@@ -208,6 +208,7 @@ fn overflow_of_the_storage_type_is_the_class_wanted() {
         dtype: DType::F16,
         unit: 0.0,
         lse: &[],
+        terms: &[],
     });
     assert!(compare(&expected, &[f64::INFINITY, 1.0], 2, &tolerance).pass);
     assert!(!compare(&expected, &[65_504.0, 1.0], 2, &tolerance).pass);
@@ -226,7 +227,7 @@ fn the_worst_element_is_the_one_furthest_beyond_its_allowance() {
 fn row_passes(dtype: DType, expected: &[f64], lse: f64, found: &[f64]) -> bool {
     let (row_len, lse) = (expected.len(), [lse]);
     let emulated: &[&[f64]] = &[expected];
-    let of = Measurement { expected, emulated, row_len, dtype, unit: 0.0, lse: &lse };
+    let of = Measurement { expected, emulated, row_len, dtype, unit: 0.0, lse: &lse, terms: &[] };
     compare(expected, found, row_len, &Tolerance::measured(&of)).pass
 }
 

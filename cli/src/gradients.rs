@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use heedful::reference::{Gradients, Incoming, backward};
 use heedful::verify::data::CaseData;
-use heedful::verify::gradients::compare_gradients;
+use heedful::verify::gradients::GradientTruth;
 use heedful::verify::npy;
 use heedful::{Backward, BackwardProblem, Engine, Error, Normalizer, Operand, Problem, WeightsAt};
 
@@ -139,12 +139,13 @@ impl Wanted {
         };
         let mut wrong = None;
         if shown.check {
-            let reference = backward(&self.problem, &inputs, &incoming)?;
-            for (operand, error) in compare_gradients(&self.problem, &inputs, &reference, &found)? {
-                let verdict = if error.pass() { "ok" } else { "WRONG" };
-                println!("gradient of {operand:<8} {verdict}: {}", error.message());
-                if !error.pass() {
-                    wrong = wrong.or(Some(format!("gradient of {operand}: {}", error.message())));
+            let truth = GradientTruth::measure(&self.problem, &inputs, &incoming)?;
+            for (operand, comparison) in truth.check(&found) {
+                let verdict = if comparison.pass { "ok" } else { "WRONG" };
+                let message = comparison.message();
+                println!("gradient of {operand:<8} {verdict}: {message}");
+                if !comparison.pass {
+                    wrong = wrong.or(Some(format!("gradient of {operand}: {message}")));
                 }
             }
         }

@@ -114,6 +114,29 @@ fn verify_runs_on_the_named_paths_only() {
 }
 
 #[test]
+fn verify_checks_the_gradients_of_a_grids_cases() {
+    if !adapter("verify_checks_the_gradients") {
+        return;
+    }
+    // One case, and its gradients.
+    let arguments = "verify --filter sinks=1e1 --report -";
+    let report = heedful(&repository(), arguments).succeeded().json();
+    let cases = report["cases"].as_array().expect("a list");
+    let gradients = |case: &&Value| {
+        case["name"].as_str().is_some_and(|x| x.starts_with("gradients 2x6/2x20/70x32"))
+    };
+    let rows: Vec<&Value> = cases.iter().filter(gradients).collect();
+    let [row] = rows[..] else { panic!("{rows:?}") };
+    assert_eq!((&row["status"], &row["suite"]), (&"pass".into(), &"quick".into()), "{row}");
+    assert!(row["kernel"].as_str().is_some_and(|x| x.contains("backward_sinks")), "{row}");
+    assert!(cases.len() > 3, "{cases:?}");
+    let fused = heedful(&repository(), "verify --filter sinks=1e1 --path fused --report -");
+    let fused = fused.succeeded().json();
+    let fused = fused["cases"].as_array().expect("a list");
+    assert!(!fused.is_empty() && fused.iter().filter(gradients).count() == 0, "{fused:?}");
+}
+
+#[test]
 fn verify_checks_recorded_gradients() {
     if !adapter("verify_checks_recorded_gradients") {
         return;

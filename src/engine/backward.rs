@@ -1,6 +1,7 @@
 //! Gradients on the GPU: their tensors, and from a plan to dispatches.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::device;
 use crate::engine::apart::{Extent, check_apart};
@@ -11,8 +12,8 @@ use crate::engine::parameters::problem_params;
 use crate::engine::places::Places;
 use crate::engine::{BufferView, Engine, Tensors};
 use crate::error::{Error, Result};
-use crate::plan::{BackwardPlan, Policy};
-use crate::problem::{Backward, BackwardProblem, Operand};
+use crate::plan::BackwardPlan;
+use crate::problem::{BackwardProblem, Operand};
 
 /// The tensors of a backward pass.
 #[derive(Debug, Clone)]
@@ -141,6 +142,21 @@ impl BoundBackward {
         self.0.encode_pass(pass)
     }
 
+    /// Records the gradients as a compute pass that writes timestamps at its ends.
+    pub fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        timestamps: wgpu::ComputePassTimestampWrites<'_>,
+    ) {
+        self.0.encode(encoder, Some(timestamps));
+    }
+
+    /// Records some of the dispatches, for kernels that are judged by what these leave.
+    pub(super) fn encode_part(&self, encoder: &mut wgpu::CommandEncoder, part: Range<usize>) {
+        let all = self.0.dispatches.len();
+        self.0.encode_part(encoder, part.start.min(all)..part.end.min(all));
+    }
+
     /// Dispatches of one pass.
     pub fn dispatch_count(&self) -> usize {
         self.0.dispatches.len()
@@ -155,23 +171,6 @@ impl fmt::Display for BoundBackward {
 }
 
 impl Engine {
-    /// Plans the gradients of a call for this device.
-    ///
-    /// # Errors
-    /// Invalid argument for gradients that a call cannot have; unsupported, with the reason.
-    pub fn plan_backward(&self, backward: &Backward) -> Result<BackwardPlan> {
-        self.plan_backward_with(backward, &Policy::default())
-    }
-
-    /// [`plan_backward`](Self::plan_backward) under a policy of the caller's: its checks, its use of f16 and its
-    /// bound on scratch count here.
-    ///
-    /// # Errors
-    /// As [`plan_backward`](Self::plan_backward).
-    pub fn plan_backward_with(&self, backward: &Backward, policy: &Policy) -> Result<BackwardPlan> {
-        BackwardPlan::new(&backward.validate()?, &self.capabilities, policy)
-    }
-
     /// Ties a backward plan to tensors. Gradients are written whole, nothing is added to what was there; each shares no
     /// byte with anything else.
     ///

@@ -72,9 +72,14 @@ impl<'a> Drafting<'a> {
         for step in in_phase(Phase::Before) {
             drafts.push(self.draft(step, &whole)?);
         }
-        for block in self.plan.blocks() {
+        let mut blocks: Vec<Block> = self.plan.blocks().collect();
+        if blocks.is_empty() {
+            // Without rows there is nothing to sum, and sums are 0.
+            blocks.push(whole.clone());
+        }
+        for block in &blocks {
             for step in in_phase(Phase::Blocks) {
-                drafts.push(self.draft(step, &block)?);
+                drafts.push(self.draft(step, block)?);
             }
         }
         for step in in_phase(Phase::After) {
@@ -341,7 +346,7 @@ impl<'a> Drafting<'a> {
         let strides = a.bias.map(|bias| bias.strides()).unwrap_or_default();
         let axes = [&block.batch, &block.heads, &block.rows, &(0..a.shape.seq_kv)];
         let own = strides.iter().zip(axes).map(|(stride, axis)| match stride {
-            0 => u64::from(!axis.is_empty()),
+            0 => 1,
             _ => axis.len() as u64,
         });
         let later = strides.iter().zip(axes).any(|(stride, axis)| *stride == 0 && axis.start > 0);

@@ -2,7 +2,7 @@
 
 use crate::device::{self, Readback, Wait};
 use crate::engine::host::input_bytes;
-use crate::engine::{BackwardTensors, BufferView, Engine, HostTables, Tensors};
+use crate::engine::{BackwardTensors, BoundBackward, BufferView, Engine, HostTables, Tensors};
 use crate::error::{Error, Result};
 use crate::feature::Operands;
 use crate::feature::operand::Rows;
@@ -43,7 +43,7 @@ impl Engine {
         self.run_backward_host_in(plan, inputs, incoming, Wait::Awaiting).await
     }
 
-    async fn run_backward_host_in(
+    pub(super) async fn run_backward_host_in(
         &self,
         plan: &BackwardPlan,
         inputs: &Inputs<'_>,
@@ -66,66 +66,13 @@ impl Engine {
         inputs: &Inputs<'_>,
         incoming: &Incoming<'_>,
     ) -> Result<Vec<(Operand, Readback)>> {
-        let problem = plan.problem().problem();
-        inputs.validate(problem)?;
-        incoming.validate(plan.problem())?;
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-        let empty = |name: &str, operand: Operand| {
-            let bits = problem.elements(operand).unwrap_or(0) * problem.element_bits(operand);
-            let bytes = bits.div_ceil(8).next_multiple_of(4).max(4);
-            device::create_buffer(&self.device, name, bytes, usage)
-        };
-        let mut buffers: Vec<(Operand, wgpu::Buffer)> = Vec::new();
-        for (operand, _) in problem.operands().into_iter().filter(|(x, _)| !x.is_table()) {
-            let buffer = match input_bytes(problem, inputs, operand) {
-                Some(bytes) => device::upload(&self.device, operand.name(), &bytes, usage)?,
-                None => empty(operand.name(), operand)?,
-            };
-            buffers.push((operand, buffer));
-        }
-        let held = |operand| {
-            let held = buffers.iter().find(|(of, _)| *of == operand).map(|(_, buffer)| buffer);
-            held.ok_or_else(|| Error::internal("uploading", format!("no {operand}")))
-        };
-        let mut forward = Tensors::new(
-            held(Operand::Q)?,
-            held(Operand::K)?,
-            held(Operand::V)?,
-            held(Operand::O)?,
-        );
-        for (operand, buffer) in &buffers {
-            if let Some(place) = forward.view_mut(*operand) {
-                *place = Some(buffer.into());
-            }
-        }
-        let tables = HostTables::new(problem, &inputs.operands);
-        tables.set(&mut forward);
-        let d_o = laid_out(problem, &inputs.operands, Operand::O, incoming.o);
-        let d_o = problem.attention().dtype.encode(d_o);
-        let d_o = device::upload(&self.device, "d_o", &d_o, usage)?;
-        let d_lse = laid_out(problem, &inputs.operands, Operand::Lse, incoming.lse);
-        let floats = |name: &str, values: &[f64]| {
-            let bytes = DType::F32.encode(values.iter().copied());
-            device::upload(&self.device, name, &bytes, usage)
-        };
-        let d_lse = floats("d_lse", &d_lse)?;
-        let d_weights = floats("d_weights", incoming.weights)?;
-        let mut tensors = BackwardTensors::new(forward, &d_o);
-        let asked = plan.problem().backward();
-        tensors.d_lse = asked.from_lse.then(|| BufferView::from(&d_lse));
-        tensors.d_weights = asked.from_weights.then(|| BufferView::from(&d_weights));
-        let mut outputs = Vec::new();
-        for &operand in plan.problem().wanted() {
-            outputs.push((operand, empty("a gradient", operand)?));
-        }
-        for (operand, buffer) in &outputs {
-            tensors = tensors.with(*operand, buffer);
-        }
-        let bound = self.bind_backward(plan, &tensors)?;
+        self.check_queue()?;
+        let uploaded = UploadedBackward::new(self, plan, inputs, incoming)?;
+        let bound = uploaded.bind(self, plan, inputs, None)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
         bound.encode(&mut encoder);
         let mut pending = Vec::new();
-        for (operand, buffer) in &outputs {
+        for (operand, buffer) in &uploaded.gradients {
             let back = Readback::record(&self.device, &mut encoder, buffer, 0, buffer.size())?;
             pending.push((*operand, back));
         }
@@ -133,6 +80,88 @@ impl Engine {
             self.queue.submit([encoder.finish()])
         })?;
         Ok(pending)
+    }
+}
+
+/// The tensors of a backward pass in buffers of their own. What the forward pass writes is empty: the staged path reads
+/// none of it.
+pub(crate) struct UploadedBackward {
+    forward: Vec<(Operand, wgpu::Buffer)>,
+    d_o: wgpu::Buffer,
+    d_lse: Option<wgpu::Buffer>,
+    d_weights: Option<wgpu::Buffer>,
+    pub(crate) gradients: Vec<(Operand, wgpu::Buffer)>,
+}
+
+impl UploadedBackward {
+    pub(crate) fn new(
+        engine: &Engine,
+        plan: &BackwardPlan,
+        inputs: &Inputs<'_>,
+        incoming: &Incoming<'_>,
+    ) -> Result<Self> {
+        let problem = plan.problem().problem();
+        inputs.validate(problem)?;
+        incoming.validate(plan.problem())?;
+        let device = &engine.device;
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let empty = |name: &str, operand: Operand| {
+            let bits = problem.elements(operand).unwrap_or(0) * problem.element_bits(operand);
+            let bytes = bits.div_ceil(8).next_multiple_of(4).max(4);
+            device::create_buffer(device, name, bytes, usage)
+        };
+        let mut forward = Vec::new();
+        for (operand, _) in problem.operands().into_iter().filter(|(x, _)| !x.is_table()) {
+            let buffer = match input_bytes(problem, inputs, operand) {
+                Some(bytes) => device::upload(device, operand.name(), &bytes, usage)?,
+                None => empty(operand.name(), operand)?,
+            };
+            forward.push((operand, buffer));
+        }
+        let encoded = |name: &str, values: &[f64], dtype: DType| {
+            device::upload(device, name, &dtype.encode(values.iter().copied()), usage)
+        };
+        let laid = |operand, values| laid_out(problem, &inputs.operands, operand, values);
+        let asked = plan.problem().backward();
+        let d_o = encoded("d_o", &laid(Operand::O, incoming.o), problem.attention().dtype)?;
+        let lse = asked.from_lse.then(|| laid(Operand::Lse, incoming.lse));
+        let d_lse = lse.map(|values| encoded("d_lse", &values, DType::F32)).transpose()?;
+        let weights = asked.from_weights.then_some(incoming.weights);
+        let d_weights = weights.map(|x| encoded("d_weights", x, DType::F32)).transpose()?;
+        let gradient = |&operand: &Operand| Ok((operand, empty("a gradient", operand)?));
+        let gradients = plan.problem().wanted().iter().map(gradient).collect::<Result<_>>()?;
+        Ok(Self { forward, d_o, d_lse, d_weights, gradients })
+    }
+
+    /// A backward plan on these tensors, over scratch of the caller's where it is given.
+    pub(crate) fn bind(
+        &self,
+        engine: &Engine,
+        plan: &BackwardPlan,
+        inputs: &Inputs<'_>,
+        workspace: Option<BufferView<'_>>,
+    ) -> Result<BoundBackward> {
+        let [q, k, v, o] = [Operand::Q, Operand::K, Operand::V, Operand::O].map(|operand| {
+            let held = self.forward.iter().find(|(of, _)| *of == operand);
+            held.map(|(_, buffer)| buffer)
+                .ok_or_else(|| Error::internal("uploading", format!("no {operand}")))
+        });
+        let mut forward = Tensors::new(q?, k?, v?, o?);
+        for (operand, buffer) in &self.forward {
+            if let Some(place) = forward.view_mut(*operand) {
+                *place = Some(buffer.into());
+            }
+        }
+        let tables = HostTables::new(plan.problem().problem(), &inputs.operands);
+        tables.set(&mut forward);
+        forward.workspace = workspace;
+        let mut tensors = BackwardTensors::new(forward, &self.d_o);
+        tensors.d_lse = self.d_lse.as_ref().map(BufferView::from);
+        tensors.d_weights = self.d_weights.as_ref().map(BufferView::from);
+        for (operand, buffer) in &self.gradients {
+            tensors = tensors.with(*operand, buffer);
+        }
+        engine.bind_backward(plan, &tensors)
     }
 }
 
@@ -167,8 +196,23 @@ fn place(
     Some(index as usize)
 }
 
+/// The elements of a tensor that a gradient has: its rows where it has rows, without the gaps between them.
+#[cfg(feature = "verify")]
+pub(crate) fn row_ranges(
+    problem: &Problem,
+    operands: &Operands<'_>,
+    operand: Operand,
+) -> Vec<std::ops::Range<usize>> {
+    if operand.rows().is_none() {
+        return std::iter::once(0..problem.elements(operand).unwrap_or(0) as usize).collect();
+    }
+    let (rows, dim) = rows_of(problem, operand);
+    let held = rows.into_iter().filter_map(|at| place(problem, operands, operand, at));
+    held.map(|start| start..start + dim).collect()
+}
+
 /// Gapless values where the tensor has its rows; empty stays empty.
-fn laid_out(
+pub(crate) fn laid_out(
     problem: &Problem,
     operands: &Operands<'_>,
     operand: Operand,
@@ -187,8 +231,13 @@ fn laid_out(
     laid
 }
 
-/// A gradient without gaps, as it was read; 0 where packed tensors hold no row.
-fn gapless(problem: &Problem, operands: &Operands<'_>, operand: Operand, bytes: &[u8]) -> Vec<f64> {
+/// A gradient without gaps, as it was read from its first byte on; 0 where packed tensors hold no row.
+pub(crate) fn gapless(
+    problem: &Problem,
+    operands: &Operands<'_>,
+    operand: Operand,
+    bytes: &[u8],
+) -> Vec<f64> {
     let n = problem.elements(operand).unwrap_or(0) as usize;
     if operand.rows().is_none() {
         let mut values = DType::F32.decode(bytes);

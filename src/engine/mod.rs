@@ -4,6 +4,7 @@ mod apart;
 mod backward;
 mod backward_drafts;
 mod backward_host;
+mod backward_plan;
 mod blocks;
 mod bound;
 mod compile;
@@ -28,6 +29,9 @@ mod verdicts;
 
 pub(crate) use apart::{Extent, check_apart};
 pub use backward::{BackwardTensors, BoundBackward};
+pub(crate) use backward_host::gapless;
+#[cfg(feature = "verify")]
+pub(crate) use backward_host::{laid_out, row_ranges};
 pub use blocks::BlockBuilder;
 pub use bound::Bound;
 pub(crate) use bound::{Copied, Recorded, check_copies};

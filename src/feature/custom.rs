@@ -57,6 +57,15 @@ impl CustomScore {
         self.derivative = Some((wgsl.into(), Arc::new(meaning)));
         self
     }
+
+    /// The derivative as a function of its own, for it to be compared with its closure.
+    pub(crate) fn derivative_alone(&self) -> Option<Self> {
+        let (wgsl, meaning) = self.derivative.as_ref()?;
+        let name = format!("{}_derivative", self.name);
+        let wgsl = format!("{}\n{wgsl}", self.wgsl);
+        let (meaning, id) = (Arc::clone(meaning), self.id | 1 << 63);
+        Some(Self { name, wgsl, meaning, derivative: None, id })
+    }
 }
 
 impl CustomMask {

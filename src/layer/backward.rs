@@ -311,7 +311,10 @@ impl Engine {
             ));
         }
         let call = backward.attention();
-        let attention = call.map(|call| self.plan_backward_with(&call, policy)).transpose()?;
+        let attention = match call {
+            Some(call) => Some(self.plan_backward_in(&call, policy, wait).await?),
+            None => None,
+        };
         Ok(LayerBackwardPlan { backward: backward.clone(), attention })
     }
 }

@@ -12,7 +12,7 @@ use crate::plan::backward_steps::{BackwardStep, Makes, after, before, by_blocks}
 use crate::plan::fit::{check_resources, fitted, too_many};
 use crate::plan::steps::Part;
 use crate::plan::{Block, BlockSize, Capabilities, Policy, tuning, turns};
-use crate::problem::{BackwardProblem, Operand};
+use crate::problem::{Attention, Backward, BackwardProblem, Operand};
 
 /// How the gradients of one problem will be computed on one device.
 ///
@@ -69,6 +69,29 @@ impl BackwardPlan {
         steps.iter().try_for_each(|step| check_resources(&step.kernel, caps))?;
         let scratch = scratch(backward, &block, parts, carry, caps);
         Ok(Self { problem: backward.clone(), steps, block, scratch })
+    }
+
+    /// The same kernels for a smaller call of the same features: what the self-test runs, all sequences in one block or each
+    /// in its own.
+    pub(crate) fn shrunk(
+        &self,
+        attention: Attention,
+        caps: &Capabilities,
+        apart: bool,
+    ) -> Result<Self> {
+        let backward = Backward { attention, ..self.problem.backward().clone() };
+        let problem = backward.validate()?;
+        let s = problem.problem().attention().shape;
+        let carry = self.steps.iter().any(|step| step.kernel.writes.carry);
+        let (heads, rows) = match carry {
+            false => (s.heads_q, s.seq_q),
+            true if s.seq_q > TILE => (s.group(), TILE),
+            true => (s.group(), s.seq_q.div_ceil(2)),
+        };
+        let batch = if apart || carry { 1 } else { s.batch };
+        let block = BlockSize { batch, heads, rows, keys: s.seq_kv };
+        let scratch = scratch(&problem, &block, BackwardParts::of(&problem), carry, caps);
+        Ok(Self { problem, steps: self.steps.clone(), block, scratch })
     }
 
     /// The problem that is planned.

@@ -21,9 +21,11 @@ use crate::error::{Error, Result};
 use crate::feature::score::Stage;
 use crate::feature::{Entry, Position};
 use crate::problem::{BackwardProblem, Operand};
+use crate::reference::arithmetic::{Arithmetic, Row};
 use crate::reference::call::Call;
+use crate::reference::emulate;
 use crate::reference::prepare::prepare_backward;
-use crate::reference::{Inputs, length, prepare, reserve};
+use crate::reference::{Inputs, Order, length, prepare, reserve};
 
 /// The gradients that come from what follows the call, without gaps as [`Outputs`](super::Outputs) are.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,7 +49,8 @@ impl Gradients {
         self.0.get(&operand).map(Vec::as_slice)
     }
 
-    pub(crate) fn insert(&mut self, operand: Operand, values: Vec<f64>) {
+    /// Puts the gradient of a tensor in the place of what was there.
+    pub fn insert(&mut self, operand: Operand, values: Vec<f64>) {
         self.0.insert(operand, values);
     }
 
@@ -89,23 +92,60 @@ pub fn backward(
     inputs: &Inputs<'_>,
     incoming: &Incoming<'_>,
 ) -> Result<Gradients> {
+    computed(backward, inputs, incoming, Arithmetic::Exact)
+}
+
+/// Computes gradients in float32, sums added in the given order (heads, rows and keys ascending, or all descending), and
+/// rounds them to their storage type: the distance from [`backward`] is what rounding alone does.
+///
+/// # Errors
+/// As [`backward`].
+pub fn emulate_backward(
+    backward: &BackwardProblem,
+    inputs: &Inputs<'_>,
+    incoming: &Incoming<'_>,
+    order: Order,
+) -> Result<Gradients> {
+    computed(backward, inputs, incoming, Arithmetic::Single(order))
+}
+
+/// For each element of a gradient Σ |term| over what it sums, each term as many times as float32's ε its weight may be
+/// off. Terms cancel, and what was rounded in them does not: a key that is alone in its row has Σ p d_p = d_p, so its d_s
+/// is 0, or anything that is left of their rounding.
+///
+/// # Errors
+/// As [`backward`].
+pub fn backward_magnitudes(
+    backward: &BackwardProblem,
+    inputs: &Inputs<'_>,
+    incoming: &Incoming<'_>,
+) -> Result<Gradients> {
+    computed(backward, inputs, incoming, Arithmetic::Bound)
+}
+
+fn computed(
+    backward: &BackwardProblem,
+    inputs: &Inputs<'_>,
+    incoming: &Incoming<'_>,
+    how: Arithmetic,
+) -> Result<Gradients> {
     let problem = backward.problem();
     inputs.validate(problem)?;
     incoming.validate(backward)?;
     let s = problem.attention().shape;
-    let prepared = [Operand::Q, Operand::K].map(|x| prepare(problem, inputs, x, |x| x));
+    let prepared = [Operand::Q, Operand::K].map(|x| prepare(problem, inputs, x, |x| how.round(x)));
     let jobs = u64::from(s.batch) * u64::from(s.heads_kv);
     let parts: Vec<Part> = (0..jobs)
         .into_par_iter()
         .map(|job| {
             let call = Call::new(problem, inputs, &prepared);
             let heads_kv = u64::from(s.heads_kv);
-            let mut part = Part::new(backward, incoming);
+            let mut part = Part::new(backward, incoming, how);
             part.heads(&call, (job / heads_kv) as u32, (job % heads_kv) as u32);
             part
         })
         .collect();
-    gathered(backward, inputs, parts)
+    gathered(backward, inputs, parts, how)
 }
 
 impl Incoming<'_> {
@@ -136,6 +176,7 @@ impl Incoming<'_> {
 struct Part<'a> {
     backward: &'a BackwardProblem,
     incoming: &'a Incoming<'a>,
+    how: Arithmetic,
     /// `[group, seq_q, dim_qk]`, of q as it meets k.
     d_q: Vec<f64>,
     /// `[seq_kv, dim_qk]`, of k as it meets q.
@@ -149,7 +190,7 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn new(backward: &'a BackwardProblem, incoming: &'a Incoming<'a>) -> Self {
+    fn new(backward: &'a BackwardProblem, incoming: &'a Incoming<'a>, how: Arithmetic) -> Self {
         let s = backward.problem().attention().shape;
         let [group, rows, keys, dim, dim_v] =
             [s.group(), s.seq_q, s.seq_kv, s.dim_qk, s.dim_v].map(|n| n as usize);
@@ -157,6 +198,7 @@ impl<'a> Part<'a> {
         Self {
             backward,
             incoming,
+            how,
             d_q: vec![0.0; group * rows * dim],
             d_k: vec![0.0; keys * dim],
             d_v: vec![0.0; keys * dim_v],
@@ -167,8 +209,9 @@ impl<'a> Part<'a> {
 
     fn heads(&mut self, call: &Call<'_>, batch: u32, head_kv: u32) {
         let s = call.problem.attention().shape;
-        for head in head_kv * s.group()..(head_kv + 1) * s.group() {
-            for row in 0..s.seq_q {
+        let heads = head_kv * s.group()..(head_kv + 1) * s.group();
+        for head in self.how.ordered(heads.collect()) {
+            for row in self.how.ordered((0..s.seq_q).collect()) {
                 self.row(call, call.problem.position(batch, head, row, call.operands));
             }
         }
@@ -176,11 +219,18 @@ impl<'a> Part<'a> {
 
     fn row(&mut self, call: &Call<'_>, mut at: Position) {
         let a = call.problem.attention();
-        let s = a.shape;
+        let (s, how) = (a.shape, self.how);
         let q = call.q(&at);
         let mut product = |key: u32| {
             at.key = key;
-            call.sees(&at).then(|| a.inner.score(at.head, q, call.k(&at), call.operands))
+            let w = a.inner.weights(at.head, q.len(), call.operands);
+            let product = || match how {
+                Arithmetic::Single(order) => {
+                    f64::from(emulate::inner(a.inner, q, call.k(&at), w, order))
+                }
+                _ => a.inner.score(at.head, q, call.k(&at), call.operands),
+            };
+            call.sees(&at).then(product)
         };
         let products: Vec<Option<f64>> = (0..s.seq_kv).map(&mut product).collect();
         if products.iter().all(Option::is_none) {
@@ -188,23 +238,24 @@ impl<'a> Part<'a> {
         }
         let at_key = |key: usize| Position { key: key as u32, ..at };
         let score = |(key, x): (usize, &Option<f64>)| {
-            x.map(|x| call.score(x, &at_key(key), Stage::Biased, |x| x))
+            x.map(|x| call.score(x, &at_key(key), Stage::Biased, |x| how.round(x)))
         };
         let scores: Vec<Option<f64>> = products.iter().enumerate().map(score).collect();
         let mut weights = vec![0.0; scores.len()];
         let sink = call.sink(&at);
         let lse = a.normalizer.weights(&scores, &[], sink, &mut weights);
+        weights.iter_mut().for_each(|w| *w = how.round(*w));
 
         let index = (at.batch as usize * s.heads_q as usize + at.head as usize) * s.seq_q as usize
             + at.row as usize;
-        let d_weights = self.values(call, at, index, &scores, &weights);
+        let d_weights = &self.values(call, at, index, &scores, &weights, lse);
         let d_lse = self.incoming.lse.get(index).copied().unwrap_or(0.0);
-        let (d_scores, d_sink) =
-            a.normalizer.backward(&scores, &weights, &d_weights, [lse, d_lse], sink);
+        let row = Row { scores: &scores, weights: &weights, d_weights, lse, d_lse };
+        let (d_scores, d_sink) = how.normalized(a.normalizer, &row, sink);
         if sink.is_some() {
             self.add(Entry { operand: Operand::Sinks, index: at.head as usize, factor: d_sink });
         }
-        for (key, product) in products.iter().enumerate() {
+        for (key, product) in how.ordered(products.iter().enumerate().collect()) {
             if let Some(product) = product {
                 self.pair(call, &at_key(key), *product, d_scores[key]);
             }
@@ -219,8 +270,11 @@ impl<'a> Part<'a> {
         index: usize,
         scores: &[Option<f64>],
         weights: &[f64],
+        lse: f64,
     ) -> Vec<f64> {
         let s = call.problem.attention().shape;
+        let how = self.how;
+        let units = how.units(lse);
         let dim = s.dim_v as usize;
         let d_o = &self.incoming.o[index * dim..(index + 1) * dim];
         let mut d_weights = vec![0.0; weights.len()];
@@ -229,15 +283,17 @@ impl<'a> Part<'a> {
             let v = call.v(&at);
             let factor = call.factor(&at);
             let returned = self.incoming.weights.get(index * s.seq_kv as usize + key);
-            let product: f64 = d_o.iter().zip(v).map(|(d, v)| d * v).sum();
-            let d_weight = product + returned.copied().unwrap_or(0.0);
+            let returned = how.sized(returned.copied().unwrap_or(0.0));
+            let d_weight = how.round(how.dot(d_o, v) + returned);
+            let weight = how.round(weights[key] * factor) * units;
             for (sum, d) in self.d_v[key * dim..].iter_mut().zip(d_o) {
-                *sum += weights[key] * factor * d;
+                how.add(sum, weight, *d);
             }
             for entry in call.factor_entries(&at) {
-                self.add(Entry { factor: entry.factor * weights[key] * d_weight, ..entry });
+                let factor = how.sized(entry.factor) * weights[key] * units * d_weight;
+                self.add(Entry { factor, ..entry });
             }
-            d_weights[key] = d_weight * factor;
+            d_weights[key] = how.round(d_weight * factor);
         }
         d_weights
     }
@@ -245,12 +301,13 @@ impl<'a> Part<'a> {
     /// What the gradient of a score makes of those of q, k and whatever the score was made with.
     fn pair(&mut self, call: &Call<'_>, at: &Position, product: f64, d_score: f64) {
         let a = call.problem.attention();
+        let how = self.how;
         let mut d = d_score;
         for (score, before) in call.stages(product, at).into_iter().rev() {
             if let Some(entry) = score.entry(at, call.operands) {
-                self.add(Entry { factor: entry.factor * d, ..entry });
+                self.add(Entry { factor: how.sized(entry.factor * d), ..entry });
             }
-            d *= score.derivative(before, at, call.operands);
+            d = how.round(how.sized(d * score.derivative(before, at, call.operands)));
         }
         let (q, k) = (call.q(at), call.k(at));
         let w = a.inner.weights(at.head, q.len(), call.operands);
@@ -259,7 +316,8 @@ impl<'a> Part<'a> {
         let own = if self.d_w.len() > dim { at.head as usize * dim } else { 0 };
         let d_q = &mut self.d_q[row..row + dim];
         let d_k = &mut self.d_k[at.key as usize * dim..][..dim];
-        a.inner.backward(d, [q, k, w], [d_q, d_k, &mut self.d_w[own..own + dim]]);
+        let into = [d_q, d_k, &mut self.d_w[own..own + dim]];
+        a.inner.backward(d, [q, k, w], into, |sum, a, b| how.add(sum, a, b));
     }
 
     fn add(&mut self, entry: Entry) {
@@ -274,6 +332,7 @@ fn gathered(
     backward: &BackwardProblem,
     inputs: &Inputs<'_>,
     parts: Vec<Part<'_>>,
+    how: Arithmetic,
 ) -> Result<Gradients> {
     let problem = backward.problem();
     let s = problem.attention().shape;
@@ -295,24 +354,27 @@ fn gathered(
         values.resize(problem.elements(operand).unwrap_or(0) as usize, 0.0);
         others.insert(operand, values);
     }
-    for part in parts {
-        d_q.extend(part.d_q);
-        d_k.extend(part.d_k);
-        d_v.extend(part.d_v);
-        for Entry { operand, index, factor } in part.entries {
-            others.entry(operand).and_modify(|values| values[index] += factor);
-        }
-        others.entry(Operand::ScoreV).and_modify(|values| {
-            values.iter_mut().zip(part.d_w).for_each(|(sum, d)| *sum += d);
-        });
+    for part in &parts {
+        d_q.extend_from_slice(&part.d_q);
+        d_k.extend_from_slice(&part.d_k);
+        d_v.extend_from_slice(&part.d_v);
+    }
+    let mut add = |Entry { operand, index, factor }: Entry| {
+        others.entry(operand).and_modify(|values| how.add(&mut values[index], factor, 1.0));
+    };
+    for part in how.ordered(parts) {
+        part.entries.into_iter().for_each(&mut add);
+        let of_w = |(index, factor)| Entry { operand: Operand::ScoreV, index, factor };
+        part.d_w.into_iter().enumerate().map(of_w).for_each(&mut add);
     }
     for (operand, gradient) in [(Operand::Q, &mut d_q), (Operand::K, &mut d_k)] {
-        for Entry { operand, index, factor } in prepare_backward(problem, inputs, operand, gradient)
-        {
-            others.entry(operand).and_modify(|values| values[index] += factor);
-        }
+        let entries = prepare_backward(problem, inputs, operand, gradient, how);
+        how.ordered(entries).into_iter().for_each(&mut add);
     }
     let rows = [(Operand::Q, d_q), (Operand::K, d_k), (Operand::V, d_v)];
     others.extend(rows.into_iter().filter(|(operand, _)| backward.wants(*operand)));
+    for (operand, values) in &mut others {
+        how.stored(values, *operand, problem.storage(*operand).dtype());
+    }
     Ok(Gradients(others))
 }

@@ -180,7 +180,7 @@ fn weigh(call: &Call<'_>, at: Position, keys: &mut [Keyed]) -> f32 {
 }
 
 /// What may become of a number under an order: one of them has no subnormal numbers.
-fn kept(x: f32, order: Order) -> f32 {
+pub(super) fn kept(x: f32, order: Order) -> f32 {
     if order == Order::Reversed && x.is_subnormal() { 0.0 } else { x }
 }
 
@@ -270,7 +270,7 @@ fn online<'a>(
 }
 
 /// The inner loop of a score, added in the given order.
-fn inner(inner: Inner, q: &[f64], k: &[f64], w: &[f64], order: Order) -> f32 {
+pub(super) fn inner(inner: Inner, q: &[f64], k: &[f64], w: &[f64], order: Order) -> f32 {
     match inner {
         Inner::Product => dot(q.iter().zip(k).map(|(a, b)| (*a as f32, *b as f32)), order),
         Inner::Sum { activation, inner_scale, .. } => {
@@ -285,7 +285,7 @@ fn inner(inner: Inner, q: &[f64], k: &[f64], w: &[f64], order: Order) -> f32 {
     }
 }
 
-fn dot(terms: impl DoubleEndedIterator<Item = (f32, f32)>, order: Order) -> f32 {
+pub(super) fn dot(terms: impl DoubleEndedIterator<Item = (f32, f32)>, order: Order) -> f32 {
     match order {
         Order::Forward => terms.fold(0.0, |sum, (a, b)| sum + a * b),
         Order::Reversed => terms.rev().fold(0.0, |sum, (a, b)| sum + a * b),

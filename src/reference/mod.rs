@@ -5,6 +5,7 @@
 //! honest float32 computation whose error says what a kernel may be blamed for. They share the
 //! feature descriptors with the GPU side and nothing else, and neither is meant to be fast.
 
+mod arithmetic;
 mod backward;
 mod call;
 mod emulate;
@@ -14,7 +15,7 @@ mod merge;
 mod oracle;
 mod prepare;
 
-pub use backward::{Gradients, Incoming, backward};
+pub use backward::{Gradients, Incoming, backward, backward_magnitudes, emulate_backward};
 pub use call::sees;
 pub use emulate::{Order, emulate};
 pub use inputs::{Inputs, OwnedInputs};

@@ -4,6 +4,7 @@ use crate::feature::operand::Rows;
 use crate::feature::{Entry, Operands};
 use crate::problem::{Operand, Problem};
 use crate::reference::Inputs;
+use crate::reference::arithmetic::Arithmetic;
 
 /// The prepared copy of q or k, `[batch, heads, seq, dim_qk]` without gaps; `None` where the operand is
 /// read as it is. `round` is applied to the result of every operation.
@@ -27,7 +28,7 @@ pub fn prepare(
                 let at = [batch, head, row];
                 let start = problem.index(operand, at, &inputs.operands) as usize;
                 let mut x = values.get(start..start + dim).unwrap_or_default().to_vec();
-                turn(problem, &inputs.operands, operand, at, &mut x, &round);
+                turn(problem, &inputs.operands, operand, at, &mut x, Turn::Forth, &round);
                 out.extend(shape(problem, &inputs.operands, operand, head, x, &round));
             }
         }
@@ -35,26 +36,23 @@ pub fn prepare(
     Some(out)
 }
 
+/// How a row is rotated.
+#[derive(Clone, Copy, PartialEq)]
+enum Turn {
+    Forth,
+    Back,
+    /// Not at all: what rotating back makes of magnitudes.
+    Sizes,
+}
+
 /// Rotates a row by its position.
 fn turn(
     problem: &Problem,
     operands: &Operands<'_>,
     operand: Operand,
-    at: [u32; 3],
-    x: &mut [f64],
-    round: &impl Fn(f64) -> f64,
-) {
-    turn_by(problem, operands, operand, at, x, 1.0, round);
-}
-
-/// Rotates a row by its position, `sign` 1, or back, −1.
-fn turn_by(
-    problem: &Problem,
-    operands: &Operands<'_>,
-    operand: Operand,
     [batch, _, row]: [u32; 3],
     x: &mut [f64],
-    sign: f64,
+    way: Turn,
     round: &impl Fn(f64) -> f64,
 ) {
     let Some(rotary) = problem.attention().rotary else { return };
@@ -85,12 +83,16 @@ fn turn_by(
     let before = x.to_vec();
     for c in 0..rotary.dim {
         let (partner, m, first) = rotary.pair(c);
-        let cos = operands.rotary_cos[angles + m as usize];
-        let sin = sign * operands.rotary_sin[angles + m as usize];
+        let angle = angles + m as usize;
+        let (cos, sin) = (operands.rotary_cos[angle], operands.rotary_sin[angle]);
         let (x_c, y) = (before[c as usize], before[partner as usize]);
         let turned = round(y * sin);
         let sum = round(x_c * cos);
-        x[c as usize] = round(if first { sum - turned } else { sum + turned });
+        x[c as usize] = round(match (way, first) {
+            (Turn::Sizes, _) => sum.abs() + turned.abs(),
+            (Turn::Forth, true) | (Turn::Back, false) => sum - turned,
+            (Turn::Forth, false) | (Turn::Back, true) => sum + turned,
+        });
     }
 }
 
@@ -132,8 +134,10 @@ pub(super) fn prepare_backward(
     inputs: &Inputs<'_>,
     operand: Operand,
     gradient: &mut Vec<f64>,
+    how: Arithmetic,
 ) -> Vec<Entry> {
     let mut entries = Vec::new();
+    let exact = how != Arithmetic::Bound;
     let values = operand.rows().and_then(|rows| inputs.rows(rows));
     let (true, Some(values)) = (problem.prepares(operand), values) else { return entries };
     let s = problem.attention().shape;
@@ -151,10 +155,16 @@ pub(super) fn prepare_backward(
         }
         let start = problem.index(operand, at, &inputs.operands) as usize;
         let mut x = values.get(start..start + dim).unwrap_or_default().to_vec();
-        turn(problem, &inputs.operands, operand, at, &mut x, &|x| x);
-        let mut d = shape_backward(problem, &inputs.operands, operand, at[1], &x, d, &mut entries);
-        turn_by(problem, &inputs.operands, operand, at, &mut d, -1.0, &|x| x);
-        out.extend(d);
+        turn(problem, &inputs.operands, operand, at, &mut x, Turn::Forth, &|x| x);
+        let mut d = match exact {
+            true => {
+                shape_backward(problem, &inputs.operands, operand, at[1], [&x, d], &mut entries)
+            }
+            false => shape_bound(problem, &inputs.operands, operand, at[1], [&x, d], &mut entries),
+        };
+        let back = if exact { Turn::Back } else { Turn::Sizes };
+        turn(problem, &inputs.operands, operand, at, &mut d, back, &|x| x);
+        out.extend(d.into_iter().map(|x| how.round(x)));
     }
     *gradient = out;
     entries
@@ -166,8 +176,7 @@ fn shape_backward(
     operands: &Operands<'_>,
     operand: Operand,
     head: u32,
-    x: &[f64],
-    d: &[f64],
+    [x, d]: [&[f64]; 2],
     entries: &mut Vec<Entry>,
 ) -> Vec<f64> {
     let a = problem.attention();
@@ -199,4 +208,36 @@ fn shape_backward(
     // A row that is divided by eps is divided by a constant.
     let turned = if short { 0.0 } else { along / (norm * norm) };
     x.iter().zip(d).map(|(x, d)| scale * (d - x * turned) / length).collect()
+}
+
+/// The same of magnitudes: every term is added, none is taken away.
+fn shape_bound(
+    problem: &Problem,
+    operands: &Operands<'_>,
+    operand: Operand,
+    head: u32,
+    [x, d]: [&[f64]; 2],
+    entries: &mut Vec<Entry>,
+) -> Vec<f64> {
+    let a = problem.attention();
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a * b).abs()).sum::<f64>();
+    let Some(cosine) = a.cosine else {
+        let sizes: Vec<f64> = operands.score_matrix.iter().map(|w| w.abs()).collect();
+        let of_sizes = Operands { score_matrix: &sizes, ..*operands };
+        let x: Vec<f64> = x.iter().map(|x| x.abs()).collect();
+        return shape_backward(problem, &of_sizes, operand, head, [&x, d], entries);
+    };
+    let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let length = norm.max(f64::from(cosine.eps.get()));
+    let along = product(x, d);
+    let mut scale = 1.0;
+    if cosine.head_scale && operand == Operand::Q {
+        scale = operands.head_scale[head as usize].abs();
+        let factor = along / length;
+        entries.push(Entry { operand: Operand::HeadScale, index: head as usize, factor });
+    }
+    x.iter()
+        .zip(d)
+        .map(|(x, d)| scale * (d + x.abs() * along / (length * length)) / length)
+        .collect()
 }

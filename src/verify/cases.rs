@@ -4,8 +4,10 @@
 //! [`Grid::Full`] adds products of features; [`Grid::Matrix`] is for matrix units. A case is named by its shape, its features and what
 //! is unusual about its layout or data; names are unique and stable, and the seed follows from the
 //! name, so that a case is the same whatever grid it came from. Cases that stand for what went wrong in other
-//! projects and in drivers end in `seen(project-number)`; [`SEEN`] says what that was.
+//! projects and in drivers end in `seen(project-number)`; [`SEEN`] says what that was. [`backward_grid`] has the gradients of
+//! the same cases, each under its case's name behind `gradients `.
 
+mod backward;
 mod cache;
 mod forms;
 mod full;
@@ -22,6 +24,7 @@ use crate::problem::{Attention, Problem};
 use crate::tensor::{Layout, Strides};
 use crate::verify::data::{CaseData, DataOptions, Lengths};
 
+pub use backward::{BackwardCase, CaseIncoming, backward_grid, draw_incoming};
 pub use seen::SEEN;
 
 /// A named call with the recipe of its data.

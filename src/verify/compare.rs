@@ -36,6 +36,10 @@
 //!   median, and where its lse says that it sees nothing (−∞, or none is given) it must be exactly 0. With
 //!   unit 1 there is no such rule.
 //!
+//! Gradients are measured by the same rule ([`gradients`](crate::verify::gradients)), but for sums whose terms cancel:
+//! the second term of `floor_row` is ε_f32 · max over the row of Σ |term|, each term (4 + |lse|) times, and a row must be
+//! exactly 0 where it has no terms.
+//!
 //! # What is not finite
 //! - A key that a row sees takes part in its sum whatever its weight: NaN in its v is NaN in o, ∞ is ∞, and
 //!   NaN where the weight is 0 (ReLU, sparsemax) or rounds to 0 in f32. What one key takes (hard attention, a
@@ -111,6 +115,8 @@ pub struct Measurement<'a> {
     pub unit: f64,
     /// Log-sum-exp of each row, where the tensor holds weights or weighted sums; else empty.
     pub lse: &'a [f64],
+    /// What f32 arithmetic rounds in each element, in units of its ε; empty where a row's magnitude and lse say it.
+    pub terms: &'a [f64],
 }
 
 impl Measurement<'_> {
@@ -138,14 +144,24 @@ impl Measurement<'_> {
             DType::Bf16 => f64::from(half::bf16::EPSILON),
         };
         let lse = self.lse.get(row).filter(|lse| lse.is_finite()).map_or(0.0, |lse| lse.abs());
-        let arithmetic = (4.0 + lse) * f64::from(f32::EPSILON);
+        let arithmetic = match self.terms.is_empty() {
+            true => (4.0 + lse) * magnitude,
+            false => self.terms(row).filter(|x| x.is_finite()).fold(0.0, f64::max),
+        };
         let tiny = smallest_normal(DType::F32);
-        (2.0 * probe).max(last_place * magnitude) + arithmetic * magnitude + tiny
+        let rounding = f64::from(f32::EPSILON) * arithmetic;
+        (2.0 * probe).max(last_place * magnitude) + rounding + tiny
+    }
+
+    fn terms(&self, row: usize) -> impl Iterator<Item = f64> {
+        let len = self.row_len.max(1);
+        self.terms.iter().skip(row * len).take(len).copied()
     }
 
     /// Whether a row that is 0 in the reference and every emulation may be nothing else: it sees nothing.
     fn sees_nothing(&self, row: usize) -> bool {
-        self.unit == 0.0 && self.lse.get(row).is_none_or(|lse| *lse == f64::NEG_INFINITY)
+        let nothing = self.lse.get(row).is_none_or(|lse| *lse == f64::NEG_INFINITY);
+        self.unit == 0.0 && nothing && self.terms(row).all(|x| x == 0.0)
     }
 }
 

@@ -5,7 +5,7 @@
 //! gaps between strided rows, and if asked the rows of q past their length and the rows of k and v
 //! that no query sees.
 
-mod draw;
+pub(super) mod draw;
 
 use std::collections::HashSet;
 use std::ops::Range;

@@ -1,129 +1,147 @@
-//! How near gradients must be to those of the float64 reference.
+//! What gradients should be: the float64 reference's, each with its measured tolerance.
 //!
-//! A gradient is a sum over many pairs that may cancel, so its elements are measured against the largest of their
-//! tensor. Allowed are half a unit in the last place of the storage type; 2e-5 for sums in f32; and where
-//! scores are large 6 · 2⁻²⁴ of the largest, since rounding a score is a relative error of its weight.
-//! What is no number in the reference must be none.
+//! The rule is that of [`compare`](mod@crate::verify::compare), with every emulation of [`emulate_backward`] in the place of
+//! the forward pass's. A gradient sums terms that cancel, so what f32 arithmetic rounds is measured by the terms
+//! ([`backward_magnitudes`]) rather than by what is left of them. Non-finite numbers are not told apart: an ∞ that one
+//! order of products makes is NaN in another.
 
 use crate::error::Result;
-use crate::problem::{BackwardProblem, Operand};
-use crate::reference::{Gradients, Inputs, attend};
+use crate::problem::{BackwardProblem, Operand, Problem};
+use crate::reference::{
+    Gradients, Incoming, Inputs, Order, backward, backward_magnitudes, emulate_backward,
+};
 use crate::tensor::DType;
+use crate::verify::compare::{Comparison, Measurement, Tolerance, compare};
 
-/// What sums in f32 may lose, as a share of the largest element.
-const SUMS: f64 = 2e-5;
-
-/// How one gradient compares.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GradientError {
-    /// The largest error as a share of the largest element; infinite where a number is missing or should not be.
-    pub error: f64,
-    /// What is allowed of it.
-    pub allowed: f64,
-    /// Where it is.
-    pub index: usize,
-    /// What was found there.
-    pub found: f64,
-    /// What the reference has there.
-    pub wanted: f64,
+/// The reference's gradients of one call and how far from them a kernel may be.
+#[derive(Debug, Clone)]
+pub struct GradientTruth {
+    /// The float64 gradients.
+    pub gradients: Gradients,
+    allowed: Vec<Allowed>,
 }
 
-impl GradientError {
-    /// Whether it is near enough.
-    pub fn pass(&self) -> bool {
-        self.error <= self.allowed
-    }
-
-    /// In one line.
-    pub fn message(&self) -> String {
-        let Self { error, allowed, index, found, wanted } = self;
-        format!(
-            "largest error {error:.3e} of the largest element, {allowed:.3e} allowed; at {index}: \
-             found {found:e}, want {wanted:e}"
-        )
-    }
+/// What is allowed of one gradient.
+#[derive(Debug, Clone)]
+struct Allowed {
+    operand: Operand,
+    row_len: usize,
+    dtype: DType,
+    tolerance: Tolerance,
 }
 
-/// Compares gradients with the reference's, for what came in as both were given it.
-///
-/// # Errors
-/// As [`attend`].
-pub fn compare_gradients(
-    backward: &BackwardProblem,
-    inputs: &Inputs<'_>,
-    wanted: &Gradients,
-    found: &Gradients,
-) -> Result<Vec<(Operand, GradientError)>> {
-    let problem = backward.problem();
-    // The log-sum-exp is at most the logarithm of the keys from the largest score.
-    let lse = attend(problem, inputs)?.lse;
-    let finite = lse.iter().filter(|x| x.is_finite());
-    let scores = finite.fold(0.0_f64, |most, x| most.max(x.abs())) * 6.0 / f64::from(1 << 24);
-    let one = |(operand, wanted): (Operand, &[f64])| {
-        let stored = operand.rows().and_then(|_| problem.storage(operand).dtype());
-        let stored = match stored {
-            Some(DType::F16) => 0.5 / f64::from(1 << 10),
-            Some(DType::Bf16) => 0.5 / f64::from(1 << 7),
-            Some(DType::F32) | None => 0.0,
+impl GradientTruth {
+    /// Runs the reference and every emulation of [`Order::ALL`], for what came in as the kernels are given it.
+    ///
+    /// # Errors
+    /// An invalid-argument error that names the tensor whose length does not fit the problem.
+    pub fn measure(
+        problem: &BackwardProblem,
+        inputs: &Inputs<'_>,
+        incoming: &Incoming<'_>,
+    ) -> Result<Self> {
+        Self::measure_with(problem, inputs, incoming, &Order::ALL)
+    }
+
+    /// The same with the given emulations only.
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure).
+    pub fn measure_with(
+        problem: &BackwardProblem,
+        inputs: &Inputs<'_>,
+        incoming: &Incoming<'_>,
+        orders: &[Order],
+    ) -> Result<Self> {
+        let gradients = backward(problem, inputs, incoming)?;
+        let magnitudes = backward_magnitudes(problem, inputs, incoming)?;
+        let emulated: Result<Vec<Gradients>> = orders
+            .iter()
+            .map(|order| emulate_backward(problem, inputs, incoming, *order))
+            .collect();
+        let emulated = emulated?;
+        let one = |(operand, expected): (Operand, &[f64])| {
+            let call = problem.problem();
+            let row_len = row_len(call, operand, expected.len());
+            let stored = operand.rows().and_then(|_| call.storage(operand).dtype());
+            let dtype = stored.unwrap_or(DType::F32);
+            let values = |of: &'_ Gradients| of.get(operand).unwrap_or_default().to_vec();
+            let emulated: Vec<Vec<f64>> = emulated.iter().map(values).collect();
+            let emulated: Vec<&[f64]> = emulated.iter().map(Vec::as_slice).collect();
+            let terms = magnitudes.get(operand).unwrap_or_default();
+            let (unit, lse, emulated) = (0.0, &[][..], &emulated[..]);
+            let of = Measurement { expected, emulated, row_len, dtype, unit, lse, terms };
+            Allowed { operand, row_len, dtype, tolerance: Tolerance::measured(&of) }
         };
-        let values = found.get(operand).unwrap_or_default();
-        (operand, largest(wanted, values, stored + SUMS + scores))
-    };
-    // Of one channel that is brought to length 1 nothing depends on q and k, and only rounding is left.
+        let allowed = gradients.iter().map(one).collect();
+        Ok(Self { gradients, allowed })
+    }
+
+    /// Compares gradients with the reference's.
+    pub fn check(&self, found: &Gradients) -> Vec<(Operand, Comparison)> {
+        let one = |allowed: &Allowed| {
+            let Allowed { operand, row_len, dtype, tolerance } = allowed;
+            let wanted = self.gradients.get(*operand).unwrap_or_default();
+            // What the storage type cannot hold is no number either.
+            let wanted: Vec<f64> = wanted.iter().map(|x| numbers(*x, dtype.round(*x))).collect();
+            let found = found.get(*operand).unwrap_or_default();
+            let found: Vec<f64> = found.iter().map(|x| numbers(*x, *x)).collect();
+            (*operand, compare(&wanted, &found, *row_len, tolerance))
+        };
+        self.allowed.iter().map(one).collect()
+    }
+}
+
+/// A number as it is, anything else as NaN.
+fn numbers(x: f64, stored: f64) -> f64 {
+    if stored.is_finite() { x } else { f64::NAN }
+}
+
+/// Elements of a gradient that are alike: a row of q, k or v, the keys of a bias, what a head has of a table.
+fn row_len(problem: &Problem, operand: Operand, elements: usize) -> usize {
     let a = problem.attention();
-    let constant = a.cosine.is_some() && a.shape.dim_qk == 1;
-    let compared = |x: &(Operand, &[f64])| !(constant && matches!(x.0, Operand::Q | Operand::K));
-    Ok(wanted.iter().filter(compared).map(one).collect())
-}
-
-fn largest(wanted: &[f64], found: &[f64], allowed: f64) -> GradientError {
-    let finite = wanted.iter().filter(|x| x.is_finite());
-    let size = finite.fold(f64::from(f32::MIN_POSITIVE), |most, x| most.max(x.abs()));
-    let missing = GradientError {
-        error: f64::INFINITY,
-        allowed,
-        index: found.len().min(wanted.len()),
-        found: f64::NAN,
-        wanted: f64::NAN,
+    let heads = a.shape.heads_q.max(1) as usize;
+    let n = match (operand, a.bias) {
+        (Operand::Q | Operand::K | Operand::V, _) => problem.dim(operand) as usize,
+        (Operand::Bias, Some(shape)) => shape.0[3] as usize,
+        (Operand::Relative, _) => elements / heads,
+        (Operand::ScoreV | Operand::ScoreMatrix, _) => a.shape.dim_qk as usize,
+        _ => 1,
     };
-    if found.len() != wanted.len() {
-        return missing;
-    }
-    let mut worst = GradientError { error: 0.0, index: 0, ..missing };
-    for (index, (&found, &wanted)) in found.iter().zip(wanted).enumerate() {
-        let error = match (wanted.is_finite(), found.is_finite()) {
-            // What is below the smallest normal number drivers may flush.
-            (true, true) => ((found - wanted).abs() - f64::from(f32::MIN_POSITIVE)).max(0.0) / size,
-            (false, false) => 0.0,
-            _ => f64::INFINITY,
-        };
-        if index == 0 || error > worst.error {
-            worst = GradientError { error, allowed, index, found, wanted };
-        }
-    }
-    worst
+    n.max(1)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::largest;
+    use super::GradientTruth;
+    use crate::problem::{Attention, Backward, Operand};
+    use crate::reference::{Gradients, Incoming, Inputs, backward};
+    use crate::tensor::Shape;
 
     #[test]
-    fn only_what_is_below_the_smallest_normal_number_may_be_flushed() {
-        let smallest = f64::from(f32::MIN_POSITIVE);
-        assert!(largest(&[0.9 * smallest], &[0.0], 1e-5).pass());
-        assert!(!largest(&[1.1 * smallest], &[0.0], 1e-5).pass());
-    }
-
-    #[test]
-    fn what_is_missing_wrong_or_no_number_fails() {
-        let wanted = [1.0, -4.0, f64::NAN];
-        assert!(largest(&wanted, &[1.0, -4.0, f64::INFINITY], 1e-6).error == 0.0);
-        assert!(!largest(&wanted, &[1.0, -4.0, 0.0], 1e-6).pass());
-        assert!(!largest(&wanted, &[1.0, f64::NAN, f64::NAN], 1e-6).pass());
-        assert!(!largest(&wanted, &[1.0, -4.0], 1e-6).pass());
-        let near = largest(&wanted, &[1.0, -4.0 + 4e-3, f64::NAN], 2e-3);
-        assert!(near.pass() && near.index == 1 && (near.error - 1e-3).abs() < 1e-9);
-        assert!(!largest(&wanted, &[1.0, -4.0 + 4e-3, f64::NAN], 5e-4).pass());
+    fn what_is_missing_wrong_or_no_number_fails() -> crate::Result<()> {
+        let shape = Shape { seq_q: 2, ..Shape::self_attention(1, 1, 3, 2) };
+        let problem = Backward::of(Attention::new(shape)).validate()?;
+        let (q, k) = ([0.5, -1.0, 2.0, 0.25], [1.0, 0.5, -0.5, 2.0, 0.0, 1.0]);
+        let v = [1.0, -4.0, 3.0, 0.5, 2.0, 2.0];
+        let inputs = Inputs { q: &q, k: &k, v: &v, operands: Default::default() };
+        let incoming = Incoming { o: &[1.0, -0.5, 0.25, 2.0], ..Default::default() };
+        let truth = GradientTruth::measure(&problem, &inputs, &incoming)?;
+        let right = backward(&problem, &inputs, &incoming)?;
+        let with = |operand: Operand, change: &dyn Fn(&mut Vec<f64>)| {
+            let mut found = right.clone();
+            let mut values = right.get(operand).unwrap_or_default().to_vec();
+            change(&mut values);
+            found.insert(operand, values);
+            let all = truth.check(&found);
+            all.iter().filter(|(_, x)| !x.pass).map(|(operand, _)| *operand).collect::<Vec<_>>()
+        };
+        assert_eq!(with(Operand::Q, &|_| ()), []);
+        assert_eq!(with(Operand::Q, &|x| x[1] *= 1.0 + 1e-7), []);
+        assert_eq!(with(Operand::Q, &|x| x[1] *= 1.0 + 1e-4), [Operand::Q]);
+        assert_eq!(with(Operand::K, &|x| x[5] = f64::NAN), [Operand::K]);
+        assert_eq!(with(Operand::V, &|x| x.truncate(5)), [Operand::V]);
+        assert_eq!(truth.check(&Gradients::default()).iter().filter(|(_, x)| x.pass).count(), 0);
+        Ok(())
     }
 }

@@ -14,10 +14,10 @@ use crate::reference::{Inputs, Outputs};
 use crate::tensor::DType;
 
 /// NaN as f32, and both halves NaN as f16 and as bf16.
-const POISON: [u8; 4] = 0x7fff_ffff_u32.to_le_bytes();
+pub(super) const POISON: [u8; 4] = 0x7fff_ffff_u32.to_le_bytes();
 
 /// Bytes before and after every tensor: at least the strictest offset alignment.
-const GUARD: u64 = 256;
+pub(super) const GUARD: u64 = 256;
 
 /// Where tensors start in their buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -325,12 +325,17 @@ fn usage() -> wgpu::BufferUsages {
     wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST
 }
 
-fn guarded(engine: &Engine, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
+pub(super) fn guarded(engine: &Engine, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
     crate::device::create_buffer(engine.device(), name, bytes, usage())
 }
 
 /// A buffer of pattern with `contents` at `offset`, and a guard after it.
-fn surrounded(engine: &Engine, name: &str, contents: &[u8], offset: u64) -> Result<wgpu::Buffer> {
+pub(super) fn surrounded(
+    engine: &Engine,
+    name: &str,
+    contents: &[u8],
+    offset: u64,
+) -> Result<wgpu::Buffer> {
     let size = (offset + contents.len() as u64 + GUARD).next_multiple_of(16);
     let size = usize::try_from(size).map_err(|_| Error::out_of_memory(name, size))?;
     let mut bytes = poison(size as u64);

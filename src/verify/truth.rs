@@ -48,8 +48,9 @@ impl Truth {
         let of = |pick: fn(&Outputs) -> &[f64], row_len, dtype, unit, lse| {
             let emulated: Vec<&[f64]> = emulated.iter().map(pick).collect();
             let expected = pick(&outputs);
-            let emulated = &emulated;
-            Tolerance::measured(&Measurement { expected, emulated, row_len, dtype, unit, lse })
+            let (emulated, terms) = (&emulated[..], &[][..]);
+            let of = Measurement { expected, emulated, row_len, dtype, unit, lse, terms };
+            Tolerance::measured(&of)
         };
         let lse = outputs.lse.as_slice();
         let weights = a.weights.map(|at| {

@@ -3,10 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use heedful::verify::cases::Case;
-use heedful::verify::execute::Placement;
-use heedful::verify::run::policy;
-use heedful::{Attention, Engine, Path};
+use heedful::Engine;
+
+use super::planned::Planned;
 
 /// Cases that may be compiled before the one that runs.
 pub(super) const LEAD: usize = 12;
@@ -35,28 +34,16 @@ impl Ahead {
         End(self)
     }
 
-    /// Compiles what the cases from `first` on need on their paths, a few before the one that runs. What does not
-    /// compile is found again, and reported, when its case runs.
-    pub(super) fn compile(
-        &self,
-        engine: &Engine,
-        cases: &[&(Case, Placement)],
-        first: usize,
-        paths: impl Fn(&Attention) -> Vec<Path>,
-    ) {
-        for (place, (case, placement)) in cases.iter().enumerate().skip(first) {
+    /// Compiles what the cases from `first` on need, a few before the one that runs.
+    pub(super) fn compile(&self, engine: &Engine, cases: &[&Planned], first: usize) {
+        for (place, planned) in cases.iter().enumerate().skip(first) {
             let mut running = self.0.load(Ordering::Relaxed);
             while running < usize::MAX && place > running + LEAD {
                 std::thread::sleep(Duration::from_millis(2));
                 running = self.0.load(Ordering::Relaxed);
             }
-            if place <= running {
-                continue;
-            }
-            for path in paths(&case.attention) {
-                if let Ok(plan) = engine.plan_with(&case.attention, &policy(path, *placement)) {
-                    let _ = engine.prepare(&plan);
-                }
+            if place > running {
+                planned.compile(engine);
             }
         }
     }

@@ -3,6 +3,7 @@
 mod ahead;
 mod alone;
 mod journal;
+mod planned;
 mod session;
 
 use std::collections::HashSet;

@@ -7,19 +7,20 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use heedful::plan::MAX_ROWS;
 use heedful::verify::alone::differs_alone;
-use heedful::verify::cases::{Case, Grid, grid};
+use heedful::verify::cases::{BackwardCase, Case, Grid, backward_grid, grid};
 use heedful::verify::execute::{Execution, Placement};
 use heedful::verify::expectations::{self, Expectation};
 use heedful::verify::golden::{GoldenCase, GoldenSuite, Precision, Support};
 use heedful::verify::report::{CaseResult, Report, Status};
 use heedful::verify::run::{Outcome as CaseOutcome, run};
+use heedful::verify::run_backward::Trial;
 use heedful::verify::truth::Truth;
-use heedful::{Attention, DType, Engine, Error, Path, wgpu};
+use heedful::{Engine, Error, Path, wgpu};
 
 use super::ahead::{Ahead, LEAD};
 use super::journal::{CaseName, Journal};
+use super::planned::{self, Planned, Work};
 use crate::Outcome;
 use crate::args::{GridName, VerifyArgs};
 use crate::table::Progress;
@@ -44,23 +45,6 @@ pub(super) struct Session<'a> {
     pub(super) only: Option<(String, String)>,
 }
 
-/// The paths a call is run on: f32 is not what matrix units are for. More rows than one workgroup of split takes go
-/// over the tile once more: a third of such calls do outside of the full grid.
-pub(super) fn paths(call: &Attention, args: &VerifyArgs) -> Vec<Path> {
-    let mut paths = Vec::new();
-    if args.grid != Some(GridName::Matrix) {
-        let s = call.shape;
-        let third = (s.seq_q + s.seq_kv).is_multiple_of(3) || args.grid == Some(GridName::Full);
-        paths.extend((s.seq_q <= MAX_ROWS || third).then_some(Path::Split));
-        paths.extend([Path::Fused, Path::FusedTile, Path::Staged]);
-    }
-    if args.uses_matrix() && call.dtype != DType::F32 {
-        paths.extend([Path::FusedMatrix, Path::StagedMatrix]);
-    }
-    paths.retain(|path| args.asks_for(*path));
-    paths
-}
-
 impl Session<'_> {
     /// Whether a case is asked for, is not done, and nobody wants to stop.
     fn wanted(&self, suite: &str, name: &str) -> bool {
@@ -82,21 +66,17 @@ impl Session<'_> {
         suites.iter().try_for_each(|suite| self.suite(suite))
     }
 
-    /// Runs a grid of generated cases.
+    /// Runs a grid of generated cases: calls, then gradients.
     fn grid(&mut self, name: GridName) -> Outcome {
-        let (cases, suite) = match name {
-            GridName::Quick => (grid(Grid::Quick)?, "quick"),
-            GridName::Full => (grid(Grid::Full)?, "full"),
-            GridName::Matrix => (grid(Grid::Matrix)?, "matrix"),
+        let (of, suite) = match name {
+            GridName::Quick => (Grid::Quick, "quick"),
+            GridName::Full => (Grid::Full, "full"),
+            GridName::Matrix => (Grid::Matrix, "matrix"),
         };
-        // A third of the cases at odd offsets, so that both access widths are seen.
-        let placed = |(i, case): (usize, Case)| {
-            (case, if i % 3 == 0 { Placement::Odd } else { Placement::Aligned })
-        };
-        let all: Vec<(Case, Placement)> = cases.into_iter().enumerate().map(placed).collect();
+        let all = Planned::all(grid(of)?, backward_grid(of)?, self.args);
         let shard = all.iter().enumerate().filter(|(i, _)| self.args.shard.holds(*i));
-        let wanted = shard.filter(|(_, (case, _))| self.wanted(suite, &case.name));
-        let wanted: Vec<&(Case, Placement)> = wanted.map(|(_, case)| case).collect();
+        let wanted = shard.filter(|(_, planned)| self.wanted(suite, planned.name()));
+        let wanted: Vec<&Planned> = wanted.map(|(_, planned)| planned).collect();
         let engine = Arc::clone(&self.engine);
         let ahead = Ahead::default();
         std::thread::scope(|scope| {
@@ -104,48 +84,73 @@ impl Session<'_> {
             // has one context, and wgpu gives up waiting for it after a second.
             let caps = engine.capabilities();
             if caps.device_type == "cpu" && caps.backend != "gl" {
-                let args = self.args;
                 // Compiling ahead may be what crashed: those cases are now compiled when they run.
                 let first = if self.after_crash { LEAD + 1 } else { 0 };
                 let (ahead, engine, wanted) = (&ahead, &engine, &wanted);
-                let paths = |call: &Attention| paths(call, args);
-                scope.spawn(move || ahead.compile(engine, wanted, first, paths));
+                scope.spawn(move || ahead.compile(engine, wanted, first));
             }
             let _end = ahead.until_dropped();
             self.all_generated(suite, &wanted, &ahead)
         })
     }
 
-    fn all_generated(
-        &mut self,
-        suite: &str,
-        cases: &[&(Case, Placement)],
-        ahead: &Ahead,
-    ) -> Outcome {
+    fn all_generated(&mut self, suite: &str, cases: &[&Planned], ahead: &Ahead) -> Outcome {
         let bar = Progress::new(cases.len(), "verify");
-        for (i, (case, placement)) in cases.iter().enumerate() {
-            bar.step(&case.name);
+        for (i, planned) in cases.iter().enumerate() {
+            bar.step(planned.name());
             ahead.reached(i);
             if self.stopped() {
                 break;
             }
-            let seed = self.args.seed.unwrap_or(case.seed);
-            self.generated(suite, &Case { seed, ..case.clone() }, *placement)?;
+            let placement = planned.placement;
+            match &planned.work {
+                Work::Call { case, paths } => {
+                    let seed = self.args.seed.unwrap_or(case.seed);
+                    self.generated(suite, &Case { seed, ..case.clone() }, paths, placement)?;
+                }
+                Work::Gradients(case) => {
+                    let seed = self.args.seed.unwrap_or(case.seed);
+                    self.gradients(suite, &BackwardCase { seed, ..case.clone() }, placement)?;
+                }
+            }
         }
         Ok(())
     }
 
-    fn generated(&mut self, suite: &str, case: &Case, placement: Placement) -> Outcome {
+    /// Computes the gradients of a case.
+    fn gradients(&mut self, suite: &str, case: &BackwardCase, placement: Placement) -> Outcome {
+        self.began(suite, &case.name)?;
+        let row = match Trial::new(case) {
+            Ok(trial) => {
+                let run = |engine: &Engine| trial.run(engine, placement);
+                self.row(suite, &case.name, Some(case.seed), Path::Staged, run)?
+            }
+            // The call has no gradients.
+            Err(error) => {
+                let reason = error.to_string();
+                let row = CaseResult::unsupported(&case.name, suite, self.index, reason);
+                CaseResult { seed: Some(case.seed), kernel: Path::Staged.to_string(), ..row }
+            }
+        };
+        self.finish(vec![row])
+    }
+
+    fn generated(
+        &mut self,
+        suite: &str,
+        case: &Case,
+        paths: &[Path],
+        placement: Placement,
+    ) -> Outcome {
         self.began(suite, &case.name)?;
         let (problem, data) = case.generate()?;
-        let paths = paths(&case.attention, self.args);
         let truth = Truth::measure(&problem, &data.inputs())?;
         let matrix = paths.iter().any(|path| path.is_matrix());
         let on_matrix = || Truth::measure_on_matrix_units(&problem, &data.inputs());
         let on_matrix = matrix.then(on_matrix).transpose()?;
         let call = &case.attention;
         let mut rows = Vec::new();
-        for path in paths {
+        for &path in paths {
             let truth = on_matrix.as_ref().filter(|_| path.is_matrix()).unwrap_or(&truth);
             let row = self.row(suite, &case.name, Some(case.seed), path, |engine| {
                 let mut o = Vec::new();
@@ -189,7 +194,7 @@ impl Session<'_> {
             }
         };
         let mut rows = Vec::new();
-        for path in paths(&loaded.attention, self.args) {
+        for path in planned::paths(&loaded.attention, self.args) {
             let run = |engine: &Engine| Ok((loaded.run(engine, path)?, None));
             rows.push(self.row(&suite.name, &case.name, None, path, run)?);
         }
@@ -287,7 +292,7 @@ mod tests {
     use heedful::Engine;
     use heedful::verify::report::{Report, Status};
 
-    use super::{Grid, Journal, Session, grid, skip};
+    use super::{Grid, Journal, Path, Session, grid, skip};
     use crate::args::{Args, Command};
 
     #[test]
@@ -321,7 +326,9 @@ mod tests {
         cases.truncate(2);
         for case in &cases {
             let placement = heedful::verify::execute::Placement::Aligned;
-            session.generated("quick", case, placement).unwrap_or_else(|_| panic!("goes on"));
+            session
+                .generated("quick", case, &[Path::Fused], placement)
+                .unwrap_or_else(|_| panic!("goes on"));
         }
         let failed: Vec<_> = report.cases.iter().filter(|x| x.status == Status::Fail).collect();
         assert_eq!(failed.len(), 1, "{:?}", report.cases);

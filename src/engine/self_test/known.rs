@@ -13,8 +13,8 @@ use crate::tensor::{DType, Layout, Scalar, Shape};
 
 /// Rows and keys of the known-answer call: more than one tile of every kernel, and no multiple of any. Tiles of matrix
 /// kernels are data, so there they follow from the tile.
-const ROWS: u32 = 67;
-const KEYS: u32 = 71;
+pub(super) const ROWS: u32 = 67;
+pub(super) const KEYS: u32 = 71;
 
 /// Every how manyth key of a matrix kernel's call is LOUD times as large: peaks grow from tile to tile, so that o is scaled.
 const LOUD_EVERY: usize = 24;
@@ -146,13 +146,7 @@ impl Known {
     pub(super) fn new(problem: &Problem, loud: bool) -> Self {
         let a = problem.attention();
         let count = |operand| problem.elements(operand).unwrap_or(0);
-        // Fibonacci hashing: uniform in [-1, 1), different in every element of every tensor.
-        let value = |operand: Operand, i: u64| {
-            let salt = operand as u64 + 1;
-            let bits = (i + salt * 0x1_0001).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-            bits as f64 / f64::from(1 << 23) - 1.0
-        };
-        let drawn = |operand| (0..count(operand)).map(move |i| value(operand, i));
+        let drawn = |operand| (0..count(operand)).map(move |i| value(operand as u64 + 1, i));
         let values = |operand| drawn(operand).map(|x| DType::F32.round(x)).collect();
         let rows = |operand| -> Vec<f64> {
             let mut drawn: Vec<f64> = drawn(operand).collect();
@@ -233,6 +227,12 @@ impl Known {
     pub(super) fn inputs(&self) -> Inputs<'_> {
         self.0.inputs()
     }
+}
+
+/// Fibonacci hashing: uniform in [-1, 1), different in every element of every tensor.
+pub(super) fn value(salt: u64, i: u64) -> f64 {
+    let bits = (i + salt * 0x1_0001).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    bits as f64 / f64::from(1 << 23) - 1.0
 }
 
 /// Makes every LOUD_EVERY-th key louder, whatever the layout.

@@ -7,8 +7,11 @@
 //! candidate serves.
 
 mod alone;
+mod backward;
+mod backward_alone;
 mod functions;
 mod known;
+mod known_gradients;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -72,17 +75,7 @@ impl Engine {
             Verdict::Wrong(_) => return Ok(false),
             Verdict::Unknown => {}
         }
-        let mut compile = true;
-        for (spec, result) in kernels.iter().zip(self.compile(&kernels, wait).await) {
-            match result {
-                Ok(()) => {}
-                Err(error) if error.is_internal() => {
-                    self.verdicts.set_wrong(&[spec], extent, error.to_string());
-                    compile = false;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let compile = self.all_compile(&kernels, extent, wait).await?;
         // What a table means is known to the caller only, so functions that read one are not tried.
         if !compile || plan.problem().attention().table.is_some() {
             return Ok(compile);
@@ -98,6 +91,27 @@ impl Engine {
                 Ok(false)
             }
         }
+    }
+
+    /// Whether all kernels compile; what does not is refused from now on.
+    async fn all_compile(
+        &self,
+        kernels: &[&KernelSpec],
+        extent: [u32; 2],
+        wait: Wait,
+    ) -> Result<bool> {
+        let mut compile = true;
+        for (spec, result) in kernels.iter().zip(self.compile(kernels, wait).await) {
+            match result {
+                Ok(()) => {}
+                Err(error) if error.is_internal() => {
+                    self.verdicts.set_wrong(&[spec], extent, error.to_string());
+                    compile = false;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(compile)
     }
 
     /// Runs the known-answer call; says what is wrong with the result.
@@ -244,9 +258,14 @@ impl Engine {
     }
 }
 
-/// The reference's answer. Functions of the caller's own may panic on numbers that only it has seen.
+/// The reference's answer.
 fn truth(problem: &Problem, inputs: &Inputs<'_>) -> Result<Outputs> {
-    catch_unwind(AssertUnwindSafe(|| attend(problem, inputs))).unwrap_or_else(|_| {
+    quietly(|| attend(problem, inputs))
+}
+
+/// What the reference says. Functions of the caller's own may panic on numbers that only it has seen.
+fn quietly<T>(answer: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
         let wanted = "closures that return for every position and finite score";
         Err(Error::invalid("custom functions", "a panic", wanted))
     })

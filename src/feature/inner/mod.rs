@@ -143,27 +143,28 @@ impl Inner {
 
 impl Inner {
     /// Adds what `d_score`, the gradient of a score of a query head, makes of the gradients of q, k and, where the
-    /// score is additive, w.
+    /// score is additive, w; `add(sum, a, b)` is sum + a b.
     pub(crate) fn backward(
         self,
         d_score: f64,
         [q, k, w]: [&[f64]; 3],
         [d_q, d_k, d_w]: [&mut [f64]; 3],
+        add: impl Fn(&mut f64, f64, f64),
     ) {
         let Self::Sum { activation, inner_scale, .. } = self else {
             for c in 0..q.len() {
-                d_q[c] += d_score * k[c];
-                d_k[c] += d_score * q[c];
+                add(&mut d_q[c], d_score, k[c]);
+                add(&mut d_k[c], d_score, q[c]);
             }
             return;
         };
         let scale = f64::from(inner_scale.get());
         for c in 0..q.len() {
             let x = scale * (q[c] + k[c]);
-            let slope = d_score * w[c] * activation.derivative(x) * scale;
-            d_q[c] += slope;
-            d_k[c] += slope;
-            d_w[c] += d_score * activation.apply(x);
+            let slope = w[c] * activation.derivative(x) * scale;
+            add(&mut d_q[c], d_score, slope);
+            add(&mut d_k[c], d_score, slope);
+            add(&mut d_w[c], d_score, activation.apply(x));
         }
     }
 }

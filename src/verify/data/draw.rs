@@ -9,10 +9,10 @@ use crate::tensor::DType;
 use crate::verify::data::{DataOptions, Lengths};
 
 /// A stream of random numbers, and the tables drawn from it.
-pub(super) struct Draw(ChaCha8Rng);
+pub(in crate::verify) struct Draw(ChaCha8Rng);
 
 impl Draw {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::verify) fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
@@ -22,7 +22,7 @@ impl Draw {
     }
 
     /// Uniform in [−1, 1).
-    pub(super) fn signed(&mut self) -> f64 {
+    pub(in crate::verify) fn signed(&mut self) -> f64 {
         2.0 * self.unit() - 1.0
     }
 

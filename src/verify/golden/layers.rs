@@ -239,7 +239,7 @@ fn finish(
         return Err(Error::internal("reading a layer", "no layer"));
     };
     let attention = case.layer.inner();
-    let mut notes = vec!["gradients are not computed".to_owned()];
+    let mut notes = Vec::new();
     if reader.case.record.dtype == "f64" {
         notes.push("recorded in f64, run in f32".into());
     }

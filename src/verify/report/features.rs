@@ -107,6 +107,7 @@ const OTHERS: &[Known] = &[
     ("Outputs", "log-sum-exp", Word("lse", &["lse"])),
     ("Outputs", "scores", Says(|n| n.any(&["raw-scores", "after-softcap", "after-bias"]))),
     ("Outputs", "weights", Word("probabilities", &[])),
+    ("Outputs", "gradients", Text("gradients ", "backward_row")),
     ("Heads and lengths", "grouped heads", Says(|n| n.heads.0 != n.heads.1)),
     ("Heads and lengths", "one key head", Says(|n| n.heads.1 == 1 && n.heads.0 > 1)),
     ("Heads and lengths", "one query row", Says(|n| n.seq.0 == 1)),
@@ -215,9 +216,10 @@ struct Name<'a> {
 }
 
 impl<'a> Name<'a> {
-    /// `None` when it does not begin with a shape, `1x8/2x512x64`.
+    /// `None` when it does not begin with a shape, `1x8/2x512x64`; that of a case's gradients does after a word that
+    /// says so.
     fn parse(name: &'a str) -> Option<Self> {
-        let mut words = name.split(' ');
+        let mut words = name.strip_prefix("gradients ").unwrap_or(name).split(' ');
         let mut axes = words.next()?.split('x').map(|axis| {
             let (a, b) = axis.split_once('/').unwrap_or((axis, axis));
             Some((a.parse().ok()?, b.parse().ok()?))
@@ -253,7 +255,7 @@ impl<'a> Name<'a> {
 #[cfg(test)]
 mod tests {
     use super::{all, of, path};
-    use crate::verify::cases::{Grid, grid};
+    use crate::verify::cases::{Grid, backward_grid, grid};
     use crate::verify::report::CaseResult;
 
     fn names(name: &str, suite: &str, kernel: &str) -> Vec<String> {
@@ -292,6 +294,9 @@ mod tests {
             [&wanted[..], &["forms", "fused"]].concat()
         );
         assert_eq!(names("rotary_embedding_0", "onnx", ""), ["onnx"]);
+        let gradients = "gradients 1x2x5x8 f32 softcap(5.0)";
+        let wanted = ["f32", "softcap", "softmax", "gradients", "1 to 32", "staged"];
+        assert_eq!(names(gradients, "quick", "staged_score/f32x4 backward_row/softcap"), wanted);
         assert_eq!(path("prepare/f32 edge_forward/f32"), Some("fused"));
         assert_eq!(path("other_forward/f16"), Some("other"));
         assert_eq!(path("fused_forward_matrix/f16/scale/-/m8t4x8b1k16d16w"), Some("fused-matrix"));
@@ -302,12 +307,13 @@ mod tests {
     }
 
     /// A feature that no case exercises would be blank on every adapter: a misspelt word here, or a hole in
-    /// the grid. Packed sequences and layers are in recorded cases only.
+    /// the grid. Layers are in recorded cases only.
     #[test]
     fn the_full_grid_exercises_every_feature() {
-        let row = |name: &String| CaseResult::unsupported(name, "full", 0, "");
-        let rows: Vec<_> =
-            grid(Grid::Full).expect("distinct names").iter().map(|case| row(&case.name)).collect();
+        let row = |name: String| CaseResult::unsupported(name, "full", 0, "");
+        let calls = grid(Grid::Full).expect("distinct names").into_iter().map(|case| case.name);
+        let gradients = backward_grid(Grid::Full).expect("distinct names").into_iter();
+        let rows: Vec<_> = calls.chain(gradients.map(|case| case.name)).map(row).collect();
         let all = all(rows.iter());
         let mut missing: Vec<&str> = Vec::new();
         for (i, feature) in all.iter().enumerate() {
@@ -315,7 +321,7 @@ mod tests {
                 missing.push(&feature.name);
             }
         }
-        let recorded = ["packed sequences", "projections (layers)"];
+        let recorded = ["projections (layers)"];
         assert_eq!(missing, [&recorded[..], &super::KNOWN_PATHS].concat());
     }
 }

@@ -1,0 +1,151 @@
+//! The self-test of gradients: their kernels run a small known-answer call before they serve.
+//!
+//! There is one path, so a kernel that is wrong is an error that names it.
+
+use super::backward_alone::Scratch;
+use super::extent;
+use super::known_gradients::{KnownGradients, difference};
+use crate::device::Wait;
+use crate::engine::Engine;
+use crate::engine::verdicts::Verdict;
+use crate::error::{Error, Rejection, Result};
+use crate::kernel::KernelSpec;
+use crate::plan::{BackwardPlan, Makes, Policy, SelfTest};
+use crate::problem::{Attention, Backward};
+
+impl Engine {
+    /// Plans gradients, trying what has not been tried.
+    pub(crate) async fn plan_backward_in(
+        &self,
+        backward: &Backward,
+        policy: &Policy,
+        wait: Wait,
+    ) -> Result<BackwardPlan> {
+        let plan = BackwardPlan::new(&backward.validate()?, &self.capabilities, policy)?;
+        if policy.self_test == SelfTest::Off {
+            return Ok(plan);
+        }
+        self.check_queue()?;
+        self.derivatives_agree(&backward.attention, wait).await?;
+        match self.refused(&plan, wait).await? {
+            None => Ok(plan),
+            Some(refused) => Err(Error::unsupported(plan.problem().to_string(), vec![refused])),
+        }
+    }
+
+    /// Compares functions of the caller's own and their derivatives with their closures.
+    async fn derivatives_agree(&self, attention: &Attention, wait: Wait) -> Result<()> {
+        self.functions_agree(attention, wait).await?;
+        let derivatives = attention.custom_scores.iter().filter_map(|x| x.derivative_alone());
+        let custom_scores = derivatives.collect();
+        let alone = Attention { custom_scores, custom_masks: Vec::new(), ..attention.clone() };
+        self.functions_agree(&alone, wait).await
+    }
+
+    /// What of a plan is wrong on this device; tries what has not been tried.
+    async fn refused(&self, plan: &BackwardPlan, wait: Wait) -> Result<Option<Rejection>> {
+        let attention = plan.problem().problem().attention();
+        let (kernels, extent) = (plan.kernels(), extent(attention));
+        if self.verdicts.of(&kernels, extent) == Verdict::Unknown
+            && self.all_compile(&kernels, extent, wait).await?
+            // What a table means is known to the caller only.
+            && attention.table.is_none()
+        {
+            self.try_gradients(plan, extent, wait).await?;
+        }
+        Ok(match self.verdicts.of(&kernels, extent) {
+            Verdict::Wrong(rejection) => Some(rejection),
+            Verdict::Right | Verdict::Unknown => None,
+        })
+    }
+
+    /// Runs known-answer calls, with sums over sequences within a block and from block to block, and keeps the verdict.
+    async fn try_gradients(&self, plan: &BackwardPlan, extent: [u32; 2], wait: Wait) -> Result<()> {
+        for apart in [false, true] {
+            let Some(call) = KnownGradients::new(plan, &self.capabilities, apart)? else {
+                return Ok(());
+            };
+            if let Some(reason) = self.known_gradients(&call, wait).await? {
+                return self.blame_backward(&call, extent, reason, wait).await;
+            }
+        }
+        self.verdicts.set_right(&plan.kernels(), extent);
+        Ok(())
+    }
+
+    /// Runs the known-answer call; says what is wrong with the result.
+    async fn known_gradients(&self, call: &KnownGradients, wait: Wait) -> Result<Option<String>> {
+        let (inputs, incoming) = (call.tensors.inputs(), call.incoming());
+        let found = match self.run_backward_host_in(&call.plan, &inputs, &incoming, wait).await {
+            Ok(found) => found,
+            Err(error) if error.is_internal() => return Ok(Some(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        let wanted = call.wanted()?;
+        let problem = call.plan.problem();
+        Ok(wanted.iter().find_map(|(operand, _)| difference(problem, operand, &found, &wanted)))
+    }
+
+    /// Finds out which kernels of a wrong result are to blame, in another run that is looked at on its way.
+    async fn blame_backward(
+        &self,
+        call: &KnownGradients,
+        extent: [u32; 2],
+        reason: String,
+        wait: Wait,
+    ) -> Result<()> {
+        let all = call.plan.kernels();
+        let scratch = match Scratch::of(self, call, wait).await {
+            Ok(scratch) => scratch,
+            // The device refuses some of it.
+            Err(error) if error.is_internal() => {
+                self.verdicts.set_wrong(&all, extent, error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if scratch.differs(call, &call.wanted()?).is_none() {
+            // Wrong in one run and right in the next.
+            self.verdicts.set_wrong(&all, extent, reason);
+            return Ok(());
+        }
+        let (wrong, mut suspects) = scratch.judged(call);
+        if wrong.is_empty() {
+            // Each is right by itself, and all together are not.
+            suspects = if suspects.is_empty() { all } else { suspects };
+            self.verdicts.set_wrong(&suspects, extent, reason);
+        }
+        for (kernel, reason) in wrong {
+            self.verdicts.set_wrong(&[kernel], extent, reason);
+        }
+        Ok(())
+    }
+}
+
+impl Scratch {
+    /// The kernels that are wrong by themselves, each with how, and those that nothing says anything of: each that sums has
+    /// what it summed in scratch, products are known, and what is left made the one of the other.
+    fn judged<'a>(
+        &self,
+        call: &'a KnownGradients,
+    ) -> (Vec<(&'a KernelSpec, String)>, Vec<&'a KernelSpec>) {
+        let (mut wrong, mut suspects) = (Vec::new(), Vec::new());
+        let hidden = self.hidden(call);
+        for step in &call.plan.steps {
+            let tried = match step.makes {
+                Makes::Products | Makes::Incoming => self.products(call, step.makes),
+                Makes::Copy(_) | Makes::Turned | Makes::Unprepared(_) => None,
+                Makes::Rows => hidden.clone().map(Some),
+                // What the rows did not hide is in their sums.
+                Makes::Gradient(_) if hidden.is_some() => Some(None),
+                Makes::Gradient(operand) => self.sums(call, operand),
+            };
+            match tried {
+                Some(None) => {}
+                Some(Some(reason)) => wrong.push((&step.kernel, reason)),
+                None => suspects.push(&step.kernel),
+            }
+        }
+        (wrong, suspects)
+    }
+}

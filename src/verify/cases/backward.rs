@@ -1,0 +1,195 @@
+//! The gradients of the catalogue's cases: of every tensor of a call that has one, under the case's name.
+
+use crate::error::Result;
+use crate::feature::Position;
+use crate::feature::align::Align::BottomRight;
+use crate::feature::normalize::Normalizer;
+use crate::plan::Policy;
+use crate::problem::{Attention, Backward, BackwardProblem, WeightsAt};
+use crate::reference::{Incoming, sees};
+use crate::tensor::DType;
+use crate::verify::cases::quick::{call, usual};
+use crate::verify::cases::{Case, Grid, grid};
+use crate::verify::data::draw::Draw;
+use crate::verify::data::{CaseData, DataOptions};
+
+/// A case's gradients.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackwardCase {
+    /// `gradients ` and the name of the case.
+    pub name: String,
+    /// The gradients of every tensor of the call that has one. They come from o, from lse where the normaliser is softmax
+    /// without sinks, and from weights that are returned.
+    pub backward: Backward,
+    /// Seed of the data.
+    pub seed: u64,
+    /// The data.
+    pub data: DataOptions,
+    /// Whether scratch is for some rows only, so that sums are carried from block to block.
+    pub in_blocks: bool,
+}
+
+/// What comes into a case, without gaps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaseIncoming {
+    /// Gradient of o, values of the storage type.
+    pub o: Vec<f64>,
+    /// Gradient of lse; empty unless the problem takes one.
+    pub lse: Vec<f64>,
+    /// Gradient of the returned weights; empty unless the problem takes one.
+    pub weights: Vec<f64>,
+}
+
+impl CaseIncoming {
+    /// As the reference and engines take it.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming { o: &self.o, lse: &self.lse, weights: &self.weights }
+    }
+}
+
+impl BackwardCase {
+    /// Every gradient of a case.
+    ///
+    /// # Errors
+    /// As [`Attention::validate`].
+    pub fn of(case: &Case) -> Result<Self> {
+        let a = &case.attention;
+        let lse = a.normalizer == Normalizer::Softmax && !a.sinks;
+        let mut backward = Backward::all(Attention { lse, ..a.clone() })?;
+        if lse {
+            backward = backward.from_lse();
+        }
+        if a.weights == Some(WeightsAt::Probabilities) {
+            backward = backward.from_weights();
+        }
+        Ok(Self {
+            name: format!("gradients {}", case.name),
+            backward,
+            seed: case.seed,
+            data: case.data,
+            in_blocks: case.seed / SHARE % 2 == 1,
+        })
+    }
+
+    /// Validates the gradients and draws data and what comes in: where data is poisoned, NaN for all that no visible pair
+    /// passes on.
+    ///
+    /// # Errors
+    /// As [`Backward::validate`].
+    pub fn generate(&self) -> Result<(BackwardProblem, CaseData, CaseIncoming)> {
+        let problem = self.backward.validate()?;
+        let call = problem.problem();
+        let data = CaseData::generate(call, self.seed, &self.data);
+        let mut incoming = draw_incoming(&problem, self.seed);
+        if self.data.poison {
+            incoming.poison(&problem, &data);
+        }
+        Ok((problem, data, incoming))
+    }
+
+    /// The policy that its gradients are planned under, beside what a caller asks for.
+    pub fn policy(&self) -> Policy {
+        let s = self.backward.attention.shape;
+        let usual = Policy::default();
+        if !self.in_blocks {
+            return usual;
+        }
+        // Three planes of 20 rows of a group.
+        let row = u64::from(s.seq_kv).next_multiple_of(4).max(4) * 4 * 3;
+        let max_workspace_bytes = usual.max_workspace_bytes.min(20 * u64::from(s.group()) * row);
+        Policy { max_workspace_bytes, ..usual }
+    }
+}
+
+/// What comes into a call: uniform in [-1, 1), that of o rounded to the storage type. Equal arguments give equal data.
+pub fn draw_incoming(problem: &BackwardProblem, seed: u64) -> CaseIncoming {
+    let (call, asked) = (problem.problem().attention(), problem.backward());
+    // Other numbers than those of the call's tensors.
+    let mut draw = Draw::new(seed ^ 0x6772_6164);
+    let mut values = |on: bool, n: u64| -> Vec<f64> {
+        (0..if on { n } else { 0 }).map(|_| draw.signed()).collect()
+    };
+    let rows = call.shape.rows();
+    let o = values(true, rows * u64::from(call.shape.dim_v));
+    CaseIncoming {
+        o: o.into_iter().map(|x| call.dtype.round(x)).collect(),
+        lse: values(asked.from_lse, rows),
+        weights: values(asked.from_weights, rows * u64::from(call.shape.seq_kv)),
+    }
+}
+
+impl CaseIncoming {
+    fn poison(&mut self, problem: &BackwardProblem, data: &CaseData) {
+        let call = problem.problem();
+        let s = call.attention().shape;
+        let (dim, keys) = (s.dim_v as usize, s.seq_kv as usize);
+        let operands = data.operands();
+        for (row, [batch, head, at]) in s.row_positions().enumerate() {
+            let at = call.position(batch, head, at, &operands);
+            let seen = |key: u32| sees(call, &Position { key, ..at }, &operands);
+            let seen: Vec<bool> = (0..s.seq_kv).map(seen).collect();
+            let weights = self.weights.iter_mut().skip(row * keys).zip(&seen);
+            weights.filter(|(_, seen)| !**seen).for_each(|(x, _)| *x = f64::NAN);
+            if !seen.contains(&true) {
+                self.o[row * dim..(row + 1) * dim].fill(f64::NAN);
+                self.lse.iter_mut().skip(row).take(1).for_each(|x| *x = f64::NAN);
+            }
+        }
+    }
+}
+
+/// One case in how many the quick grid has the gradients of.
+const SHARE: u64 = 4;
+
+/// The gradients of a grid's cases: of each in the full grid and that of slots, of a part in the quick one, which follows
+/// from their seeds; of none in the grid for matrix units, which gradients do not use. And some that only gradients have a use
+/// for.
+///
+/// # Errors
+/// As [`grid`].
+pub fn backward_grid(of: Grid) -> Result<Vec<BackwardCase>> {
+    let mut cases = match of {
+        Grid::Matrix => return Ok(Vec::new()),
+        Grid::Quick | Grid::Full | Grid::Slots => grid(of)?,
+    };
+    if of == Grid::Quick {
+        cases.retain(|case| case.seed % SHARE == 0);
+    }
+    let mut cases: Vec<BackwardCase> = cases.iter().map(BackwardCase::of).collect::<Result<_>>()?;
+    if of != Grid::Slots {
+        cases.extend(own()?);
+    }
+    Ok(cases)
+}
+
+/// Rows for every invocation that joins their sums, in one block and in several; packed sequences; and sums of nothing,
+/// which are 0.
+fn own() -> Result<Vec<BackwardCase>> {
+    let base = || call(2, [4, 2], [70, 90], [16, 24]);
+    let calls = [
+        base().sinks(),
+        base().alibi(BottomRight).bias([1, 1, 70, 90]).causal(BottomRight),
+        base().bias([1, 4, 1, 90]).softcap(4.0).dtype(DType::Bf16),
+        call(3, [4, 2], [40, 60], [16, 24]).packed(90, 140).causal(BottomRight),
+        call(3, [4, 2], [40, 60], [24, 16]).packed(90, 140).sinks().dtype(DType::F16),
+    ];
+    let mut cases = Vec::new();
+    for attention in calls {
+        let case = BackwardCase::of(&usual(attention))?;
+        let in_blocks = BackwardCase {
+            name: format!("{} in-blocks", case.name),
+            in_blocks: true,
+            ..case.clone()
+        };
+        cases.extend([BackwardCase { in_blocks: false, ..case }, in_blocks]);
+    }
+    let nothing = [
+        call(2, [2, 1], [0, 5], [8, 8]).bias([1, 1, 1, 5]).alibi(BottomRight),
+        call(2, [2, 1], [5, 0], [8, 8]).bias([1, 2, 5, 1]).sinks(),
+        call(0, [2, 1], [5, 5], [8, 8]).bias([1, 2, 5, 5]).sinks(),
+    ];
+    for attention in nothing {
+        cases.push(BackwardCase::of(&usual(attention))?);
+    }
+    Ok(cases)
+}

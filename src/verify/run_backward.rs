@@ -1,0 +1,164 @@
+//! Running the gradients of a case: plan, execute guarded, compare, and say what happened.
+
+use std::time::Instant;
+
+use crate::device::Readback;
+use crate::engine::{Engine, HostTables};
+use crate::error::Result;
+use crate::plan::{BackwardPlan, Policy, SelfTest};
+use crate::problem::{Backward, BackwardProblem, Operand};
+use crate::reference::{Gradients, Incoming, Inputs, attend};
+use crate::verify::alone::last_alone;
+use crate::verify::cases::{BackwardCase, CaseIncoming};
+use crate::verify::data::CaseData;
+use crate::verify::execute::Placement;
+use crate::verify::gradients::GradientTruth;
+use crate::verify::held_backward::Held;
+use crate::verify::run::{Outcome, Ran, reasons};
+
+/// What a run gave.
+#[derive(Debug, Clone)]
+pub struct BackwardExecution {
+    /// The gradients, gapless.
+    pub gradients: Gradients,
+    /// First buffer written outside its elements, with the byte offset; `None` when none was.
+    pub stray_write: Option<String>,
+    /// Whether the second run gave the same bits.
+    pub repeatable: bool,
+    /// Wall time of the second run with its readback, milliseconds.
+    pub milliseconds: f64,
+}
+
+/// Computes gradients twice on poisoned, guarded tensors, at odd offsets or aligned ones. o and lse of the forward pass are
+/// the reference's.
+///
+/// # Errors
+/// Invalid argument when something does not fit the problem, out of memory, device lost, internal.
+pub fn execute_backward(
+    engine: &Engine,
+    plan: &BackwardPlan,
+    inputs: &Inputs<'_>,
+    incoming: &Incoming<'_>,
+    odd: bool,
+) -> Result<BackwardExecution> {
+    let problem = plan.problem();
+    incoming.validate(problem)?;
+    let forward = attend(problem.problem(), inputs)?;
+    let tables = HostTables::new(problem.problem(), &inputs.operands);
+    let held = Held::new(engine, plan, inputs, &forward, incoming, odd)?;
+    let bound = engine.bind_backward(plan, &held.tensors(&tables)?)?;
+    let run = || -> Result<Vec<Vec<u8>>> {
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        held.poison(&mut encoder);
+        bound.encode(&mut encoder);
+        let read =
+            |x: &wgpu::Buffer| Readback::record(engine.device(), &mut encoder, x, 0, x.size());
+        let readbacks: Result<Vec<Readback>> = held.written().map(read).collect();
+        engine.queue().submit([encoder.finish()]);
+        readbacks?.into_iter().map(Readback::read_blocking).collect()
+    };
+    let first = run()?;
+    let start = Instant::now();
+    let second = run()?;
+    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+    let (gradients, stray_write) = held.collect(problem.problem(), &inputs.operands, &first);
+    let repeatable = held.same(&first, &second);
+    Ok(BackwardExecution { gradients, stray_write, repeatable, milliseconds })
+}
+
+/// A case with its data and, once they are needed, the gradients that it should have.
+pub struct Trial {
+    case: BackwardCase,
+    problem: BackwardProblem,
+    data: CaseData,
+    incoming: CaseIncoming,
+}
+
+impl Trial {
+    /// Draws a case's data.
+    ///
+    /// # Errors
+    /// As [`BackwardCase::generate`]: the reason why the call has no gradients.
+    pub fn new(case: &BackwardCase) -> Result<Self> {
+        let (problem, data, incoming) = case.generate()?;
+        Ok(Self { case: case.clone(), problem, data, incoming })
+    }
+
+    /// The policy that a case is run under: nothing tried before, since a wrong result must show as wrong; native f16 at odd
+    /// offsets even where planning would not use it, so that both ways are seen.
+    pub fn policy(case: &BackwardCase, placement: Placement) -> Policy {
+        let native_f16 = placement.is_odd().then_some(true);
+        Policy { native_f16, self_test: SelfTest::Off, ..case.policy() }
+    }
+
+    /// Computes its gradients on an engine and compares them with the reference's; and says where the last sequence alone
+    /// has other bits than in its batch.
+    ///
+    /// # Errors
+    /// Out of memory, device lost, internal; a call that is not served is an [`Outcome`].
+    pub fn run(&self, engine: &Engine, placement: Placement) -> Result<(Outcome, Option<String>)> {
+        let (odd, policy) = (placement.is_odd(), Self::policy(&self.case, placement));
+        let plan = match engine.plan_backward_with(&self.case.backward, &policy) {
+            Ok(plan) => plan,
+            Err(error) if error.is_unsupported() => {
+                return Ok((Outcome::Unsupported(reasons(&error)), None));
+            }
+            Err(error) => return Err(error),
+        };
+        let (inputs, incoming) = (self.data.inputs(), self.incoming.incoming());
+        let execution = execute_backward(engine, &plan, &inputs, &incoming, odd)?;
+        let truth = GradientTruth::measure(&self.problem, &inputs, &incoming)?;
+        let kernels: Vec<String> = plan.kernels().iter().map(ToString::to_string).collect();
+        let ran = Ran {
+            kernel: kernels.join(" "),
+            comparisons: truth.check(&execution.gradients),
+            stray_write: execution.stray_write,
+            repeatable: execution.repeatable,
+            milliseconds: execution.milliseconds,
+        };
+        let differs = match ran.failure() {
+            None => self.differs_alone(engine, placement, &execution.gradients)?,
+            Some(_) => None,
+        };
+        Ok((Outcome::Ran(Box::new(ran)), differs))
+    }
+
+    /// Runs the last sequence of the batch alone; says where the bits of its rows' gradients are others than in the batch.
+    fn differs_alone(
+        &self,
+        engine: &Engine,
+        placement: Placement,
+        whole: &Gradients,
+    ) -> Result<Option<String>> {
+        let asked = &self.case.backward;
+        let Some((call, own)) = last_alone(&asked.attention, &self.data) else { return Ok(None) };
+        let rows = [Operand::Q, Operand::K, Operand::V];
+        let asked = Backward { attention: call, ..asked.clone() }.only(&rows);
+        let policy = Self::policy(&self.case, placement);
+        let plan = match engine.plan_backward_with(&asked, &policy) {
+            Ok(plan) => plan,
+            Err(error) if error.is_unsupported() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let batch = self.case.backward.attention.shape.batch as usize;
+        let last = |values: &[f64]| values[values.len() - values.len() / batch..].to_vec();
+        let CaseIncoming { o, lse, weights } = &self.incoming;
+        let incoming = CaseIncoming { o: last(o), lse: last(lse), weights: last(weights) };
+        let incoming = incoming.incoming();
+        let alone = execute_backward(engine, &plan, &own.inputs(), &incoming, placement.is_odd())?;
+        for (operand, alone) in alone.gradients.iter() {
+            let within = whole.get(operand).unwrap_or_default();
+            let within = &within[within.len() - alone.len()..];
+            let same =
+                |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+            if let Some(i) = within.iter().zip(alone).position(|pair| !same(pair)) {
+                let (a, b) = (within[i], alone[i]);
+                return Ok(Some(format!(
+                    "not batch-invariant: element {i} of the gradient of {operand} of the last sequence is {a:e} \
+                     in its batch and {b:e} alone"
+                )));
+            }
+        }
+        Ok(None)
+    }
+}
