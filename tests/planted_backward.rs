@@ -1,0 +1,323 @@
+//! Planted faults in the kernels of gradients are found: each row below is a fault in a kernel's text and cases of the quick
+//! grid's gradients that must fail for it, with the reason that they must give, and must pass without it.
+//!
+//! The kinds are those of `planted.rs` as far as gradients have them, and what can go wrong in these alone: the mean of a
+//! row's gradients, a derivative of the chain, a head of a group, sums that are carried from block to block, axes that a
+//! bias is summed over, sinks. The self-test must refuse the kernel by name, or cannot see the fault, with the reason why.
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+mod common;
+#[path = "planted/edits.rs"]
+#[allow(dead_code, reason = "a part is for forward kernels")]
+mod edits;
+
+use common::skip::skipped;
+use edits::{cut, swap, swaps};
+use heedful::kernel::{Kernel, compose};
+use heedful::verify::cases::{BackwardCase, Grid, backward_grid};
+use heedful::verify::execute::Placement;
+use heedful::verify::run::Outcome;
+use heedful::verify::run_backward::Trial;
+use heedful::{Attention, Backward, CustomScore, Engine, Operand, Policy, SelfTest, Shape};
+
+/// Why a case fails when numbers are wrong, when they are no numbers, and whatever was in memory.
+const NUMBERS: &str = "largest error";
+const CLASSES: &str = "are NaN, ∞ or finite wrongly";
+const WRONG: &str = ": ";
+const OUTSIDE: &str = "written outside its elements";
+const BATCH: &str = "not batch-invariant";
+
+/// What the self-test makes of a fault.
+enum Says {
+    /// It names the kernel.
+    Refuses,
+    /// It lets the kernel serve; why it cannot see the fault.
+    Serves(&'static str),
+    /// Either, or it blames others with it, and why.
+    Either(&'static str),
+}
+use Says::{Either, Refuses, Serves};
+
+struct Fault {
+    name: &'static str,
+    kernel: Kernel,
+    edit: fn(&str) -> String,
+    cases: &'static [&'static str],
+    reason: &'static str,
+    self_test: Says,
+}
+
+/// A test for each row.
+macro_rules! faults {
+    ($($name:ident: $kernel:ident, [$($case:literal),+], $reason:ident, $says:expr, $edit:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            check(&Fault {
+                name: stringify!($name),
+                kernel: Kernel::$kernel,
+                edit: $edit,
+                cases: &[$($case),+],
+                reason: $reason,
+                self_test: $says,
+            });
+        })*
+    };
+}
+
+faults! {
+    // A row's weights and gradients.
+    the_delta_is_half: BackwardRow,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "(lse_index(rows, row)) - mean;", "(lse_index(rows, row)) - 0.5 * mean;");
+    the_delta_of_thresholds_is_left_out: BackwardThreshold,
+        ["2x4/2x67/90x24/40 f32 entmax15"], NUMBERS, Refuses,
+        |text| swap(text, "threshold_measure(z) * (y - mean)", "threshold_measure(z) * y");
+    the_gradient_of_lse_is_left_out: BackwardRow,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "d_lse_load(lse_index(rows, row)) - mean;", "-mean;");
+    the_gradient_of_weights_is_left_out: BackwardRow,
+        ["2x4/2x9/67x16 f16 kv-lengths q-lengths lse probabilities"], NUMBERS, Refuses,
+        |text| swap(text, "sum[c] += d_weights_load", "sum[c] += 0.0 * d_weights_load");
+    the_scale_is_missing: BackwardRow,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, " d.x *= score_scale_derivative(s, p);", "");
+    the_derivative_of_the_softcap_is_missing: BackwardRow,
+        ["2x4/2x35/70x24/16 f32 relative(34,69,0) causal(35) softcap(9.0) lse",
+            "2x4/2x9/67x16 f32 causal(bottom-right) softcap(3.0) mask[2, 1, 9, 67] bias[1, 1, 9, 67] \
+            alibi(bottom-right) sinks probabilities"],
+        NUMBERS, Refuses,
+        |text| swap(text, " d.x *= score_softcap_derivative(s, p);", "");
+    the_sink_is_left_out: BackwardRow,
+        ["2x6/2x20/70x32 f32 sinks lse sinks=1e1"], NUMBERS, Refuses,
+        |text| swap(text, "total = normalize_merge(total, start);", "");
+    sinks_get_the_sum_without_their_weight: BackwardRow,
+        ["2x6/2x20/70x32 f32 sinks lse sinks=1e1"], NUMBERS, Refuses,
+        |text| swap(text, "select(weight * shift,", "select(shift,");
+    shares_of_a_row_are_joined_without_rescaling: BackwardRow,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "sh_d[lane] * normalize_rescale(vec4<f32>(a.m), m).x", "sh_d[lane]");
+    a_row_lacks_a_barrier: BackwardRow,
+        ["2x4/2x19/65x32 f32 lse"], WRONG, Refuses,
+        |text| cut(text, "  sh_d[lane] = d;", "  workgroupBarrier();");
+
+    // Masks.
+    scores_are_masked_before_their_modifiers: BackwardRow,
+        ["2x4/2x35/70x24/16 f32 relative(34,69,0) causal(35) softcap(9.0) lse"], CLASSES, Refuses,
+        |text| swap(text, "select(masked(), modify(x[c], p), keep(p))",
+            "modify(select(masked(), x[c], keep(p)), p)");
+    a_key_too_many_is_visible: BackwardRow,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], CLASSES, Refuses,
+        |text| swap(text, "<= p.diagonal", "<= p.diagonal + 1");
+    keys_multiply_what_is_hidden_by_zero: BackwardKeys,
+        ["2x4/2x13/67x16 f32 mask[2, 1, 13, 67] lse poison"], CLASSES,
+        Serves("its tensors hold no NaN"),
+        |text| swap(text, "if (any_special(b4))", "if (false)");
+    hidden_pairs_of_a_threshold_have_a_part: BackwardThreshold,
+        ["2x4/2x67/90x24/40 f32 sparsemax causal(9) mask[2, 1, 67, 90] probabilities poison"], WRONG,
+        Refuses,
+        |text| swap(text, "  scores[part.base + i] = weights_of_parts(w, none);",
+            "  scores[part.base + i] = w;");
+
+    // Sums for keys.
+    keys_leave_out_a_head_of_the_group: BackwardKeys,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "head < (head_kv + 1u) * params.group;", "head + 1u < (head_kv + 1u) * params.group;");
+    keys_leave_out_the_last_row: BackwardKeys,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "row >= row_end || key", "row + 1u >= row_end || key");
+    keys_leave_out_the_last_key: BackwardKeys,
+        ["2x4/2x19/65x32 f32 lse"], CLASSES, Refuses,
+        |text| swap(text, "if (key < key_end && ", "if (key + 1u < key_end && ");
+    keys_write_a_row_past_the_end: BackwardKeys,
+        ["2x4x33x40 bf16 causal(top-left) strides(6336,1584,44)"], OUTSIDE,
+        Either("the row that is hit is another workgroup's, whichever comes last"),
+        |text| swap(text, "if (key < key_end && ", "if (key <= key_end && ");
+    keys_forget_the_blocks_before: BackwardKeys,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse", "2x4x33x64 f32 causal(top-left) bshd"], NUMBERS, Refuses,
+        |text| swap(text, "total += carry_load(at);", "");
+    keys_carry_on_what_the_first_block_found: BackwardKeys,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], WRONG, Refuses,
+        |text| swap(text, "if (params.carry_in == 1u) {", "if (true) {");
+    keys_take_heads_in_an_order_of_the_batch: BackwardKeys,
+        ["2x4/2x19/65x32 f32 lse"], BATCH,
+        Serves("sums in another order are as near"),
+        |text| swaps(text, &[
+            ("for (var head = head_kv * params.group; head < (head_kv + 1u) * params.group; head += 1u) {",
+                "for (var turn = 0u; turn < params.group; turn += 1u) {\n    \
+                let head = head_kv * params.group + (turn + batch) % params.group;"),
+        ]);
+    keys_lack_the_barrier_before_reading: BackwardKeys,
+        ["2x4/2x19/65x32 f32 lse"], WRONG, Refuses,
+        |text| swap(text, "        workgroupBarrier();\n        let special", "        let special");
+
+    // Sums for the other tensors.
+    a_bias_is_not_summed_over_its_sequences: BackwardBias,
+        ["2x4/2x13/67x16 f32 bias[1, 1, 13, 67] lse"], NUMBERS, Refuses,
+        |text| swap(text, "b < batch_n; b += own_batch", "b < batch + 1u; b += own_batch");
+    a_bias_is_not_summed_over_its_keys: BackwardBias,
+        ["2x4/2x13/67x16 f32 bias[1, 1, 13, 1] lse"], NUMBERS, Refuses,
+        |text| swap(text, "k < params.seq_kv; k += own_keys", "k < key + 1u; k += own_keys");
+    a_bias_forgets_the_blocks_before: BackwardBias,
+        ["2x4/2x9/67x16 f32 causal(bottom-right) softcap(3.0) mask[2, 1, 9, 67] bias[1, 1, 9, 67] \
+            alibi(bottom-right) sinks after-softcap",
+            "2x4/2x70/90x16/24 bf16 softcap(4.0) bias[1, 4, 1, 90] in-blocks"], NUMBERS, Refuses,
+        |text| swap(text, "sum = d_table[at];", "sum = 0.0;");
+    a_table_leaves_out_the_last_row: BackwardTable,
+        ["2x4/2x35/70x24/16 f32 relative(34,69,0) causal(35) softcap(9.0) lse",
+            "2x4/2x70/90x16/24 f32 causal(bottom-right) bias[1, 1, 70, 90] alibi(bottom-right) in-blocks"],
+        NUMBERS, Refuses,
+        |text| swap(text, "row < end; row += 64u", "row + 1u < end; row += 64u");
+    a_table_forgets_the_blocks_before: BackwardTable,
+        ["2x4/2x70/90x16/24 f32 causal(bottom-right) bias[1, 1, 70, 90] alibi(bottom-right) in-blocks"],
+        NUMBERS, Refuses,
+        |text| swap(text, "total += d_table[at];", "");
+    keys_of_packed_sequences_take_in_a_row_past_the_end: BackwardKeys,
+        ["3x4/2x40/60x16/24 f32 causal(bottom-right) packed(90,140) bshd"], WRONG, Refuses,
+        |text| swap(text, "let last = max(stored_end(rows, params.row0 + row_end), params.row0) - params.row0;",
+            "let last = row_end;");
+    a_table_lacks_a_barrier: BackwardTable,
+        ["2x4/2x35/70x24/16 f32 relative(34,69,0) causal(35) softcap(9.0) lse"], WRONG, Refuses,
+        |text| cut(text, "  sh_sum[lane] = sum;", "  workgroupBarrier();");
+    sinks_leave_out_a_sequence: BackwardSinks,
+        ["2x6/2x20/70x32 f32 sinks lse sinks=1e1"], NUMBERS, Refuses,
+        |text| swap(text, "batch < params.bias_batch_n;", "batch + 1u < params.bias_batch_n;");
+    sinks_lack_a_barrier: BackwardSinks,
+        ["2x4/2x70/90x16/24 f32 sinks"], WRONG, Refuses,
+        |text| cut(text, "  sh_sum[lane] = sum;", "  workgroupBarrier();");
+}
+
+/// The case without the fault on one engine, with it on another.
+fn check(fault: &Fault) {
+    let Some(right) = common::gpu::engine(fault.name) else { return };
+    let planted = common::gpu::engine(fault.name).unwrap();
+    planted.plant(fault.kernel, fault.edit);
+    let named =
+        |case: &BackwardCase| fault.cases.contains(&case.name.trim_start_matches("gradients "));
+    let mut cases = backward_grid(Grid::Quick).unwrap();
+    cases.retain(named);
+    assert_eq!(cases.len(), fault.cases.len(), "{}: a case is not in the grid", fault.name);
+    let (mut tried, mut reasons) = (Vec::new(), Vec::new());
+    for case in &cases {
+        if let Err(why) = changed(&right, fault, case) {
+            skipped(fault.name, format!("on {}: {why}", case.name));
+            continue;
+        }
+        assert_eq!(verdict(&right, case), None, "{}: {}", fault.name, case.name);
+        let found = verdict(&planted, case);
+        println!("{}: {found:?}", case.name);
+        reasons.extend(found);
+        tried.push(case);
+    }
+    let caught = reasons.iter().any(|why| why.contains(fault.reason));
+    let name = fault.name;
+    assert!(tried.is_empty() || caught, "{name}: no case says {:?}: {reasons:?}", fault.reason);
+    // After the verdicts: what is refused serves nobody afterwards.
+    for case in tried {
+        self_test(&planted, fault, case);
+    }
+}
+
+/// Whether the fault changes the text of a kernel that serves the case; else why it cannot be planted here.
+fn changed(engine: &Engine, fault: &Fault, case: &BackwardCase) -> Result<(), String> {
+    let policy = Policy { self_test: SelfTest::Off, ..case.policy() };
+    let plan = engine.plan_backward_with(&case.backward, &policy).map_err(|e| e.to_string())?;
+    let kernels = plan.kernels();
+    let planted: Vec<_> = kernels.iter().filter(|spec| spec.kernel == fault.kernel).collect();
+    assert!(!planted.is_empty(), "{}: no {:?} in {}", fault.name, fault.kernel, case.name);
+    // What the driver runs as one vector needs no barrier; without subgroups it does not say how wide that is.
+    let caps = engine.capabilities();
+    let wide = !caps.subgroups || caps.subgroup_size[0] >= 16;
+    if fault.name.contains("barrier") && wide {
+        return Err("invocations that share may run as one vector".into());
+    }
+    for spec in &planted {
+        let text = compose(spec).text;
+        assert_ne!((fault.edit)(&text), text, "{} is not planted in {spec}", fault.name);
+    }
+    Ok(())
+}
+
+/// What is wrong with a case, as `heedful verify` says it.
+fn verdict(engine: &Engine, case: &BackwardCase) -> Option<String> {
+    let trial = Trial::new(case).unwrap();
+    match trial.run(engine, Placement::Aligned).unwrap() {
+        (Outcome::Ran(ran), differs) => {
+            // Where stray writes are clamped to the tensor, numbers are wrong as well, and named first.
+            let stray = ran.stray_write.as_ref().map(|at| format!("{OUTSIDE}: {at}"));
+            let failure = ran.failure().or(differs)?;
+            Some(failure).into_iter().chain(stray).reduce(|a, b| format!("{a}; {b}"))
+        }
+        (Outcome::Unsupported(why), _) => panic!("{}: {why}", case.name),
+    }
+}
+
+/// The planted kernel is refused by its name when it is planned with, and no other is; or it serves for the reason that the
+/// row gives.
+fn self_test(planted: &Engine, fault: &Fault, case: &BackwardCase) {
+    let what = format!("{} on {}", fault.name, case.name);
+    let plan = planted.plan_backward_with(&case.backward, &case.policy());
+    match (&fault.self_test, plan) {
+        (Refuses, Ok(_)) => panic!("{what}: the self-test lets it serve"),
+        (Refuses, Err(error)) => {
+            assert!(error.is_unsupported(), "{what}: {error}");
+            let [rejection] = error.rejections() else { panic!("{what}: {error}") };
+            let named = rejection.candidate.starts_with(fault.kernel.name());
+            assert!(named && !rejection.candidate.contains(" with "), "{what}: {rejection:?}");
+            assert!(rejection.reason.contains("self-test"), "{what}: {rejection:?}");
+        }
+        (Either(why), verdict) => println!("{what}: {why}: {:?}", verdict.map(|_| "serves")),
+        (Serves(_), Ok(_)) => {}
+        (Serves(why), Err(error)) => panic!("{what}: refused, though {why}: {error}"),
+    }
+}
+
+/// A kernel that is wrong is refused wherever it is needed, also by another engine that takes verdicts over; calls that do
+/// not need it are served.
+#[test]
+fn a_wrong_kernel_is_named_and_others_serve_on() {
+    let test = "a_wrong_kernel_is_named";
+    let Some(planted) = common::gpu::engine(test) else { return };
+    planted.plant(Kernel::BackwardSinks, |text| {
+        swap(text, "batch < params.bias_batch_n;", "batch + 1u < params.bias_batch_n;")
+    });
+    let shape = Shape { heads_kv: 1, ..Shape::self_attention(2, 2, 40, 16) };
+    let without = Backward::of(Attention::new(shape).sinks());
+    let with = without.clone().with(Operand::Sinks);
+    let (both, policy) = ([with.clone(), without.clone()], Policy::default());
+    let warmed = pollster::block_on(planted.warm_backward(&both, &policy));
+    let [refused, served] = &warmed[..] else { panic!("two results") };
+    let error = refused.as_ref().unwrap_err();
+    assert!(error.is_unsupported() && error.to_string().contains("backward_sinks"), "{error}");
+    assert!(served.is_ok(), "{served:?}");
+    assert!(planted.plan(&without.attention).is_ok());
+
+    // The other engine's kernels are right, but it does not try them.
+    let other = common::gpu::engine(test).unwrap();
+    let saved = planted.save_verdicts();
+    assert!(other.restore_verdicts(&saved).unwrap() > 1, "{saved}");
+    let before = other.compiled_kernels();
+    assert!(other.plan_backward(&without).is_ok());
+    let again = other.plan_backward(&with).unwrap_err();
+    assert_eq!(again.rejections()[0].candidate, error.rejections()[0].candidate);
+    assert_eq!(other.compiled_kernels(), before, "nothing is tried again");
+    let off = Policy { self_test: SelfTest::Off, ..Policy::default() };
+    assert!(common::gpu::engine(test).unwrap().plan_backward_with(&with, &off).is_ok());
+}
+
+/// A derivative that is not its closure's makes the call invalid, and no kernel is blamed.
+#[test]
+fn a_derivative_that_differs_from_its_closure_is_the_callers() {
+    let Some(engine) = common::gpu::engine("a_derivative_that_differs") else { return };
+    let wgsl = "fn score_square(s: f32, p: Position) -> f32 { return s * s; }";
+    let square = CustomScore::new("square", wgsl, |s, _| s * s);
+    let derivative = "fn score_square_derivative(s: f32, p: Position) -> f32 { return s; }";
+    let call = |factor: f64| {
+        let score = square.clone().with_derivative(derivative, move |s, _| factor * s);
+        let attention = Attention::new(Shape::self_attention(1, 2, 9, 8));
+        Backward::of(Attention { custom_scores: vec![score], ..attention })
+    };
+    let error = engine.plan_backward(&call(2.0)).unwrap_err();
+    assert!(error.is_invalid() && error.to_string().contains("square_derivative"), "{error}");
+    // What the WGSL says is served, right or not as a derivative.
+    engine.plan_backward(&call(1.0)).unwrap();
+}
