@@ -63,6 +63,35 @@ fn a_suite_is_written_as_csv_markdown_pictures_and_a_record() {
 }
 
 #[test]
+fn gradients_are_timed_beside_the_forward_pass() {
+    if !adapter("gradients_are_timed") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = "[[workload]]\nname = \"mine\"\nshape = \"2x4/2x70x16\"\ncausal = \"top-left\"\n\
+               [[workload]]\nname = \"none\"\nshape = \"1x2x9x16\"\nrotary = 8\n";
+    std::fs::write(folder.path().join("own.toml"), own).expect("written");
+    let run = "bench --definitions own.toml --backward --budget 0.01 --json -";
+    let record = heedful(folder.path(), run).succeeded().json();
+    let rows = record["rows"].as_array().expect("rows");
+    let named = |name: &str| rows.iter().filter(|x| x["name"] == name).collect::<Vec<_>>();
+    let (forward, gradients) = (named("mine"), named("gradients mine"));
+    assert!(forward.len() >= 2 && gradients.len() == 1, "{rows:?}");
+    let number = |row: &serde_json::Value, name: &str| {
+        row[name].as_f64().unwrap_or_else(|| panic!("{name} in {row}"))
+    };
+    let row = gradients[0];
+    assert_eq!(row["verdict"], "ok", "{row}");
+    assert!((number(row, "gflop") - 2.5 * number(forward[0], "gflop")).abs() < 1e-9, "{row}");
+    // Tiles on the diagonal are half empty.
+    assert!(number(row, "done_gflop") > 1.2 * number(row, "gflop"), "{row}");
+    let best = forward.iter().map(|x| number(x, "gflops")).fold(0.0, f64::max);
+    assert!((number(row, "of_forward") - number(row, "gflops") / best).abs() < 1e-9, "{row}");
+    assert!(number(row, "of_limit") > 0.0 && number(row, "tolerance_ratio") <= 1.0, "{row}");
+    assert!(forward.iter().all(|x| x["done_gflop"].is_null() && x["of_forward"].is_null()));
+}
+
+#[test]
 fn own_workloads_and_peers_are_taken_and_bad_ones_refused() {
     if !adapter("own_workloads_and_peers") {
         return;

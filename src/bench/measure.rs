@@ -9,11 +9,11 @@
 use std::time::{Duration, Instant};
 
 use crate::device::{Readback, create_buffer};
-use crate::engine::{Bound, Engine, Matmul, Uploaded};
+use crate::engine::{Bound, BoundBackward, Engine, Matmul, Uploaded, UploadedBackward};
 use crate::error::{Error, Result};
-use crate::plan::Plan;
-use crate::problem::cost::min_bytes;
-use crate::reference::Inputs;
+use crate::plan::{BackwardPlan, Plan};
+use crate::problem::cost::{backward_min_bytes, min_bytes};
+use crate::reference::{Incoming, Inputs};
 
 /// Where times come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +54,16 @@ pub enum Buffers {
     Same,
 }
 
+impl Buffers {
+    /// Copies of tensors of so many bytes.
+    fn copies(self, bytes: u64) -> u64 {
+        match self {
+            Self::Rotated => (ROTATED_BYTES / bytes.max(1)).clamp(1, MOST_COPIES),
+            Self::Same => 1,
+        }
+    }
+}
+
 /// Bytes that copies of a call's tensors take together, more than last-level caches hold.
 pub const ROTATED_BYTES: u64 = 192 << 20;
 
@@ -81,11 +91,7 @@ pub fn measure_host(
     buffers: Buffers,
     budget: Duration,
 ) -> Result<(Measurement, usize)> {
-    let bytes = min_bytes(plan.problem(), &inputs.operands).max(1);
-    let copies = match buffers {
-        Buffers::Rotated => (ROTATED_BYTES / bytes).clamp(1, MOST_COPIES),
-        Buffers::Same => 1,
-    };
+    let copies = buffers.copies(min_bytes(plan.problem(), &inputs.operands));
     let mut uploaded = vec![Uploaded::new(engine, plan, inputs)?];
     for _ in 1..copies {
         uploaded.push(uploaded[0].copied(engine)?);
@@ -93,6 +99,36 @@ pub fn measure_host(
     let bound: Result<Vec<Bound>> = uploaded.iter().map(|x| x.bind(engine, plan, inputs)).collect();
     let bound = bound?;
     Ok((measure(engine, &bound, budget)?, bound[0].dispatch_count()))
+}
+
+/// Times gradients on host data in the same way.
+///
+/// # Errors
+/// As [`Engine::run_backward_host`].
+pub fn measure_backward_host(
+    engine: &Engine,
+    plan: &BackwardPlan,
+    inputs: &Inputs<'_>,
+    incoming: &Incoming<'_>,
+    buffers: Buffers,
+    budget: Duration,
+) -> Result<(Measurement, usize)> {
+    let copies = buffers.copies(backward_min_bytes(plan.problem(), &inputs.operands));
+    let mut uploaded = vec![UploadedBackward::new(engine, plan, inputs, incoming)?];
+    for _ in 1..copies {
+        uploaded.push(uploaded[0].copied(engine)?);
+    }
+    let bound: Result<Vec<BoundBackward>> =
+        uploaded.iter().map(|x| x.bind(engine, plan, inputs, None)).collect();
+    let bound = bound?;
+    let time = repeat(engine, budget, &|run, encoder, timestamps| {
+        let bound = &bound[run % bound.len()];
+        match timestamps {
+            Some(timestamps) => bound.encode_timed(encoder, timestamps),
+            None => bound.encode(encoder),
+        }
+    })?;
+    Ok((time, bound[0].dispatch_count()))
 }
 
 /// Times bound calls, which take turns: at least 3 runs (2 of those that take seconds), then until `budget` is

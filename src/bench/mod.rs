@@ -6,7 +6,8 @@ pub mod tune;
 mod workload;
 
 pub use measure::{
-    Buffers, Clock, Measurement, ROTATED_BYTES, measure, measure_host, measure_matmul,
+    Buffers, Clock, Measurement, ROTATED_BYTES, measure, measure_backward_host, measure_host,
+    measure_matmul,
 };
 pub use roofline::{Limit, MATRIX_FORMS, Roofline, matrix_text};
 pub use workload::Workload;

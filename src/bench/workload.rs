@@ -35,13 +35,14 @@ pub struct Workload {
 }
 
 /// The built-in definition files by name.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 7] = [
     ("small.toml", include_str!("../../benches/definitions/small.toml")),
     ("models.toml", include_str!("../../benches/definitions/models.toml")),
     ("long.toml", include_str!("../../benches/definitions/long.toml")),
     ("decode.toml", include_str!("../../benches/definitions/decode.toml")),
     ("forms.toml", include_str!("../../benches/definitions/forms.toml")),
     ("matrix.toml", include_str!("../../benches/definitions/matrix.toml")),
+    ("backward.toml", include_str!("../../benches/definitions/backward.toml")),
 ];
 
 impl Workload {
@@ -365,11 +366,12 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), workloads.len(), "names are unique over all files");
         for workload in &workloads {
-            let known = ["quick", "standard", "long", "decode", "forms", "matrix", "full"];
+            let known =
+                ["quick", "standard", "long", "decode", "forms", "matrix", "backward", "full"];
             assert!(workload.suites.iter().all(|x| known.contains(&x.as_str())), "{workload:?}");
             assert!(!workload.suites.is_empty(), "{} is in no suite", workload.name);
         }
-        for suite in ["quick", "standard", "long", "decode", "forms", "matrix"] {
+        for suite in ["quick", "standard", "long", "decode", "forms", "matrix", "backward"] {
             assert!(!Workload::suite(suite).expect(suite).is_empty(), "{suite}");
         }
         assert_eq!(Workload::suite("full").expect("full").len(), workloads.len());

@@ -133,6 +133,27 @@ impl UploadedBackward {
         Ok(Self { forward, d_o, d_lse, d_weights, gradients })
     }
 
+    /// The same contents in other buffers, copied on the device.
+    #[cfg(feature = "bench")]
+    pub(crate) fn copied(&self, engine: &Engine) -> Result<Self> {
+        let mut encoder = engine.device.create_command_encoder(&Default::default());
+        let mut copy = |from: &wgpu::Buffer| {
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+            let to = device::create_buffer(&engine.device, "a copy", from.size(), usage)?;
+            encoder.copy_buffer_to_buffer(from, 0, &to, 0, from.size());
+            Ok(to)
+        };
+        let mut all = |list: &[(Operand, wgpu::Buffer)]| -> Result<Vec<_>> {
+            list.iter().map(|(operand, from)| Ok((*operand, copy(from)?))).collect()
+        };
+        let (forward, gradients) = (all(&self.forward)?, all(&self.gradients)?);
+        let d_o = copy(&self.d_o)?;
+        let d_lse = self.d_lse.as_ref().map(&mut copy).transpose()?;
+        let d_weights = self.d_weights.as_ref().map(&mut copy).transpose()?;
+        engine.queue.submit([encoder.finish()]);
+        Ok(Self { forward, d_o, d_lse, d_weights, gradients })
+    }
+
     /// A backward plan on these tensors, over scratch of the caller's where it is given.
     pub(crate) fn bind(
         &self,

@@ -29,6 +29,8 @@ mod verdicts;
 
 pub(crate) use apart::{Extent, check_apart};
 pub use backward::{BackwardTensors, BoundBackward};
+#[cfg(feature = "bench")]
+pub(crate) use backward_host::UploadedBackward;
 pub(crate) use backward_host::gapless;
 #[cfg(feature = "verify")]
 pub(crate) use backward_host::{laid_out, row_ranges};

@@ -4,6 +4,7 @@
 
 mod backward;
 mod backward_steps;
+mod backward_work;
 mod block;
 mod candidates;
 mod capabilities;

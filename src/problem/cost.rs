@@ -2,10 +2,11 @@
 //!
 //! Forward work is 2 · pairs · (dim_qk + dim_v) FLOP, where `pairs` counts the (row, key) pairs that
 //! lengths, causality and window leave, or the edges of a graph; masks given as data do not lower it. Traffic is one read
-//! of q, k, v (and mask, bias) and one write of o (and lse, weights).
+//! of q, k, v (and mask, bias) and one write of o (and lse, weights). Gradients are 2.5 times the forward work by convention:
+//! five products for two. What a plan's tiles really multiply is [`BackwardPlan::flops`](crate::BackwardPlan::flops).
 
 use crate::feature::{Operands, Position};
-use crate::problem::{Operand, Problem};
+use crate::problem::{BackwardProblem, Operand, Problem};
 use crate::tensor::product;
 
 /// (row, key) pairs that lengths, causal mask and window leave visible, over all heads. Tables that
@@ -44,6 +45,24 @@ pub fn flops(problem: &Problem, operands: &Operands<'_>) -> u64 {
     let shape = problem.attention().shape;
     let channels = u64::from(shape.dim_qk) + u64::from(shape.dim_v);
     visible_pairs(problem, operands).saturating_mul(2 * channels)
+}
+
+/// FLOPs of gradients by convention, 2.5 times the forward's, whichever are wanted.
+pub fn backward_flops(problem: &BackwardProblem, operands: &Operands<'_>) -> u64 {
+    flops(problem.problem(), operands).saturating_mul(5) / 2
+}
+
+/// Bytes that any implementation of gradients must move: each input and what comes in read once, each gradient written
+/// once.
+pub fn backward_min_bytes(problem: &BackwardProblem, operands: &Operands<'_>) -> u64 {
+    let call = problem.problem();
+    let bytes = |operand: &Operand| {
+        let elements = call.elements(*operand).unwrap_or(0);
+        elements.saturating_mul(call.element_bits(*operand)) / 8
+    };
+    // The gradients of o, lse and weights are as large as these, which the forward pass writes.
+    let forward = min_bytes(call, operands);
+    saturating_sum(problem.wanted().iter().map(bytes).chain([forward]))
 }
 
 /// Bytes that any implementation must move: each input read once, as far as the sequences' lengths reach, each

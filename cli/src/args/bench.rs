@@ -37,6 +37,9 @@ pub(crate) struct BenchArgs {
     /// Also time the kernels for matrix units, where the adapter lists them (wgpu calls the feature experimental).
     #[arg(long)]
     pub(crate) matrix: bool,
+    /// Also time the gradients of q, k and v of each workload.
+    #[arg(long)]
+    backward: bool,
     /// Tile shapes of `heedful tune`.
     #[arg(long, value_name = "FILE")]
     pub(crate) tuning: Option<PathBuf>,
@@ -80,6 +83,7 @@ impl Default for BenchArgs {
             max_gflop: None,
             same_buffers: false,
             matrix: false,
+            backward: false,
             tuning: None,
             peers: Vec::new(),
             json: None,
@@ -106,6 +110,7 @@ impl BenchArgs {
             SuiteName::Decode => "decode",
             SuiteName::Forms => "forms",
             SuiteName::Matrix => "matrix",
+            SuiteName::Backward => "backward",
             SuiteName::Full => "full",
         }
     }
@@ -113,6 +118,11 @@ impl BenchArgs {
     /// Whether the device is opened with its matrix units.
     pub(crate) fn uses_matrix(&self) -> bool {
         self.matrix || self.suite == SuiteName::Matrix || self.path.is_some_and(PathName::is_matrix)
+    }
+
+    /// Whether gradients are timed as well.
+    pub(crate) fn times_gradients(&self) -> bool {
+        self.backward || self.suite == SuiteName::Backward
     }
 
     /// Time spent measuring each row.
@@ -134,6 +144,7 @@ impl BenchArgs {
         let path = self.path.and_then(|path| path.to_possible_value());
         options.extend(path.map(|path| format!("--path {}", path.get_name())));
         options.extend(self.uses_matrix().then(|| "--matrix".into()));
+        options.extend(self.times_gradients().then(|| "--backward".into()));
         options.extend(self.max_gflop.map(|n| format!("--max-gflop {n}")));
         options.extend((self.buffers() == Buffers::Same).then(|| "--same-buffers".into()));
         options.extend(self.tuning.is_some().then(|| "--tuning".into()));
@@ -157,6 +168,8 @@ pub(crate) enum SuiteName {
     Forms,
     /// f16 and bf16 on matrix units; implies --matrix.
     Matrix,
+    /// Gradients beside the forward pass; implies --backward.
+    Backward,
     /// All of them, and shapes that want a large GPU.
     Full,
 }

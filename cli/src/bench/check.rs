@@ -76,7 +76,7 @@ impl<'a> Checked<'a> {
 
 /// Whether the last rows of a head are a call of their own: nothing but q, k and v, without gaps, a
 /// diagonal that starts at the first row.
-fn is_plain(problem: &Problem) -> bool {
+pub(super) fn is_plain(problem: &Problem) -> bool {
     let a = problem.attention();
     let tensors = [Operand::Q, Operand::K, Operand::V, Operand::O, Operand::Lse];
     let only = problem.operands().iter().all(|(operand, _)| tensors.contains(operand));

@@ -1,6 +1,7 @@
 //! `heedful bench`: times every path on every workload of a suite, each result checked first.
 
 mod check;
+mod gradients;
 mod output;
 mod peers;
 mod plot;

@@ -8,7 +8,7 @@ use crate::Outcome;
 use crate::table::table;
 
 /// Columns of tables for people.
-const HEADER: [&str; 17] = [
+const HEADER: [&str; 19] = [
     "case",
     "call",
     "path",
@@ -16,6 +16,8 @@ const HEADER: [&str; 17] = [
     "± ms",
     "× best",
     "GFLOP/s",
+    "done/asked",
+    "of forward",
     "GB/s",
     "of limit",
     "of matmul",
@@ -123,7 +125,7 @@ fn percent(x: Option<f64>) -> String {
     x.map_or("-".into(), |x| format!("{:.0} %", x * 100.0))
 }
 
-fn cells(row: &Row) -> [String; 17] {
+fn cells(row: &Row) -> [String; 19] {
     let limit = match row.limit {
         Some(Limit::Compute) => " compute",
         Some(Limit::Memory) => " memory",
@@ -144,6 +146,8 @@ fn cells(row: &Row) -> [String; 17] {
         number(row.spread_ms),
         row.of_best.map_or("-".into(), |x| format!("{x:.2}")),
         number(row.gflops),
+        row.done_gflop.map_or("-".into(), |done| format!("{:.2}", done / row.gflop)),
+        percent(row.of_forward),
         number(row.gbps),
         format!("{}{limit}", percent(row.of_limit)),
         percent(row.of_matmul),

@@ -42,6 +42,9 @@ pub(crate) struct Row {
     pub(crate) buffers: Option<Buffers>,
     /// Work by the cost model, 10⁹ FLOP.
     pub(crate) gflop: f64,
+    /// What tiles really multiply, where the model is a convention, 10⁹ FLOP.
+    #[serde(default)]
+    pub(crate) done_gflop: Option<f64>,
     /// Bytes that any implementation must move, 10⁶.
     pub(crate) megabytes: f64,
     pub(crate) gflops: Option<f64>,
@@ -54,6 +57,9 @@ pub(crate) struct Row {
     /// Of what the adapter's matrix units reach, on the paths that use them.
     #[serde(default)]
     pub(crate) of_matrix: Option<f64>,
+    /// Of the rate of our fastest path for the forward pass of the same call.
+    #[serde(default)]
+    pub(crate) of_forward: Option<f64>,
     /// The median divided by that of our fastest path for the same call.
     pub(crate) of_best: Option<f64>,
     /// The least time that the measured rates of the device allow.
@@ -90,12 +96,14 @@ impl Row {
             clock: None,
             buffers: None,
             gflop: 0.0,
+            done_gflop: None,
             megabytes: 0.0,
             gflops: None,
             gbps: None,
             of_matmul: None,
             of_f32: None,
             of_matrix: None,
+            of_forward: None,
             of_best: None,
             limit_ms: None,
             limit: None,

@@ -32,11 +32,11 @@ const STEP: u32 = 16;
 
 /// One run of the bench on an adapter.
 pub(super) struct Session<'a> {
-    args: &'a BenchArgs,
-    engine: Engine,
+    pub(super) args: &'a BenchArgs,
+    pub(super) engine: Engine,
     provenance: Provenance,
-    roofline: Roofline,
-    matmul_gflops: f64,
+    pub(super) roofline: Roofline,
+    pub(super) matmul_gflops: f64,
     /// Set by Ctrl-C.
     stop: &'a AtomicBool,
 }
@@ -84,10 +84,15 @@ impl<'a> Session<'a> {
             let judge = |path: Path, o: &[f64]| checked.judge(path, o);
             let (name, attention) = (workload.name.as_str(), &workload.attention);
             let call = Call { name, attention, data: &data, judge: &judge, bar: &bar };
+            let before = rows.len();
             for policy in &policies {
                 if self.pays(&call, policy) {
                     rows.extend(self.row(&call, policy)?);
                 }
+            }
+            if self.args.times_gradients() {
+                let row = self.gradients(workload, &data, &rows[before..], &bar)?;
+                rows.extend(row);
             }
         }
         let named = self.args.filter.as_deref().is_none_or(|text| MODEL.contains(text));
@@ -138,7 +143,7 @@ impl<'a> Session<'a> {
     }
 
     /// Work above which the adapter is spared a row.
-    fn most_gflop(&self) -> f64 {
+    pub(super) fn most_gflop(&self) -> f64 {
         let software = self.engine.capabilities().device_type == "cpu";
         let default = if software { SOFTWARE_GFLOP } else { f64::INFINITY };
         self.args.max_gflop.unwrap_or(default)
@@ -190,7 +195,7 @@ impl<'a> Session<'a> {
         Ok(rows)
     }
 
-    fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
@@ -215,7 +220,17 @@ impl<'a> Session<'a> {
             );
             return Ok(Some(row));
         }
-        match self.fill(&mut row, call, policy) {
+        let filled = self.fill(&mut row, call, policy);
+        self.ended(filled, row)
+    }
+
+    /// A row that is whole, or says why it is not; `None` where the path does not serve the call.
+    pub(super) fn ended(
+        &mut self,
+        filled: heedful::Result<bool>,
+        mut row: Row,
+    ) -> Outcome<Option<Row>> {
+        match filled {
             Ok(whole) => Ok(whole.then_some(row)),
             Err(error) if error.is_unsupported() => Ok(None),
             Err(error) if error.is_invalid() => Err(error.into()),
@@ -276,18 +291,30 @@ impl<'a> Session<'a> {
         row.timed(&time);
         row.buffers = Some(buffers);
         row.dispatches = Some(dispatches);
-        let of = |rate: f64| row.gflops.map(|gflops| gflops / rate);
-        let units = self.roofline.matrix_gflops.filter(|_| policy.path.is_matrix());
-        let shares = (of(self.matmul_gflops), of(self.roofline.f32_gflops), units.and_then(of));
-        (row.of_matmul, row.of_f32, row.of_matrix) = shares;
         let cached = buffers == Buffers::Same;
-        let (flops, bytes) = (row.gflop * 1e9, row.megabytes * 1e6);
-        let (limit_ms, limit) = self.roofline.bound(policy.path, flops, bytes, dispatches, cached);
-        row.limit_ms = Some(limit_ms);
-        row.limit = Some(limit);
-        row.of_limit = Some(limit_ms / time.median_ms);
+        shares(row, &self.roofline, self.matmul_gflops, policy.path, cached);
         Ok(true)
     }
+}
+
+/// Holds a row that is timed against the device's rates.
+pub(super) fn shares(
+    row: &mut Row,
+    roofline: &Roofline,
+    matmul_gflops: f64,
+    path: Path,
+    cached: bool,
+) {
+    let of = |rate: f64| row.gflops.map(|gflops| gflops / rate);
+    let units = roofline.matrix_gflops.filter(|_| path.is_matrix());
+    let shares = (of(matmul_gflops), of(roofline.f32_gflops), units.and_then(of));
+    (row.of_matmul, row.of_f32, row.of_matrix) = shares;
+    let (flops, bytes) = (row.gflop * 1e9, row.megabytes * 1e6);
+    let dispatches = row.dispatches.unwrap_or(1);
+    let (limit_ms, limit) = roofline.bound(path, flops, bytes, dispatches, cached);
+    row.limit_ms = Some(limit_ms);
+    row.limit = Some(limit);
+    row.of_limit = row.median_ms.map(|ms| limit_ms / ms);
 }
 
 /// How many times as much as is asked for a path multiplies, since its tiles are whole: many heads of few rows and keys
