@@ -71,7 +71,7 @@ faults! {
         |text| swap(text, "(lse_index(rows, row)) - mean;", "(lse_index(rows, row)) - 0.5 * mean;");
     the_delta_of_thresholds_is_left_out: BackwardThreshold,
         ["2x4/2x67/90x24/40 f32 entmax15"], NUMBERS, Refuses,
-        |text| swap(text, "threshold_measure(z) * (y - mean)", "threshold_measure(z) * y");
+        |text| swap(text, "measure * (y - mean)", "measure * y");
     the_gradient_of_lse_is_left_out: BackwardRow,
         ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
         |text| swap(text, "d_lse_load(lse_index(rows, row)) - mean;", "-mean;");

@@ -3,7 +3,7 @@
 //   s = modifiers(x), y = (y + d_weights) * factor
 //   tau as in `staged_threshold`, w = weight(THRESHOLD_SCALE (s - max) - tau)
 //   d_s = m (y - sum(m y) / sum(m)), m = threshold_measure: 1 for the keys that have a part, or the
-//     root of their weight
+//     root of their weight; keys without a part pass nothing on, whatever their y
 //   d_x = d_s * the derivatives of the modifiers
 //
 // Workgroup (x, y) = (4 rows, (batch, head) pair), 16 invocations per row; one sweep for the
@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let s = scores4(rows, row, key, products4(scores[base + i]));
     let y = incoming4(rows, row, key, products4(grads[base + i]), factors4(rows, row, key));
     let measure = select(threshold_measure(THRESHOLD_SCALE * (s - m) - tau), vec4<f32>(0.0), masked4(s));
-    let term = select(measure * y, vec4<f32>(0.0), masked4(s));
+    let term = select(measure * y, vec4<f32>(0.0), masked4(s) | (measure == vec4<f32>(0.0)));
     measures += vec2<f32>(dot(measure, vec4<f32>(1.0)), dot(term, vec4<f32>(1.0)));
   }
   measures = row_sum(lane, slice, measures);
@@ -78,7 +78,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let factor = factors4(rows, row, key);
     let y = incoming4(rows, row, key, products4(grads[base + i]), factor);
     let z = THRESHOLD_SCALE * (s - m) - tau;
-    var d_s = select(threshold_measure(z) * (y - mean), vec4<f32>(0.0), none);
+    let measure = threshold_measure(z);
+    var d_s = select(measure * (y - mean), vec4<f32>(0.0), none | (measure == vec4<f32>(0.0)));
     d_s = select(d_s, vec4<f32>(not_a_number()), vec4<bool>(lost) & !none);
     let before = select(threshold_weight(z), vec4<f32>(not_a_number()), vec4<bool>(lost));
     center += centers4(rows, row, key, before, y, none);

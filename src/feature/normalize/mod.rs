@@ -186,13 +186,14 @@ impl Normalizer {
             let visible = |j: usize| one(j, slope(scores[j].unwrap_or(f64::NAN), weights[j]));
             (0..scores.len()).map(visible).collect()
         };
+        // A key without a part passes nothing on, whatever its d_w.
         let by = |measure: &dyn Fn(f64) -> f64| {
+            let part = |j: &usize| scores[*j].is_some() && weights[*j] != 0.0;
             let total: f64 = (0..scores.len()).map(|j| measure(weights[j])).sum();
-            let mean: f64 =
-                (0..scores.len()).map(|j| one(j, measure(weights[j]))).sum::<f64>() / total;
-            let seen =
-                |j: usize| scores[j].map_or(0.0, |_| measure(weights[j]) * (d_weights[j] - mean));
-            (0..scores.len()).map(seen).collect()
+            let terms = (0..scores.len()).filter(part).map(|j| one(j, measure(weights[j])));
+            let mean = terms.sum::<f64>() / total;
+            let d = |j: usize| measure(weights[j]) * (d_weights[j] - mean);
+            (0..scores.len()).map(|j| if part(&j) { d(j) } else { 0.0 }).collect()
         };
         let d_scores = match self {
             Self::Softmax => {
