@@ -14,7 +14,7 @@ impl Reader<'_> {
         &mut self,
         problem: &Problem,
         data: &CaseData,
-    ) -> Result<(Vec<Expected>, Vec<String>)> {
+    ) -> Result<Vec<Expected>> {
         let s = problem.attention().shape;
         let total = problem.extent(Operand::O).0.max(problem.extent(Operand::O).1);
         let mut expected = Vec::new();
@@ -39,7 +39,7 @@ impl Reader<'_> {
             }
             expected.push(Expected { role, values, tolerance: self.tolerance(name) });
         }
-        Ok((expected, vec!["gradients are not computed".into()]))
+        Ok(expected)
     }
 
     /// The recorded results with their tolerances, and notes on the others.
@@ -51,10 +51,6 @@ impl Reader<'_> {
         let case = self.case;
         if case.record.dtype == "f64" && self.precision == Precision::Stored {
             notes.push("recorded in f64, run in f32".into());
-        }
-        let gradients = case.record.expected.keys().filter(|role| role.starts_with("d_")).count();
-        if gradients > 0 {
-            notes.push(format!("{gradients} gradients are not computed"));
         }
         for (name, array) in &case.record.expected {
             let Some(role) = role_of(name) else {

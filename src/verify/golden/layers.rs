@@ -205,7 +205,7 @@ pub(super) fn edge_attention(mut reader: Reader<'_>) -> Result<Support> {
         attention,
         data,
         expected,
-        notes: vec!["gradients are not computed".into()],
+        notes: Vec::new(),
         form: Form::Attention,
         edges: Some(edges),
     };

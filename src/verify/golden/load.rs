@@ -100,12 +100,12 @@ fn packed(mut reader: Reader<'_>) -> Result<Support> {
         ..tables
     };
     data.inputs().validate(&problem).map_err(|e| reader.about(&e))?;
-    let (expected, notes) = reader.expected_packed(&problem, &data)?;
+    let expected = reader.expected_packed(&problem, &data)?;
     Ok(Support::Supported(Box::new(Loaded {
         attention,
         data,
         expected,
-        notes,
+        notes: Vec::new(),
         form: Form::Attention,
         edges: None,
     })))
