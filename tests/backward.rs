@@ -316,7 +316,7 @@ impl Found {
             Ok(trial) => trial,
             Err(error) => return self.unsupported.push(error.to_string()),
         };
-        let placement = if i % 3 == 0 { Placement::Odd } else { Placement::Aligned };
+        let placement = if i.is_multiple_of(3) { Placement::Odd } else { Placement::Aligned };
         match trial.run(engine, placement).unwrap_or_else(|e| panic!("{}: {e}", case.name)) {
             (Outcome::Unsupported(why), _) => self.unsupported.push(why),
             (Outcome::Ran(ran), differs) => match ran.failure().or(differs) {

@@ -1,5 +1,5 @@
-//! Planted faults in the kernels of gradients are found: each row below is a fault in a kernel's text and cases of the quick
-//! grid's gradients that must fail for it, with the reason that they must give, and must pass without it.
+//! Planted faults in the kernels of gradients are found: each row below is a fault in a kernel's text and cases of the grid
+//! of gradients that must fail for it, with the reason that they must give, and must pass without it.
 //!
 //! The kinds are those of `planted.rs` as far as gradients have them, and what can go wrong in these alone: the mean of a
 //! row's gradients, a derivative of the chain, a head of a group, sums that are carried from block to block, axes that a
@@ -148,7 +148,7 @@ faults! {
         ]);
     keys_lack_the_barrier_before_reading: BackwardKeys,
         ["2x4/2x19/65x32 f32 lse"], WRONG, Refuses,
-        |text| swap(text, "        workgroupBarrier();\n        let special", "        let special");
+        |text| swap(text, "  workgroupBarrier();\n  let special", "  let special");
 
     // Sums for the other tensors.
     a_bias_is_not_summed_over_its_sequences: BackwardBias,
@@ -193,7 +193,8 @@ fn check(fault: &Fault) {
     planted.plant(fault.kernel, fault.edit);
     let named =
         |case: &BackwardCase| fault.cases.contains(&case.name.trim_start_matches("gradients "));
-    let mut cases = backward_grid(Grid::Quick).unwrap();
+    // Of the full grid: which cases the quick one leaves out follows their number.
+    let mut cases = backward_grid(Grid::Full).unwrap();
     cases.retain(named);
     assert_eq!(cases.len(), fault.cases.len(), "{}: a case is not in the grid", fault.name);
     let (mut tried, mut reasons) = (Vec::new(), Vec::new());

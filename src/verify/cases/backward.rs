@@ -5,7 +5,7 @@ use crate::feature::Position;
 use crate::feature::align::Align::BottomRight;
 use crate::feature::normalize::Normalizer;
 use crate::plan::Policy;
-use crate::problem::{Attention, Backward, BackwardProblem, WeightsAt};
+use crate::problem::{Attention, Backward, BackwardProblem, Operand, WeightsAt};
 use crate::reference::{Incoming, sees};
 use crate::tensor::DType;
 use crate::verify::cases::quick::{call, usual};
@@ -69,6 +69,22 @@ impl BackwardCase {
             data: case.data,
             in_blocks: case.seed / SHARE % 2 == 1,
         })
+    }
+
+    /// Whether it has gradients of tensors that belong to a form of scores or of places.
+    fn learns_what_few_do(&self) -> bool {
+        let few = |operand: &Operand| {
+            matches!(
+                operand,
+                Operand::Relative
+                    | Operand::HeadScale
+                    | Operand::ScoreMatrix
+                    | Operand::ScoreV
+                    | Operand::EdgeBias
+                    | Operand::Centers
+            )
+        };
+        self.backward.wanted.iter().any(few)
     }
 
     /// Validates the gradients and draws data and what comes in: where data is poisoned, NaN for all that no visible pair
@@ -141,21 +157,21 @@ impl CaseIncoming {
 /// One case in how many the quick grid has the gradients of.
 const SHARE: u64 = 4;
 
-/// The gradients of a grid's cases: of each in the full grid and that of slots, of a part in the quick one, which follows
-/// from their seeds; of none in the grid for matrix units, which gradients do not use. And some that only gradients have a use
-/// for.
+/// The gradients of a grid's cases: of each in the full grid and that of slots; in the quick one of those that learn
+/// something few cases have, and of a part of the others, which follows from their seeds; of none in the grid for matrix
+/// units, which gradients do not use. And some that only gradients have a use for.
 ///
 /// # Errors
 /// As [`grid`].
 pub fn backward_grid(of: Grid) -> Result<Vec<BackwardCase>> {
-    let mut cases = match of {
+    let cases = match of {
         Grid::Matrix => return Ok(Vec::new()),
         Grid::Quick | Grid::Full | Grid::Slots => grid(of)?,
     };
-    if of == Grid::Quick {
-        cases.retain(|case| case.seed % SHARE == 0);
-    }
     let mut cases: Vec<BackwardCase> = cases.iter().map(BackwardCase::of).collect::<Result<_>>()?;
+    if of == Grid::Quick {
+        cases.retain(|case| case.seed % SHARE == 0 || case.learns_what_few_do());
+    }
     if of != Grid::Slots {
         cases.extend(own()?);
     }
