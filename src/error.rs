@@ -15,7 +15,7 @@ use std::fmt;
 /// use heedful::{Attention, Shape};
 /// let error = Attention::new(Shape::self_attention(1, 8, 16, 0)).validate().unwrap_err();
 /// assert!(error.is_invalid());
-/// assert_eq!(error.to_string(), "dim_qk: found 0, want 1..=512");
+/// assert_eq!(error.to_string(), "dim_qk: found 0, want 1..=1024");
 /// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]

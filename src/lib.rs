@@ -5,7 +5,7 @@
 //! o = softmax(mask(bias + cap(scale · q kᵀ))) v
 //! ```
 //!
-//! with grouped heads, any head dimension from 1 to 512 (dim_qk ≠ dim_v too), causal masks and
+//! with grouped heads, any head dimension from 1 to 1024 (dim_qk ≠ dim_v too), causal masks and
 //! windows with explicit alignment, boolean masks and additive biases of any broadcast shape, lengths
 //! per sequence, softcap, ALiBi, sinks, f32, f16 and bf16 storage in any strides, log-sum-exp and
 //! scores or weights as outputs; other scores ([`Attention::additive`], [`general`](Attention::general),
@@ -104,7 +104,7 @@ pub use feature::normalize::Normalizer;
 pub use feature::prepare::{Cosine, Rotary};
 pub use feature::rotary::{LongRope, RotaryScaling, Yarn, rotary_tables};
 pub use feature::rotary_config::{ModelConfig, RopeScaling, RotaryConfig};
-pub use feature::score::{Relative, grid_bias, standard_slopes, t5_table};
+pub use feature::score::{KvScales, Relative, grid_bias, standard_slopes, t5_table};
 pub use plan::tuning::Tuning;
 pub use plan::{BackwardPlan, Capabilities, Checks, Path, Plan, Policy, SelfTest};
 pub use problem::{

@@ -34,8 +34,9 @@ fn rows_are_written_where_they_belong_and_nowhere_else() {
                     let wanted = (0..HEADS as usize)
                         .flat_map(|h| tokens.iter().map(move |t| &t[side][h * dim..][..dim]));
                     for (found, wanted) in found.iter().zip(wanted) {
-                        // A value half way between two quanta may go either way.
-                        let quantum = if storage.dtype().is_some() { 0.0 } else { 0.15 };
+                        // A value half way between two integers may go either way.
+                        let integers = [Storage::Int8, Storage::Int4].contains(&storage);
+                        let quantum = if integers { 0.15 } else { 0.0 };
                         let near = |(x, y): (&f64, &f64)| (x - y).abs() <= quantum;
                         assert!(
                             found.iter().zip(wanted).all(near),
@@ -58,7 +59,13 @@ fn rows_are_written_where_they_belong_and_nowhere_else() {
 fn quantised_rows_keep_the_error_budget() {
     let Some(engine) = common::gpu::engine("error_budget") else { return };
     let mut random = Random::new(2);
-    for (storage, levels) in [(Storage::Int8, 254.0), (Storage::Int4, 13.9)] {
+    for (storage, levels) in [
+        (Storage::Int8, 254.0),
+        (Storage::Int4, 13.9),
+        (Storage::E4m3Row, 16.0),
+        (Storage::E5m2Row, 8.0),
+        (Storage::Mxfp4, 4.0),
+    ] {
         let cache = KvCache::new(&engine, &descriptor(storage, Some([20, 8]))).unwrap();
         let values = random.values((3 * HEADS * 40 * DIM[1]) as usize);
         let buffer = upload(&engine, &DType::F32.encode(values.iter().copied()));

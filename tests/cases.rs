@@ -2,22 +2,22 @@
 
 use std::collections::{HashMap, HashSet};
 
-use heedful::feature::mask::{Axis, Neighborhood, Tree};
+use heedful::feature::mask::{Axis, Bits, Neighborhood, Tree};
 use heedful::feature::score::Relative;
 use heedful::reference::{Order, emulate};
 use heedful::verify::cases::{Case, Grid, SEEN, backward_grid, grid};
 use heedful::verify::data::DataOptions;
 use heedful::verify::truth::Truth;
 use heedful::{
-    Activation, Align, Attention, Blocks, DType, Edges, Error, Inner, Layout, Normalizer, Rotary,
-    Scalar, Shape, Storage, Strides, WeightsAt,
+    Activation, Align, Attention, Blocks, DType, Edges, Error, Inner, KvScales, Layout, Normalizer,
+    Rotary, Scalar, Shape, Storage, Strides, WeightsAt,
 };
 
 #[test]
 fn every_case_is_valid_and_has_a_name_of_its_own() -> Result<(), Error> {
     let (quick, full) = (grid(Grid::Quick)?, grid(Grid::Full)?);
-    assert!((120..520).contains(&quick.len()), "quick: {}", quick.len());
-    assert!((500..1500).contains(&full.len()), "full: {}", full.len());
+    assert!((120..580).contains(&quick.len()), "quick: {}", quick.len());
+    assert!((500..1700).contains(&full.len()), "full: {}", full.len());
     let mut names = HashSet::new();
     for case in &full {
         assert!(names.insert(&case.name), "twice: {}", case.name);
@@ -61,6 +61,9 @@ fn a_name_says_what_the_call_is() {
         Attention::new(Shape::self_attention(2, 4, 16, 24)),
         base().dtype(DType::F16),
         base().kv_storage(Storage::F32),
+        base().kv_storage(Storage::E4m3),
+        base().kv_storage(Storage::E4m3).kv_scales(KvScales::Tensor),
+        base().kv_storage(Storage::E4m3).kv_scales(KvScales::Head),
         base().scale(2.0),
         base().causal(Align::TopLeft),
         base().causal(Align::Offset(1)),
@@ -107,6 +110,9 @@ fn a_name_says_what_the_call_is() {
         base().softcap(2.0),
         base().mask([1, 1, 1, 24]),
         base().bias([1, 1, 1, 24]),
+        base().bias([1, 1, 1, 24]).bias_dtype(DType::F16),
+        base().bias([1, 1, 1, 24]).bias_dtype(DType::Bf16),
+        base().masked(Bits(heedful::Broadcast([1, 1, 1, 24]))),
         base().alibi(Align::TopLeft),
         base().sinks(),
         base().kv_lengths(),

@@ -184,6 +184,9 @@ pub(crate) struct RunArgs {
     /// Boolean mask, true = attend, broadcast to `batch, heads, seq_q, seq_kv`.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) mask: Option<String>,
+    /// Keep the mask as bits rather than bytes.
+    #[arg(long, requires = "mask")]
+    pub(crate) mask_bits: bool,
     /// Parents of a tree of rows, as drafted tokens are verified: integers [batch, seq_q] or, for all sequences,
     /// [1, seq_q], each less than its row, -1 for none. The last keys are the rows' own, unless a mask says otherwise.
     #[arg(long, value_name = "ARRAY")]
@@ -191,6 +194,9 @@ pub(crate) struct RunArgs {
     /// Additive bias, floats, broadcast to `batch, heads, seq_q, seq_kv`; -inf masks.
     #[arg(long, value_name = "ARRAY")]
     pub(crate) bias: Option<String>,
+    /// Store the bias as f32, f16 or bf16.
+    #[arg(long, value_name = "TYPE", value_parser = parse_dtype, requires = "bias")]
+    pub(crate) bias_dtype: Option<DType>,
     /// Sinks, floats [query heads].
     #[arg(long, value_name = "ARRAY")]
     pub(crate) sinks: Option<String>,

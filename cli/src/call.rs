@@ -3,10 +3,11 @@
 mod arrays;
 
 use heedful::feature::ElementType;
-use heedful::feature::mask::Causal;
+use heedful::feature::mask::{Bits, Causal};
 use heedful::verify::data::CaseData;
 use heedful::{
-    Align, Attention, Error, Normalizer, Operand, Problem, Shape, Tree, WeightsAt, Window,
+    Align, Attention, Broadcast, Error, Normalizer, Operand, Problem, Shape, Tree, WeightsAt,
+    Window,
 };
 use serde_json::{Map, Value};
 
@@ -129,7 +130,11 @@ fn options(
     let single = |x: &f64| f64::from(*x as f32);
     if let Some(name) = &args.mask {
         let array = source.get("mask", name, Flags)?;
-        *call = call.clone().mask(right_aligned("mask", &array.shape)?);
+        let shape = right_aligned("mask", &array.shape)?;
+        *call = match args.mask_bits {
+            true => call.clone().masked(Bits(Broadcast(shape))),
+            false => call.clone().mask(shape),
+        };
         data.mask = array.values.iter().map(|x| *x != 0.0).collect();
     }
     if let Some(name) = &args.tree {
@@ -138,7 +143,8 @@ fn options(
     if let Some(name) = &args.bias {
         let array = source.get("bias", name, Floats)?;
         *call = call.clone().bias(right_aligned("bias", &array.shape)?);
-        data.bias = array.values.iter().map(single).collect();
+        call.bias_dtype = args.bias_dtype.unwrap_or(call.bias_dtype);
+        data.bias = array.values.iter().map(|x| call.bias_dtype.round(*x)).collect();
     }
     let (heads, batch) = ([("heads_q", call.shape.heads_q)], [("batch", call.shape.batch)]);
     if let Some(name) = &args.alibi {

@@ -17,5 +17,5 @@ fn row_empty(rows: Rows, row: u32, seen: Normalizer) -> bool {
 
 // What o of a row that is not empty is to be multiplied with. It may be 0, beside a large sink, and still meet NaN.
 fn row_scale(rows: Rows, row: u32, seen: Normalizer, total: Normalizer) -> f32 {
-  return select(normalize_scale(seen, total), 0.0, row_empty(rows, row, seen));
+  return select(normalize_scale(seen, total) * value_scale(rows.head), 0.0, row_empty(rows, row, seen));
 }

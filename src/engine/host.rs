@@ -155,11 +155,23 @@ pub(crate) fn input_bytes(
         return Some(stored(problem, operand, inputs.rows(rows)?));
     }
     match inputs.operands.values(operand)? {
+        Values::Flags(x) if problem.element_bits(operand) == 1 => Some(packed_bits(x)),
         Values::Flags(x) => Some(x.iter().map(|&keep| keep.into()).collect()),
-        Values::Floats(x) => Some(DType::F32.encode(x.iter().copied())),
+        Values::Floats(x) => Some(float_type(problem, operand).encode(x.iter().copied())),
         Values::Counts(x) => Some(bytemuck::cast_slice(x).to_vec()),
         Values::Integers(x) => Some(bytemuck::cast_slice(x).to_vec()),
     }
+}
+
+/// The type of an operand of real numbers that is no rows.
+fn float_type(problem: &Problem, operand: Operand) -> DType {
+    if operand == Operand::Bias { problem.attention().bias_dtype } else { DType::F32 }
+}
+
+/// Bit i % 8 of byte i / 8 for flag i.
+fn packed_bits(flags: &[bool]) -> Vec<u8> {
+    let byte = |eight: &[bool]| eight.iter().rev().fold(0, |byte, on| byte << 1 | u8::from(*on));
+    flags.chunks(8).map(byte).collect()
 }
 
 /// Decodes outputs into gapless ones; rows that packed tensors do not hold are 0 and −∞.

@@ -219,7 +219,8 @@ pub(crate) fn offset_alignment(problem: &Problem, operand: Operand) -> u64 {
     // Quantised rows are words.
     match operand.rows().is_some() && problem.storage(operand).dtype().is_none() {
         true => 4,
-        false => problem.element_bits(operand) / 8,
+        // Bits start at any byte.
+        false => problem.element_bits(operand).div_ceil(8),
     }
 }
 

@@ -32,13 +32,17 @@ macro_rules! for_operands {
                 weights: Weights,
             }
             dense {
-                /// Boolean mask of the call's mask shape, nonzero = attend; on the GPU one byte per element, in a
-                /// buffer that is padded to 4 bytes.
+                /// Boolean mask of the call's mask shape, nonzero = attend; on the GPU one byte per element, or one bit,
+                /// in a buffer that is padded to 4 bytes.
                 mask: Mask, flag,
-                /// Additive bias of the call's bias shape, f32; −∞ masks.
+                /// Additive bias of the call's bias shape, in its type, f32 as a rule; −∞ masks.
                 bias: Bias, f32,
             }
             tables {
+                /// What k is stored divided by, `[1]` or `[heads_kv]`, f32.
+                k_scales: KScales, f32,
+                /// What v is stored divided by, `[1]` or `[heads_kv]`, f32.
+                v_scales: VScales, f32,
                 /// ALiBi slopes `[heads_q]`, f32.
                 alibi_slopes: AlibiSlopes, f32,
                 /// Sinks `[heads_q]`, f32: one extra logit per query head, in the denominator only.

@@ -6,9 +6,9 @@ use super::generate::glue::rotary_glue;
 use super::generate::glue_elements::store_row_glue;
 use super::kernels::Kernel;
 use super::spec::{KernelSpec, Preparation};
-use super::twin::{Family, Twin, kernel_file};
+use super::twin::{Family, Twin, common, kernel_file};
 use crate::problem::Operand;
-use crate::tensor::Storage;
+use crate::tensor::Scales;
 
 pub(super) const TWIN: Twin = Twin {
     family: Family::Alone,
@@ -22,11 +22,11 @@ pub(super) const TWIN: Twin = Twin {
         let element = spec.elements.iter().find(|(binding, _)| *binding == Binding::O);
         element.iter().for_each(|(_, element)| store_row_glue(out, *element));
     },
+    commons: |_| vec![common!("small_float")],
     invocations: |_| 32,
     // sh_most, where a row has one scale
     workgroup_bytes: |spec| {
-        let int8 = |x: &(Binding, Element)| x.0 == Binding::O && x.1.storage == Storage::Int8;
-        if spec.elements.iter().any(int8) { 32 * 4 } else { 0 }
+        if spec.scales(Binding::O) == Scales::Row { 32 * 4 } else { 0 }
     },
     ..kernel_file!("cache_append")
 };

@@ -45,7 +45,7 @@ impl KernelSpec {
         let mut masks = ranged.masks.clone();
         masks.retain(|slot| slot.is_data || (functions && slot.custom));
         let scores = problem.scores();
-        let bias = scores.iter().map(|s| (s.stage(), s.slot())).filter(|(_, s)| *s == bias::SLOT);
+        let bias = scores.iter().map(|s| (s.stage(), s.slot())).filter(|(_, s)| bias::is_bias(s));
         Self {
             masks,
             scores: bias.collect(),

@@ -160,6 +160,8 @@ fn variable_type(spec: &KernelSpec, binding: Binding, access: Access) -> String 
         (Binding::DWeights | Binding::DTable, None) => "f32",
         (Binding::States, None) => "vec2<f32>",
         (Binding::Mask | Binding::Aux, None) => "u32",
+        // Two to a word.
+        (Binding::Bias, None) if spec.has_half_bias() => "u32",
         (Binding::Bias | Binding::Lse | Binding::Weights, None) => "f32",
         (Binding::InverseSums | Binding::Angles | Binding::PartsLse, None) => "f32",
         // Without an element type they are not bound.

@@ -39,6 +39,9 @@ impl Element {
             (Storage::Bf16, _) => load::bf16_packed::LOAD,
             (Storage::Int8, _) => load::int8::LOAD,
             (Storage::Int4, _) => load::int4::LOAD,
+            (Storage::E4m3 | Storage::E4m3Row, _) => load::e4m3::LOAD,
+            (Storage::E5m2 | Storage::E5m2Row, _) => load::e5m2::LOAD,
+            (Storage::Mxfp4, _) => load::mxfp4::LOAD,
         }
     }
 
@@ -48,11 +51,11 @@ impl Element {
             (Storage::F16, true) => store::f16::STORE,
             (Storage::F16, false) => store::f16_packed::STORE,
             (Storage::Bf16, _) => store::bf16_packed::STORE,
-            (Storage::F32 | Storage::Int8 | Storage::Int4, _) => store::f32::STORE,
+            _ => store::f32::STORE,
         }
     }
 
-    /// Whether rows hold scales behind their channels.
+    /// Whether a channel has 8 bits or fewer; most such rows hold scales behind their channels.
     pub fn is_quantised(self) -> bool {
         self.storage.dtype().is_none()
     }

@@ -38,6 +38,7 @@ impl fmt::Display for KernelSpec {
         }
         let flags = [
             self.reads(Operand::Sinks).then_some("sink"),
+            self.reads(Operand::VScales).then_some("v_scales"),
             self.writes.lse.then_some("lse"),
             capture_word(self.writes.capture),
             self.writes.carry.then_some("carry"),

@@ -15,6 +15,7 @@ use crate::feature::inner::sum;
 use crate::feature::normalize;
 use crate::feature::score::{Stage, bias};
 use crate::problem::{Operand, WeightsAt};
+use crate::tensor::Scales;
 
 /// Words of tables that fit a uniform on every device.
 pub const SMALL_TABLES: u32 = 4096;
@@ -234,7 +235,19 @@ impl KernelSpec {
 
     /// Whether some entry of the bias may be −∞.
     pub(crate) fn bias_may_mask(&self) -> bool {
-        self.scores.iter().any(|(_, slot)| *slot == bias::SLOT)
+        self.scores.iter().any(|(_, slot)| bias::is_bias(slot))
+    }
+
+    /// Whether the bias is stored in 16 bits.
+    pub(crate) fn has_half_bias(&self) -> bool {
+        let halves = |slot: &Slot| bias::is_bias(slot) && *slot != bias::SLOT;
+        self.scores.iter().any(|(_, slot)| halves(slot))
+    }
+
+    /// How the rows of k or v hold scales.
+    pub(crate) fn scales(&self, binding: Binding) -> Scales {
+        let element = self.elements.iter().find(|(b, _)| *b == binding);
+        element.map_or(Scales::None, |(_, element)| element.storage.scales())
     }
 
     /// Whether scores are additive.

@@ -55,5 +55,6 @@ impl KernelSpec {
             ..ranged.ignoring(&[Operand::PageTable, Operand::Table])
         }
         .reading(a.sinks, &[Operand::Sinks])
+        .reading(a.kv_scales.is_some(), &[Operand::VScales])
     }
 }

@@ -4,7 +4,7 @@ use super::bindings::{Access, Binding, BindingKind};
 use super::kernels::{Kernel, for_kernels};
 use super::spec::{Capture, KernelSpec};
 use super::twin::{Family, Twin, Visits, Work};
-use crate::feature::mask::dense;
+use crate::feature::mask::{bits, dense};
 
 macro_rules! twins {
     ($($(#[$doc:meta])* $Kernel:ident: $stem:ident,)*) => {
@@ -57,7 +57,8 @@ impl KernelSpec {
         );
         list.extend(self.writes.lse.then_some((Binding::Lse, ReadWrite)));
         list.extend(weights.then_some((Binding::Weights, ReadWrite)));
-        list.extend(self.masks.contains(&dense::SLOT).then_some((Binding::Mask, Read)));
+        let mask = [dense::SLOT, bits::SLOT].iter().any(|slot| self.masks.contains(slot));
+        list.extend(mask.then_some((Binding::Mask, Read)));
         let bias = self.bias_may_mask() || self.added;
         list.extend(bias.then_some((Binding::Bias, Read)));
         let aux = match (self.writes_aux(), self.build.small_tables) {

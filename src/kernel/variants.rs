@@ -81,6 +81,7 @@ impl KernelSpec {
             ..Self::scored(kernel, problem)
         }
         .reading(a.sinks, &[Operand::Sinks])
+        .reading(a.kv_scales.is_some(), &[Operand::VScales])
         .reading(a.masks.edges.is_some(), EDGES)
     }
 

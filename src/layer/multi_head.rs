@@ -88,6 +88,11 @@ impl MultiHeadAttention {
     /// Invalid argument naming the first field that cannot be.
     pub fn validate(&self) -> Result<()> {
         // The projections write f32.
+        let a = &self.attention;
+        if a.bias_dtype != DType::F32 || a.masks.bits.is_some() {
+            let found = if a.masks.bits.is_some() { "mask in bits" } else { "bias in 16 bits" };
+            return Err(Error::invalid("attention", found, "bytes and f32, as a layer has them"));
+        }
         let dtype = self.attention.dtype;
         if dtype != DType::F32 {
             return Err(Error::invalid("attention.dtype", dtype, "f32, as a layer computes"));

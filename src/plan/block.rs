@@ -199,7 +199,7 @@ impl BlockSize {
             span("o", Operand::O, self.heads, self.rows, false),
         ];
         let extents = [self.batch, self.heads, self.rows, s.seq_kv].map(u64::from);
-        let broadcast = |what, strides: [u64; 4], bytes: u64| Bound {
+        let broadcast = |what, strides: [u64; 4], bits: u64| Bound {
             what,
             bytes: strides
                 .iter()
@@ -207,14 +207,15 @@ impl BlockSize {
                 .try_fold(1_u64, |sum, (stride, n)| {
                     sum.checked_add(stride.checked_mul(n.max(1) - 1)?)
                 })
-                .and_then(|n| n.checked_mul(bytes)),
+                .and_then(|n| n.checked_mul(bits))
+                .map(|bits| bits.div_ceil(8)),
             limit,
             by_keys: false,
         };
         for operand in Operand::ALL {
             let strides = problem.dense_strides(*operand);
-            let bytes = problem.element_bits(*operand) / 8;
-            bounds.extend(strides.map(|strides| broadcast(operand.name(), strides, bytes)));
+            let bits = problem.element_bits(*operand);
+            bounds.extend(strides.map(|strides| broadcast(operand.name(), strides, bits)));
         }
         bounds
     }

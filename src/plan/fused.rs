@@ -32,7 +32,7 @@ pub(super) fn schedule(
     // Along edges an invocation has one row: its neighbours visit other keys.
     let rows = rows.map(|tile| if edges { RowTile { rows: 1, wide: false, ..tile } } else { tile });
     let Some(rows) = rows else {
-        return Err(refuse(&no_row_tile(caps, subgroup)));
+        return Err(refuse(&no_row_tile(caps, subgroup, shape.dim_qk.max(shape.dim_v))));
     };
     let iterations = iterations(problem, &rows);
     if iterations > u64::from(caps.max_loop_iterations) {
@@ -76,9 +76,13 @@ pub(super) fn over_blocks(
 }
 
 /// What keeps a device from having a row tile: [`tuning::row_tile`] looks at these in turn.
-fn no_row_tile(caps: &Capabilities, subgroup: bool) -> String {
+fn no_row_tile(caps: &Capabilities, subgroup: bool, dim: u32) -> String {
     let [low, high] = caps.subgroup_size;
+    let most = tuning::FUSED.iter().map(|row| row.max_dim).max().unwrap_or(0);
     match (subgroup, caps.subgroups) {
+        _ if dim > most => {
+            format!("a row of {dim} channels is not kept in registers, at most {most} are")
+        }
         (true, false) => "needs subgroup operations, which the device lacks".into(),
         (true, true) if low < 4 => {
             format!("needs subgroups of at least 4, those of the device have {low} to {high}")

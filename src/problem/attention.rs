@@ -12,7 +12,7 @@ use crate::feature::mask::{
 };
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
-use crate::feature::score::{Alibi, Relative};
+use crate::feature::score::{Alibi, KvScales, Relative};
 use crate::problem::{Packed, Paged, Problem};
 use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage};
 
@@ -68,6 +68,9 @@ pub struct Attention {
     /// Storage of k and v where it is another; quantised rows are [`Storage::row_units`] long.
     #[cfg_attr(feature = "serde", serde(default))]
     pub kv_storage: Option<Storage>,
+    /// What k and v are stored divided by, where that is not for their rows to say; for storages of 8 bits and fewer.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub kv_scales: Option<KvScales>,
     /// Factor on q·k; `None` is 1/√dim_qk for dot products and 1 for other scores.
     #[cfg_attr(feature = "serde", serde(default))]
     pub scale: Option<Scalar>,
@@ -97,9 +100,12 @@ pub struct Attention {
     /// Cap on scaled scores, > 0.
     #[cfg_attr(feature = "serde", serde(default))]
     pub softcap: Option<Scalar>,
-    /// Shape of an additive f32 bias that comes with the tensors; −∞ masks.
+    /// Shape of an additive bias that comes with the tensors; −∞ masks.
     #[cfg_attr(feature = "serde", serde(default))]
     pub bias: Option<Broadcast>,
+    /// Storage type of the bias.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub bias_dtype: DType,
     /// Linear biases; slopes `[heads_q]` come with the tensors.
     #[cfg_attr(feature = "serde", serde(default))]
     pub alibi: Option<Alibi>,
@@ -160,6 +166,7 @@ impl Attention {
             shape,
             dtype: DType::F32,
             kv_storage: None,
+            kv_scales: None,
             scale: None,
             masks: Masks::default(),
             inner: Inner::Product,
@@ -170,6 +177,7 @@ impl Attention {
             normalizer: Normalizer::Softmax,
             softcap: None,
             bias: None,
+            bias_dtype: DType::F32,
             alibi: None,
             sinks: false,
             kv_lengths: false,
@@ -197,6 +205,12 @@ impl Attention {
     /// Another storage for k and v than for q and o.
     pub fn kv_storage(mut self, storage: Storage) -> Self {
         self.kv_storage = Some(storage);
+        self
+    }
+
+    /// Announces scales of k and v, for all or for each head: what is stored times them is meant.
+    pub fn kv_scales(mut self, scales: KvScales) -> Self {
+        self.kv_scales = Some(scales);
         self
     }
 
@@ -337,6 +351,12 @@ impl Attention {
     /// Announces an additive bias of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]`.
     pub fn bias(mut self, shape: [u32; 4]) -> Self {
         self.bias = Some(Broadcast(shape));
+        self
+    }
+
+    /// Another storage type for the bias than f32.
+    pub fn bias_dtype(mut self, dtype: DType) -> Self {
+        self.bias_dtype = dtype;
         self
     }
 

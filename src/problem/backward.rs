@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::feature::ElementType;
 use crate::feature::normalize::Normalizer;
 use crate::problem::{Attention, Operand, Problem, WeightsAt};
+use crate::tensor::DType;
 
 /// The gradients of one attention call, as plain data: of ⟨d_o, o⟩, and of ⟨d_lse, lse⟩ and
 /// ⟨d_weights, weights⟩ where those come with the tensors too.
@@ -126,6 +127,12 @@ impl Backward {
         let refuse = |argument: &str, found: &str, wanted: &str| {
             Err(Error::invalid(format!("gradients: {argument}"), found, wanted))
         };
+        if a.masks.bits.is_some() {
+            return refuse("mask", "one in bits", "one in bytes");
+        }
+        if a.bias_dtype != DType::F32 {
+            return refuse("bias", "one in 16 bits", "an f32 one");
+        }
         match a.normalizer {
             Normalizer::Hard | Normalizer::Sample { .. } | Normalizer::Monotonic => {
                 let wanted = "a normaliser with a derivative: the choice of a key has none";

@@ -22,6 +22,7 @@ impl Problem {
             Operand::Lse => a.lse.then(|| self.stored_rows()),
             Operand::Weights => a.weights.map(|_| s.rows().saturating_mul(s.seq_kv.into())),
             Operand::Bias => a.bias.map(|bias| bias.elements()),
+            Operand::KScales | Operand::VScales => a.kv_scales.map(|x| x.elements(&s)),
             Operand::AlibiSlopes => a.alibi.map(|_| heads),
             Operand::Sinks => a.sinks.then_some(heads),
             Operand::KvLengths => a.kv_lengths.then_some(batch),
@@ -58,8 +59,12 @@ impl Problem {
 
     /// Bits of one element of an operand; a unit of stored rows where q, k, v or o is meant.
     pub(crate) fn element_bits(&self, operand: Operand) -> u64 {
+        if operand == Operand::Bias {
+            return 8 * self.attention().bias_dtype.bytes();
+        }
         match operand.element_type() {
             ElementType::Stored => self.storage(operand).unit_bits(),
+            ElementType::Flag if self.attention().masks.bits.is_some() => 1,
             ElementType::Flag => 8,
             ElementType::F32 | ElementType::U32 | ElementType::I32 | ElementType::Word => 32,
         }

@@ -10,7 +10,7 @@ use crate::feature::mask::Mask;
 use crate::feature::normalize::Normalizer;
 use crate::feature::operand::{Dense, Rows};
 use crate::feature::prepare::Cosine;
-use crate::feature::score::{Bias, EdgeBias, Gumbel, Scale, Score, Softcap};
+use crate::feature::score::{Bias, EdgeBias, Gumbel, KeyScale, Scale, Score, Softcap};
 use crate::feature::{Operands, Position, Setting};
 use crate::problem::validate::{
     check_cache, check_masks, check_normalizer, check_packed, check_prepare, distinct,
@@ -231,7 +231,7 @@ impl Problem {
         match operand.dense()? {
             Dense::Lse => a.lse.then(|| by_row(1, 0)),
             Dense::Weights => a.weights.map(|_| by_row(s.seq_kv.into(), 1)),
-            Dense::Mask => a.masks.dense.map(|mask| mask.0.strides()),
+            Dense::Mask => a.masks.dense_shape().map(|mask| mask.strides()),
             Dense::Bias => a.bias.map(|bias| bias.strides()),
         }
     }
@@ -354,11 +354,14 @@ impl fmt::Display for Problem {
 /// A call's chain of score modifiers, in order.
 fn modifiers(a: &Attention, scale: Scalar) -> Vec<Box<dyn Score>> {
     let mut chain: Vec<Box<dyn Score>> = vec![Box::new(Scale(scale))];
+    if let Some(scales) = a.kv_scales {
+        chain.push(Box::new(KeyScale { scales, shape: a.shape }));
+    }
     if let Some(cap) = a.softcap {
         chain.push(Box::new(Softcap(cap)));
     }
     if let Some(shape) = a.bias {
-        chain.push(Box::new(Bias(shape)));
+        chain.push(Box::new(Bias { shape, dtype: a.bias_dtype }));
     }
     if let Some(relative) = a.relative {
         chain.push(Box::new(relative));

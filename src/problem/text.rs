@@ -19,6 +19,7 @@ impl Problem {
         let a = self.attention();
         let mut words = vec![a.dtype.to_string()];
         words.extend(a.kv_storage.map(|storage| format!("kv({storage})")));
+        words.extend(a.kv_scales.map(|scales| scales.text()));
         words.extend(a.inner.text());
         words.extend(a.rotary.map(|rotary| rotary.text()));
         words.extend(a.cosine.map(|cosine| cosine.text()));
@@ -30,7 +31,7 @@ impl Problem {
             middle.extend(text.map(|text| (name.into(), text)));
         };
         word("softcap", a.softcap.and_then(|cap| Softcap(cap).text()));
-        word("bias", a.bias.and_then(|bias| Bias(bias).text()));
+        word("bias", a.bias.and_then(|shape| Bias { shape, dtype: a.bias_dtype }.text()));
         word("alibi", a.alibi.and_then(|alibi| alibi.text()));
         for (on, name) in
             [(a.sinks, "sinks"), (a.kv_lengths, "kv-lengths"), (a.q_lengths, "q-lengths")]

@@ -8,7 +8,7 @@ use crate::feature::align::Align;
 use crate::feature::mask::Mask;
 use crate::feature::normalize::Normalizer;
 use crate::problem::Attention;
-use crate::tensor::{Layout, MAX_DIM, Storage, Strides};
+use crate::tensor::{DType, Layout, MAX_DIM, Storage, Strides};
 
 /// Two functions of one name would be one function.
 pub(super) fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<()> {
@@ -66,6 +66,12 @@ pub(super) fn check_prepare(a: &Attention) -> Result<()> {
 
 /// Masks beside each other and beside a normaliser; each alone has been checked.
 pub(super) fn check_masks(a: &Attention) -> Result<()> {
+    if a.masks.dense.is_some() && a.masks.bits.is_some() {
+        return Err(Error::invalid("mask", "bytes and bits", "one boolean mask"));
+    }
+    if a.bias.is_none() && a.bias_dtype != DType::F32 {
+        return Err(Error::invalid("bias_dtype", a.bias_dtype, "a bias that is stored so"));
+    }
     if a.masks.edges.is_some() && a.masks.blocks.is_some() {
         return Err(Error::invalid("edges", "a block table", "edges or blocks, not both"));
     }
@@ -105,6 +111,15 @@ pub(super) fn check_cache(a: &Attention) -> Result<()> {
     let refuse =
         |argument: &str, found: &str, wanted: &str| Err(Error::invalid(argument, found, wanted));
     let quantised = a.kv_storage.is_some_and(|storage| storage.dtype().is_none());
+    if a.kv_scales.is_some() {
+        if !quantised {
+            let storage = a.kv_storage.unwrap_or(a.dtype.into()).to_string();
+            return refuse("kv_scales", &storage, "keys and values of 8 bits or fewer");
+        }
+        if a.inner.is_sum() {
+            return refuse("kv_scales", "an additive score", "products of q and k");
+        }
+    }
     let turns_keys = a.rotary.is_some_and(|x| x.keys_from < a.shape.seq_kv) || a.cosine.is_some();
     if turns_keys && (quantised || a.paged.is_some()) {
         let wanted = "keys as they meet: turned or brought to length 1 when the cache is filled";

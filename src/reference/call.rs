@@ -80,6 +80,12 @@ impl<'a> Call<'a> {
         chain.fold(product, |s, score| round(score.apply(s, at, self.operands)))
     }
 
+    /// What o is multiplied with because v is stored divided by it.
+    pub(super) fn value_scale(&self, at: &Position) -> f64 {
+        let a = self.problem.attention();
+        a.kv_scales.map_or(1.0, |scales| scales.of(self.operands.v_scales, at.head, &a.shape))
+    }
+
     /// What the weight of a visible key is multiplied with.
     pub(super) fn factor(&self, at: &Position) -> f64 {
         let shape = &self.problem.attention().shape;

@@ -130,7 +130,8 @@ fn finish(
         weights[key as usize] = f64::from(weight);
     }
     let weights = call.shown(at, weights, product, round);
-    let o = o.into_iter().map(|x| a.dtype.round(f64::from(x))).collect();
+    let scale = call.value_scale(&at) as f32;
+    let o = o.into_iter().map(|x| a.dtype.round(f64::from(x * scale))).collect();
     Row { o, lse: f64::from(lse), weights }
 }
 

@@ -70,6 +70,8 @@ fn attend_row(call: &Call<'_>, mut at: Position) -> Row {
             }
         }
     }
+    let scale = call.value_scale(&at);
+    o.iter_mut().for_each(|x| *x *= scale);
     let weights = call.shown(at, weights, inner, in_range);
     Row { o, lse, weights }
 }

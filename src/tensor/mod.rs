@@ -4,6 +4,7 @@ mod dtype;
 mod layout;
 mod scalar;
 mod shape;
+mod small_float;
 mod storage;
 
 pub use dtype::DType;
@@ -11,4 +12,5 @@ pub use layout::{Broadcast, Layout, Strides};
 pub use scalar::Scalar;
 pub(crate) use shape::product;
 pub use shape::{MAX_DIM, MAX_SEQ, Shape};
+pub(crate) use storage::Scales;
 pub use storage::Storage;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// Largest head dimension of the kernels.
-pub const MAX_DIM: u32 = 512;
+pub const MAX_DIM: u32 = 1024;
 
 /// Longest sequence: position arithmetic on the GPU is done in i32, with room for window and offset.
 pub const MAX_SEQ: u32 = 1 << 28;

@@ -33,7 +33,9 @@ pub fn last_alone(attention: &Attention, data: &CaseData) -> Option<(Attention, 
             values.drain(..usize::try_from(stride).ok()? * (batch - 1));
         }
     }
-    own.mask = fitted(call.masks.dense.as_mut().map(|x| &mut x.0), own.mask, batch);
+    let bits = call.masks.bits.as_mut().map(|x| &mut x.0);
+    let mask = call.masks.dense.as_mut().map(|x| &mut x.0).or(bits);
+    own.mask = fitted(mask, own.mask, batch);
     own.bias = fitted(call.bias.as_mut(), own.bias, batch);
     own.kv_lengths = last(own.kv_lengths, batch);
     own.q_lengths = last(own.q_lengths, batch);

@@ -60,7 +60,7 @@ impl Seen {
 /// How much of the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Grid {
-    /// About 400 small cases.
+    /// About 550 small cases.
     Quick,
     /// Those and about 1000 more.
     Full,

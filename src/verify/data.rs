@@ -162,6 +162,11 @@ impl CaseData {
         if problem.needs_offsets() {
             data.offsets = (0..s.batch).map(|b| draw.offset(b, s.seq_q, s.seq_kv)).collect();
         }
+        if a.kv_scales.is_some() {
+            let n = problem.elements(Operand::KScales).unwrap_or(0);
+            let mut scales = || (0..n).map(|_| DType::F32.round(0.5 + draw.unit())).collect();
+            (data.k_scales, data.v_scales) = (scales(), scales());
+        }
         if a.alibi.is_some() {
             data.alibi_slopes = standard_slopes(s.heads_q).into_iter().map(f64::from).collect();
         }
@@ -169,11 +174,11 @@ impl CaseData {
             let sign = |h: u32| if h.is_multiple_of(2) { options.sinks } else { -options.sinks };
             data.sinks = (0..s.heads_q).map(|h| DType::F32.round(sign(h))).collect();
         }
-        if let Some(shape) = a.masks.dense {
-            data.mask = draw.mask(shape.0.0);
+        if let Some(shape) = a.masks.dense_shape() {
+            data.mask = draw.mask(shape.0);
         }
         if let Some(shape) = a.bias {
-            data.bias = draw.bias(shape.0, options.bias_blocks);
+            data.bias = draw.bias(shape.0, options.bias_blocks, a.bias_dtype);
         }
         if a.inner.is_sum() {
             let weight = |_| DType::F32.round(draw.signed());

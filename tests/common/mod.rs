@@ -12,8 +12,8 @@ use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
 use heedful::plan::{MatrixScalar, MatrixUnit};
 use heedful::{
     Align, Attention, Backward, BackwardPlan, Blocks, Broadcast, Capabilities, DType, Edges, Inner,
-    Layout, Normalizer, Operand, Path, Plan, Policy, Relative, Rotary, Scalar, Shape, Storage,
-    WeightsAt,
+    KvScales, Layout, Normalizer, Operand, Path, Plan, Policy, Relative, Rotary, Scalar, Shape,
+    Storage, WeightsAt,
 };
 use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -47,7 +47,31 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
         }
     }
+    for problem in few_bits(&base) {
+        for path in [Path::Fused, Path::FusedTile, Path::Staged, Path::Split] {
+            let policy = Policy { path, ..Default::default() };
+            // Not every path reads every storage.
+            let Ok(plan) = Plan::new(&problem, &Capabilities::default(), &policy) else { continue };
+            all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
+        }
+    }
     all
+}
+
+/// Keys in small floating-point numbers, with scales of their own and of the call; biases in 16 bits.
+fn few_bits(base: &Attention) -> Vec<heedful::Problem> {
+    let few = Attention { shape: Shape { seq_q: 5, ..base.shape }, ..base.clone() };
+    let mut calls = Vec::new();
+    for storage in Storage::ALL {
+        calls.push(few.clone().kv_storage(storage));
+        if storage.dtype().is_none() {
+            calls.push(few.clone().kv_storage(storage).kv_scales(KvScales::Head));
+        }
+    }
+    for dtype in [DType::F16, DType::Bf16] {
+        calls.push(few.clone().bias([2, 1, 5, 70]).bias_dtype(dtype));
+    }
+    calls.iter().map(|call| call.validate().expect("a valid call")).collect()
 }
 
 /// Those whose text is on record.

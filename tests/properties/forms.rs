@@ -2,8 +2,8 @@
 
 use heedful::feature::mask::{Chunked, Dilated, Masks, Segments};
 use heedful::{
-    Activation, Axis, Blocks, Cosine, CustomMask, CustomScore, Edges, Inner, Local, Neighborhood,
-    Normalizer, Packed, Paged, Relative, Rotary, Scalar, Shape, Storage,
+    Activation, Axis, Blocks, Cosine, CustomMask, CustomScore, Edges, Inner, KvScales, Local,
+    Neighborhood, Normalizer, Packed, Paged, Relative, Rotary, Scalar, Shape, Storage,
 };
 use proptest::option::weighted;
 use proptest::prelude::*;
@@ -37,6 +37,7 @@ pub(crate) struct Places {
 #[derive(Debug, Clone)]
 pub(crate) struct Stores {
     pub(crate) kv_storage: Option<Storage>,
+    pub(crate) kv_scales: Option<KvScales>,
     pub(crate) packed: Option<Packed>,
     pub(crate) paged: Option<Paged>,
     pub(crate) table: Option<u32>,
@@ -194,13 +195,15 @@ pub(crate) fn stores(shape: Shape) -> BoxedStrategy<Stores> {
     });
     (
         weighted(2.0 * RARE, select(Storage::ALL.to_vec())),
+        weighted(RARE, select(vec![KvScales::Tensor, KvScales::Head])),
         weighted(RARE, packed),
         weighted(2.0 * RARE, paged),
         weighted(RARE, size(1..99)),
         proptest::bool::weighted(0.9),
     )
-        .prop_map(|(kv_storage, packed, paged, table, fits)| Stores {
+        .prop_map(|(kv_storage, kv_scales, packed, paged, table, fits)| Stores {
             kv_storage,
+            kv_scales,
             packed,
             paged,
             table,

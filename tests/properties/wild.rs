@@ -98,6 +98,8 @@ fn fit(a: &mut Attention) {
         (a.kv_lengths, a.q_lengths, a.weights) = (false, false, None);
         [a.layout_q, a.layout_k, a.layout_v, a.layout_o] = [Layout::Bshd; 4];
     }
+    // Scales are of keys that have few bits.
+    a.kv_scales = a.kv_scales.filter(|_| a.kv_storage.is_some_and(|x| x.dtype().is_none()));
     if a.paged.is_some() {
         a.kv_lengths = true;
         [a.layout_k, a.layout_v] = [Layout::Bshd; 2];
@@ -153,6 +155,7 @@ pub(crate) fn attention() -> impl Strategy<Value = Attention> {
                     shape,
                     dtype,
                     kv_storage: stores.kv_storage,
+                    kv_scales: stores.kv_scales,
                     scale,
                     masks,
                     inner: scores.inner,
@@ -163,6 +166,7 @@ pub(crate) fn attention() -> impl Strategy<Value = Attention> {
                     normalizer: scores.normalizer,
                     softcap,
                     bias,
+                    bias_dtype: if bias.is_some() { dtype } else { DType::F32 },
                     alibi: alibi.map(|align| Alibi { align }),
                     sinks: sinks && (softmax || !stores.fits),
                     kv_lengths,
@@ -195,6 +199,7 @@ pub(crate) fn asked(a: &Attention) -> Vec<(&'static str, bool)> {
         shape: _,
         dtype,
         kv_storage,
+        kv_scales,
         scale,
         masks,
         inner,
@@ -205,6 +210,7 @@ pub(crate) fn asked(a: &Attention) -> Vec<(&'static str, bool)> {
         normalizer,
         softcap,
         bias,
+        bias_dtype,
         alibi,
         sinks,
         kv_lengths,
@@ -225,6 +231,7 @@ pub(crate) fn asked(a: &Attention) -> Vec<(&'static str, bool)> {
     let fields = [
         ("dtype", *dtype != DType::F32),
         ("kv_storage", kv_storage.is_some()),
+        ("kv_scales", kv_scales.is_some()),
         ("scale", scale.is_some()),
         ("inner", inner.is_sum()),
         ("rotary", rotary.is_some()),
@@ -234,6 +241,7 @@ pub(crate) fn asked(a: &Attention) -> Vec<(&'static str, bool)> {
         ("normalizer", *normalizer != Normalizer::Softmax),
         ("softcap", softcap.is_some()),
         ("bias", bias.is_some()),
+        ("bias_dtype", *bias_dtype != DType::F32),
         ("alibi", alibi.is_some()),
         ("sinks", *sinks),
         ("kv_lengths", *kv_lengths),

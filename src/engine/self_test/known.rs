@@ -171,8 +171,10 @@ impl Known {
             q: rows(Operand::Q),
             k: rows(Operand::K),
             v: rows(Operand::V),
+            k_scales: drawn(Operand::KScales).map(|x| DType::F32.round(1.5 + x)).collect(),
+            v_scales: drawn(Operand::VScales).map(|x| DType::F32.round(1.5 + x)).collect(),
             mask: drawn(Operand::Mask).map(|x| x < 0.5).collect(),
-            bias: values(Operand::Bias),
+            bias: drawn(Operand::Bias).map(|x| a.bias_dtype.round(x)).collect(),
             alibi_slopes: values(Operand::AlibiSlopes),
             // As heavy as many keys, so that one too many shows.
             sinks: drawn(Operand::Sinks).map(|x| 4.0 * DType::F32.round(x)).collect(),

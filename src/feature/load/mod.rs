@@ -1,17 +1,29 @@
 //! From stored elements to f32, four at a time or one by one.
 
 pub mod bf16_packed;
+pub mod e4m3;
+pub mod e5m2;
 pub mod f16;
 pub mod f16_packed;
 pub mod f32;
 pub mod int4;
 pub mod int8;
+pub mod mxfp4;
 
 use super::Slot;
 
 /// The WGSL files.
-pub(crate) const SLOTS: &[Slot] =
-    &[f32::SLOT, f16::SLOT, f16_packed::SLOT, bf16_packed::SLOT, int8::SLOT, int4::SLOT];
+pub(crate) const SLOTS: &[Slot] = &[
+    f32::SLOT,
+    f16::SLOT,
+    f16_packed::SLOT,
+    bf16_packed::SLOT,
+    int8::SLOT,
+    int4::SLOT,
+    e4m3::SLOT,
+    e5m2::SLOT,
+    mxfp4::SLOT,
+];
 
 /// A way to read an element type: the WGSL file and the words it reads.
 ///

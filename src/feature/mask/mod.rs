@@ -8,6 +8,7 @@
 //! Lengths are not a mask of their own: every kernel knows `kv_len` and `q_len` of a sequence and
 //! never looks past them.
 
+pub mod bits;
 pub mod blocks;
 pub mod causal;
 pub mod chunked;
@@ -27,7 +28,7 @@ use std::ops::Range;
 use super::align::Align;
 use super::{Entry, Operand, Operands, Position, Setting, Slot};
 use crate::error::{Error, Result};
-use crate::tensor::Shape;
+use crate::tensor::{Broadcast, Shape};
 
 /// A mask: its WGSL, its meaning, and the keys it can rule out for a whole row at once.
 pub trait Mask {
@@ -174,6 +175,7 @@ masks! {
     edges: Edges,
     local: Local,
     dense: Dense,
+    bits: Bits,
     segments: Segments,
     tree: Tree,
     blocks: Blocks,
@@ -190,6 +192,11 @@ impl Masks {
     pub fn with<M: Place>(mut self, mask: M) -> Self {
         *M::place(&mut self) = Some(mask);
         self
+    }
+
+    /// The shape of the boolean mask, in bytes or in bits.
+    pub fn dense_shape(&self) -> Option<Broadcast> {
+        self.dense.map(|mask| mask.0).or(self.bits.map(|mask| mask.0))
     }
 
     /// Whether there is none.

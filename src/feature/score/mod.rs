@@ -2,8 +2,11 @@
 
 pub mod alibi;
 pub mod bias;
+pub(crate) mod bias_bf16;
+pub(crate) mod bias_f16;
 pub mod edges;
 pub mod gumbel;
+pub mod key_scale;
 pub mod relative;
 pub mod scale;
 pub mod softcap;
@@ -12,6 +15,8 @@ pub use alibi::{Alibi, standard_slopes};
 pub use bias::Bias;
 pub use edges::EdgeBias;
 pub use gumbel::Gumbel;
+pub(crate) use key_scale::KeyScale;
+pub use key_scale::KvScales;
 pub use relative::{Relative, grid_bias, t5_bucket, t5_table, t5_table_backward};
 pub use scale::Scale;
 pub use softcap::Softcap;
@@ -23,8 +28,11 @@ use crate::tensor::Shape;
 /// The WGSL files.
 pub(crate) const SLOTS: &[Slot] = &[
     scale::SLOT,
+    key_scale::SLOT,
     softcap::SLOT,
     bias::SLOT,
+    bias_f16::SLOT,
+    bias_bf16::SLOT,
     alibi::SLOT,
     edges::SLOT,
     gumbel::SLOT,

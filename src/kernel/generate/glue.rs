@@ -50,11 +50,15 @@ pub(in crate::kernel) fn weight_glue(out: &mut String, spec: &KernelSpec) {
     let _ = writeln!(out, "const FACTOR: bool = {};", spec.factor);
 }
 
-/// `normalize_start(head)`: a row before its first key.
+/// `normalize_start(head)`: a row before its first key; `value_scale(head)`: what o is multiplied with beside.
 pub(in crate::kernel) fn start_glue(out: &mut String, spec: &KernelSpec) {
     let start =
         if spec.reads(Operand::Sinks) { "normalize_sink(head)" } else { "normalize_empty()" };
     function(out, "normalize_start(head: u32) -> Normalizer", &format!("return {start};"));
+    let word = "aux_word(params.aux_v_scales + head / params.group * params.kv_scale_stride)";
+    let scaled = spec.reads(Operand::VScales);
+    let scale = if scaled { format!("bitcast<f32>({word})") } else { "1.0".to_owned() };
+    function(out, "value_scale(head: u32) -> f32", &format!("return {scale};"));
 }
 
 /// Score modifiers, masks and the keys to look at: what every kernel needs that makes scores.

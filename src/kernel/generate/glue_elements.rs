@@ -6,7 +6,7 @@ use super::function;
 use crate::kernel::bindings::Binding;
 use crate::kernel::element::{Element, Width};
 use crate::kernel::spec::KernelSpec;
-use crate::tensor::Storage;
+use crate::tensor::{Scales, Storage};
 
 /// `{name}_load4(i, n)`: elements i..i+n (n ≤ 4) as f32, zeros after them.
 pub(in crate::kernel) fn load_glue(
@@ -18,17 +18,20 @@ pub(in crate::kernel) fn load_glue(
     let (name, load) = (binding.name(), element.load());
     let slot = load.slot.function();
     let signature = format!("{name}_load4(i: u32, n: u32) -> vec4<f32>");
-    if element.is_quantised() {
-        // Behind the channels: one scale, or one per 32 channels, two to a word.
+    if element.storage.scales() != Scales::None {
+        // Behind the channels: one scale, or one per 32 channels, two or four to a word.
         let dim = spec.dims()[usize::from(binding == Binding::V)];
+        let words =
+            |log2: u32| format!("((at + {}u) >> 3u) + (block >> {log2}u)", dim.next_multiple_of(8));
         let word = match element.storage {
-            Storage::Int4 => format!("((at + {}u) >> 3u) + (block >> 1u)", dim.next_multiple_of(8)),
+            Storage::Int4 => words(1),
+            Storage::Mxfp4 => words(2),
             _ => format!("(at + {}u) >> 2u", dim.next_multiple_of(4)),
         };
         let body = format!("return {slot}_scale({name}[{word}], block);");
         function(out, &format!("{name}_scale(at: u32, block: u32) -> f32"), &body);
     }
-    if element.storage == Storage::Int4 {
+    if element.storage.unit_bits() == 4 {
         // Half a word holds four; what lies past the channels is 0.
         let body = format!("return {slot}_4({name}[i >> 3u] >> ((i & 4u) * 4u));");
         return function(out, &signature, &body);
@@ -86,6 +89,7 @@ pub(in crate::kernel) fn store_row_glue(out: &mut String, element: Element) {
     o[(out >> 2u) + c] = q.x | (q.y << 8u) | (q.z << 16u) | (q.w << 24u);
   }
   if (lane == 0u) { o[(out >> 2u) + words] = select(0x7fc00000u, bitcast<u32>(scale), is_finite(most)); }"
+            .to_owned()
         }
         Storage::Int4 => {
             // An invocation takes two blocks of 32, whose scales share a word.
@@ -110,13 +114,81 @@ pub(in crate::kernel) fn store_row_glue(out: &mut String, element: Element) {
     }
     o[(out >> 3u) + words + pair] = scales;
   }"
+            .to_owned()
         }
+        Storage::E4m3Row | Storage::E5m2Row => row_of_bytes(element.storage),
+        Storage::E4m3 | Storage::E5m2 => {
+            let code = codes(element.storage);
+            format!(
+                "let words = (params.dim_source + 3u) / 4u;
+  for (var c = lane; c < words; c += 32u) {{
+    let q = {code}(channels(at, c, angle));
+    o[(out >> 2u) + c] = q.x | (q.y << 8u) | (q.z << 16u) | (q.w << 24u);
+  }}"
+            )
+        }
+        Storage::Mxfp4 => blocks_of_mxfp4(),
         _ => {
             "for (var c = lane; 4u * c < params.dim_source; c += 32u) {
     o_store4(out + 4u * c, min(params.dim_source - 4u * c, 4u), channels(at, c, angle));
   }"
+            .to_owned()
         }
     };
     let signature = "store_row(at: u32, out: u32, angle: u32, lane: u32)";
     let _ = writeln!(out, "fn {signature} {{\n  {body}\n}}");
+}
+
+/// The function of `common/small_float.wgsl` that makes codes of numbers.
+fn codes(storage: Storage) -> &'static str {
+    match storage {
+        Storage::E5m2 | Storage::E5m2Row => "codes_e5m2",
+        _ => "codes_e4m3",
+    }
+}
+
+/// A row of 8-bit floating-point numbers: its scale is a power of two, with which none is too large.
+fn row_of_bytes(storage: Storage) -> String {
+    let (code, below) = (codes(storage), storage.exponents_below());
+    format!(
+        "var most = 0.0;
+  let words = (params.dim_source + 3u) / 4u;
+  for (var c = lane; c < words; c += 32u) {{ most = larger(most, largest(channels(at, c, angle))); }}
+  sh_most[lane] = most;
+  workgroupBarrier();
+  for (var i = 0u; i < 32u; i += 1u) {{ most = larger(most, sh_most[i]); }}
+  let bits = (max(bitcast<u32>(most) >> 23u, {}u) - {below}u) << 23u;
+  let scale = bitcast<f32>(bits);
+  for (var c = lane; c < words; c += 32u) {{
+    let q = {code}(channels(at, c, angle) / scale);
+    o[(out >> 2u) + c] = q.x | (q.y << 8u) | (q.z << 16u) | (q.w << 24u);
+  }}
+  if (lane == 0u) {{ o[(out >> 2u) + words] = select(0x7fc00000u, bits, is_finite(most)); }}",
+        below + 1
+    )
+}
+
+/// Blocks of 32 channels with a power of two each; an invocation takes four blocks, whose scales share a word.
+fn blocks_of_mxfp4() -> String {
+    "let words = (params.dim_source + 7u) / 8u;
+  for (var four = lane; four * 128u < params.dim_source; four += 32u) {
+    var scales = 0u;
+    for (var quarter = 0u; quarter < 4u; quarter += 1u) {
+      let first = four * 32u + quarter * 8u;
+      if (4u * first >= params.dim_source) { break; }
+      var most = 0.0;
+      for (var c = first; c < first + 8u; c += 1u) { most = larger(most, largest(channels(at, c, angle))); }
+      let exponent = max(bitcast<u32>(most) >> 23u, 3u) - 2u;
+      scales |= select(0xffu, exponent, is_finite(most)) << (8u * quarter);
+      let scale = bitcast<f32>(exponent << 23u);
+      for (var c = first; c < first + 8u && c / 2u < words; c += 2u) {
+        let low = codes_e2m1(channels(at, c, angle) / scale);
+        let high = codes_e2m1(channels(at, c + 1u, angle) / scale);
+        o[(out >> 3u) + c / 2u] = low.x | (low.y << 4u) | (low.z << 8u) | (low.w << 12u)
+          | (high.x << 16u) | (high.y << 20u) | (high.z << 24u) | (high.w << 28u);
+      }
+    }
+    o[(out >> 3u) + words + four] = scales;
+  }"
+    .to_owned()
 }

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use crate::kernel::bindings::Binding;
 use crate::kernel::element::RowTile;
 use crate::kernel::spec::KernelSpec;
-use crate::tensor::Storage;
+use crate::tensor::Scales;
 
 const ACCUMULATE: &str = "fn registers_accumulate(at: u32, slice: u32, old: RowVec, p: RowVec)";
 const ACCUMULATE_SHOWN: &str =
@@ -119,14 +119,13 @@ fn load_q(out: &mut String, tile: &RowTile, additive: bool) {
 fn fetch(out: &mut String, tile: &RowTile, spec: &KernelSpec, binding: Binding, d: u32) {
     let (operand, dim) = if binding == Binding::K { ("k", tile.dim_qk) } else { ("v", tile.dim_v) };
     let n = (dim - 4 * d).min(4);
-    let storage = spec.elements.iter().find(|(b, _)| *b == binding).map(|(_, x)| x.storage);
     // Rows with scales: one for all, or one for every 8 fours.
-    let block = match storage {
-        Some(Storage::Int8) => Some(0),
+    let block = match spec.scales(binding) {
+        Scales::Row => Some(0),
         // Of neighbours that share a row, those of one register are in one block.
-        Some(Storage::Int4) if tile.wide => Some(d * tile.lanes / 8),
-        Some(Storage::Int4) => Some(d / 8),
-        _ => None,
+        Scales::Blocks if tile.wide => Some(d * tile.lanes / 8),
+        Scales::Blocks => Some(d / 8),
+        Scales::None => None,
     };
     let first = if tile.wide { 8 / tile.lanes } else { 8 };
     if let Some(block) = block.filter(|block| d == first * block) {

@@ -13,7 +13,7 @@ use super::registers::{component, product, row_types};
 use crate::kernel::bindings::Binding;
 use crate::kernel::element::SplitTile;
 use crate::kernel::spec::KernelSpec;
-use crate::tensor::Storage;
+use crate::tensor::Scales;
 
 /// The definitions that `kernel/split_forward.wgsl` calls.
 pub(in crate::kernel) fn split(tile: &SplitTile, spec: &KernelSpec) -> String {
@@ -93,16 +93,16 @@ fn parts(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
 
 /// An invocation's vec4s of the u-th key.
 fn fetch_keys(out: &mut String, tile: &SplitTile, spec: &KernelSpec, u: u32, words: u32) {
-    let storage = spec.elements.iter().find(|(b, _)| *b == Binding::K).map(|(_, x)| x.storage);
-    if storage == Some(Storage::Int8) {
+    let scales = spec.scales(Binding::K);
+    if scales == Scales::Row {
         let _ = writeln!(out, "  let scale{u} = k_scale(at{u}, 0u);");
     }
     for d in 0..words {
         let word = format!("part + {}u", d * tile.key_lanes);
-        let scale = match storage {
-            Some(Storage::Int8) => format!(" * scale{u}"),
-            Some(Storage::Int4) => format!(" * k_scale(at{u}, ({word}) >> 3u)"),
-            _ => String::new(),
+        let scale = match scales {
+            Scales::Row => format!(" * scale{u}"),
+            Scales::Blocks => format!(" * k_scale(at{u}, ({word}) >> 3u)"),
+            Scales::None => String::new(),
         };
         let _ = writeln!(out, "  let x{u}_{d} = k_load4(at{u} + 4u * ({word}), 4u){scale};");
     }
@@ -251,9 +251,9 @@ fn accumulate(out: &mut String, tile: &SplitTile, spec: &KernelSpec) {
 
 /// An invocation's vec4s of v of the u-th key.
 fn fetch_values(out: &mut String, tile: &SplitTile, spec: &KernelSpec, u: u32) {
-    let storage = spec.elements.iter().find(|(b, _)| *b == Binding::V).map(|(_, x)| x.storage);
+    let scales = spec.scales(Binding::V);
     let columns = tile.dim_v.div_ceil(4);
-    if storage == Some(Storage::Int8) {
+    if scales == Scales::Row {
         let _ = writeln!(out, "  let scale{u} = v_scale(at{u}, 0u);");
     }
     for s in 0..tile.slices() {
@@ -262,10 +262,10 @@ fn fetch_values(out: &mut String, tile: &SplitTile, spec: &KernelSpec, u: u32) {
         } else {
             format!("select(0u, min({}u - 4u * c{s}, 4u), c{s} < {columns}u)", tile.dim_v)
         };
-        let scale = match storage {
-            Some(Storage::Int8) => format!(" * scale{u}"),
-            Some(Storage::Int4) => format!(" * v_scale(at{u}, c{s} >> 3u)"),
-            _ => String::new(),
+        let scale = match scales {
+            Scales::Row => format!(" * scale{u}"),
+            Scales::Blocks => format!(" * v_scale(at{u}, c{s} >> 3u)"),
+            Scales::None => String::new(),
         };
         let _ = writeln!(out, "  let x{u}_{s} = v_load4(at{u} + 4u * c{s}, {n}){scale};");
     }

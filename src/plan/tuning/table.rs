@@ -248,7 +248,7 @@ pub const FUSED: &[FusedRow] = &[
 /// Others by what Mesa 26.2 compiles, not measured: 16 by 16 at dims 64, 128 and 256 takes 96, 96 and 168 registers
 /// on RDNA3 and spills nothing on RDNA3, Ampere and Adreno 740, 0, 0 and 30 on M1, 86, 188 and 385 on DG2 (SIMD8).
 pub const TILES: &[TileRow] = &[
-    tile(Class::Software, "", 512, [16, 8, 64], false),
+    tile(Class::Software, "", 1024, [16, 8, 64], false),
     tile(Class::Any, "NVIDIA", 64, [16, 8, 64], true),
     tile(Class::Any, "NVIDIA", 128, [16, 16, 128], true),
     tile(Class::Any, "NVIDIA", 256, [16, 8, 64], true),
@@ -256,7 +256,7 @@ pub const TILES: &[TileRow] = &[
     tile(Class::Any, "AMD", 128, [8, 16, 64], true),
     tile(Class::Any, "Intel", 64, [16, 16, 64], true),
     tile(Class::Any, "Intel", 512, [16, 16, 64], false),
-    tile(Class::Any, "", 512, [16, 16, 64], true),
+    tile(Class::Any, "", 1024, [16, 16, 64], true),
 ];
 
 /// NVIDIA: measured on one H200, us with 128 lanes and 1 to a key, 256 and 128 keys; 8 to a key, 256, 128 and 64 keys:
@@ -268,10 +268,12 @@ pub const TILES: &[TileRow] = &[
 pub const SPLIT: &[SplitRow] = &[
     split(Class::Software, "", 256, [4, 8, 64, 1]),
     split(Class::Software, "", 512, [2, 8, 64, 1]),
+    split(Class::Software, "", 1024, [1, 8, 64, 1]),
     split(Class::Any, "NVIDIA", 128, [4, 128, 128, 8]),
     split(Class::Any, "Intel", 128, [2, 128, 128, 8]),
     split(Class::Any, "", 128, [4, 128, 128, 8]),
     split(Class::Any, "", 512, [2, 128, 128, 8]),
+    split(Class::Any, "", 1024, [1, 128, 128, 8]),
 ];
 
 const fn matrix(

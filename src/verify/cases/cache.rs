@@ -3,6 +3,7 @@
 use crate::feature::align::Align::BottomRight;
 use crate::feature::mask::Tree;
 use crate::feature::prepare::Rotary;
+use crate::feature::score::KvScales;
 use crate::problem::Attention;
 use crate::tensor::{DType, Layout, Storage};
 use crate::verify::cases::quick::call;
@@ -26,7 +27,11 @@ fn poisoned(attention: Attention, lengths: Lengths) -> Case {
 pub(super) fn quick() -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, page) in PAGES.into_iter().enumerate() {
+        // Newer storages with one page size each.
         for (j, storage) in Storage::ALL.into_iter().enumerate() {
+            if j >= PAGES.len() && i != j - PAGES.len() {
+                continue;
+            }
             let keys = [page - 1, page + 1, 2 * page + 3, 4 * page, 70][(i + j) % 5].max(1);
             let seq_q = [1, 2, 4, 16][(i + j) % 4];
             let call = call(3, [4, 2], [seq_q, keys], [40, 24]).kv_storage(storage).with_lse();
@@ -37,11 +42,25 @@ pub(super) fn quick() -> Vec<Case> {
         let dtype = DType::ALL[i % 3];
         let base = || call(2, [6, 2], [3, 150], [64, 64]).dtype(dtype).kv_storage(storage);
         cases.push(poisoned(base().with_lse(), Lengths::Full));
+        if i >= PAGES.len() {
+            continue;
+        }
         cases.push(poisoned(base().layout(Layout::Bshd).kv_lengths().sinks(), Lengths::Mixed));
         let call = in_pages(base(), 16).window(Some(20), None, BottomRight).softcap(5.0);
         cases.push(poisoned(call, Lengths::Partial));
         let call = in_pages(base(), 64).alibi(BottomRight).mask([1, 1, 3, 150]).q_lengths();
         cases.push(poisoned(call.with_lse(), Lengths::Mixed));
+    }
+    // Scales that are not the rows' to say.
+    for (i, storage) in [Storage::E4m3, Storage::E5m2, Storage::Int4].into_iter().enumerate() {
+        for scales in [KvScales::Tensor, KvScales::Head] {
+            let scaled = |seq| {
+                let call = call(2, [6, 2], seq, [40, 24]).dtype(DType::ALL[i]);
+                call.kv_storage(storage).kv_scales(scales).with_lse()
+            };
+            cases.push(poisoned(in_pages(scaled([3, 150]), 16).sinks(), Lengths::Mixed));
+            cases.push(poisoned(scaled([67, 70]).causal(BottomRight).softcap(3.0), Lengths::Full));
+        }
     }
     // Queries turned by their place at the end of the keys, which were turned when they were appended.
     for (page, dim) in [(3, 8), (16, 40)] {
@@ -51,19 +70,19 @@ pub(super) fn quick() -> Vec<Case> {
         cases.push(poisoned(call.q_lengths().with_lse(), Lengths::Mixed));
     }
     // Drafted tokens at the end of what they follow, in a tree.
-    for (i, storage) in Storage::ALL.into_iter().enumerate() {
+    for (i, storage) in Storage::ALL.into_iter().step_by(2).enumerate() {
         let tree = Tree { align: BottomRight, shared: i % 2 == 1 };
         let call = call(3, [6, 2], [7, 150], [64, 64]).kv_storage(storage).tree(tree).with_lse();
         cases.push(poisoned(in_pages(call, 16), Lengths::Full));
     }
     // Channels that fill neither a word nor a block of 32.
     for dim in [[1, 3], [33, 65], [100, 128], [31, 8]] {
-        for storage in [Storage::Int8, Storage::Int4, Storage::F16] {
+        for storage in [Storage::Int8, Storage::Int4, Storage::Mxfp4, Storage::F16] {
             cases.push(poisoned(call(1, [3, 1], [2, 70], dim).kv_storage(storage), Lengths::Full));
         }
     }
     // Many rows read a cache too.
-    for storage in [Storage::F32, Storage::F16, Storage::Int8, Storage::Int4] {
+    for storage in [Storage::F32, Storage::F16, Storage::Int8, Storage::Int4, Storage::Mxfp4] {
         let call = call(2, [4, 2], [67, 130], [64, 32]).kv_storage(storage).causal(BottomRight);
         cases.push(poisoned(in_pages(call, 16).with_lse(), Lengths::Mixed));
     }
@@ -75,6 +94,9 @@ pub(super) fn full() -> Vec<Case> {
     let mut cases = Vec::new();
     for page in PAGES {
         for (i, storage) in Storage::ALL.into_iter().enumerate() {
+            if i >= PAGES.len() && page != PAGES[i - PAGES.len()] {
+                continue;
+            }
             for (j, keys) in [1, page - 1, page, page + 1, 4097].into_iter().enumerate() {
                 let dtype = DType::ALL[(i + j) % 3];
                 let (batch, seq_q) = (if keys > 1000 { 2 } else { 3 }, [1, 5][(i + j) % 2]);

@@ -1,14 +1,15 @@
 //! What the full grid adds: systematic products.
 
 use crate::feature::align::Align::{BottomRight, Offset, PerBatch, TopLeft};
+use crate::feature::mask::Bits;
 use crate::problem::WeightsAt;
-use crate::tensor::{DType, Layout};
+use crate::tensor::{Broadcast, DType, Layout};
 use crate::verify::cases::quick::{DIMS, LENGTHS, POINTS, broadcast, call, usual};
 use crate::verify::cases::{Case, cache, forms, padded, seen};
 use crate::verify::data::DataOptions;
 
 pub(super) fn cases() -> Vec<Case> {
-    let groups = [lengths(), dims(), features(), shown(), decode()];
+    let groups = [lengths(), dims(), few_bits(), features(), shown(), decode()];
     groups
         .into_iter()
         .flatten()
@@ -50,6 +51,18 @@ fn dims() -> Vec<Case> {
         }
     }
     cases
+}
+
+/// A bias of every broadcast shape in each type of 16 bits, beside a mask in bits.
+fn few_bits() -> Vec<Case> {
+    let base = || call(2, [4, 2], [19, 70], [24, 16]).with_lse();
+    let of = |(dtype, bits): (DType, usize)| {
+        let mask = Bits(Broadcast(broadcast(base().shape, 15 - bits)));
+        let bias = broadcast(base().shape, bits);
+        usual(base().masked(mask).bias(bias).bias_dtype(dtype))
+    };
+    let types = [DType::F16, DType::Bf16].into_iter();
+    types.flat_map(|dtype| (0..16).map(move |bits| (dtype, bits))).map(of).collect()
 }
 
 /// Every subset of seven features, alignments and types by turns.

@@ -1,16 +1,17 @@
 //! The quick grid: each feature, each edge, small tensors.
 
 use crate::feature::align::Align::{self, BottomRight, Offset, PerBatch, TopLeft};
-use crate::feature::mask::{Blocks, Masks};
+use crate::feature::mask::{Bits, Blocks, Masks};
 use crate::problem::{Attention, WeightsAt};
-use crate::tensor::{DType, Layout, Shape};
+use crate::tensor::{Broadcast, DType, Layout, Shape, Strides};
 use crate::verify::cases::{Case, packed_qkv, padded};
 use crate::verify::data::{DataOptions, Lengths};
 
 /// Sequence lengths around the tile edges.
 pub(super) const LENGTHS: [u32; 8] = [1, 7, 63, 64, 65, 113, 129, 257];
 /// Head dimensions: multiples of the tile, of 4, and of neither.
-pub(super) const DIMS: [u32; 13] = [1, 3, 8, 40, 64, 65, 80, 96, 128, 192, 256, 320, 512];
+pub(super) const DIMS: [u32; 15] =
+    [1, 3, 8, 40, 64, 65, 80, 96, 128, 192, 256, 320, 512, 600, 1024];
 /// Every point at which scores can be shown.
 pub(super) const POINTS: [WeightsAt; 4] =
     [WeightsAt::RawScores, WeightsAt::AfterSoftcap, WeightsAt::AfterBias, WeightsAt::Probabilities];
@@ -62,6 +63,12 @@ fn shapes() -> Vec<Case> {
     for (i, &dim) in DIMS.iter().enumerate() {
         cases.push(call(1, [2, 1], [33, 70], [dim, dim]).dtype(DType::ALL[i % 3]).with_lse());
     }
+    // Multi-head latent attention: one key head, whose first channels are its values.
+    for (i, seq) in [[1, 150], [2, 70], [20, 70]].into_iter().enumerate() {
+        let latent = call(1, [16, 1], seq, [576, 512]).dtype(DType::ALL[i]).with_lse();
+        let row = Layout::Strided(Strides { batch: u64::from(seq[1]) * 576, head: 576, row: 576 });
+        cases.push(Attention { layout_v: row, ..latent.causal(BottomRight) });
+    }
     for dim in [[64, 32], [32, 80], [1, 128], [192, 128], [3, 5]] {
         cases.push(call(2, [2, 2], [17, 66], dim));
         cases.push(call(1, [2, 1], [17, 66], dim).dtype(DType::F16));
@@ -107,7 +114,10 @@ fn broadcasts() -> Vec<Case> {
         let poison = DataOptions { poison: bits % 2 == 1, ..DataOptions::default() };
         cases.push(Case::new(masked, poison));
         let blocks = DataOptions { bias_blocks: bits % 2 == 0, ..DataOptions::default() };
-        cases.push(Case::new(attention.bias(shape), blocks));
+        cases.push(Case::new(attention.clone().bias(shape), blocks));
+        // The same shapes in fewer bits.
+        let bits = attention.masked(Bits(Broadcast(shape)));
+        cases.push(Case::new(bits.bias(shape).bias_dtype(DType::F16), poison));
     }
     cases
 }
@@ -217,6 +227,9 @@ fn sparse() -> Vec<Case> {
         cases.push(Case::new(base().mask(shape).causal(Offset(20)), poison));
     }
     cases.push(usual(base().bias([1, 1, 130, 200])));
+    let bits = base().masked(Bits(Broadcast([2, 1, 130, 200])));
+    cases.push(Case::new(bits.bias([1, 4, 1, 200]).bias_dtype(DType::F16), poison));
+    cases.push(usual(base().bias([2, 1, 130, 200]).bias_dtype(DType::Bf16)));
     cases.push(usual(base().bias([1, 4, 1, 200]).mask([2, 1, 130, 1]).kv_lengths().sinks()));
     cases
 }

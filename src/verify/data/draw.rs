@@ -177,11 +177,11 @@ impl Draw {
     }
 
     /// Normal entries, and −∞ in runs of nine every forty.
-    pub(super) fn bias(&mut self, shape: [u32; 4], blocks: bool) -> Vec<f64> {
+    pub(super) fn bias(&mut self, shape: [u32; 4], blocks: bool, dtype: DType) -> Vec<f64> {
         let n = shape.iter().map(|&n| n as usize).product();
         let masked = |i: usize| blocks && i % 40 >= 31;
         let entry = |i: usize| {
-            let x = DType::F32.round(self.normal());
+            let x = dtype.round(self.normal());
             if masked(i) { f64::NEG_INFINITY } else { x }
         };
         (0..n).map(entry).collect()

@@ -81,6 +81,12 @@ const STORAGE: &[Known] = &[
     ("Storage", "k and v bf16", Says(|n| n.words.contains(&"kv(bf16)"))),
     ("Storage", "k and v int8", Says(|n| n.words.contains(&"kv(int8)"))),
     ("Storage", "k and v int4", Says(|n| n.words.contains(&"kv(int4)"))),
+    ("Storage", "k and v e4m3", Says(|n| n.words.contains(&"kv(e4m3)"))),
+    ("Storage", "k and v e5m2", Says(|n| n.words.contains(&"kv(e5m2)"))),
+    ("Storage", "k and v e4m3 by rows", Says(|n| n.words.contains(&"kv(e4m3-row)"))),
+    ("Storage", "k and v e5m2 by rows", Says(|n| n.words.contains(&"kv(e5m2-row)"))),
+    ("Storage", "k and v mxfp4", Says(|n| n.words.contains(&"kv(mxfp4)"))),
+    ("Storage", "scales of k and v", Word("kv-scales", &["key_scale"])),
 ];
 
 const OTHERS: &[Known] = &[
@@ -117,7 +123,8 @@ const OTHERS: &[Known] = &[
     ("Head dimension", "33 to 64", Says(|n| (33..=64).contains(&n.dim()))),
     ("Head dimension", "65 to 128", Says(|n| (65..=128).contains(&n.dim()))),
     ("Head dimension", "129 to 256", Says(|n| (129..=256).contains(&n.dim()))),
-    ("Head dimension", "257 to 512", Says(|n| n.dim() > 256)),
+    ("Head dimension", "257 to 512", Says(|n| (257..=512).contains(&n.dim()))),
+    ("Head dimension", "513 to 1024", Says(|n| n.dim() > 512)),
     ("Head dimension", "no multiple of 4", Says(|n| n.dims.0 % 4 + n.dims.1 % 4 > 0)),
     ("Head dimension", "dim_qk ≠ dim_v", Says(|n| n.dims.0 != n.dims.1)),
     ("Layout", "[batch, seq, heads, dim]", Says(|n| n.layout(|l| l == "bshd"))),

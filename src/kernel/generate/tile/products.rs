@@ -5,23 +5,19 @@ use crate::kernel::bindings::Binding;
 use crate::kernel::block_tile::BlockTile;
 use crate::kernel::generate::steps::{Index, Steps};
 use crate::kernel::spec::KernelSpec;
-use crate::tensor::Storage;
+use crate::tensor::Scales;
 
 /// `tile_q`, `tile_k`: four channels of a row that starts at element `at`; `tile_v`: a vec4 of columns of a
 /// key, 0 where no row of the block may look.
 pub(super) fn loads(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
-    let storage = |binding| {
-        let element = spec.elements.iter().find(|(b, _)| *b == binding);
-        element.map(|(_, element)| element.storage)
-    };
-    let scaled = |operand: &str, binding| match storage(binding) {
-        Some(Storage::Int8) => format!(" * {operand}_scale(at, 0u)"),
-        Some(Storage::Int4) => format!(" * {operand}_scale(at, c >> 5u)"),
-        _ => String::new(),
+    let scaled = |operand: &str, binding| match spec.scales(binding) {
+        Scales::Row => format!(" * {operand}_scale(at, 0u)"),
+        Scales::Blocks => format!(" * {operand}_scale(at, c >> 5u)"),
+        Scales::None => String::new(),
     };
     let there = if spec.is_paged() { "select(0u, n, key_there(rows, key))" } else { "n" };
     // Quantised loads may not ask how many are wanted.
-    let asks = |binding| matches!(storage(binding), Some(Storage::Int4));
+    let asks = |binding| spec.scales(binding) == Scales::Blocks;
     let body = |operand: &str, binding, n: &str, there: &str| {
         let load = format!("{operand}_load4(at + c, m){}", scaled(operand, binding));
         let whole = n == "4u" && there == "n";
