@@ -13,7 +13,7 @@ use heedful::kernel::{Element, Kernel, KernelSpec, Tile, compose};
 use heedful::plan::MatrixUnit;
 use heedful::{
     Align, Attention, Backward, BackwardPlan, Capabilities, DType, Edges, Normalizer, Path, Plan,
-    Policy, Rotary, Shape,
+    Policy, Rotary, Shape, Storage,
 };
 
 /// A device by the name that the compilers' drivers know, with what the planner asks of it.
@@ -100,6 +100,16 @@ fn calls() -> Vec<(String, Attention, Path)> {
         calls.push((format!("d{dim}.f32.rows"), prefill(dim), Path::Fused));
         let half = prefill(dim).dtype(DType::F16);
         calls.push((format!("d{dim}.f16.matrix"), half, Path::FusedMatrix));
+    }
+    // Latent attention: 128 heads over one; and keys of few bits.
+    let [heads_q, heads_kv, seq_q, dim_qk, dim_v] = [128, 1, 1, 576, 512];
+    let latent = Shape { heads_q, heads_kv, seq_q, dim_qk, dim_v, ..prefill(64).shape };
+    let latent = Attention::new(latent).dtype(DType::F16);
+    calls.push(("latent.f16.decode".into(), latent, Path::Split));
+    for storage in [Storage::E4m3, Storage::Mxfp4] {
+        let few = Shape { heads_q: 32, heads_kv: 8, seq_q: 1, ..prefill(128).shape };
+        let call = Attention::new(few).dtype(DType::F16).kv_storage(storage);
+        calls.push((format!("d128.{storage}.decode"), call, Path::Split));
     }
     let short = Attention::new(Shape::self_attention(1, 8, 512, 64));
     calls.push(("d64.f32.short".into(), short, Path::Auto));

@@ -10,7 +10,8 @@ use heedful::feature::Operands;
 use heedful::reference::{Inputs, attend};
 use heedful::verify::truth::Truth;
 use heedful::{
-    Align, Attention, DType, Engine, Layout, Path, Policy, Shape, Strides, Tensors, wgpu,
+    Align, Attention, DType, Engine, KvScales, Layout, Path, Policy, Shape, Storage, Strides,
+    Table, Tensors, wgpu,
 };
 
 const DIM: u32 = 576;
@@ -99,5 +100,37 @@ fn one_buffer_serves_keys_and_values_on_every_path() {
             let comparison = truth.check_o(&found);
             assert!(comparison.pass, "{problem} {path}: {}", comparison.message());
         }
+    }
+}
+
+/// The same in bytes with one scale: rows without scales of their own can be each other's view.
+#[test]
+fn eight_bits_serve_keys_and_values_as_well() {
+    let Some(engine) = common::gpu::engine("eight_bits_serve_keys_and_values") else { return };
+    let scale = [0.25_f32];
+    let storage = Storage::E4m3;
+    let call = call(1, 150).kv_storage(storage).kv_scales(KvScales::Tensor);
+    let problem = call.validate().unwrap();
+    let [q, k] = rows(&call);
+    let bytes = storage.encode(&k.iter().map(|x| x / f64::from(scale[0])).collect::<Vec<_>>());
+    let k = storage.decode(&bytes, k.len());
+    let v = &k[..k.len() - (DIM - LATENT) as usize];
+    let scales = scale.map(f64::from);
+    let operands = Operands { k_scales: &scales, v_scales: &scales, ..Operands::default() };
+    let truth = Truth::measure(&problem, &Inputs { q: &q, k: &k, v, operands }).unwrap();
+    let [q, k] = [DType::F32.encode(q), bytes].map(|bytes| buffer(&engine, &bytes));
+    for path in [Path::Split, Path::FusedTile] {
+        let policy = Policy { path, ..Policy::default() };
+        let plan = engine.plan_with(&call, &policy).unwrap();
+        let o = buffer(&engine, &vec![0xff; 4 * (128 * LATENT) as usize]);
+        let mut tensors = Tensors::new(&q, &k, &k, &o);
+        (tensors.k_scales, tensors.v_scales) = (Some(Table::F32(&scale)), Some(Table::F32(&scale)));
+        let bound = engine.bind(&plan, &tensors).unwrap();
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        bound.encode(&mut encoder);
+        let back = Readback::record(engine.device(), &mut encoder, &o, 0, o.size()).unwrap();
+        engine.queue().submit([encoder.finish()]);
+        let comparison = truth.check_o(&DType::F32.decode(&back.read_blocking().unwrap()));
+        assert!(comparison.pass, "{path}: {}", comparison.message());
     }
 }

@@ -1,5 +1,5 @@
-// Codes of 8-bit and 4-bit floating-point numbers, each nearest to x, ties to even; magnitudes beyond the largest become
-// the largest. Infinity is NaN in e4m3, which has none.
+// Codes of 8-bit and 4-bit floating-point numbers, each nearest to x, ties to even; magnitudes beyond the largest
+// become the largest. Infinity is NaN in e4m3, which has none.
 
 // The sign of x at bit `place`.
 fn sign_at(x: vec4<f32>, place: u32) -> vec4<u32> {

@@ -65,11 +65,11 @@ impl<'a> BackwardTensors<'a> {
         let call = problem.problem();
         let asked = problem.backward();
         let elements = |operand| call.elements(operand).unwrap_or(0);
-        let bits = |operand| call.element_bits(operand) / 8;
+        let bytes = |operand| problem.gradient_bits(operand) / 8;
         let mut all = vec![Other {
             name: "d_o",
             view: self.d_o,
-            bytes: bits(Operand::O),
+            bytes: bytes(Operand::O),
             elements: elements(Operand::O),
             written: false,
         }];
@@ -91,7 +91,7 @@ impl<'a> BackwardTensors<'a> {
             let name = operand.gradient_name();
             let Some(view) = self.gradient(operand) else { return Err(presence(name, false)) };
             let elements = elements(operand);
-            all.push(Other { name, view, bytes: bits(operand), elements, written: true });
+            all.push(Other { name, view, bytes: bytes(operand), elements, written: true });
         }
         for (operand, _) in &self.gradients {
             let places = self.gradients.iter().filter(|(other, _)| other == operand).count();

@@ -362,7 +362,14 @@ impl<'a> Drafting<'a> {
                 return Err(Error::internal("binding gradients", format!("no {name}")));
             };
             let n = call.elements(operand).unwrap_or(0);
-            self.whole(name, view, n, call.element_bits(operand).max(8) / 8)
+            match call.element_bits(operand) {
+                // Counted in bits, as the mask's bytes are bound.
+                1 => {
+                    let (range, base) = self.whole(name, view, n.div_ceil(8), 1)?;
+                    Ok((range, 8 * base))
+                }
+                bits => self.whole(name, view, n, bits / 8),
+            }
         };
         match (binding, makes) {
             (Binding::Aux, _) => {
@@ -375,7 +382,11 @@ impl<'a> Drafting<'a> {
             (Binding::DLse, _) => view("d_lse", t.d_lse, Operand::Lse),
             (Binding::DWeights, _) => view("d_weights", t.d_weights, Operand::Weights),
             (Binding::DTable, Makes::Gradient(operand)) => {
-                view(operand.gradient_name(), t.gradient(operand), operand)
+                let name = operand.gradient_name();
+                let Some(view) = t.gradient(operand) else {
+                    return Err(Error::internal("binding gradients", format!("no {name}")));
+                };
+                self.whole(name, view, call.elements(operand).unwrap_or(0), 4)
             }
             // The second plane is where products of d_o and v go, and where gradients of products come from.
             (Binding::Scores, Makes::Incoming | Makes::Gradient(Operand::Q | Operand::K)) => {

@@ -106,7 +106,8 @@ impl UploadedBackward {
         let device = &engine.device;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let empty = |name: &str, operand: Operand| {
-            let bits = problem.elements(operand).unwrap_or(0) * problem.element_bits(operand);
+            let bits = plan.problem().gradient_bits(operand);
+            let bits = problem.elements(operand).unwrap_or(0) * bits;
             let bytes = bits.div_ceil(8).next_multiple_of(4).max(4);
             device::create_buffer(device, name, bytes, usage)
         };

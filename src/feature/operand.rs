@@ -32,8 +32,8 @@ macro_rules! for_operands {
                 weights: Weights,
             }
             dense {
-                /// Boolean mask of the call's mask shape, nonzero = attend; on the GPU one byte per element, or one bit,
-                /// in a buffer that is padded to 4 bytes.
+                /// Boolean mask of the call's mask shape, nonzero = attend; on the GPU one byte per element, or one
+                /// bit, in a buffer that is padded to 4 bytes.
                 mask: Mask, flag,
                 /// Additive bias of the call's bias shape, in its type, f32 as a rule; −∞ masks.
                 bias: Bias, f32,

@@ -87,12 +87,15 @@ impl MultiHeadAttention {
     /// # Errors
     /// Invalid argument naming the first field that cannot be.
     pub fn validate(&self) -> Result<()> {
-        // The projections write f32.
         let a = &self.attention;
-        if a.bias_dtype != DType::F32 || a.masks.bits.is_some() {
-            let found = if a.masks.bits.is_some() { "mask in bits" } else { "bias in 16 bits" };
-            return Err(Error::invalid("attention", found, "bytes and f32, as a layer has them"));
+        if a.masks.bits.is_some() {
+            return Err(Error::invalid("attention.masks", "bits", "bytes, as a layer takes them"));
         }
+        if a.bias_dtype != DType::F32 {
+            let wanted = "f32, as a layer takes it";
+            return Err(Error::invalid("attention.bias_dtype", a.bias_dtype, wanted));
+        }
+        // The projections write f32.
         let dtype = self.attention.dtype;
         if dtype != DType::F32 {
             return Err(Error::invalid("attention.dtype", dtype, "f32, as a layer computes"));

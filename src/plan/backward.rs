@@ -163,7 +163,10 @@ fn lacking(backward: &BackwardProblem, caps: &Capabilities) -> Option<String> {
     let limit = caps.max_binding_bytes.saturating_sub(caps.storage_alignment + 4);
     let problem = backward.problem();
     for (operand, elements) in problem.operands().into_iter().filter(|(x, _)| !x.is_table()) {
-        let bytes = elements.saturating_mul(problem.element_bits(operand)) / 8;
+        // Gradients may be wider than what they are of.
+        let wanted = if backward.wants(operand) { backward.gradient_bits(operand) } else { 0 };
+        let bits = problem.element_bits(operand).max(wanted);
+        let bytes = elements.saturating_mul(bits).div_ceil(8);
         if bytes > limit && operand != Operand::Weights {
             return not(&format!("{operand} of {bytes} B, a binding of this device holds {limit}"));
         }

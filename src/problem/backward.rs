@@ -6,7 +6,6 @@ use crate::error::{Error, Result};
 use crate::feature::ElementType;
 use crate::feature::normalize::Normalizer;
 use crate::problem::{Attention, Operand, Problem, WeightsAt};
-use crate::tensor::DType;
 
 /// The gradients of one attention call, as plain data: of ⟨d_o, o⟩, and of ⟨d_lse, lse⟩ and
 /// ⟨d_weights, weights⟩ where those come with the tensors too.
@@ -127,12 +126,6 @@ impl Backward {
         let refuse = |argument: &str, found: &str, wanted: &str| {
             Err(Error::invalid(format!("gradients: {argument}"), found, wanted))
         };
-        if a.masks.bits.is_some() {
-            return refuse("mask", "one in bits", "one in bytes");
-        }
-        if a.bias_dtype != DType::F32 {
-            return refuse("bias", "one in 16 bits", "an f32 one");
-        }
         match a.normalizer {
             Normalizer::Hard | Normalizer::Sample { .. } | Normalizer::Monotonic => {
                 let wanted = "a normaliser with a derivative: the choice of a key has none";
@@ -195,6 +188,14 @@ impl BackwardProblem {
     /// The call.
     pub fn problem(&self) -> &Problem {
         &self.problem
+    }
+
+    /// Bits of one element of a tensor's gradient: those of q, k and v are stored as they are, all others in f32.
+    pub(crate) fn gradient_bits(&self, operand: Operand) -> u64 {
+        match operand.rows() {
+            Some(_) => self.problem.element_bits(operand),
+            None => 32,
+        }
     }
 
     /// The tensors whose gradients are wanted, in the order of [`Operand`].

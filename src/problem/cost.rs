@@ -58,7 +58,7 @@ pub fn backward_min_bytes(problem: &BackwardProblem, operands: &Operands<'_>) ->
     let call = problem.problem();
     let bytes = |operand: &Operand| {
         let elements = call.elements(*operand).unwrap_or(0);
-        elements.saturating_mul(call.element_bits(*operand)) / 8
+        elements.saturating_mul(problem.gradient_bits(*operand)) / 8
     };
     // The gradients of o, lse and weights are as large as these, which the forward pass writes.
     let forward = min_bytes(call, operands);

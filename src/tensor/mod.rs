@@ -2,6 +2,7 @@
 
 mod dtype;
 mod layout;
+mod quantised;
 mod scalar;
 mod shape;
 mod small_float;
@@ -9,6 +10,7 @@ mod storage;
 
 pub use dtype::DType;
 pub use layout::{Broadcast, Layout, Strides};
+pub(crate) use quantised::BLOCK;
 pub use scalar::Scalar;
 pub(crate) use shape::product;
 pub use shape::{MAX_DIM, MAX_SEQ, Shape};

@@ -3,14 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use half::bf16;
-
 use crate::error::{Error, Result};
 use crate::tensor::DType;
-use crate::tensor::small_float::{E2M1, E4M3, E5M2, SmallFloat};
-
-/// Channels that share a scale in [`Storage::Int4`] and [`Storage::Mxfp4`].
-const BLOCK: usize = 32;
+use crate::tensor::quantised::{
+    BLOCK, decode_int4, decode_int8, decode_mxfp4, encode_int4, encode_int8, encode_mxfp4,
+    magnitude, power_below,
+};
+use crate::tensor::small_float::{E4M3, E5M2, SmallFloat};
 
 /// Storage of k and v.
 ///
@@ -25,13 +24,18 @@ const BLOCK: usize = 32;
 /// | `E4m3Row`, `E5m2Row` | the same, then one f32 scale | as above, relative to the scale |
 /// | `Mxfp4` | `dim` e2m1 nibbles as `Int4`'s; an e8m0 power of two per 32 channels, a byte each, padded to a word | ≤ max \|block\| / 4 |
 ///
-/// Rows that are written here have a power of two as scale: with `E4m3Row` and `E5m2Row` the largest that brings the row's
-/// magnitude to 128 or 16384 and more, with `Mxfp4` the largest that brings the block's to 4 and more (OCP MX 1.0; what is
-/// beyond 6 becomes 6). Magnitudes beyond 448 become 448 in `E4m3`, beyond 57344 so in `E5m2`; ∞ is NaN in `E4m3`, which has
-/// none.
+/// Padding is zeros. e4m3 and e5m2 are those of OFP8 (Micikevicius et al., 2022), e2m1 and e8m0 those of OCP
+/// Microscaling Formats 1.0: of e8m0, 0 is 2^-127 and 255 is NaN.
 ///
-/// A channel is its number times the scale. Errors of int8 and int4 are those of rounding to the nearest integer; a bf16 scale is
-/// rounded up, by at most 1 part in 128, so int4 overflows above 3.3e38. A row or block that holds NaN or ±∞ is NaN throughout.
+/// Rows that are written here have a power of two as scale: with `E4m3Row` and `E5m2Row` the largest that brings the
+/// row's magnitude to 128 or 16384 and more, with `Mxfp4` the largest that brings the block's to 4 and more (section
+/// 6.3 of OCP's; what is beyond 6 becomes 6). Rounding is to nearest, ties to even. Finite magnitudes beyond 448 become
+/// 448 in `E4m3`, beyond 57344 so in `E5m2`, since a cache is better off with a large key than with NaN; ∞ stays
+/// visible, as NaN in `E4m3`, which has none.
+///
+/// A channel is its number times the scale. Errors of int8 and int4 are those of rounding to the nearest integer; a
+/// bf16 scale is rounded up, by at most 1 part in 128, so int4 overflows above 3.3e38. A row or block that holds NaN or
+/// ±∞ is NaN throughout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
@@ -218,101 +222,6 @@ impl Storage {
         };
         bytes[..dim].iter().map(|code| f64::from(format.decode(*code) as f32 * scale)).collect()
     }
-}
-
-/// Largest magnitude, NaN if any is NaN.
-fn magnitude(values: &[f64]) -> f32 {
-    values.iter().fold(0.0, |most: f32, x| {
-        let x = (*x as f32).abs();
-        if x.is_nan() || x > most { x } else { most }
-    })
-}
-
-/// The power of two whose exponent is by so much below that of x, and normal.
-fn power_below(x: f32, exponents: u32) -> f32 {
-    f32::from_bits(((x.to_bits() >> 23).max(exponents + 1) - exponents) << 23)
-}
-
-/// The integer nearest to x / scale, ties to even.
-fn quantum(x: f64, scale: f32, most: f32) -> i8 {
-    let q = (x as f32 / scale).round_ties_even().clamp(-most, most);
-    if scale > 0.0 { q as i8 } else { 0 }
-}
-
-fn encode_int8(row: &[f64]) -> Vec<u8> {
-    let most = magnitude(row);
-    let scale = if most.is_finite() { most / 127.0 } else { f32::NAN };
-    let mut bytes: Vec<u8> = row.iter().map(|x| quantum(*x, scale, 127.0) as u8).collect();
-    bytes.resize(row.len().next_multiple_of(4), 0);
-    bytes.extend(scale.to_le_bytes());
-    bytes
-}
-
-fn decode_int8(bytes: &[u8], dim: usize) -> Vec<f64> {
-    let at = dim.next_multiple_of(4);
-    let scale = f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    bytes[..dim].iter().map(|byte| f64::from(f32::from(*byte as i8) * scale)).collect()
-}
-
-/// The least bf16 that is not below x / 7.
-fn scale_int4(most: f32) -> bf16 {
-    if !most.is_finite() {
-        return bf16::NAN;
-    }
-    bf16::from_bits(((most / 7.0).to_bits().wrapping_add(0xffff) >> 16) as u16)
-}
-
-fn encode_int4(row: &[f64]) -> Vec<u8> {
-    let mut nibbles = Vec::with_capacity(row.len().next_multiple_of(8));
-    let mut scales = Vec::new();
-    for block in row.chunks(BLOCK) {
-        let scale = scale_int4(magnitude(block));
-        nibbles.extend(block.iter().map(|x| quantum(*x, scale.to_f32(), 7.0) as u8 & 15));
-        scales.push(scale);
-    }
-    nibbles.resize(row.len().next_multiple_of(8), 0);
-    scales.resize(scales.len().next_multiple_of(2), bf16::ZERO);
-    let mut bytes: Vec<u8> = nibbles.chunks_exact(2).map(|pair| pair[0] | pair[1] << 4).collect();
-    bytes.extend(scales.into_iter().flat_map(bf16::to_le_bytes));
-    bytes
-}
-
-fn decode_int4(bytes: &[u8], dim: usize) -> Vec<f64> {
-    let at = dim.next_multiple_of(8) / 2;
-    let channel = |c: usize| {
-        let nibble = bytes[c / 2] >> (c % 2 * 4);
-        let scale = at + c / BLOCK * 2;
-        let scale = bf16::from_le_bytes([bytes[scale], bytes[scale + 1]]).to_f32();
-        f64::from(f32::from((nibble << 4) as i8 >> 4) * scale)
-    };
-    (0..dim).map(channel).collect()
-}
-
-fn encode_mxfp4(row: &[f64]) -> Vec<u8> {
-    let mut nibbles = Vec::with_capacity(row.len().next_multiple_of(8));
-    let mut scales = Vec::new();
-    for block in row.chunks(BLOCK) {
-        let most = magnitude(block);
-        let scale = power_below(most, 2);
-        nibbles.extend(block.iter().map(|x| E2M1.encode(f64::from(*x as f32 / scale))));
-        scales.push(if most.is_finite() { (scale.to_bits() >> 23) as u8 } else { 0xff });
-    }
-    nibbles.resize(row.len().next_multiple_of(8), 0);
-    scales.resize(scales.len().next_multiple_of(4), 0);
-    let pairs = nibbles.chunks_exact(2).map(|pair| pair[0] | pair[1] << 4);
-    pairs.chain(scales).collect()
-}
-
-fn decode_mxfp4(bytes: &[u8], dim: usize) -> Vec<f64> {
-    let at = dim.next_multiple_of(8) / 2;
-    let channel = |c: usize| {
-        let nibble = bytes[c / 2] >> (c % 2 * 4) & 15;
-        match bytes[at + c / BLOCK] {
-            0xff => f64::NAN,
-            exponent => E2M1.decode(nibble) * 2.0_f64.powi(i32::from(exponent) - 127),
-        }
-    };
-    (0..dim).map(channel).collect()
 }
 
 impl fmt::Display for Storage {

@@ -9,7 +9,7 @@ use crate::engine::{
 use crate::error::{Error, Result};
 use crate::feature::Operands;
 use crate::plan::BackwardPlan;
-use crate::problem::{Operand, Problem};
+use crate::problem::{BackwardProblem, Operand};
 use crate::reference::{Gradients, Incoming, Inputs, Outputs};
 use crate::tensor::DType;
 use crate::verify::held::{GUARD, POISON, guarded, surrounded};
@@ -91,7 +91,7 @@ impl Held {
         let mut largest = workspace.buffer.size();
         let mut gradients = Vec::new();
         for &operand in plan.problem().wanted() {
-            let element = problem.element_bits(operand) / 8;
+            let element = plan.problem().gradient_bits(operand) / 8;
             let bytes = problem.elements(operand).unwrap_or(0) * element;
             let offset = shift(element);
             let buffer = guarded(engine, operand.gradient_name(), room(offset + bytes))?;
@@ -143,16 +143,17 @@ impl Held {
     /// Decodes gradients and finds the first byte written outside them or outside scratch.
     pub(super) fn collect(
         &self,
-        problem: &Problem,
+        backward: &BackwardProblem,
         operands: &Operands<'_>,
         buffers: &[Vec<u8>],
     ) -> (Gradients, Option<String>) {
+        let problem = backward.problem();
         let mut gradients = Gradients::default();
         let mut stray = None;
         for ((operand, place), buffer) in self.gradients.iter().zip(buffers) {
             let offset = place.offset as usize;
             gradients.insert(*operand, gapless(problem, operands, *operand, &buffer[offset..]));
-            let size = problem.element_bits(*operand) as usize / 8;
+            let size = backward.gradient_bits(*operand) as usize / 8;
             let own = row_ranges(problem, operands, *operand);
             let own = own.into_iter().map(|x| offset + x.start * size..offset + x.end * size);
             let wrong = outside(buffer, own);

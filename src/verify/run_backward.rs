@@ -61,7 +61,7 @@ pub fn execute_backward(
     let start = Instant::now();
     let second = run()?;
     let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-    let (gradients, stray_write) = held.collect(problem.problem(), &inputs.operands, &first);
+    let (gradients, stray_write) = held.collect(problem, &inputs.operands, &first);
     let repeatable = held.same(&first, &second);
     Ok(BackwardExecution { gradients, stray_write, repeatable, milliseconds })
 }

@@ -241,4 +241,48 @@ faults! {
         |text| (0..8).fold(text.to_owned(), |text, u| {
             swap(&text, &format!("v_scale(at{u}, 0u)"), &format!("v_scale(at{u} + params.v_stride_row, 0u)"))
         });
+
+    // Few bits.
+    e4m3_is_read_with_the_bias_of_fnuz: FUSED, Fused,
+        ["2x6/2x67/70x40/24 f32 kv(e4m3) kv-scales(head) causal(bottom-right) softcap(3.0) lse poison"],
+        NUMBERS, Refuses,
+        |text| swap(text, "+ vec4<u32>(0x3c000000u)", "+ vec4<u32>(0x3b800000u)");
+    e5m2_is_read_from_the_highest_byte_on: SPLIT, Split,
+        ["2x6/2x3/150x64 f32 kv(e5m2) lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "vec4<u32>(word, word >> 8u, word >> 16u, word >> 24u)",
+            "vec4<u32>(word >> 24u, word >> 16u, word >> 8u, word)");
+    mxfp4_has_no_subnormal: FUSED, Fused,
+        ["2x6/2x3/150x64 f32 kv(mxfp4) lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "magnitude < vec4<u32>(2u)", "magnitude < vec4<u32>(1u)");
+    mxfp4_is_scaled_as_the_first_block: SPLIT, Split,
+        ["2x6/2x3/150x64 f32 kv(mxfp4) lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "(word >> ((i & 3u) * 8u))", "word");
+    bytes_are_scaled_by_the_next_row: FUSED, Fused,
+        ["3x4/2x2/70x40/24 f32 kv(e4m3-row) causal(bottom-right) kv-lengths paged(20x16,6) lse bhsd/bshd/bshd/bhsd poison"],
+        WRONG, Refuses,
+        |text| swap(text, "k_scale(at, 0u)", "k_scale(at + params.k_stride_row, 0u)");
+    keys_are_scaled_as_those_of_another_head: FUSED, Fused,
+        ["2x6/2x67/70x40/24 f32 kv(e4m3) kv-scales(head) causal(bottom-right) softcap(3.0) lse poison"],
+        NUMBERS, Refuses,
+        |text| swap(text, "p.head / params.group * params.kv_scale_stride", "p.head % params.group % 2u");
+    keys_are_scaled_behind_the_softcap: FUSED, Fused,
+        ["2x6/2x67/70x40/24 f32 kv(e4m3) kv-scales(head) causal(bottom-right) softcap(3.0) lse poison"],
+        NUMBERS, Refuses,
+        |text| swaps(text, &[
+            (" x = score_key_scale(x, p);", ""),
+            (" x = score_softcap(x, p);", " x = score_softcap(x, p); x = score_key_scale(x, p);"),
+        ]);
+    values_are_scaled_as_the_first_head: MERGE, Split,
+        ["2x6/2x3/150x40/24 f32 kv(e4m3) kv-scales(head) sinks kv-lengths paged(24x16,11) lse bhsd/bshd/bshd/bhsd poison"],
+        NUMBERS, Refuses,
+        |text| swap(text, "head / params.group * params.kv_scale_stride", "0u");
+    bits_of_a_mask_are_read_from_the_highest_on: FUSED, Fused,
+        ["2x4/2x13/67x16 f32 bits[1, 1, 1, 67] bias(f16)[1, 1, 1, 67] lse"], NUMBERS, Refuses,
+        |text| swap(text, "(i & 31u)) & 1u", "(31u - (i & 31u))) & 1u");
+    halves_of_a_bias_are_swapped: FUSED, Fused,
+        ["2x4/2x13/67x16 f32 bits[1, 1, 1, 67] bias(f16)[1, 1, 1, 67] lse"], NUMBERS, Refuses,
+        |text| swap(text, "((i & 1u) * 16u)", "((~i & 1u) * 16u)");
+    halves_of_a_bf16_bias_are_swapped: FUSED, Fused,
+        ["2x4/2x19/70x24/16 f32 bits[1, 4, 19, 1] bias(bf16)[2, 1, 1, 70] lse"], NUMBERS, Refuses,
+        |text| swap(text, "(i & 1u) == 1u", "(i & 1u) == 0u");
 }

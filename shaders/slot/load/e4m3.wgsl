@@ -1,5 +1,5 @@
-// 8-bit floating point with 4 bits of exponent, four to a word, the lower index in the lower byte; a scale is applied by
-// who calls.
+// 8-bit floating point with 4 bits of exponent, four to a word, the lower index in the lower byte; a scale is applied
+// by who calls.
 fn load_e4m3_4(word: u32) -> vec4<f32> {
   let byte = vec4<u32>(word, word >> 8u, word >> 16u, word >> 24u) & vec4<u32>(0xffu);
   let magnitude = byte & vec4<u32>(0x7fu);

@@ -9,7 +9,7 @@ use crate::feature::score::{Alibi, Relative};
 use crate::plan::{Capabilities, Path, Plan};
 use crate::problem::{Attention, Operand, Packed, Paged, Problem};
 use crate::reference::{Inputs, Outputs, OwnedInputs};
-use crate::tensor::{DType, Layout, Scalar, Shape};
+use crate::tensor::{BLOCK, DType, Layout, Scalar, Scales, Shape};
 
 /// Rows and keys of the known-answer call: more than one tile of every kernel, and no multiple of any. Tiles of matrix
 /// kernels are data, so there they follow from the tile.
@@ -19,6 +19,9 @@ pub(super) const KEYS: u32 = 71;
 /// Every how manyth key of a matrix kernel's call is LOUD times as large: peaks grow from tile to tile, so that o is scaled.
 const LOUD_EVERY: usize = 24;
 const LOUD: f64 = 24.0;
+
+/// What a softened row or block is multiplied with: its scale is another power of two.
+const SOFT: f64 = 0.25;
 
 /// Keys of a page: neither a power of two nor a part of the keys.
 const PAGE: u32 = 12;
@@ -153,6 +156,7 @@ impl Known {
             if loud && operand == Operand::K {
                 amplify(problem, &mut drawn);
             }
+            soften(problem, operand, &mut drawn);
             rounded(problem, operand, drawn)
         };
         let counted = |operand, number: fn(u32) -> u32| -> Vec<u32> {
@@ -243,6 +247,21 @@ fn amplify(problem: &Problem, k: &mut [f64]) {
     for (i, x) in k.iter_mut().enumerate() {
         if i / row % LOUD_EVERY == LOUD_EVERY - 1 {
             *x *= LOUD;
+        }
+    }
+}
+
+/// Makes every third of what shares a scale softer, so that scales which are powers of two differ too.
+fn soften(problem: &Problem, operand: Operand, rows: &mut [f64]) {
+    let units = problem.row_units(operand).max(1) as usize;
+    let block = match problem.storage(operand).scales() {
+        Scales::None => return,
+        Scales::Row => units,
+        Scales::Blocks => BLOCK,
+    };
+    for (i, x) in rows.iter_mut().enumerate() {
+        if (i / units + i % units / block) % 3 == 1 {
+            *x *= SOFT;
         }
     }
 }

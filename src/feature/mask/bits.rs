@@ -14,6 +14,9 @@ const STRIDES: [Parameter; 4] = [
     Parameter::u32("bits_stride_key"),
 ];
 
+/// Kernels count bits in u32 from where a binding starts, which may be an offset's alignment before the mask.
+const MOST: u64 = (1 << 32) - (1 << 16);
+
 pub(crate) const SLOT: Slot = slot!("mask", "bits", STRIDES[0], STRIDES[1], STRIDES[2], STRIDES[3])
     .of_data()
     .titled("mask in bits");
@@ -37,9 +40,8 @@ impl Mask for Bits {
     fn validate(&self, shape: &Shape) -> Result<()> {
         self.0.validate("mask bits", shape.scores())?;
         let bits = self.0.elements();
-        // Kernels count them in u32.
-        if bits > 1 << 32 {
-            return Err(Error::invalid("mask bits", bits, "at most 2^32"));
+        if bits > MOST {
+            return Err(Error::invalid("mask bits", bits, format!("at most {MOST}")));
         }
         Ok(())
     }

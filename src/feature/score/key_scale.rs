@@ -9,7 +9,8 @@ const STRIDE: Parameter = Parameter::u32("kv_scale_stride");
 
 pub(crate) const SLOT: Slot = slot!("score", "key_scale", STRIDE).reading(&[Operand::KScales]);
 
-/// What k and v are stored divided by, f32, `k_scales` and `v_scales` among the tensors.
+/// What k and v are stored divided by, f32, `k_scales` and `v_scales` among the tensors: k meets q and o is made as if
+/// each channel were what its row says times its scale. Appends to a cache do not divide: they store what they get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

@@ -158,9 +158,10 @@ fn row_of_bytes(storage: Storage) -> String {
   workgroupBarrier();
   for (var i = 0u; i < 32u; i += 1u) {{ most = larger(most, sh_most[i]); }}
   let bits = (max(bitcast<u32>(most) >> 23u, {}u) - {below}u) << 23u;
-  let scale = bitcast<f32>(bits);
+  // Devices may divide inexactly.
+  let inverse = bitcast<f32>((254u << 23u) - bits);
   for (var c = lane; c < words; c += 32u) {{
-    let q = {code}(channels(at, c, angle) / scale);
+    let q = {code}(channels(at, c, angle) * inverse);
     o[(out >> 2u) + c] = q.x | (q.y << 8u) | (q.z << 16u) | (q.w << 24u);
   }}
   if (lane == 0u) {{ o[(out >> 2u) + words] = select(0x7fc00000u, bits, is_finite(most)); }}",
@@ -180,10 +181,10 @@ fn blocks_of_mxfp4() -> String {
       for (var c = first; c < first + 8u; c += 1u) { most = larger(most, largest(channels(at, c, angle))); }
       let exponent = max(bitcast<u32>(most) >> 23u, 3u) - 2u;
       scales |= select(0xffu, exponent, is_finite(most)) << (8u * quarter);
-      let scale = bitcast<f32>(exponent << 23u);
+      let inverse = bitcast<f32>((254u - exponent) << 23u);
       for (var c = first; c < first + 8u && c / 2u < words; c += 2u) {
-        let low = codes_e2m1(channels(at, c, angle) / scale);
-        let high = codes_e2m1(channels(at, c + 1u, angle) / scale);
+        let low = codes_e2m1(channels(at, c, angle) * inverse);
+        let high = codes_e2m1(channels(at, c + 1u, angle) * inverse);
         o[(out >> 3u) + c / 2u] = low.x | (low.y << 4u) | (low.z << 8u) | (low.w << 12u)
           | (high.x << 16u) | (high.y << 20u) | (high.z << 24u) | (high.w << 28u);
       }

@@ -267,12 +267,12 @@ pub const TILES: &[TileRow] = &[
 /// DG2, where 2 spill nothing.
 pub const SPLIT: &[SplitRow] = &[
     split(Class::Software, "", 256, [4, 8, 64, 1]),
-    split(Class::Software, "", 512, [2, 8, 64, 1]),
+    split(Class::Software, "", 576, [2, 8, 64, 1]),
     split(Class::Software, "", 1024, [1, 8, 64, 1]),
     split(Class::Any, "NVIDIA", 128, [4, 128, 128, 8]),
     split(Class::Any, "Intel", 128, [2, 128, 128, 8]),
     split(Class::Any, "", 128, [4, 128, 128, 8]),
-    split(Class::Any, "", 512, [2, 128, 128, 8]),
+    split(Class::Any, "", 576, [2, 128, 128, 8]),
     split(Class::Any, "", 1024, [1, 128, 128, 8]),
 ];
 

@@ -77,7 +77,8 @@ pub(super) fn quick() -> Vec<Case> {
     }
     // Channels that fill neither a word nor a block of 32.
     for dim in [[1, 3], [33, 65], [100, 128], [31, 8]] {
-        for storage in [Storage::Int8, Storage::Int4, Storage::Mxfp4, Storage::F16] {
+        let small = [Storage::E4m3, Storage::E5m2Row, Storage::Mxfp4];
+        for storage in [Storage::Int8, Storage::Int4, Storage::F16].into_iter().chain(small) {
             cases.push(poisoned(call(1, [3, 1], [2, 70], dim).kv_storage(storage), Lengths::Full));
         }
     }
