@@ -7,7 +7,7 @@ use heedful::plan::Over;
 use heedful::plan::tuning::{Class, FusedRow, SplitRow};
 use heedful::{
     Align, Attention, Backward, BackwardPlan, Capabilities, DType, Operand, Path, Plan, Policy,
-    Rotary, Shape, Storage, Tuning,
+    Rotary, Shape, Tuning,
 };
 
 fn software() -> Capabilities {
@@ -146,8 +146,9 @@ fn what_is_slower_is_passed_over() {
     let staged = plan(&additive);
     assert_eq!(staged.path(), Path::Staged, "{staged}");
     assert!(staged.to_string().contains("passed over fused_forward: 1024 f32 registers"));
-    // The staged path does not read quantised keys.
-    let fused = plan(&additive.kv_storage(Storage::Int8));
+    // Without scratch nothing is staged.
+    let policy = Policy { max_workspace_bytes: 1 << 10, ..Policy::default() };
+    let fused = Plan::new(&additive.validate().unwrap(), &hardware, &policy).unwrap();
     assert_eq!((fused.path(), fused.passed_over().len()), (Path::Fused, 0), "{fused}");
 
     // Software drivers take turns at barriers.

@@ -23,7 +23,8 @@ fn finish4(rows: Rows, row: u32, key: u32, product: vec4<f32>) -> vec4<f32> {
     if (CAPTURE != CAPTURE_NONE) {
       let shown = select(final_score, masked(), final_score == LOWEST);
       let s = select(select(shown, capped, CAPTURE == CAPTURE_CAPPED), scaled, CAPTURE == CAPTURE_SCALED);
-      weights_store(row_of(rows, row) * params.seq_kv + p.key, s);
+      let held = !PAGED || (p.key < rows.kv_len && key_there(rows, p.key));
+      weights_store(row_of(rows, row) * params.seq_kv + p.key, select(masked(), s, held));
     }
   }
   return result;
@@ -32,6 +33,11 @@ fn finish4(rows: Rows, row: u32, key: u32, product: vec4<f32>) -> vec4<f32> {
 // Index of a row among all rows of [batch, heads_q, seq_q].
 fn row_of(rows: Rows, row: u32) -> u32 {
   return (rows.batch * params.heads_q + rows.head) * params.seq_q + row;
+}
+
+// Channels c..c+n of a key whose row starts at `at` or, where keys are in pages, in its page.
+fn key4(rows: Rows, key: u32, at: u32, c: u32, n: u32) -> vec4<f32> {
+  return k_read4(at + span_offset(rows, key).x, c, select(0u, n, key_there(rows, key)));
 }
 
 @compute @workgroup_size(64, 1, 1)
@@ -70,10 +76,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       q_load4(q_at + 2u * params.q_stride_row + column, select(0u, n, q_row + 2u < row_end)),
       q_load4(q_at + 3u * params.q_stride_row + column, select(0u, n, q_row + 3u < row_end))));
     tile_put_b_columns(r, d, mat4x4<f32>(
-      k_load4(k_at + column, select(0u, n, k_row < key_end)),
-      k_load4(k_at + params.k_stride_row + column, select(0u, n, k_row + 1u < key_end)),
-      k_load4(k_at + 2u * params.k_stride_row + column, select(0u, n, k_row + 2u < key_end)),
-      k_load4(k_at + 3u * params.k_stride_row + column, select(0u, n, k_row + 3u < key_end))));
+      key4(rows, k_row, k_at, column, select(0u, n, k_row < key_end)),
+      key4(rows, k_row + 1u, k_at + params.k_stride_row, column, select(0u, n, k_row + 1u < key_end)),
+      key4(rows, k_row + 2u, k_at + 2u * params.k_stride_row, column, select(0u, n, k_row + 2u < key_end)),
+      key4(rows, k_row + 3u, k_at + 3u * params.k_stride_row, column, select(0u, n, k_row + 3u < key_end))));
     workgroupBarrier();
     inner_tile(&acc, head, c, x, y);
     workgroupBarrier();

@@ -36,7 +36,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let e_row = local_row0 + r * 4u;
   let column = column0 + r * 4u;
   let n = min(max(params.dim_v, column) - column, 4u);
-  let v_at = params.v_base + v_origin(batch) + (head / params.group) * params.v_stride_head + column;
+  let v_at = params.v_base + v_origin(batch) + (head / params.group) * params.v_stride_head;
   let x = lane & 7u;
   let y = lane >> 3u;
   var acc: array<vec4<f32>, 16>;
@@ -48,7 +48,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       weight4(workgroup.z, e_row + 3u, j + d * 4u)));
     for (var i = 0u; i < 4u; i += 1u) {
       let key = j + i * 4u + d;
-      let v4 = v_load4(v_at + key * params.v_stride_row, select(0u, n, key < end));
+      let at = v_at + span_offset(rows, key).y + key * params.v_stride_row;
+      let v4 = v_read4(at, column, select(0u, n, key < end && key_there(rows, key)));
       if (any_special(v4)) { atomicStore(&sh_special[0], 1u); }
       tile_put_b_row(i * 4u + d, r, v4);
     }
@@ -82,5 +83,5 @@ fn finish4(rows: Rows, scratch_row: u32, row: u32, column: u32, sum: vec4<f32>) 
   }
   let at = params.o_base + o_origin(rows.batch) + rows.head * params.o_stride_head
     + row * params.o_stride_row + column;
-  o_store4(at, min(params.dim_v - column, 4u), total * inverse_sums[scratch_row]);
+  o_store4(at, min(params.dim_v - column, 4u), total * (inverse_sums[scratch_row] * value_scale(rows.head)));
 }

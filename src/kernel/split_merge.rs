@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::bindings::Binding;
 use super::element::{Element, MergeTile};
 use super::fused_forward::invocations;
-use super::generate::glue::{output_glue, start_glue};
+use super::generate::glue::{output_glue, start_glue, value_scale_glue};
 use super::generate::registers::row_types;
 use super::kernels::Kernel;
 use super::spec::{KernelSpec, Writes};
@@ -32,6 +32,7 @@ pub(super) const TWIN: Twin = Twin {
             );
         }
         start_glue(out, spec);
+        value_scale_glue(out, spec);
         output_glue(out, spec);
     },
     invocations,

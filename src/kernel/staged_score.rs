@@ -1,14 +1,17 @@
 //! Tiled QKᵀ with score chain and masks.
 
+use std::fmt::Write;
+
 use super::bindings::{Access, Binding};
 use super::block_tile::TILE;
 use super::element::Element;
 use super::generate::function;
 use super::generate::glue::{output_glue, score_glue};
+use super::generate::glue_elements::row_glue;
 use super::generate::matrix_square::{self as square, PutB};
 use super::kernels::Kernel;
 use super::spec::{BlockTable, Capture, KernelSpec, Writes};
-use super::twin::{Family, Twin, common, kernel_file};
+use super::twin::{Family, Twin, Visits, common, kernel_file};
 use super::variants::EDGES;
 use crate::feature::{Parameter, Slot};
 use crate::problem::{Problem, WeightsAt};
@@ -18,6 +21,7 @@ pub(crate) const SCORE_STRIDE: Parameter = Parameter::u32("score_stride");
 
 pub(super) const TWIN: Twin = Twin {
     family: Family::Scores,
+    visits: Visits::Tiles,
     square: true,
     commons: |spec| {
         let mut commons = vec![common!("modify"), common!("tile")];
@@ -36,6 +40,8 @@ pub(super) const TWIN: Twin = Twin {
 
 fn glue(out: &mut String, spec: &KernelSpec) {
     score_glue(out, spec);
+    row_glue(out, spec, Binding::K);
+    let _ = writeln!(out, "const PAGED: bool = {};", spec.is_paged());
     let signature = "inner_tile(acc: ptr<function, array<vec4<f32>, 16>>, head: u32, depth: u32, x: u32, y: u32)";
     let tile = if spec.is_additive() {
         "tile_sum(acc, head, depth, x, y);"

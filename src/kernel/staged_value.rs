@@ -3,13 +3,14 @@
 use super::bindings::{Access, Binding};
 use super::block_tile::TILE;
 use super::element::Element;
-use super::generate::glue::output_glue;
+use super::generate::glue::{output_glue, page_glue, value_scale_glue};
+use super::generate::glue_elements::row_glue;
 use super::generate::matrix_square::{self as square, PutB};
 use super::kernels::Kernel;
 use super::spec::{KernelSpec, Writes};
 use super::twin::{Twin, common, kernel_file};
 use crate::feature::Parameter;
-use crate::problem::Problem;
+use crate::problem::{Operand, Problem};
 
 /// 1: add the carry to o's sums; hand o's sums on to the carry.
 pub(crate) const CARRY_IN: Parameter = Parameter::u32("carry_in");
@@ -28,7 +29,12 @@ pub(super) const TWIN: Twin = Twin {
     bindings: |_| {
         vec![(Binding::Scores, Access::ReadWrite), (Binding::InverseSums, Access::ReadWrite)]
     },
-    glue: output_glue,
+    glue: |out, spec| {
+        page_glue(out, spec);
+        row_glue(out, spec, Binding::V);
+        value_scale_glue(out, spec);
+        output_glue(out, spec);
+    },
     generated: |spec| square::generated(spec, PutB::ByRows),
     // and sh_special
     workgroup_bytes: |spec| square::workgroup_bytes(spec, PutB::ByRows) + 16,
@@ -51,5 +57,6 @@ impl KernelSpec {
             writes: Writes { carry, ..Writes::NOTHING },
             ..Self::ranged(Kernel::StagedValue, problem).without_data_masks()
         }
+        .reading(problem.attention().kv_scales.is_some(), &[Operand::VScales])
     }
 }

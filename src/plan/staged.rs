@@ -19,9 +19,9 @@ pub(super) fn schedule(
     let a = problem.attention();
     let tile = matrix.then(|| square(problem, caps)).transpose()?;
     let quantised = a.kv_storage.is_some_and(|storage| storage.dtype().is_none());
-    if a.paged.is_some() || quantised {
-        let reason = "keys in pages or with scales are read by the fused and split paths only";
-        return Err(Rejection { candidate: "staged".into(), reason: reason.into() });
+    if matrix && (a.paged.is_some() || quantised) {
+        let reason = "keys in pages or of 8 bits and fewer are staged without matrix units only";
+        return Err(Rejection { candidate: "staged-matrix".into(), reason: reason.into() });
     }
     let block = BlockSize::choose(problem, caps, policy, Path::Staged)?;
     if a.normalizer == Normalizer::Monotonic && block.rows < a.shape.seq_q {

@@ -21,9 +21,9 @@ use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum WeightsAt {
-    /// scale · (q·k), masked or not.
+    /// scale · (q·k), masked or not; −∞ at keys that are in no page, or in pages past their sequence's length.
     RawScores,
-    /// After the softcap, masked or not.
+    /// After the softcap, masked or not; −∞ as before.
     AfterSoftcap,
     /// After softcap, bias and ALiBi; −∞ where any mask hides the key.
     AfterBias,

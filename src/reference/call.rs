@@ -174,9 +174,13 @@ impl<'a> Call<'a> {
             Some(WeightsAt::AfterSoftcap) => Stage::Capped,
             Some(WeightsAt::AfterBias) => Stage::Biased,
         };
+        let paged = self.problem.attention().paged;
         let mut score = |key| {
             at.key = key;
-            if stage == Stage::Biased && !self.sees(&at) {
+            let held = paged.is_none()
+                || at.key < at.kv_len
+                    && self.problem.page_of(at.batch, at.key, self.operands).is_some();
+            if !held || stage == Stage::Biased && !self.sees(&at) {
                 return f64::NEG_INFINITY;
             }
             self.score(product(&at), &at, stage, &round)

@@ -40,6 +40,7 @@ pub(in crate::kernel) fn fused_glue(out: &mut String, spec: &KernelSpec) {
     whole_glue(out, spec);
     weight_glue(out, spec);
     start_glue(out, spec);
+    value_scale_glue(out, spec);
     output_glue(out, spec);
 }
 
@@ -50,11 +51,15 @@ pub(in crate::kernel) fn weight_glue(out: &mut String, spec: &KernelSpec) {
     let _ = writeln!(out, "const FACTOR: bool = {};", spec.factor);
 }
 
-/// `normalize_start(head)`: a row before its first key; `value_scale(head)`: what o is multiplied with beside.
+/// `normalize_start(head)`: a row before its first key.
 pub(in crate::kernel) fn start_glue(out: &mut String, spec: &KernelSpec) {
     let start =
         if spec.reads(Operand::Sinks) { "normalize_sink(head)" } else { "normalize_empty()" };
     function(out, "normalize_start(head: u32) -> Normalizer", &format!("return {start};"));
+}
+
+/// `value_scale(head)`: what o is multiplied with beside its weights' sum.
+pub(in crate::kernel) fn value_scale_glue(out: &mut String, spec: &KernelSpec) {
     let word = "aux_word(params.aux_v_scales + head / params.group * params.kv_scale_stride)";
     let scaled = spec.reads(Operand::VScales);
     let scale = if scaled { format!("bitcast<f32>({word})") } else { "1.0".to_owned() };
@@ -284,6 +289,15 @@ fn blocks_glue(out: &mut String, spec: &KernelSpec) {
     };
     let arguments = "rows: Rows, start: u32, visible: vec2<u32>, whole: vec2<u32>";
     function(out, &format!("next_span({arguments}) -> vec4<u32>"), span);
+    page_glue(out, spec);
+    let visited = if table { "return blocks_visit(rows, keys);" } else { "return true;" };
+    function(out, "tile_visited(rows: Rows, keys: vec2<u32>) -> bool", visited);
+    let whole = if table { "return blocks_whole(rows, keys);" } else { "return true;" };
+    function(out, "tile_whole(rows: Rows, keys: vec2<u32>) -> bool", whole);
+}
+
+/// `span_offset(rows, key)`: what is added to addresses of a key in k and v; `key_there(rows, key)`: whether it has a place.
+pub(in crate::kernel) fn page_glue(out: &mut String, spec: &KernelSpec) {
     let offset = if spec.is_paged() {
         "return page_offset(rows.batch, key);"
     } else {
@@ -296,10 +310,6 @@ fn blocks_glue(out: &mut String, spec: &KernelSpec) {
         "return true;"
     };
     function(out, "key_there(rows: Rows, key: u32) -> bool", there);
-    let visited = if table { "return blocks_visit(rows, keys);" } else { "return true;" };
-    function(out, "tile_visited(rows: Rows, keys: vec2<u32>) -> bool", visited);
-    let whole = if table { "return blocks_whole(rows, keys);" } else { "return true;" };
-    function(out, "tile_whole(rows: Rows, keys: vec2<u32>) -> bool", whole);
 }
 
 /// Optional outputs: the constants that switch them, and stores that are empty when they are off.

@@ -20,13 +20,17 @@ pub(in crate::kernel) fn load_glue(
     let signature = format!("{name}_load4(i: u32, n: u32) -> vec4<f32>");
     if element.storage.scales() != Scales::None {
         // Behind the channels: one scale, or one per 32 channels, two or four to a word.
-        let dim = spec.dims()[usize::from(binding == Binding::V)];
-        let words =
-            |log2: u32| format!("((at + {}u) >> 3u) + (block >> {log2}u)", dim.next_multiple_of(8));
+        // Products of tiles that fit any dimension have it from the parameters.
+        let side = usize::from(binding == Binding::V);
+        let padded = |to: u32| match spec.dims()[side] {
+            0 => format!("((params.{} + {}u) & ~{}u)", ["dim_qk", "dim_v"][side], to - 1, to - 1),
+            dim => format!("{}u", dim.next_multiple_of(to)),
+        };
+        let words = |log2: u32| format!("((at + {}) >> 3u) + (block >> {log2}u)", padded(8));
         let word = match element.storage {
             Storage::Int4 => words(1),
             Storage::Mxfp4 => words(2),
-            _ => format!("(at + {}u) >> 2u", dim.next_multiple_of(4)),
+            _ => format!("(at + {}) >> 2u", padded(4)),
         };
         let body = format!("return {slot}_scale({name}[{word}], block);");
         function(out, &format!("{name}_scale(at: u32, block: u32) -> f32"), &body);
@@ -48,6 +52,23 @@ pub(in crate::kernel) fn load_glue(
         body += &format!(" if (n > {c}u) {{ v[{c}u] = {name}_load1(i + {c}u); }}");
     }
     function(out, &signature, &format!("{body} return v;"));
+}
+
+/// `{name}_read4(at, c, n)`: channels c..c+n (n ≤ 4) of the row that starts at `at`, times their scale, zeros after them.
+pub(in crate::kernel) fn row_glue(out: &mut String, spec: &KernelSpec, binding: Binding) {
+    let name = binding.name();
+    let load = format!("{name}_load4(at + c, n)");
+    let scaled = |block: &str| {
+        format!(
+            "if (n == 0u) {{ return vec4<f32>(0.0); }} return {load} * {name}_scale(at, {block});"
+        )
+    };
+    let body = match spec.scales(binding) {
+        Scales::None => format!("return {load};"),
+        Scales::Row => scaled("0u"),
+        Scales::Blocks => scaled("c >> 5u"),
+    };
+    function(out, &format!("{name}_read4(at: u32, c: u32, n: u32) -> vec4<f32>"), &body);
 }
 
 /// `o_store4(i, n, v)`: the first n of v to elements i..i+n.

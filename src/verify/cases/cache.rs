@@ -2,9 +2,10 @@
 
 use crate::feature::align::Align::BottomRight;
 use crate::feature::mask::Tree;
+use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::Rotary;
 use crate::feature::score::KvScales;
-use crate::problem::Attention;
+use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout, Storage};
 use crate::verify::cases::quick::call;
 use crate::verify::cases::{Case, padded};
@@ -86,6 +87,36 @@ pub(super) fn quick() -> Vec<Case> {
     for storage in [Storage::F32, Storage::F16, Storage::Int8, Storage::Int4, Storage::Mxfp4] {
         let call = call(2, [4, 2], [67, 130], [64, 32]).kv_storage(storage).causal(BottomRight);
         cases.push(poisoned(in_pages(call, 16).with_lse(), Lengths::Mixed));
+    }
+    cases.extend(whole_rows());
+    cases
+}
+
+/// What needs whole rows of scores, against every storage, in pages and not: weights that are returned, and normalisers
+/// that only the staged path has.
+fn whole_rows() -> Vec<Case> {
+    let shown = [
+        WeightsAt::RawScores,
+        WeightsAt::AfterSoftcap,
+        WeightsAt::AfterBias,
+        WeightsAt::Probabilities,
+    ];
+    let normalizers = [Normalizer::Sparsemax, Normalizer::Entmax15, Normalizer::Monotonic];
+    let mut cases = Vec::new();
+    for (i, storage) in Storage::ALL.into_iter().enumerate() {
+        let scaled = storage.dtype().is_none() && i % 2 == 1;
+        let base = |rows, keys| {
+            let call = call(2, [4, 2], [rows, keys], [40, 24]).kv_storage(storage);
+            let call = call.dtype(DType::ALL[i % 3]);
+            if scaled { call.kv_scales(KvScales::Head) } else { call }
+        };
+        let page = PAGES[(i + 1) % PAGES.len()];
+        let weights = base(5, 70).softcap(4.0).with_weights(shown[i % shown.len()]);
+        cases.push(poisoned(in_pages(weights, page).causal(BottomRight), Lengths::Mixed));
+        let weights = base(67, 70).with_weights(shown[(i + 3) % shown.len()]).with_lse();
+        cases.push(poisoned(weights, Lengths::Full));
+        let rows = base(3, 150).normalizer(normalizers[i % normalizers.len()]);
+        cases.push(poisoned(in_pages(rows, page), Lengths::Partial));
     }
     cases
 }
