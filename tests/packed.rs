@@ -5,11 +5,12 @@
 mod common;
 
 use heedful::plan::MAX_ROWS;
+use heedful::reference::Outputs;
 use heedful::verify::data::{CaseData, DataOptions};
 use heedful::verify::execute::{Execution, Placement};
 use heedful::verify::run::{Outcome, run};
 use heedful::verify::truth::Truth;
-use heedful::{Align, Attention, DType, Engine, Layout, Path, Shape, Tree};
+use heedful::{Align, Attention, DType, Engine, Layout, Operand, Path, Policy, Shape, Tree};
 
 fn check(engine: &Engine, attention: &Attention) {
     let problem = attention.validate().unwrap();
@@ -63,10 +64,57 @@ fn packed_sequences_with_contradictions_are_refused() {
         error.argument().unwrap_or_default().to_owned()
     };
     assert!(packed().validate().is_ok());
-    assert_eq!(refused(packed().kv_lengths()), "lengths");
+    assert_eq!(refused(packed().kv_lengths()), "total_kv");
+    assert_eq!(refused(packed().q_lengths()), "q_lengths");
+    // Keys with lengths, in pages or not, are not packed.
+    let rows = || Attention::new(Shape::self_attention(2, 2, 8, 4)).kv_lengths().packed(10, 0);
+    assert!(rows().validate().is_ok() && rows().paged(5, 4, 2).validate().is_ok());
+    assert_eq!(rows().validate().unwrap().attention().layout_k, Layout::Bhsd);
+    assert_eq!(refused(rows().layout(Layout::Bhsd)), "layout");
     assert_eq!(refused(packed().layout(Layout::Bhsd)), "layout");
     assert_eq!(refused(packed().with_weights(heedful::WeightsAt::RawScores)), "weights");
     assert_eq!(refused(Attention { packed: None, ..packed() }.packed(u32::MAX, 1)), "total_q");
+}
+
+/// Prompts and single tokens in one call, against keys in pages or with lengths: the rows are those of the padded call.
+#[test]
+fn packed_rows_against_a_cache_are_those_of_the_padded_call() {
+    let Some(engine) = common::gpu::engine("packed_rows_against_a_cache") else { return };
+    let lengths: [u32; 4] = [17, 1, 0, 1];
+    let shape = Shape { batch: 4, seq_q: 17, seq_kv: 80, ..Shape::self_attention(4, 4, 80, 24) };
+    let keys = Attention::new(Shape { heads_kv: 2, ..shape }).causal(Align::BottomRight).with_lse();
+    let total = lengths.iter().sum();
+    for keys in [keys.clone().kv_lengths(), keys.paged(24, 16, 6)] {
+        let padded = keys.clone().q_lengths();
+        let packed = keys.packed(total, 0);
+        let problem = padded.validate().unwrap();
+        let mut data = CaseData::generate(&problem, 5, &DataOptions::default());
+        data.q_lengths = lengths.to_vec();
+        let mut rows = CaseData { q: Vec::new(), cu_seqlens_q: vec![0], ..data.clone() };
+        for (batch, length) in (0..).zip(lengths) {
+            for (row, head) in (0..length).flat_map(|row| (0..4).map(move |head| (row, head))) {
+                let at = problem.index(Operand::Q, [batch, head, row], &data.operands()) as usize;
+                rows.q.extend_from_slice(&data.q[at..at + 24]);
+            }
+            rows.cu_seqlens_q.push(rows.cu_seqlens_q[batch as usize] + length);
+        }
+        for path in [Path::Fused, Path::Staged] {
+            let run = |attention: &Attention, data: &CaseData| {
+                let policy = Policy { path, ..Policy::default() };
+                let plan = engine.plan_with(attention, &policy).unwrap();
+                engine.run_host(&plan, &data.inputs()).unwrap()
+            };
+            let (padded_o, packed_o) = (run(&padded, &data), run(&packed, &rows));
+            for (row, [batch, head, at]) in shape.row_positions().enumerate() {
+                if at < lengths[batch as usize] {
+                    let place = format!("{path} {batch},{head},{at}");
+                    let o = |x: &Outputs| x.o[row * 24..][..24].to_vec();
+                    assert_eq!(o(&packed_o), o(&padded_o), "{place}");
+                    assert_eq!(packed_o.lse[row], padded_o.lse[row], "{place}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

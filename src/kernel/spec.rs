@@ -210,6 +210,11 @@ impl KernelSpec {
         self.reads(Operand::CuSeqlensQ)
     }
 
+    /// Whether their keys are too.
+    pub(super) fn has_packed_keys(&self) -> bool {
+        self.reads(Operand::CuSeqlensKv)
+    }
+
     /// Whether keys are in pages.
     pub(super) fn is_paged(&self) -> bool {
         self.reads(Operand::PageTable)

@@ -44,7 +44,8 @@ impl KernelSpec {
             factor: a.masks.iter().any(|mask| mask.weighs()),
             ..Self::empty(kernel)
         }
-        .reading(a.packed.is_some(), &[Operand::CuSeqlensQ, Operand::CuSeqlensKv])
+        .reading(a.packed.is_some(), &[Operand::CuSeqlensQ])
+        .reading(a.packs_keys(), &[Operand::CuSeqlensKv])
         .reading(a.paged.is_some(), &[Operand::PageTable])
         .reading(a.table.is_some(), &[Operand::Table])
         .reading(a.kv_lengths, &[Operand::KvLengths])

@@ -68,7 +68,7 @@ fn check_problem(problem: &Problem, caps: &Capabilities) -> Result<(), String> {
         return Err("f32 tensors would lose 13 bits in matrices of f16".into());
     }
     if a.kv_storage.is_some_and(|storage| storage.dtype().is_none()) {
-        return Err("keys with scales are read by the fused and split paths only".into());
+        return Err("matrix units read no keys of 8 bits or fewer".into());
     }
     if a.inner.is_sum() {
         return Err("additive scores are no matrix product".into());

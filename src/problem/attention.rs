@@ -389,8 +389,21 @@ impl Attention {
     /// `cu_seqlens_q[b]..cu_seqlens_q[b + 1]` and likewise its keys; both tables, `[batch + 1]`, come
     /// with the tensors. The shape's seq_q and seq_kv are the longest lengths; rows beyond are neither
     /// read nor written. Layouts become [`Layout::Bshd`].
+    ///
+    /// Where keys have [lengths](Self::kv_lengths), as those of a cache do, only rows are packed: total_kv is 0, there is no
+    /// `cu_seqlens_kv`, and k and v are padded or in [pages](Self::paged). One call then serves sequences that bring a
+    /// prompt and such that bring a token.
     pub fn packed(self, total_q: u32, total_kv: u32) -> Self {
-        Self { packed: Some(Packed { total_q, total_kv }), ..self.layout(Layout::Bshd) }
+        let bshd = Layout::Bshd;
+        let [k, v] =
+            [self.layout_k, self.layout_v].map(|of| if self.kv_lengths { of } else { bshd });
+        let packed = Some(Packed { total_q, total_kv });
+        Self { packed, layout_q: bshd, layout_k: k, layout_v: v, layout_o: bshd, ..self }
+    }
+
+    /// Whether keys lie one after another, as rows do.
+    pub(crate) fn packs_keys(&self) -> bool {
+        self.packed.is_some() && !self.kv_lengths
     }
 
     /// Puts keys and values in pages: k and v are `[pages, page_size, heads_kv, dim]`, and a page table

@@ -245,8 +245,9 @@ impl Problem {
             return (paged.pages, paged.page_size);
         }
         match self.attention.packed {
-            Some(packed) => (1, if queries { packed.total_q } else { packed.total_kv }),
-            None => (s.batch, if queries { s.seq_q } else { s.seq_kv }),
+            Some(packed) if queries => (1, packed.total_q),
+            Some(packed) if self.attention.packs_keys() => (1, packed.total_kv),
+            _ => (s.batch, if queries { s.seq_q } else { s.seq_kv }),
         }
     }
 
@@ -269,13 +270,12 @@ impl Problem {
             let page = self.page_of(batch, row, operands).unwrap_or(0);
             return strides.index(page.into(), head.into(), (row % paged.page_size).into());
         }
-        let Some(packed) = self.attention.packed else {
-            return strides.index(batch.into(), head.into(), row.into());
-        };
-        let (table, total) = match operand.rows() {
-            Some(Rows::Q | Rows::O) => (operands.cu_seqlens_q, packed.total_q),
-            Some(Rows::K | Rows::V) => (operands.cu_seqlens_kv, packed.total_kv),
-            None => (Default::default(), 0),
+        let (table, total) = match (operand.rows(), self.attention.packed) {
+            (Some(Rows::Q | Rows::O), Some(packed)) => (operands.cu_seqlens_q, packed.total_q),
+            (Some(Rows::K | Rows::V), Some(packed)) if self.attention.packs_keys() => {
+                (operands.cu_seqlens_kv, packed.total_kv)
+            }
+            _ => return strides.index(batch.into(), head.into(), row.into()),
         };
         let (start, _) = Self::packed_range(table, batch, total, total);
         strides.index(0, head.into(), u64::from(start) + u64::from(row))
@@ -312,18 +312,21 @@ impl Problem {
     /// Query and key lengths of one sequence, never more than the shape holds.
     pub fn lengths(&self, batch: u32, operands: &Operands<'_>) -> (u32, u32) {
         let s = self.attention.shape;
-        if let Some(packed) = self.attention.packed {
-            let of = |table, total, longest| Self::packed_range(table, batch, total, longest).1;
-            return (
-                of(operands.cu_seqlens_q, packed.total_q, s.seq_q),
-                of(operands.cu_seqlens_kv, packed.total_kv, s.seq_kv),
-            );
-        }
-        let of =
+        let packed = |table, total, longest| Self::packed_range(table, batch, total, longest).1;
+        let padded =
             |table: &[u32], full: u32| table.get(batch as usize).map_or(full, |n| full.min(*n));
-        let q_table = if self.attention.q_lengths { operands.q_lengths } else { &[] };
-        let kv_table = if self.attention.kv_lengths { operands.kv_lengths } else { &[] };
-        (of(q_table, s.seq_q), of(kv_table, s.seq_kv))
+        let a = &self.attention;
+        let q_table = if a.q_lengths { operands.q_lengths } else { &[] };
+        let kv_table = if a.kv_lengths { operands.kv_lengths } else { &[] };
+        let of_q = match a.packed {
+            Some(x) => packed(operands.cu_seqlens_q, x.total_q, s.seq_q),
+            None => padded(q_table, s.seq_q),
+        };
+        let of_kv = match a.packed.filter(|_| a.packs_keys()) {
+            Some(x) => packed(operands.cu_seqlens_kv, x.total_kv, s.seq_kv),
+            None => padded(kv_table, s.seq_kv),
+        };
+        (of_q, of_kv)
     }
 
     /// The position of (batch, head, row, 0) with its sequence's lengths and diagonal.

@@ -81,13 +81,18 @@ pub(super) fn check_masks(a: &Attention) -> Result<()> {
     Ok(())
 }
 
-/// Packed sequences bring their own lengths, have no layout by batch, and return no weights.
+/// Packed sequences bring their own lengths, have no layout by batch, and return no weights. Where keys have lengths, only rows
+/// are packed.
 pub(super) fn check_packed(a: &Attention) -> Result<()> {
     let Some(packed) = a.packed else { return Ok(()) };
     let refuse =
         |argument: &str, wanted: &str| Err(Error::invalid(argument, "packed sequences", wanted));
-    if a.kv_lengths || a.q_lengths {
-        return refuse("lengths", "no length tables: cu_seqlens give the lengths");
+    if a.q_lengths {
+        return refuse("q_lengths", "none: cu_seqlens give the lengths");
+    }
+    if a.kv_lengths && packed.total_kv > 0 {
+        let found = format!("{} beside key lengths", packed.total_kv);
+        return Err(Error::invalid("total_kv", found, "0: keys with lengths are not packed"));
     }
     if a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() {
         return refuse("rotary, cosine or general", "none of them: q and k as they meet");
@@ -100,7 +105,9 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
     if a.weights.is_some() {
         return refuse("weights", "no weights, or sequences that are not packed");
     }
-    if [a.layout_q, a.layout_k, a.layout_v, a.layout_o].contains(&Layout::Bhsd) {
+    let packed_keys = a.packs_keys().then_some([a.layout_k, a.layout_v]);
+    let mut layouts = [a.layout_q, a.layout_o].into_iter().chain(packed_keys.into_iter().flatten());
+    if layouts.any(|layout| layout == Layout::Bhsd) {
         return refuse("layout", "Layout::Bshd or strides, of which batch is not used");
     }
     packed.validate()
@@ -126,8 +133,8 @@ pub(super) fn check_cache(a: &Attention) -> Result<()> {
         return refuse("rotary keys_from or cosine", "keys in a cache", wanted);
     }
     let Some(paged) = a.paged else { return Ok(()) };
-    if a.packed.is_some() || a.masks.edges.is_some() || a.masks.blocks.is_some() {
-        return refuse("paged", "packed, edges or blocks", "none of them beside pages");
+    if a.masks.edges.is_some() || a.masks.blocks.is_some() {
+        return refuse("paged", "edges or blocks", "none of them beside pages");
     }
     if !a.kv_lengths {
         return refuse("kv_lengths", "none", "key lengths, since pages are not full");
@@ -154,10 +161,11 @@ pub(super) fn resolve_align(a: &Attention) -> Result<Option<Align>> {
 
 pub(super) fn resolve_strides(a: &Attention) -> Result<[Strides; 4]> {
     let s = a.shape;
-    let [of_q, of_kv] = match (a.packed, a.paged) {
-        (Some(packed), _) => [(1, packed.total_q), (1, packed.total_kv)],
-        (None, Some(paged)) => [(s.batch, s.seq_q), (paged.pages, paged.page_size)],
-        (None, None) => [(s.batch, s.seq_q), (s.batch, s.seq_kv)],
+    let of_q = a.packed.map_or((s.batch, s.seq_q), |packed| (1, packed.total_q));
+    let of_kv = match (a.paged, a.packed) {
+        (Some(paged), _) => (paged.pages, paged.page_size),
+        (None, Some(packed)) if a.packs_keys() => (1, packed.total_kv),
+        (None, _) => (s.batch, s.seq_kv),
     };
     let storage = a.kv_storage.unwrap_or(a.dtype.into());
     let tensors = [

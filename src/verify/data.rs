@@ -125,7 +125,7 @@ impl CaseData {
         data.q = fill(Operand::Q, s.heads_q, &|d| factor * d.normal());
         data.k = fill(Operand::K, s.heads_kv, &|d| factor * d.normal());
         data.v = fill(Operand::V, s.heads_kv, &|d| options.values * d.signed());
-        if (options.poison || options.stale) && a.packed.is_none() {
+        if (options.poison || options.stale) && !a.packs_keys() {
             data.poison(problem, options.stale);
         }
         if options.special && a.packed.is_none() && a.paged.is_none() && s.seq_kv > 0 {
@@ -157,7 +157,10 @@ impl CaseData {
         if let Some(packed) = a.packed {
             let full = options.lengths == Lengths::Full;
             data.cu_seqlens_q = starts(packed.total_q, s.batch, s.seq_q, (!full).then_some(1));
-            data.cu_seqlens_kv = starts(packed.total_kv, s.batch, s.seq_kv, (!full).then_some(2));
+            if a.packs_keys() {
+                data.cu_seqlens_kv =
+                    starts(packed.total_kv, s.batch, s.seq_kv, (!full).then_some(2));
+            }
         }
         if problem.needs_offsets() {
             data.offsets = (0..s.batch).map(|b| draw.offset(b, s.seq_q, s.seq_kv)).collect();
@@ -257,7 +260,9 @@ impl CaseData {
         let turns = if stale { [largest, -0.0] } else { [f64::NAN, f64::INFINITY] };
         let spoil = |row: &mut [f64], i: u32| row.fill(turns[i as usize % 2]);
         let place = |operand, b, h, row| row_place(problem, operand, [b, h, row]);
-        for b in 0..s.batch {
+        // Packed tensors have no rows between the sequences.
+        let padded = if problem.attention().packed.is_some() { 0 } else { s.batch };
+        for b in 0..padded {
             let (q_len, _) = problem.lengths(b, &self.operands());
             for (h, row) in (0..s.heads_q).flat_map(|h| (q_len..s.seq_q).map(move |r| (h, r))) {
                 spoil(&mut self.q[place(Operand::Q, b, h, row)], row);

@@ -106,7 +106,8 @@ fn shrink(attention: &Attention, rows: u32, keys: u32) -> Attention {
     let s = attention.shape;
     let group = s.group().min(2);
     // Two sequences of rows - 3 and rows - 33 rows, as the length tables of `Known` say.
-    let packed = attention.packed.map(|_| Packed { total_q: 2 * rows, total_kv: 2 * keys });
+    let total_kv = if attention.packs_keys() { 2 * keys } else { 0 };
+    let packed = attention.packed.map(|_| Packed { total_q: 2 * rows, total_kv });
     let heads_kv = s.heads_kv.min(2);
     let shape = Shape {
         batch: s.batch.clamp(1, 2),

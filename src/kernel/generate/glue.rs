@@ -90,7 +90,7 @@ fn position_glue(out: &mut String, spec: &KernelSpec) {
     let table = |on: bool, full: &str, table: &str| {
         if spec.is_packed() && full == "seq_q" {
             packed(full, "aux_cu_seqlens_q", "total_q")
-        } else if spec.is_packed() {
+        } else if spec.has_packed_keys() && full == "seq_kv" {
             packed(full, "aux_cu_seqlens_kv", "total_kv")
         } else if on {
             format!("return min(aux_word(params.{table} + batch), params.{full});")
@@ -192,7 +192,8 @@ fn angle_glue(out: &mut String, spec: &KernelSpec) {
 fn origin_glue(out: &mut String, spec: &KernelSpec) {
     let tensors = [("q", "q"), ("k", "kv"), ("v", "kv"), ("o", "q")];
     for (name, side) in tensors {
-        let body = if spec.is_packed() {
+        let packed = if side == "q" { spec.is_packed() } else { spec.has_packed_keys() };
+        let body = if packed {
             format!(
                 "return min(aux_word(params.aux_cu_seqlens_{side} + batch), params.total_{side}) * \
                  params.{name}_stride_row;"
@@ -214,8 +215,11 @@ fn origin_glue(out: &mut String, spec: &KernelSpec) {
     let end = if spec.is_packed() { "return min(row_end, rows.q_len);" } else { "return row_end;" };
     function(out, "stored_end(rows: Rows, row_end: u32) -> u32", end);
     // In packed tensors the keys past a sequence's own are another's, or nobody's.
-    let end =
-        if spec.is_packed() { "return min(key_end, rows.kv_len);" } else { "return key_end;" };
+    let end = if spec.has_packed_keys() {
+        "return min(key_end, rows.kv_len);"
+    } else {
+        "return key_end;"
+    };
     function(out, "read_end(rows: Rows, key_end: u32) -> u32", end);
 }
 

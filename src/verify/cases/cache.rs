@@ -89,6 +89,30 @@ pub(super) fn quick() -> Vec<Case> {
         cases.push(poisoned(in_pages(call, 16).with_lse(), Lengths::Mixed));
     }
     cases.extend(whole_rows());
+    cases.extend(served());
+    cases
+}
+
+/// Prompts and single tokens in one call: rows packed, keys in pages.
+fn served() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, storage) in Storage::ALL.into_iter().enumerate() {
+        let (page, rows) = (PAGES[i % PAGES.len()], [19, 70, 5][i % 3]);
+        let packed = |dtype: DType| {
+            let call = call(3, [6, 2], [rows, 150], [40, 24]).dtype(dtype).kv_storage(storage);
+            in_pages(call, page).packed(rows + rows / 2, 0).causal(BottomRight)
+        };
+        cases.push(poisoned(packed(DType::F32).with_lse(), Lengths::Mixed));
+        let call = packed(DType::ALL[(i + 1) % 3]);
+        let call = match i % 3 {
+            0 => call.sinks(),
+            1 => call.alibi(BottomRight).softcap(5.0),
+            _ => call.window(Some(20), Some(0), BottomRight),
+        };
+        cases.push(poisoned(call, Lengths::Full));
+    }
+    let padded = call(3, [6, 2], [19, 70], [40, 24]).kv_lengths().packed(40, 0);
+    cases.push(poisoned(padded.causal(BottomRight).with_lse(), Lengths::Mixed));
     cases
 }
 
