@@ -105,6 +105,7 @@ pub use feature::prepare::{Cosine, Rotary};
 pub use feature::rotary::{LongRope, RotaryScaling, Yarn, rotary_tables};
 pub use feature::rotary_config::{ModelConfig, RopeScaling, RotaryConfig};
 pub use feature::score::{KvScales, Relative, grid_bias, standard_slopes, t5_table};
+pub use feature::weight::Dropout;
 pub use plan::tuning::Tuning;
 pub use plan::{BackwardPlan, Capabilities, Checks, Path, Plan, Policy, SelfTest};
 pub use problem::{

@@ -197,6 +197,12 @@ pub(crate) struct RunArgs {
     /// Store the bias as f32, f16 or bf16.
     #[arg(long, value_name = "TYPE", value_parser = parse_dtype, requires = "bias")]
     pub(crate) bias_dtype: Option<DType>,
+    /// Leave out this share of the weights at random, at least 0 and below 1.
+    #[arg(long, value_name = "RATE")]
+    pub(crate) dropout: Option<f32>,
+    /// Which weights are left out: equal seeds leave out equal ones.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "dropout")]
+    pub(crate) dropout_seed: u64,
     /// Sinks, floats [query heads].
     #[arg(long, value_name = "ARRAY")]
     pub(crate) sinks: Option<String>,

@@ -153,6 +153,9 @@ fn options(
         let align = args.alibi_offset.or(call.alibi.map(|alibi| alibi.align));
         *call = call.clone().alibi(align.unwrap_or(Align::TopLeft));
     }
+    if let Some(rate) = args.dropout {
+        *call = call.clone().dropout(rate, args.dropout_seed);
+    }
     if let Some(name) = &args.sinks {
         let sinks = source.of_shape("sinks", name, Floats, &heads)?;
         data.sinks = sinks.iter().map(single).collect();

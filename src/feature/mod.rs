@@ -21,6 +21,7 @@ pub mod rotary;
 pub mod rotary_config;
 pub mod score;
 pub mod store;
+pub mod weight;
 
 pub use operand::{ElementType, Operand, Operands};
 pub use parameter::{Parameter, ParameterKind, Setting};
@@ -158,6 +159,7 @@ pub(crate) const SLOTS: &[&[Slot]] = &[
     score::SLOTS,
     mask::SLOTS,
     normalize::SLOTS,
+    weight::SLOTS,
 ];
 
 /// Every slot file there is.

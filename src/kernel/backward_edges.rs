@@ -22,6 +22,7 @@ impl KernelSpec {
     pub(crate) fn backward_edges(problem: &Problem) -> Self {
         let ranged = Self::ranged(Kernel::BackwardEdges, problem).ignoring(&[Operand::Table]);
         // It knows the graph only.
-        Self { masks: Vec::new(), diagonal: None, factor: false, ..ranged }.reading(true, EDGES)
+        Self { masks: Vec::new(), diagonal: None, factor: false, dropout: false, ..ranged }
+            .reading(true, EDGES)
     }
 }

@@ -18,6 +18,6 @@ impl KernelSpec {
     pub(crate) fn backward_sinks(problem: &Problem) -> Self {
         let ranged = Self::ranged(Kernel::BackwardSinks, problem).ignoring(&[Operand::Table]);
         // It knows lengths only.
-        Self { masks: Vec::new(), diagonal: None, factor: false, ..ranged }
+        Self { masks: Vec::new(), diagonal: None, factor: false, dropout: false, ..ranged }
     }
 }

@@ -41,6 +41,7 @@ impl KernelSpec {
             masks: Vec::new(),
             diagonal: None,
             factor: false,
+            dropout: false,
             scores: of.map(|score| (score.stage(), score.slot())).collect(),
             alibi,
             ..ranged

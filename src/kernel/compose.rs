@@ -87,6 +87,7 @@ pub fn compose_for(spec: &KernelSpec, compiler: Compiler) -> Composed {
         (spec.blocks.is_some(), common!("blocks")),
         (capped || spec.inner.contains(&tanh::SLOT), common!("tanh")),
         (spec.preparation.is_some(), common!("rotary")),
+        (spec.draws_lots(), common!("philox")),
         (spec.is_paged() && attends, common!("pages")),
         (spec.has_edges(), common!("edges")),
     ];

@@ -45,6 +45,7 @@ impl fmt::Display for KernelSpec {
             (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
             (self.has_edges() && self.kernel.is_fused()).then_some("edges"),
             self.factor.then_some("gaussian"),
+            self.dropout.then_some("dropout"),
             self.added.then_some("added"),
             self.build.unchecked.then_some("unchecked"),
             self.build.small_tables.then_some("small-tables"),

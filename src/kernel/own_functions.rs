@@ -36,6 +36,7 @@ impl KernelSpec {
             alibi: problem.attention().alibi.map(|alibi| alibi.align.slot()),
             writes: Writes { capture: Capture::At(WeightsAt::AfterBias), ..Writes::NOTHING },
             factor: false,
+            dropout: false,
             ..ranged.ignoring(&[Operand::PageTable])
         }
     }

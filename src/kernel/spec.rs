@@ -13,7 +13,8 @@ use super::tile::Tile;
 use crate::feature::Slot;
 use crate::feature::inner::sum;
 use crate::feature::normalize;
-use crate::feature::score::{Stage, bias};
+use crate::feature::score::{Stage, bias, gumbel};
+use crate::feature::weight::dropout;
 use crate::problem::{Operand, WeightsAt};
 use crate::tensor::Scales;
 
@@ -141,6 +142,8 @@ pub struct KernelSpec {
     pub blocks: Option<BlockTable>,
     /// Whether weights are multiplied with a factor of their place after they are normalised.
     pub factor: bool,
+    /// Whether weights are left out at random.
+    pub dropout: bool,
     /// What is done to rows of q or k.
     pub preparation: Option<Preparation>,
     /// Of a backward row kernel: what it reads and writes beside the usual.
@@ -255,6 +258,11 @@ impl KernelSpec {
         element.map_or(Scales::None, |(_, element)| element.storage.scales())
     }
 
+    /// Whether it needs random numbers.
+    pub(super) fn draws_lots(&self) -> bool {
+        self.dropout || self.scores.iter().any(|(_, slot)| *slot == gumbel::SLOT)
+    }
+
     /// Whether scores are additive.
     pub(crate) fn is_additive(&self) -> bool {
         self.inner.contains(&sum::SLOT)
@@ -306,6 +314,7 @@ impl KernelSpec {
         slots.extend(self.inner.iter().cloned());
         slots.extend(self.normalize.clone());
         slots.extend(self.reads(Operand::Sinks).then_some(normalize::sink::SLOT));
+        slots.extend(self.dropout.then_some(dropout::SLOT));
         let mut seen = std::collections::HashSet::new();
         slots.retain(|slot| seen.insert(slot.clone()));
         slots

@@ -53,6 +53,7 @@ impl KernelSpec {
             masks: Vec::new(),
             diagonal: None,
             factor: false,
+            dropout: false,
             ..ranged.ignoring(&[Operand::PageTable, Operand::Table])
         }
         .reading(a.sinks, &[Operand::Sinks])

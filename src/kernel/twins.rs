@@ -37,7 +37,9 @@ impl KernelSpec {
     pub(crate) fn is_masked(&self) -> bool {
         // Pages that do not exist are stepped over where keys come in stretches, and tested with a tile.
         let pages = self.is_paged() && self.kernel.twin().visits == Visits::Keys;
-        !self.masks.is_empty() || self.has_edges() || self.bias_may_mask() || pages
+        let hides = !self.masks.is_empty() || self.has_edges() || self.bias_may_mask() || pages;
+        // Weights that are left out need the loops that look at each key.
+        hides || self.dropout
     }
 
     /// Whether it writes tables.

@@ -25,6 +25,7 @@ impl KernelSpec {
             tables: Vec::new(),
             blocks: None,
             factor: false,
+            dropout: false,
             preparation: None,
             backward: None,
             added: false,
@@ -42,6 +43,7 @@ impl KernelSpec {
             masks: problem.masks().iter().map(|mask| mask.slot()).collect(),
             diagonal: has_diagonal.then(|| problem.align().slot()),
             factor: a.masks.iter().any(|mask| mask.weighs()),
+            dropout: a.dropout.is_some(),
             ..Self::empty(kernel)
         }
         .reading(a.packed.is_some(), &[Operand::CuSeqlensQ])
@@ -91,6 +93,7 @@ impl KernelSpec {
         let factor = self.factor && self.kernel != Kernel::StagedValue;
         self.masks.retain(|mask| mask.narrows || (factor && *mask == local::SLOT));
         self.factor = factor;
+        self.dropout &= self.kernel != Kernel::StagedValue;
         self.ignoring(&[Operand::Table])
     }
 }

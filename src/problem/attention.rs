@@ -13,6 +13,7 @@ use crate::feature::mask::{
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
 use crate::feature::score::{Alibi, KvScales, Relative};
+use crate::feature::weight::Dropout;
 use crate::problem::{Packed, Paged, Problem};
 use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage};
 
@@ -109,6 +110,9 @@ pub struct Attention {
     /// Linear biases; slopes `[heads_q]` come with the tensors.
     #[cfg_attr(feature = "serde", serde(default))]
     pub alibi: Option<Alibi>,
+    /// Weights left out at random; see [`dropout`](Self::dropout).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub dropout: Option<Dropout>,
     /// Whether sinks `[heads_q]` come with the tensors.
     #[cfg_attr(feature = "serde", serde(default))]
     pub sinks: bool,
@@ -179,6 +183,7 @@ impl Attention {
             bias: None,
             bias_dtype: DType::F32,
             alibi: None,
+            dropout: None,
             sinks: false,
             kv_lengths: false,
             q_lengths: false,
@@ -363,6 +368,14 @@ impl Attention {
     /// Announces ALiBi slopes `[heads_q]`; distance 0 is on the diagonal of `align`.
     pub fn alibi(mut self, align: Align) -> Self {
         self.alibi = Some(Alibi { align });
+        self
+    }
+
+    /// Leaves out weights at random after they are normalised, a share `rate` of them, and multiplies the others with
+    /// 1 / (1 − rate). Which ones follows from the seed and the pair's place alone ([`Dropout`]), so gradients leave out the
+    /// same. Returned weights are those after it.
+    pub fn dropout(mut self, rate: f32, seed: u64) -> Self {
+        self.dropout = Some(Dropout { rate: Scalar(rate), seed });
         self
     }
 

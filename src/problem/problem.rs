@@ -11,6 +11,7 @@ use crate::feature::normalize::Normalizer;
 use crate::feature::operand::{Dense, Rows};
 use crate::feature::prepare::Cosine;
 use crate::feature::score::{Bias, EdgeBias, Gumbel, KeyScale, Scale, Score, Softcap};
+use crate::feature::weight::Dropout;
 use crate::feature::{Operands, Position, Setting};
 use crate::problem::validate::{
     check_cache, check_masks, check_normalizer, check_packed, check_prepare, distinct,
@@ -43,6 +44,7 @@ impl Problem {
         modifiers(a, scale).iter().try_for_each(|score| score.validate(&shape))?;
         masks(a).try_for_each(|mask| mask.validate(&shape))?;
         check_normalizer(a)?;
+        a.dropout.iter().try_for_each(Dropout::validate)?;
         check_prepare(a)?;
         check_masks(a)?;
         distinct("score", a.custom_scores.iter().map(|score| score.slot()))?;
@@ -212,6 +214,7 @@ impl Problem {
         all.extend(self.scores().iter().flat_map(|score| score.parameters()));
         all.extend(a.inner.parameters(a.shape.dim_qk));
         all.extend(a.normalizer.parameters());
+        all.extend(a.dropout.iter().flat_map(Dropout::parameters));
         all.extend(a.rotary.iter().flat_map(|rotary| rotary.parameters()));
         all.extend(a.cosine.iter().flat_map(Cosine::parameters));
         all.extend(a.packed.iter().flat_map(Packed::parameters));

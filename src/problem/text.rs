@@ -26,6 +26,7 @@ impl Problem {
         words.extend(a.general.map(|d| format!("general({d})")));
         words.extend(a.relative.and_then(|relative| relative.text()));
         words.extend(a.normalizer.text());
+        words.extend(a.dropout.map(|dropout| dropout.text()));
         let mut middle: Vec<Word> = a.masks.iter().map(|x| (x.slot().name, x.text())).collect();
         let mut word = |name: &'static str, text: Option<String>| {
             middle.extend(text.map(|text| (name.into(), text)));

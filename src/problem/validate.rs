@@ -78,6 +78,9 @@ pub(super) fn check_masks(a: &Attention) -> Result<()> {
     if a.normalizer.takes_one() && a.masks.local.is_some_and(|local| local.gaussian) {
         return Err(Error::invalid("local gaussian", "hard attention", "weights to multiply"));
     }
+    if a.normalizer.takes_one() && a.dropout.is_some() {
+        return Err(Error::invalid("dropout", "one key that is taken", "weights to leave out"));
+    }
     Ok(())
 }
 

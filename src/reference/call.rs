@@ -89,12 +89,24 @@ impl<'a> Call<'a> {
     /// What the weight of a visible key is multiplied with.
     pub(super) fn factor(&self, at: &Position) -> f64 {
         let shape = &self.problem.attention().shape;
-        self.masks.iter().map(|mask| mask.factor(at, self.operands, shape)).product()
+        let factors = self.masks.iter().map(|mask| mask.factor(at, self.operands, shape));
+        factors.product::<f64>() * self.kept(at)
+    }
+
+    /// The dropout's part of it.
+    fn kept(&self, at: &Position) -> f64 {
+        let a = self.problem.attention();
+        a.dropout.map_or(1.0, |dropout| dropout.factor(at, a.shape.heads_q))
+    }
+
+    /// Whether weights are multiplied with a factor.
+    pub(super) fn weighs(&self) -> bool {
+        self.problem.attention().dropout.is_some() || self.masks.iter().any(|mask| mask.weighs())
     }
 
     /// Multiplies the weights of visible keys with the factors of their places.
     pub(super) fn place(&self, mut at: Position, weights: &mut [f64]) {
-        if !self.masks.iter().any(|mask| mask.weighs()) {
+        if !self.weighs() {
             return;
         }
         for (key, weight) in (0..).zip(weights).filter(|(_, weight)| **weight != 0.0) {
@@ -118,7 +130,9 @@ impl<'a> Call<'a> {
     pub(super) fn factor_entries(&self, at: &Position) -> Vec<Entry> {
         let shape = &self.problem.attention().shape;
         let entry = |mask: &&dyn Mask| mask.factor_entry(at, self.operands, shape);
-        self.masks.iter().filter_map(entry).collect()
+        let kept = self.kept(at);
+        let all = self.masks.iter().filter_map(entry);
+        all.map(|entry| Entry { factor: entry.factor * kept, ..entry }).collect()
     }
 
     /// Monotonic attention: hides the keys before the one that the rows before have come to.

@@ -88,7 +88,7 @@ fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     let sink = call.sink(&at).map(|sink| sink as f32).filter(|sink| *sink != f32::NEG_INFINITY);
     let v = |key: u32| call.v(&Position { key, ..at });
     let dim_v = a.shape.dim_v as usize;
-    if a.masks.iter().any(|mask| mask.weighs()) && !keys.is_empty() {
+    if call.weighs() && !keys.is_empty() {
         let (o, lse) = placed(call, at, &mut keys, sink, order);
         let o = match order {
             Order::Matrix { lag } => matrix::sum(&keys, dim_v, matrix::ahead(lag), v),

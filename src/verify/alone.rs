@@ -11,12 +11,13 @@ use crate::verify::execute::{Placement, execute};
 use crate::verify::run::policy;
 
 /// The last sequence of a batch as a call of its own; `None` where it is not one: a batch of one, packed
-/// sequences, block tables of their own, keys drawn by position in the batch.
+/// sequences, block tables of their own, keys or weights drawn by position in the batch.
 pub fn last_alone(attention: &Attention, data: &CaseData) -> Option<(Attention, CaseData)> {
     let batch = attention.shape.batch as usize;
-    let sampled = matches!(attention.normalizer, Normalizer::Sample { .. });
+    let drawn =
+        attention.dropout.is_some() || matches!(attention.normalizer, Normalizer::Sample { .. });
     let own_blocks = attention.masks.blocks.is_some_and(|x| x.batch > 1);
-    if batch < 2 || attention.packed.is_some() || own_blocks || sampled {
+    if batch < 2 || attention.packed.is_some() || own_blocks || drawn {
         return None;
     }
     let problem = attention.validate().ok()?;

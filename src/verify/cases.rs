@@ -110,7 +110,7 @@ pub fn grid(grid: Grid) -> Result<Vec<Case>> {
 /// The quick grid's own cases, then what other files have for it.
 fn quick_grid() -> Vec<Case> {
     let others = forms::cases().into_iter().step_by(2);
-    let seen = cache::quick().into_iter().chain(seen::quick());
+    let seen = cache::quick().into_iter().chain(seen::quick()).chain(forms::dropped());
     let mut cases: Vec<Case> = quick::own().into_iter().chain(others).chain(seen).collect();
     cases.extend(quick::examples(&cases));
     cases

@@ -47,7 +47,7 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
         }
     }
-    for problem in few_bits(&base) {
+    for problem in beside_these(&base) {
         for path in [Path::Fused, Path::FusedTile, Path::Staged, Path::Split] {
             let policy = Policy { path, ..Default::default() };
             // Not every path reads every storage.
@@ -58,8 +58,8 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
     all
 }
 
-/// Keys in small floating-point numbers, with scales of their own and of the call; biases in 16 bits.
-fn few_bits(base: &Attention) -> Vec<heedful::Problem> {
+/// Keys in small floating-point numbers, with scales of their own and of the call; biases in 16 bits; dropout.
+fn beside_these(base: &Attention) -> Vec<heedful::Problem> {
     let few = Attention { shape: Shape { seq_q: 5, ..base.shape }, ..base.clone() };
     let mut calls = Vec::new();
     for storage in Storage::ALL {
@@ -71,6 +71,7 @@ fn few_bits(base: &Attention) -> Vec<heedful::Problem> {
     for dtype in [DType::F16, DType::Bf16] {
         calls.push(few.clone().bias([2, 1, 5, 70]).bias_dtype(dtype));
     }
+    calls.extend([few.dropout(0.1, 1), base.clone().causal(Align::TopLeft).dropout(0.1, 1)]);
     calls.iter().map(|call| call.validate().expect("a valid call")).collect()
 }
 

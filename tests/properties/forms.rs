@@ -2,8 +2,8 @@
 
 use heedful::feature::mask::{Chunked, Dilated, Masks, Segments};
 use heedful::{
-    Activation, Axis, Blocks, Cosine, CustomMask, CustomScore, Edges, Inner, KvScales, Local,
-    Neighborhood, Normalizer, Packed, Paged, Relative, Rotary, Scalar, Shape, Storage,
+    Activation, Axis, Blocks, Cosine, CustomMask, CustomScore, Dropout, Edges, Inner, KvScales,
+    Local, Neighborhood, Normalizer, Packed, Paged, Relative, Rotary, Scalar, Shape, Storage,
 };
 use proptest::option::weighted;
 use proptest::prelude::*;
@@ -22,6 +22,7 @@ pub(crate) struct Scores {
     pub(crate) cosine: Option<Cosine>,
     pub(crate) general: Option<u32>,
     pub(crate) relative: Option<Relative>,
+    pub(crate) dropout: Option<Dropout>,
     pub(crate) normalizer: Normalizer,
     pub(crate) custom: Vec<CustomScore>,
 }
@@ -105,6 +106,8 @@ pub(crate) fn scores(shape: Shape) -> BoxedStrategy<Scores> {
     let offset = prop_oneof![8 => -300_i32..300, 1 => any::<i32>()];
     let relative = (size(0..300), size(0..300), offset)
         .prop_map(|(left, right, offset)| Relative { left, right, offset });
+    let dropout = (prop_oneof![8 => 0.0_f32..1.0, 1 => number()], any::<u64>())
+        .prop_map(|(rate, seed)| Dropout { rate: Scalar(rate), seed });
     let late = CustomScore::new(
         "late",
         "fn score_late(s: f32, p: Position) -> f32 { return s + f32(p.key); }",
@@ -116,18 +119,12 @@ pub(crate) fn scores(shape: Shape) -> BoxedStrategy<Scores> {
         weighted(RARE, rotary(shape)),
         weighted(RARE, cosine),
         weighted(RARE, size(1..513)),
-        weighted(RARE, relative),
+        (weighted(RARE, relative), weighted(RARE, dropout)),
         normalizer(),
         custom,
     )
-        .prop_map(|(inner, rotary, cosine, general, relative, normalizer, custom)| Scores {
-            inner,
-            rotary,
-            cosine,
-            general,
-            relative,
-            normalizer,
-            custom,
+        .prop_map(|(inner, rotary, cosine, general, (relative, dropout), normalizer, custom)| {
+            Scores { inner, rotary, cosine, general, relative, dropout, normalizer, custom }
         })
         .boxed()
 }

@@ -3,8 +3,8 @@
 use heedful::feature::mask::{Causal, Chunked, Dense, Dilated};
 use heedful::feature::score::Alibi;
 use heedful::{
-    Align, Attention, Broadcast, Capabilities, DType, Layout, Masks, Normalizer, Scalar, Shape,
-    Strides, Window,
+    Align, Attention, Broadcast, Capabilities, DType, Layout, Masks, Normalizer, Packed, Scalar,
+    Shape, Strides, Window,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -103,6 +103,7 @@ fn fit(a: &mut Attention) {
     if a.paged.is_some() {
         a.kv_lengths = true;
         [a.layout_k, a.layout_v] = [Layout::Bshd; 2];
+        a.packed = a.packed.map(|packed| Packed { total_kv: 0, ..packed });
     }
 }
 
@@ -163,6 +164,7 @@ pub(crate) fn attention() -> impl Strategy<Value = Attention> {
                     cosine: scores.cosine,
                     general: scores.general,
                     relative: scores.relative,
+                    dropout: scores.dropout,
                     normalizer: scores.normalizer,
                     softcap,
                     bias,
@@ -207,6 +209,7 @@ pub(crate) fn asked(a: &Attention) -> Vec<(&'static str, bool)> {
         cosine,
         general,
         relative,
+        dropout,
         normalizer,
         softcap,
         bias,
@@ -238,6 +241,7 @@ pub(crate) fn asked(a: &Attention) -> Vec<(&'static str, bool)> {
         ("cosine", cosine.is_some()),
         ("general", general.is_some()),
         ("relative", relative.is_some()),
+        ("dropout", dropout.is_some()),
         ("normalizer", *normalizer != Normalizer::Softmax),
         ("softcap", softcap.is_some()),
         ("bias", bias.is_some()),

@@ -1,25 +1,10 @@
 // s + Gumbel noise: the largest of the sums is a draw from softmax(s) (Gumbel-max).
 //
-// The noise of (batch, head, row, key) is word key % 4 of Philox4x32-10 (Salmon et al., 2011) with the counter
+// The noise of (batch, head, row, key) is word key % 4 of philox (common/philox.wgsl) with the counter
 // (row, key / 4, batch * heads_q + head, 0) and the seed as key: the same on every device and for every tiling.
 fn gumbel_bits(p: Position) -> u32 {
-  var c = vec4<u32>(p.row, p.key >> 2u, p.batch * params.heads_q + p.head, 0u);
-  var k = vec2<u32>(params.seed_low, params.seed_high);
-  for (var round = 0u; round < 10u; round += 1u) {
-    let a = gumbel_product(0xD2511F53u, c.x);
-    let b = gumbel_product(0xCD9E8D57u, c.z);
-    c = vec4<u32>(b.y ^ c.y ^ k.x, b.x, a.y ^ c.w ^ k.y, a.x);
-    k += vec2<u32>(0x9E3779B9u, 0xBB67AE85u);
-  }
-  return c[p.key & 3u];
-}
-
-// Low and high word of a 64-bit product.
-fn gumbel_product(a: u32, b: u32) -> vec2<u32> {
-  let low = (a & 0xffffu) * (b & 0xffffu);
-  let middle = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
-  let cross = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
-  return vec2<u32>(a * b, (a >> 16u) * (b >> 16u) + (middle >> 16u) + (cross >> 16u));
+  let counter = vec4<u32>(p.row, p.key >> 2u, p.batch * params.heads_q + p.head, 0u);
+  return philox(counter, vec2<u32>(params.seed_low, params.seed_high))[p.key & 3u];
 }
 
 // -ln(-ln u), u = (bits / 2^9 + 1/2) / 2^23, which f32 holds exactly. Near u = 1 the inner logarithm is a series in 1 - u,

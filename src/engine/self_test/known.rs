@@ -6,6 +6,7 @@ use crate::feature::inner::{Activation, Inner};
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
 use crate::feature::score::{Alibi, Relative};
+use crate::feature::weight::Dropout;
 use crate::plan::{Capabilities, Path, Plan};
 use crate::problem::{Attention, Operand, Packed, Paged, Problem};
 use crate::reference::{Inputs, Outputs, OwnedInputs};
@@ -98,6 +99,7 @@ fn tame(attention: &Attention) -> Attention {
         relative: attention.relative.map(relative),
         inner,
         normalizer,
+        dropout: attention.dropout.map(|x| Dropout { rate: Scalar(0.25), ..x }),
         ..attention.clone()
     }
 }

@@ -46,9 +46,11 @@ pub(in crate::kernel) fn fused_glue(out: &mut String, spec: &KernelSpec) {
 
 /// `weight_factor(p)`: what a weight is multiplied with after it is normalised.
 pub(in crate::kernel) fn weight_glue(out: &mut String, spec: &KernelSpec) {
-    let body = if spec.factor { "return mask_local_factor(p);" } else { "return 1.0;" };
-    function(out, "weight_factor(p: Position) -> f32", body);
-    let _ = writeln!(out, "const FACTOR: bool = {};", spec.factor);
+    let factors = [(spec.factor, "mask_local_factor(p)"), (spec.dropout, "weight_dropout(p)")];
+    let factors: Vec<&str> = factors.iter().filter_map(|(on, of)| on.then_some(*of)).collect();
+    let product = if factors.is_empty() { "1.0".to_owned() } else { factors.join(" * ") };
+    function(out, "weight_factor(p: Position) -> f32", &format!("return {product};"));
+    let _ = writeln!(out, "const FACTOR: bool = {};", !factors.is_empty());
 }
 
 /// `normalize_start(head)`: a row before its first key.
@@ -274,7 +276,8 @@ pub(in crate::kernel) fn whole_glue(out: &mut String, spec: &KernelSpec) {
     let wide = spec.row_tile().is_some_and(|rows| rows.wide) && spec.is_masked();
     // A tile may hold keys of several pages, and of none.
     let pages = spec.is_paged() && visits == Visits::Tiles;
-    if feared || wide || pages {
+    // Only keys that are tested are multiplied with a factor.
+    if feared || wide || pages || spec.dropout {
         body += " range = vec2<i32>(0);";
     }
     body += " if (range.x >= range.y) { return visible.yy; } return vec2<u32>(range);";

@@ -16,6 +16,34 @@ pub(super) fn cases() -> Vec<Case> {
     [forms(), prepared(), places()].into_iter().flatten().collect()
 }
 
+/// Weights left out at random, by every normaliser and on every path; all in the quick grid.
+pub(super) fn dropped() -> Vec<Case> {
+    let base = || call(2, [4, 2], [67, 90], [24, 40]).dropout(0.2, 0x0123_4567_89ab_cdef);
+    let poison = DataOptions { poison: true, ..DataOptions::default() };
+    let normalizers = [
+        Normalizer::Relu { power: 1, divisor: Scalar(90.0) },
+        Normalizer::Sigmoid { bias: Scalar(-4.5) },
+        Normalizer::Sparsemax,
+        Normalizer::Entmax15,
+        Normalizer::Raw,
+    ];
+    let mut cases: Vec<Case> = [
+        base().with_lse(),
+        base().causal(BottomRight).sinks().dtype(DType::F16),
+        base().with_weights(WeightsAt::Probabilities).dtype(DType::Bf16),
+        base().local(30.0, true),
+        call(3, [4, 2], [70, 90], [24, 24]).dropout(0.9, 3).packed(120, 150).causal(TopLeft),
+        call(1, [8, 2], [3, 300], [64, 64]).dropout(0.5, 1).with_lse(),
+        call(1, [8, 2], [3, 300], [64, 64]).dropout(0.0, 1),
+    ]
+    .map(usual)
+    .into();
+    let masked = base().mask([2, 1, 67, 90]).kv_lengths().q_lengths().bias([1, 4, 67, 90]);
+    cases.push(Case::new(masked, poison));
+    cases.extend(normalizers.map(|normalizer| usual(base().normalizer(normalizer))));
+    cases
+}
+
 /// Normalisers and inner loops other than softmax of a product.
 fn forms() -> Vec<Case> {
     let base = || call(2, [4, 2], [67, 90], [24, 40]);

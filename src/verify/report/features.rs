@@ -106,6 +106,7 @@ const OTHERS: &[Known] = &[
     ("Normalisers", "sigmoid", Word("sigmoid", &["sigmoid"])),
     ("Normalisers", "hard", Word("hard", &["hard"])),
     ("Normalisers", "sampled", Word("sample", &["gumbel"])),
+    ("Normalisers", "dropout", Word("dropout", &["dropout"])),
     ("Normalisers", "raw sums", Word("raw", &[])),
     ("Normalisers", "sparsemax", Word("sparsemax", &["sparsemax"])),
     ("Normalisers", "entmax", Word("entmax15", &["entmax15"])),
