@@ -75,6 +75,19 @@ impl Asked {
     }
 }
 
+/// A call with its shape, and without tensors.
+///
+/// # Errors
+/// Invalid argument that names the field.
+pub(crate) fn read(given: &str) -> Result<Attention, Error> {
+    let given = Given::read(Some(given))?;
+    if !given.has("shape") {
+        let wanted = r#"one, as in "shape": "1x8/2x512x64""#;
+        return Err(Error::invalid(given.name, "no shape", wanted));
+    }
+    given.attention(None)
+}
+
 impl Given {
     fn read(given: Option<&str>) -> Result<Self, Error> {
         let Some(given) = given else {

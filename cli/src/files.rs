@@ -73,6 +73,23 @@ impl Source {
         Ok(Self::SafeTensors { path: path.clone(), bytes })
     }
 
+    /// Names of the arrays of the file, as they lie in it; none where names are files.
+    pub(crate) fn names(&self) -> Result<Vec<String>, Error> {
+        match self {
+            Self::Npy => Ok(Vec::new()),
+            Self::Npz(arrays) => Ok(arrays.names()),
+            Self::SafeTensors { path, bytes } => {
+                let file = SafeTensors::deserialize(bytes).map_err(|e| {
+                    Error::invalid(path.display().to_string(), e, "a readable .safetensors file")
+                })?;
+                let mut names: Vec<String> =
+                    file.names().into_iter().map(|name| name.to_string()).collect();
+                names.sort_unstable();
+                Ok(names)
+            }
+        }
+    }
+
     /// Reads the array that option `--{option}` names, of any shape.
     pub(crate) fn get(
         &mut self,

@@ -7,6 +7,7 @@ use heedful::{Attention, Error, Inner, Normalizer, Rotary, RotaryConfig, RotaryS
 use crate::files::{Elements, Source};
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Scores, weights and positions")]
 pub(crate) struct FormArgs {
     /// How q and k make a score; dot unless it is given.
     #[arg(long, value_enum)]

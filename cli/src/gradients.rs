@@ -15,6 +15,7 @@ use crate::outputs;
 
 /// What comes in, and where gradients go.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Gradients")]
 pub(crate) struct GradientArgs {
     /// Gradient of the output, with the output's axes: computes gradients, which --grad and its short forms write.
     #[arg(long, value_name = "ARRAY")]

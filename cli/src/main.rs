@@ -1,4 +1,5 @@
-//! The command line of heedful: `bench`, `info`, `map`, `report`, `run`, `tune` and `verify`.
+//! The command line of heedful: `bench`, `completions`, `info`, `map`, `report`, `run`, `shader`, `tune` and `verify`,
+//! and `heedful FILE` for what a file is obviously for.
 //!
 //! Exit status: 0 done and right; 1 a result was wrong; 2 the request or a file is bad; 3 no adapter
 //! where one was required; 4 the device failed.
@@ -10,23 +11,25 @@ mod call;
 mod files;
 mod forms;
 mod gradients;
+mod help;
 mod info;
 mod map;
+mod obvious;
 mod outputs;
 mod picture;
 mod report;
 mod run;
+mod shader;
 mod splice;
 mod stop;
 mod table;
 mod tune;
 mod verify;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::{Args, BenchArgs, Command};
+use args::{BenchArgs, Command};
 
 /// Why a command ended without success, and the exit status that says so.
 enum Failure {
@@ -66,27 +69,15 @@ fn end_with_the_reader() {
 
 fn main() -> ExitCode {
     end_with_the_reader();
-    let args = match Args::try_parse() {
+    let args = match help::parse(std::env::args_os()) {
         Ok(args) => args,
         Err(error) if error.use_stderr() => {
-            // clap's message is a paragraph and then advice; the paragraph, on one line, says what is wrong.
-            let text = error.to_string();
-            let paragraph = text.split("\n\n").next().unwrap_or_default();
-            let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-            eprintln!("heedful: {}", line.trim_start_matches("error: "));
+            eprintln!("heedful: {}", on_one_line(&error));
             return ExitCode::from(2);
         }
         Err(help) => help.exit(),
     };
-    let result = match args.command.unwrap_or(Command::Bench(BenchArgs::default())) {
-        Command::Bench(args) => bench::bench(&args),
-        Command::Info(args) => info::info(&args),
-        Command::Map(args) => map::map(&args),
-        Command::Report(args) => report::report(&args),
-        Command::Run(args) => run::run(&args),
-        Command::Tune(args) => tune::tune(&args),
-        Command::Verify(args) => verify::verify(&args),
-    };
+    let result = dispatch(args.command.unwrap_or(Command::Bench(BenchArgs::default())));
     let (status, message) = match result {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Wrong(message)) => (1, message),
@@ -96,6 +87,46 @@ fn main() -> ExitCode {
     // Messages are one line, whatever a driver wrote into them.
     eprintln!("heedful: {}", message.split_whitespace().collect::<Vec<_>>().join(" "));
     ExitCode::from(status)
+}
+
+/// clap's message is a paragraph and then advice; the paragraph, on one line, says what is wrong.
+fn on_one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.trim_start_matches("error: ").to_owned()
+}
+
+fn dispatch(command: Command) -> Outcome {
+    match command {
+        Command::Bench(args) => bench::bench(&args),
+        Command::Completions(args) => help::completions(&args),
+        Command::File(given) => file(&given),
+        Command::Info(args) => info::info(&args),
+        Command::Map(args) => map::map(&args),
+        Command::Report(args) => report::report(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Shader(args) => shader::shader(&args),
+        Command::Tune(args) => tune::tune(&args),
+        Command::Verify(args) => verify::verify(&args),
+    }
+}
+
+/// Says which command a file is for and what else is possible, and runs it.
+fn file(given: &[OsString]) -> Outcome {
+    let obvious::Obvious { words, also } = obvious::command_for(given)?;
+    let line: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let name = given.first().map(|file| file.to_string_lossy()).unwrap_or_default();
+    let parsed = help::parse(std::iter::once("heedful".into()).chain(words.iter().cloned()));
+    let args = parsed.map_err(|error| {
+        heedful::Error::invalid(
+            name,
+            on_one_line(&error),
+            format!("options of `heedful {}`", line[0]),
+        )
+    })?;
+    eprintln!("heedful {}\n  also: {also}", line.join(" "));
+    args.command.map_or(Ok(()), dispatch)
 }
 
 fn status_of(error: &heedful::Error) -> u8 {

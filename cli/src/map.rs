@@ -30,6 +30,9 @@ pub(crate) struct MapArgs {
     /// One head only; all of them as a grid unless it is given.
     #[arg(long, value_name = "N")]
     head: Option<usize>,
+    /// Only the first N rows and keys: a padded sequence's own.
+    #[arg(long, value_name = "N")]
+    length: Option<usize>,
     /// Tokens of the query rows, separated by commas.
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     rows: Vec<String>,
@@ -99,14 +102,20 @@ impl Picture {
             Some(head) => vec![within("--head", head, heads)?],
             None => (0..heads).collect(),
         };
-        let each = rows * keys;
+        let length = args.length.unwrap_or(rows.max(keys));
+        if length == 0 || args.length.is_some_and(|n| n > rows.max(keys)) {
+            return Err(Error::invalid("--length", length, format!("1..={}", rows.max(keys))));
+        }
+        let (drawn_rows, drawn_keys) = (rows.min(length), keys.min(length));
         let cut = |head: usize| {
-            let start = (sequence * heads + head) * each;
-            (head, array.values[start..start + each].to_vec())
+            let start = (sequence * heads + head) * rows * keys;
+            let of_head = array.values[start..start + rows * keys].chunks(keys).take(drawn_rows);
+            (head, of_head.flat_map(|row| &row[..drawn_keys]).copied().collect())
         };
-        let row_labels = labels("--rows", &args.rows, rows)?;
-        let given = if args.keys.is_empty() && rows == keys { &args.rows } else { &args.keys };
-        let key_labels = labels("--keys", given, keys)?;
+        let row_labels = labels("--rows", &args.rows, drawn_rows)?;
+        let given =
+            if args.keys.is_empty() && drawn_rows == drawn_keys { &args.rows } else { &args.keys };
+        let key_labels = labels("--keys", given, drawn_keys)?;
         let heads = chosen.into_iter().map(cut).collect();
         Ok(Self { heads, rows: row_labels, keys: key_labels })
     }

@@ -51,6 +51,11 @@ impl Arrays {
         self.archive.array_names().any(|known| known == name)
     }
 
+    /// The names of its arrays, as they lie in the file.
+    pub fn names(&self) -> Vec<String> {
+        self.archive.array_names().map(str::to_owned).collect()
+    }
+
     /// Reads an array.
     ///
     /// # Errors
