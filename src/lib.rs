@@ -49,6 +49,50 @@
 //! # }
 //! ```
 //!
+//! # Gallery
+//! Who sees whom: rows down, keys across. Masks are AND-ed in any combination, with these and with tensors.
+//!
+//! ```
+//! use heedful::feature::Operands;
+//! use heedful::{Align::TopLeft, Attention, Neighborhood, Position, Shape};
+//!
+//! let call = || Attention::new(Shape::self_attention(1, 1, 8, 16));
+//! let calls = [
+//!     call().causal(TopLeft),
+//!     call().window(Some(2), Some(0), TopLeft),
+//!     call().chunked(4, TopLeft).causal(TopLeft),
+//!     call().dilated(2, TopLeft).causal(TopLeft),
+//!     call().neighborhood(Neighborhood::line(8, 3)),
+//! ];
+//! let pictures = [
+//!     "#.......   #.......   #.......   #.......   ###.....",
+//!     "##......   ##......   ##......   .#......   ###.....",
+//!     "###.....   ###.....   ###.....   #.#.....   .###....",
+//!     "####....   .###....   ####....   .#.#....   ..###...",
+//!     "#####...   ..###...   ....#...   #.#.#...   ...###..",
+//!     "######..   ...###..   ....##..   .#.#.#..   ....###.",
+//!     "#######.   ....###.   ....###.   #.#.#.#.   .....###",
+//!     "########   .....###   ....####   .#.#.#.#   .....###",
+//! ];
+//! for (row, wanted) in pictures.iter().enumerate() {
+//!     let drawn = calls.each_ref().map(|call| {
+//!         let (problem, none) = (call.validate().unwrap(), Operands::default());
+//!         let at = problem.position(0, 0, row as u32, &none);
+//!         let sees = |key| {
+//!             let at = Position { key, ..at };
+//!             problem.masks().iter().all(|mask| mask.keeps(&at, &none, &call.shape))
+//!         };
+//!         (0..8).map(|key| if sees(key) { '#' } else { '.' }).collect::<String>()
+//!     });
+//!     assert_eq!(drawn.join("   "), *wanted);
+//! }
+//! ```
+//!
+//! The examples of the repository show the rest: `sequence_labeling` positions, `image_neighborhood` a picture's
+//! neighbourhoods, `graph_attention` a molecule, `translation_decoder` general and additive scores, `learn_qkv`
+//! gradients, `generate_step` a cache, `sentence_embedding` a whole model, `own_device` an application's arena, `two_devices` one
+//! call over two. The guide, `docs/guide.md`, answers questions one by one.
+//!
 //! # What can be relied on
 //! - A row that may attend to nothing gives o = 0 and lse = −∞ (with a sink: lse = sink). Masks decide that,
 //!   never logits. NaN or infinity in a masked key never leaks; in a visible one it shows, whatever the key's
@@ -114,7 +158,12 @@ pub use problem::{
 pub use tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage, Strides};
 pub use wgpu;
 
-/// The README's example is compiled with the documentation tests.
+/// README's code is compiled with the documentation tests.
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]
 struct Readme;
+
+/// So is every block of the guide; some of them compare results, which takes the feature.
+#[doc = include_str!("../docs/guide.md")]
+#[cfg(all(doctest, feature = "verify"))]
+struct Guide;

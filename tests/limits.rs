@@ -1,4 +1,4 @@
-//! What each feature asks of a device: planned under falling limits, compared with README, and run on a
+//! What each feature asks of a device: planned under falling limits, compared with docs/features.md, and run on a
 //! device that has no more.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
@@ -72,15 +72,15 @@ fn fewest(calls: &[Attention], path: Path) -> u32 {
 }
 
 #[test]
-fn the_readme_names_the_fewest_storage_buffers() {
+fn the_table_of_limits_names_the_fewest_storage_buffers() {
     let mut table = "| feature | storage buffers per stage |\n|---|--:|\n".to_owned();
     for (name, calls, path) in features() {
         table += &format!("| {name} | {} |\n", fewest(&calls, path));
     }
-    let readme = include_str!("../README.md");
-    let (_, rest) = readme.split_once("<!-- limits:begin -->\n\n").unwrap();
+    let page = include_str!("../docs/features.md");
+    let (_, rest) = page.split_once("<!-- limits:begin -->\n\n").unwrap();
     let (found, _) = rest.split_once("\n<!-- limits:end -->").unwrap();
-    assert_eq!(found, table, "README's table should be:\n{table}");
+    assert_eq!(found, table, "the table in docs/features.md should be:\n{table}");
 }
 
 #[test]

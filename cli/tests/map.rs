@@ -31,6 +31,17 @@ fn one_head_or_a_grid_of_heads_is_drawn() {
     assert!(all[0] > one[0] && all[1] > one[1], "{all:?} {one:?}");
     place.heedful("map --weights square.npy --rows I,saw,a,saw --out words.png").succeeded();
     assert!(size(&place, "words.png")[0] > 4 * 22);
+    place
+        .heedful("map --weights square.npy --rows I,saw,a,saw --length 4 --out same.png")
+        .succeeded();
+    place.heedful("map --weights square.npy --rows I,saw --length 2 --out first.png").succeeded();
+    assert_eq!(size(&place, "same.png"), size(&place, "words.png"));
+    // Two rows and two columns less, of 22 pixels each.
+    assert_eq!(size(&place, "first.png").map(|n| n + 2 * 22), size(&place, "words.png"));
+    // More keys than rows: each as many as there are.
+    place.heedful("map --weights weights.npy --head 0 --length 5 --out five.png").succeeded();
+    place.heedful("map --weights weights.npy --head 0 --out whole.png").succeeded();
+    assert_eq!(size(&place, "five.png"), size(&place, "whole.png"));
 }
 
 #[test]
@@ -43,6 +54,8 @@ fn what_cannot_be_drawn_is_refused_and_nothing_is_written() {
         ("--weights weights.npy --batch 2 --out x.png", ["--batch", "below 2"]),
         ("--weights weights.npy --head 3 --out x.png", ["--head", "below 3"]),
         ("--weights square.npy --rows a,b --out x.png", ["--rows", "4"]),
+        ("--weights square.npy --length 5 --out x.png", ["--length", "1..=4"]),
+        ("--weights square.npy --length 0 --out x.png", ["--length", "1..=4"]),
         ("--weights square.npy --out none/x.png", ["none/x.png", "folder"]),
         ("--weights square.npy --out x.jpg", ["x.jpg", "PNG"]),
     ] {

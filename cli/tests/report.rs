@@ -186,7 +186,7 @@ fn the_page_opens_in_a_browser_and_lists_rows_on_demand() {
 }
 
 #[test]
-fn readme_shows_the_newest_records() {
+fn the_tables_show_the_newest_records() {
     let place = repository();
     let folders = |inside: &str| {
         let entries = std::fs::read_dir(place.join(inside)).expect("a folder");
@@ -200,10 +200,11 @@ fn readme_shows_the_newest_records() {
     let records: Vec<String> = folders("benches/record");
     let records =
         records.into_iter().filter(|x| x.contains("/mesa-")).collect::<Vec<_>>().join(" ");
-    common::heedful(&place, &format!("report --bench {records} --readme README.md --check"))
+    common::heedful(&place, &format!("report --bench {records} --readme docs/speed.md --check"))
         .succeeded();
     let reports = folders("tests/reports");
     let reports =
         reports.into_iter().filter(|x| x.ends_with(".json")).collect::<Vec<_>>().join(" ");
-    common::heedful(&place, &format!("report {reports} --readme README.md --check")).succeeded();
+    common::heedful(&place, &format!("report {reports} --readme docs/features.md --check"))
+        .succeeded();
 }
