@@ -20,7 +20,7 @@ use crate::map::MapArgs;
 
 /// Attention for every GPU: measure it, check it, run it.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "heedful", version, about)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
