@@ -158,7 +158,9 @@ fn main() -> Result<()> {
         println!(
             "  {storage:>4} cache, {bits:>4.1} bits a channel: differs by at most {largest:.1e}, {microseconds:.0} µs to record a step"
         );
-        assert!(largest < 0.1, "a step went wrong");
+        // A number of one mantissa bit is a quarter off at most, and so are scores.
+        let allowed = if storage == Storage::Mxfp4 { 0.4 } else { 0.1 };
+        assert!(largest < allowed, "a step went wrong");
     }
     Ok(())
 }

@@ -8,8 +8,9 @@ use std::fmt;
 /// Why a call could not be served.
 ///
 /// The kind is private so that it can grow; ask with [`is_invalid`](Error::is_invalid),
-/// [`is_unsupported`](Error::is_unsupported), [`is_full`](Error::is_full), [`is_out_of_memory`](Error::is_out_of_memory),
-/// [`is_device_lost`](Error::is_device_lost) and [`is_internal`](Error::is_internal).
+/// [`is_unsupported`](Error::is_unsupported), [`is_full`](Error::is_full),
+/// [`is_out_of_memory`](Error::is_out_of_memory), [`is_device_lost`](Error::is_device_lost) and
+/// [`is_internal`](Error::is_internal).
 ///
 /// ```
 /// use heedful::{Attention, Shape};

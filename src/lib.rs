@@ -90,8 +90,8 @@
 //!
 //! The examples of the repository show the rest: `sequence_labeling` positions, `image_neighborhood` a picture's
 //! neighbourhoods, `graph_attention` a molecule, `translation_decoder` general and additive scores, `learn_qkv`
-//! gradients, `generate_step` a cache, `sentence_embedding` a whole model, `own_device` an application's arena, `two_devices` one
-//! call over two. The guide, `docs/guide.md`, answers questions one by one.
+//! gradients, `generate_step` a cache, `sentence_embedding` a whole model, `own_device` an application's arena,
+//! `two_devices` one call over two. The guide, `docs/guide.md`, answers questions one by one.
 //!
 //! # What can be relied on
 //! - A row that may attend to nothing gives o = 0 and lse = −∞ (with a sink: lse = sink). Masks decide that,

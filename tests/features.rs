@@ -1,4 +1,5 @@
-//! What every feature must have beside its WGSL: a text, a serial form, a meaning, a case and a line of the table of features.
+//! What every feature must have beside its WGSL: a text, a serial form, a meaning, a case and a line of the table of
+//! features.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! Matrix units: what is planned for them, that the self-test refuses wrong kernels, and a grid on an adapter that has them.
+//! Matrix units: what is planned for them, that the self-test refuses wrong kernels, and a grid on an adapter that has
+//! them.
 //!
 //! `scripts/software-adapters --prepare mesa` brings a software driver with matrices of 8; elsewhere the tests that need them
 //! say UNSUPPORTED. Matrices of 16 are composed, validated and translated by `tests/compose.rs`.
@@ -234,8 +235,8 @@ fn projections_on_matrix_units_are_those_of_the_layer_and_prove_themselves() {
     assert!(plan.rejection.unwrap().reason.contains("wrong in the self-test"));
 }
 
-/// The shapes that hardware gets, which a driver with subgroups of 8 would not: steps written out, several blocks of rows to
-/// a team, several subgroups in a team, several invocations to a row.
+/// The shapes that hardware gets, which a driver with subgroups of 8 would not: steps written out, several blocks of
+/// rows to a team, several subgroups in a team, several invocations to a row.
 #[test]
 fn every_shape_of_the_tile_computes_the_same_attention() {
     let Some(engine) = matrix_engine("every_shape_of_the_tile") else { return };
@@ -285,7 +286,8 @@ fn every_shape_of_the_tile_computes_the_same_attention() {
     }
 }
 
-/// llvmpipe runs matrices of 16 as well, though it lists those of 8 only: the one place without a GPU where those kernels run.
+/// llvmpipe runs matrices of 16 as well, though it lists those of 8 only: the one place without a GPU where those
+/// kernels run.
 fn engine_with_matrices_of_16(test: &str) -> Option<Engine> {
     let engine = matrix_engine(test)?;
     let caps = engine.capabilities().clone();
@@ -361,7 +363,8 @@ fn an_eighth_of_the_matrix_grid_matches_the_reference_in_matrices_of_16() {
     matches_the_reference(test, &engine, |i| i % 8 == 3);
 }
 
-/// The wanted cases, each on one of the two paths; every third at odd offsets. `heedful verify --grid matrix` runs all on both.
+/// The wanted cases, each on one of the two paths; every third at odd offsets. `heedful verify --grid matrix` runs all
+/// on both.
 fn matches_the_reference(test: &str, engine: &Engine, wanted: fn(usize) -> bool) {
     let (mut passed, mut unsupported, mut failures) = (0, 0, Vec::new());
     for (i, case) in grid(Grid::Matrix).unwrap().iter().enumerate().filter(|(i, _)| wanted(*i)) {

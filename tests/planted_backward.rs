@@ -1,9 +1,10 @@
-//! Planted faults in the kernels of gradients are found: each row below is a fault in a kernel's text and cases of the grid
-//! of gradients that must fail for it, with the reason that they must give, and must pass without it.
+//! Planted faults in the kernels of gradients are found: each row below is a fault in a kernel's text and cases of the
+//! grid of gradients that must fail for it, with the reason that they must give, and must pass without it.
 //!
-//! The kinds are those of `planted.rs` as far as gradients have them, and what can go wrong in these alone: the mean of a
-//! row's gradients, a derivative of the chain, a head of a group, sums that are carried from block to block, axes that a
-//! bias is summed over, sinks. The self-test must refuse the kernel by name, or cannot see the fault, with the reason why.
+//! The kinds are those of `planted.rs` as far as gradients have them, and what can go wrong in these alone: the mean of
+//! a row's gradients, a derivative of the chain, a head of a group, sums that are carried from block to block, axes
+//! that a bias is summed over, sinks. The self-test must refuse the kernel by name, or cannot see the fault, with the
+//! reason why.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod common;
@@ -252,8 +253,8 @@ fn verdict(engine: &Engine, case: &BackwardCase) -> Option<String> {
     }
 }
 
-/// The planted kernel is refused by its name when it is planned with, and no other is; or it serves for the reason that the
-/// row gives.
+/// The planted kernel is refused by its name when it is planned with, and no other is; or it serves for the reason that
+/// the row gives.
 fn self_test(planted: &Engine, fault: &Fault, case: &BackwardCase) {
     let what = format!("{} on {}", fault.name, case.name);
     let plan = planted.plan_backward_with(&case.backward, &case.policy());
@@ -272,8 +273,8 @@ fn self_test(planted: &Engine, fault: &Fault, case: &BackwardCase) {
     }
 }
 
-/// A kernel that is wrong is refused wherever it is needed, also by another engine that takes verdicts over; calls that do
-/// not need it are served.
+/// A kernel that is wrong is refused wherever it is needed, also by another engine that takes verdicts over; calls that
+/// do not need it are served.
 #[test]
 fn a_wrong_kernel_is_named_and_others_serve_on() {
     let test = "a_wrong_kernel_is_named";

@@ -38,8 +38,8 @@ fn blocks_whole(rows: Rows, keys: vec2<u32>) -> bool {
   return every == 3u;
 }
 
-// The next keys at or after `start` that are visited, as (first, first whole, end of whole, end): blocks that no row visits
-// are stepped over, and of the blocks without a hidden pair the keys within `whole` need no test.
+// The next keys at or after `start` that are visited, as (first, first whole, end of whole, end): blocks that no row
+// visits are stepped over, and of the blocks without a hidden pair the keys within `whole` need no test.
 fn blocks_span(rows: Rows, start: u32, visible: vec2<u32>, whole: vec2<u32>) -> vec4<u32> {
   var key = start;
   while (key < visible.y) {

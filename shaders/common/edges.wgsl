@@ -1,5 +1,5 @@
-// A graph in compressed rows: the keys of query row i are edge_keys[edge_starts[i]..edge_starts[i + 1]], ascending. Starts
-// past the end, and rows past the table, have no edges.
+// A graph in compressed rows: the keys of query row i are edge_keys[edge_starts[i]..edge_starts[i + 1]], ascending.
+// Starts past the end, and rows past the table, have no edges.
 fn edges_of(row: u32) -> vec2<u32> {
   if (row >= params.seq_q) { return vec2<u32>(0u); }
   let first = min(aux_word(params.aux_edge_starts + row), params.edge_count);

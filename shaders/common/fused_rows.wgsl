@@ -52,9 +52,9 @@ fn forward(workgroup: vec3<u32>, lane: u32, slice: u32) {
 
   var m = RowVec(normalize_empty().m);
   var l = RowVec(0.0);
-  // Keys in ascending order, whatever block a row is in: in each span tested ones, whole ones, tested ones. So a row's sums
-  // do not depend on its neighbours, since a hidden key changes nothing. Loops rather than an `if`: drivers that run
-  // shaders on the CPU execute both sides of one.
+  // Keys in ascending order, whatever block a row is in: in each span tested ones, whole ones, tested ones. So a row's
+  // sums do not depend on its neighbours, since a hidden key changes nothing. Loops rather than an `if`: drivers that
+  // run shaders on the CPU execute both sides of one.
   for (var start = visible.x; start < visible.y;) {
     let span = next_span(rows, start, visible, whole);
     start = span.w;

@@ -1,5 +1,6 @@
-// What normalisers share that look at each score alone (relu, sigmoid, raw): no maximum, no rescaling, no log-sum-exp; l counts
-// the keys seen. Their own file has the weight, and `normalize_factor`, what the sum is multiplied with in the end.
+// What normalisers share that look at each score alone (relu, sigmoid, raw): no maximum, no rescaling, no log-sum-exp;
+// l counts the keys seen. Their own file has the weight, and `normalize_factor`, what the sum is multiplied with in the
+// end.
 fn normalize_empty() -> Normalizer {
   return Normalizer(0.0, 0.0);
 }

@@ -1,5 +1,5 @@
-// What `staged_normalize` does with four scores of one row at a time, for normalisers that look at each score alone or at the
-// largest.
+// What `staged_normalize` does with four scores of one row at a time, for normalisers that look at each score alone or
+// at the largest.
 
 // Folds four scores into the state, rescaling it once. `key` is the first one's.
 fn push4(state: Normalizer, s: vec4<f32>, key: u32) -> Normalizer {

@@ -1,5 +1,5 @@
-// State of a row's normaliser: `m` is what weights are relative to, `l` the sum of weights (softmax) or the number of keys
-// seen (the others); l = 0 says that nothing was seen.
+// State of a row's normaliser: `m` is what weights are relative to, `l` the sum of weights (softmax) or the number of
+// keys seen (the others); l = 0 says that nothing was seen.
 struct Normalizer {
   m: f32,
   l: f32,

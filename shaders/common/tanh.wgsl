@@ -1,6 +1,6 @@
-// tanh to about 2 ulp everywhere. The built-in overflows to NaN on some drivers from |x| = 45 on and is inexact near 0 on others.
-// Below 0.625 a polynomial (Cephes), else 1 - 2 / (e^(2|x|) + 1), which does not cancel there; the argument is bounded
-// where tanh is 1 to f32. NaN is kept by its bits, since min() may drop it.
+// tanh to about 2 ulp everywhere. The built-in overflows to NaN on some drivers from |x| = 45 on and is inexact near 0
+// on others. Below 0.625 a polynomial (Cephes), else 1 - 2 / (e^(2|x|) + 1), which does not cancel there; the argument
+// is bounded where tanh is 1 to f32. NaN is kept by its bits, since min() may drop it.
 fn tanh4(x: vec4<f32>) -> vec4<f32> {
   let a = min(abs(x), vec4<f32>(15.0));
   let z = a * a;

@@ -3,8 +3,9 @@
 // 64 invocations as an 8 x 8 grid; invocation (x, y) owns 8 x 8 elements in two strips each way, rows 4y + {0..3} and
 // 32 + 4y + {0..3}, columns likewise, so that neighbours read neighbouring vec4s. Per step of depth it reads 4 vec4
 // and does 64 fused multiply-adds. Both operands lie depth-major in workgroup memory: sh_a[d * 16 + row / 4] and
-// sh_b[d * 16 + column / 4]; 8 KiB together. `half_*`, `tile_products` and `tile_finish` are those of common/tile_matrix.wgsl, or
-// do nothing but multiply. The accumulator is indexed by constants only, so that it stays in registers.
+// sh_b[d * 16 + column / 4]; 8 KiB together. `half_*`, `tile_products` and `tile_finish` are those of
+// common/tile_matrix.wgsl, or do nothing but multiply. The accumulator is indexed by constants only, so that it stays
+// in registers.
 const TILE: u32 = 64u;
 const DEPTH: u32 = 16u;
 

@@ -1,8 +1,8 @@
-// Matrix units for the tile of common/tile.wgsl: what is put there goes to operands of f16 as well, and a step of DEPTH is a few
-// products of EDGE x EDGE matrices with f32 sums, whose rows are a team's.
+// Matrix units for the tile of common/tile.wgsl: what is put there goes to operands of f16 as well, and a step of DEPTH
+// is a few products of EDGE x EDGE matrices with f32 sums, whose rows are a team's.
 //
-// An operand that does not fit f16 is seen as it is put; from then on this workgroup multiplies plainly, from the f32 tile. Rows
-// of operands lie 16 bytes apart from a power of two, so that they start in different banks.
+// An operand that does not fit f16 is seen as it is put; from then on this workgroup multiplies plainly, from the f32
+// tile. Rows of operands lie 16 bytes apart from a power of two, so that they start in different banks.
 const A_STRIDE: u32 = DEPTH + 8u;
 const STRIP: u32 = 16u;
 const C_STRIDE: u32 = STRIP + 4u;
@@ -53,7 +53,8 @@ fn tile_products(acc: ptr<function, array<vec4<f32>, 16>>, done: bool, x: u32, y
     tile_multiply(&sums, x, y);
     *acc = sums;
   }
-  // A loop of none or one: the compiler wants uniform conditions around matrix operations and does not see that this is.
+  // A loop of none or one: the compiler wants uniform conditions around matrix operations and does not see that this
+  // is.
   for (var products = 0u; products < select(1u, 0u, plain || done); products += 1u) {
     matrix_products((y * 8u + x) / TEAM * TEAM_ROWS);
   }

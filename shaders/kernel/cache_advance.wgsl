@@ -1,4 +1,5 @@
-// The lengths of a cache's sequences after their new rows were written: aux[lengths] += aux[counts], up to the capacity.
+// The lengths of a cache's sequences after their new rows were written: aux[lengths] += aux[counts], up to the
+// capacity.
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let batch = workgroup.x * 64u + lane;

@@ -2,9 +2,10 @@
 //
 //   mask, bias, segment ids -> aux[aux_blocks..], two bits per block (common/blocks.wgsl)
 //
-// Workgroup (x, y, z) = (16 key blocks, row block, (batch, head) pair of the table): one word, by 64 invocations, four to a
-// block, each with every fourth key. Reads every element of the masks once; `block_scan` rows of a block are looked at,
-// 1 where the masks are the same for all rows. Lengths, causality and windows are not looked at: kernels know them.
+// Workgroup (x, y, z) = (16 key blocks, row block, (batch, head) pair of the table): one word, by 64 invocations, four
+// to a block, each with every fourth key. Reads every element of the masks once; `block_scan` rows of a block are
+// looked at, 1 where the masks are the same for all rows. Lengths, causality and windows are not looked at: kernels
+// know them.
 
 var<workgroup> sh_some: atomic<u32>;
 var<workgroup> sh_hidden: atomic<u32>;

@@ -3,8 +3,8 @@
 //   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk], v [batch, heads_kv, seq_kv, dim_v]
 //   -> o [batch, heads_q, seq_q, dim_v], lse [batch, heads_q, seq_q]
 //
-// Workgroup (x, y) = (block of LANES * ROWS rows, (batch, head) pair). 2 * (dim_qk + dim_v) FLOP per row and key against
-// (dim_qk + dim_v) elements per workgroup and key: bound by arithmetic where uniform loads are cheap.
+// Workgroup (x, y) = (block of LANES * ROWS rows, (batch, head) pair). 2 * (dim_qk + dim_v) FLOP per row and key
+// against (dim_qk + dim_v) elements per workgroup and key: bound by arithmetic where uniform loads are cheap.
 
 // Whether no row cares for a key, so that its v need not be read.
 fn nobody(none_of_mine: bool) -> bool {

@@ -38,9 +38,9 @@ const UNIT: f32 = 128.0;
 var<workgroup> sh_scores: array<f32, KEYS * ROW_STRIDE>;
 var<workgroup> sh_weights: array<f16, KEYS * ROW_STRIDE>;
 var<workgroup> sh_old: array<f32, ROWS>;
-// For tiles of even and of odd number 8 words each: whether o must be scaled, 3 words of k, 3 of v (`note`); then 3 of q. Only
-// stored and loaded, so that no invocation waits for another. As every array here it fills whole 16 bytes, so that the next
-// one starts where matrix loads may.
+// For tiles of even and of odd number 8 words each: whether o must be scaled, 3 words of k, 3 of v (`note`); then 3 of
+// q. Only stored and loaded, so that no invocation waits for another. As every array here it fills whole 16 bytes, so
+// that the next one starts where matrix loads may.
 var<workgroup> sh_flags: array<atomic<u32>, 20>;
 const OF_K: u32 = 1u;
 const OF_V: u32 = 4u;
@@ -75,9 +75,9 @@ fn largest_bits(x: vec4<f32>) -> u32 {
   return max(max(bits.x, bits.y), max(bits.z, bits.w));
 }
 
-// Notes in the words from `at` on what the largest of an invocation's elements says: that the tile must not be rounded to f16
-// because something is past its largest; that it may, because something is large enough to matter; or, where nothing
-// is, that it is below 2^-12, where f16 keeps less than bf16. f16 itself only fails to be multiplied with 0.
+// Notes in the words from `at` on what the largest of an invocation's elements says: that the tile must not be rounded
+// to f16 because something is past its largest; that it may, because something is large enough to matter; or, where
+// nothing is, that it is below 2^-12, where f16 keeps less than bf16. f16 itself only fails to be multiplied with 0.
 fn note(at: u32, largest: u32, converted: bool) {
   if (converted && largest <= 0x477fe000u) {
     if (largest >= 0x39800000u) {
@@ -138,7 +138,8 @@ fn exact_product(work: Work, key: u32) -> f32 {
   return sum;
 }
 
-// Rows past the block repeat its last, and keys past the visible ones the last of those, so that no table is read outside.
+// Rows past the block repeat its last, and keys past the visible ones the last of those, so that no table is read
+// outside.
 fn shown(work: Work, key: u32) -> Position {
   return position_at(work.rows, min(work.row, work.rows.last), min(key, work.visible.y - 1u));
 }
@@ -163,8 +164,8 @@ fn raised(work: Work, seen: Normalizer, mine: f32, grown: u32) -> Normalizer {
   return state;
 }
 
-// Scores become weights, key by key with a test; returns the row's state, whose `l` is this invocation's part. Tiles that
-// all rows see whole go through `weigh_whole`, which keeps scores in registers.
+// Scores become weights, key by key with a test; returns the row's state, whose `l` is this invocation's part. Tiles
+// that all rows see whole go through `weigh_whole`, which keeps scores in registers.
 fn weigh_tested(work: Work, seen: Normalizer, key0: u32, exact: bool, grown: u32) -> Normalizer {
   let first = work.part * (KEYS / PARTS);
   var peak = seen.m;
@@ -195,7 +196,8 @@ fn weigh_tested(work: Work, seen: Normalizer, key0: u32, exact: bool, grown: u32
   return state;
 }
 
-// KEYS columns of o from `column` on, [column][row] in `sh_scores`: scaled, and with what a tile that does not fit adds.
+// KEYS columns of o from `column` on, [column][row] in `sh_scores`: scaled, and with what a tile that does not fit
+// adds.
 fn turn_columns(work: Work, turn: Turn, column: u32) {
   for (var c = work.part * 4u; c < KEYS; c += PARTS * 4u) {
     let at = c * ROW_STRIDE + work.place;
@@ -292,7 +294,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
     let exact = unfit(flags + OF_V, RANGED_V);
     let grown = atomicLoad(&sh_flags[flags]) != 0u;
-    // Loops of none or one: the compiler wants uniform conditions around matrix operations and does not see that these are.
+    // Loops of none or one: the compiler wants uniform conditions around matrix operations and does not see that these
+    // are.
     for (var turns = 0u; turns < select(0u, 1u, exact || grown); turns += 1u) {
       matrix_turn(work, Turn(sh_old[work.place], state.m, key0, exact));
     }

@@ -1,10 +1,10 @@
-// Fused attention whose subgroups fetch k and v together; `common/fused_rows.wgsl` has the algorithm, shapes and mapping are
-// those of `fused_forward`.
+// Fused attention whose subgroups fetch k and v together; `common/fused_rows.wgsl` has the algorithm, shapes and
+// mapping are those of `fused_forward`.
 //
 // FETCH neighbours load FETCH consecutive vec4s of a row of k or v, one each, and every invocation takes all of them
 // from lanes 0..FETCH-1 by subgroupBroadcast: FETCH times fewer loads. Right for every subgroup size >= FETCH: an
-// invocation loads the vec4 of its own subgroup_invocation_id modulo FETCH, so lane i < FETCH of each subgroup holds vec4
-// i, whatever the size and however many subgroups a workgroup has. The planner takes FETCH no larger than the
+// invocation loads the vec4 of its own subgroup_invocation_id modulo FETCH, so lane i < FETCH of each subgroup holds
+// vec4 i, whatever the size and however many subgroups a workgroup has. The planner takes FETCH no larger than the
 // smallest subgroup the adapter reports, and LANES a multiple of FETCH. Sizes 4 and 8 were run; for 16 to 128 the same
 // argument holds, as nothing else depends on the size. Broadcasts stand in control flow that is uniform over the
 // workgroup (loop bounds from parameters and tables) or over the subgroup (`nobody`), so lanes 0..FETCH-1 are active.

@@ -3,8 +3,8 @@
 //   binding q: o_p [parts, rows, dim_v], parts_lse: lse_p [parts, rows] -> o [rows, dim_v], lse [rows]
 //   lse = ln sum exp(lse_p);  o = sum exp(lse_p - lse) o_p
 //
-// Workgroup x = row, invocations side by side along it. A part that saw nothing (lse -inf) changes nothing, whatever its o
-// holds. Parts are summed in their order. Bound by bandwidth.
+// Workgroup x = row, invocations side by side along it. A part that saw nothing (lse -inf) changes nothing, whatever
+// its o holds. Parts are summed in their order. Bound by bandwidth.
 @compute @workgroup_size(32, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let row = workgroup.y * 65535u + workgroup.x;

@@ -1,9 +1,10 @@
 // q or k on its way to a score: rotated by position, then projected or brought to length 1.
 //
-//   binding q: rows [batch, heads, rows, params.dim_source] in any type and strides -> o [batch, heads, rows, dim_qk], f32
+//   binding q: rows [batch, heads, rows, params.dim_source] in any type and strides -> o [batch, heads, rows, dim_qk],
+//   f32
 //
-// Invocation = one row; workgroup (x, y) = (64 rows, (batch, head) pair). Bound by bandwidth, but for the projection of the
-// general score, whose matrix is read at uniform addresses.
+// Invocation = one row; workgroup (x, y) = (64 rows, (batch, head) pair). Bound by bandwidth, but for the projection of
+// the general score, whose matrix is read at uniform addresses.
 
 // Columns c..c+3 of the row times score_matrix [dim_source, dim_qk].
 fn projected(at: u32, c: u32, angle: u32) -> vec4<f32> {

@@ -3,8 +3,8 @@
 //   x = binding q: [batch, rows, in], w = binding projection: [out, in], b = binding bias: [out]
 //     -> y = binding o: [batch, rows, out]
 //
-// Workgroup (x, y, z) = (64 outputs, 64 rows, batch) by 64 invocations on the tile of common/tile.wgsl; bound by arithmetic from
-// 16 inputs on.
+// Workgroup (x, y, z) = (64 outputs, 64 rows, batch) by 64 invocations on the tile of common/tile.wgsl; bound by
+// arithmetic from 16 inputs on.
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let row0 = workgroup.y * TILE;

@@ -1,5 +1,5 @@
-// Stage 2 of 3: per row, weights in place up to a factor (for softmax e[i, j] = exp(s[i, j] - max_i)), the row's lse, and the
-// factor for stage 3 (for softmax 1 / sum_i).
+// Stage 2 of 3: per row, weights in place up to a factor (for softmax e[i, j] = exp(s[i, j] - max_i)), the row's lse,
+// and the factor for stage 3 (for softmax 1 / sum_i).
 //
 //   scores [block of rows, score_stride] -> the same buffer; inverse_sums [block of rows];
 //   lse [batch, heads_q, seq_q]; weights [batch, heads_q, seq_q, seq_kv] when probabilities are asked for

@@ -1,5 +1,5 @@
-// Stage 1 of 3: s[i, j] = modifiers(scale * inner(q[i], k[j])), -inf where a mask hides the key; the inner loop is a slot, a
-// product unless the score is additive.
+// Stage 1 of 3: s[i, j] = modifiers(scale * inner(q[i], k[j])), -inf where a mask hides the key; the inner loop is a
+// slot, a product unless the score is additive.
 //
 //   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk] -> scores [block of rows, score_stride], f32
 //
@@ -8,7 +8,8 @@
 // 64 * 64 stores: bound by arithmetic from dim_qk = 16 on. Tiles that no row may see are not computed, and nobody
 // reads them.
 //
-// Every lane of a visible tile writes, also past seq_kv up to score_stride, so stage 2 never reads what was not written.
+// Every lane of a visible tile writes, also past seq_kv up to score_stride, so stage 2 never reads what was not
+// written.
 
 // Returns the four scores at (row, key..key+3), writing them to `weights` where those are asked for.
 fn finish4(rows: Rows, row: u32, key: u32, product: vec4<f32>) -> vec4<f32> {

@@ -142,8 +142,8 @@ impl KvCache {
         }
     }
 
-    /// The rows of a sequence, `[heads_kv][length][dim]`, from what was read back of a [`buffer`](Self::buffer); rows of
-    /// pages that were given back are left out.
+    /// The rows of a sequence, `[heads_kv][length][dim]`, from what was read back of a [`buffer`](Self::buffer); rows
+    /// of pages that were given back are left out.
     pub fn rows_of(&self, side: Side, bytes: &[u8], sequence: u32) -> Vec<Vec<f64>> {
         let d = &self.descriptor;
         let dim = match side {

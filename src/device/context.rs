@@ -46,8 +46,8 @@ pub async fn request(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Que
     open(adapter, wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()).await
 }
 
-/// [`request`] with the features that wgpu calls experimental and kernels can use: cooperative matrices, where the adapter
-/// has them.
+/// [`request`] with the features that wgpu calls experimental and kernels can use: cooperative matrices, where the
+/// adapter has them.
 ///
 /// # Safety
 /// As [`wgpu::ExperimentalFeatures::enabled`]: wgpu has not proved these features to be sound.
@@ -139,8 +139,8 @@ pub(crate) fn matrix_units(
     properties.iter().map(unit).collect()
 }
 
-/// Mesa's llvmpipe ends loops after 65 535 iterations, without a word: 22.3.6 does, by Vulkan and by OpenGL, 26.2.6 does
-/// not. Those between were not tried and count as the old one.
+/// Mesa's llvmpipe ends loops after 65 535 iterations, without a word: 22.3.6 does, by Vulkan and by OpenGL, 26.2.6
+/// does not. Those between were not tried and count as the old one.
 fn max_loop_iterations(info: &wgpu::AdapterInfo) -> u32 {
     let driver = format!("{} {}", info.driver, info.driver_info);
     let after = driver.split("Mesa ").nth(1).unwrap_or_default();

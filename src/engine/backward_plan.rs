@@ -10,8 +10,8 @@ use crate::plan::{BackwardPlan, Policy};
 use crate::problem::Backward;
 
 impl Engine {
-    /// Plans the gradients of a call for this device under the default policy, blocking the thread while kernels are compiled
-    /// and tried.
+    /// Plans the gradients of a call for this device under the default policy, blocking the thread while kernels are
+    /// compiled and tried.
     ///
     /// # Errors
     /// Invalid argument for gradients that a call cannot have; unsupported, with the reason.
@@ -20,10 +20,10 @@ impl Engine {
         self.plan_backward_with(backward, &Policy::default())
     }
 
-    /// [`plan_backward`](Self::plan_backward) under a policy of the caller's: its checks, its use of f16, its bound on scratch
-    /// and its self-test count here. As in [`plan_with`](Self::plan_with), kernel variants that this engine has not used
-    /// before run a small known-answer call first. There is one path for gradients, so where a kernel is wrong on this device,
-    /// the error names it.
+    /// [`plan_backward`](Self::plan_backward) under a policy of the caller's: its checks, its use of f16, its bound on
+    /// scratch and its self-test count here. As in [`plan_with`](Self::plan_with), kernel variants that this engine has
+    /// not used before run a small known-answer call first. There is one path for gradients, so where a kernel is wrong
+    /// on this device, the error names it.
     ///
     /// # Errors
     /// As [`plan_backward`](Self::plan_backward).
@@ -44,8 +44,8 @@ impl Engine {
         self.plan_backward_in(backward, policy, Wait::Awaiting).await
     }
 
-    /// Plans gradients ahead, as [`warm`](Self::warm) does calls: compiles what they need on as many threads as the machine
-    /// has cores, and tries it. One result for each, in order.
+    /// Plans gradients ahead, as [`warm`](Self::warm) does calls: compiles what they need on as many threads as the
+    /// machine has cores, and tries it. One result for each, in order.
     pub async fn warm_backward(
         &self,
         backward: &[Backward],

@@ -77,8 +77,8 @@ impl Engine {
         pollster::block_on(Self::with_adapter(adapter))
     }
 
-    /// [`with_adapter`](Self::with_adapter) with matrix units, where the adapter lists them: kernels for them are used where
-    /// a [`Policy`] asks for them.
+    /// [`with_adapter`](Self::with_adapter) with matrix units, where the adapter lists them: kernels for them are used
+    /// where a [`Policy`] asks for them.
     ///
     /// # Safety
     /// The device is opened with a feature that wgpu calls experimental and has not proved to be sound:
@@ -95,8 +95,8 @@ impl Engine {
     }
 
     /// Tells an engine of a borrowed device which matrix units it has: the list of
-    /// [`wgpu::Adapter::cooperative_matrix_properties`], which a device does not know. It counts only where the device was
-    /// opened with `EXPERIMENTAL_COOPERATIVE_MATRIX` and `SHADER_F16`.
+    /// [`wgpu::Adapter::cooperative_matrix_properties`], which a device does not know. It counts only where the device
+    /// was opened with `EXPERIMENTAL_COOPERATIVE_MATRIX` and `SHADER_F16`.
     ///
     /// ```no_run
     /// use heedful::{Attention, DType, Engine, Policy, Shape};

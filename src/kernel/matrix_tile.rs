@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Elements between rows of a tile in workgroup memory beyond its own: 16 bytes of f16, so that rows start in different banks
-/// and every start is aligned as matrix loads want it.
+/// Elements between rows of a tile in workgroup memory beyond its own: 16 bytes of f16, so that rows start in different
+/// banks and every start is aligned as matrix loads want it.
 const PAD: u32 = 8;
 
 /// Shape of the matrix kernels' workgroups.

@@ -195,8 +195,8 @@ pub struct LayerPlan {
     pub layer: MultiHeadAttention,
     /// The plan between its projections.
     pub attention: Plan,
-    /// The tile of projections on matrix units, where [`Policy::matrix_units`] asked for them and they proved right: x and W
-    /// are rounded to f16, sums are f32.
+    /// The tile of projections on matrix units, where [`Policy::matrix_units`] asked for them and they proved right: x
+    /// and W are rounded to f16, sums are f32.
     pub projections: Option<MatrixTile>,
     /// What was wrong with projections on matrix units on this device.
     pub rejection: Option<Rejection>,

@@ -109,7 +109,8 @@ impl Engine {
         let back = device::settled(work).await?;
         let found = DType::F32.decode(&back.get(wait).await?);
         let (inputs, outputs) = (inputs as usize, outputs as usize);
-        // Sums of at most 72 products of values of magnitude 1, exact in f16 as multiples of 2^-5, in f32 as multiples of 2^-10.
+        // Sums of at most 72 products of values of magnitude 1, exact in f16 as multiples of 2^-5, in f32 as multiples
+        // of 2^-10.
         let wrong = found.iter().enumerate().position(|(i, y)| {
             let (row, n) = (i / outputs, i % outputs);
             let terms = x[row * inputs..].iter().zip(&w[n * inputs..]).take(inputs);

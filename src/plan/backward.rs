@@ -71,8 +71,8 @@ impl BackwardPlan {
         Ok(Self { problem: backward.clone(), steps, block, scratch })
     }
 
-    /// The same kernels for a smaller call of the same features: what the self-test runs, all sequences in one block or each
-    /// in its own.
+    /// The same kernels for a smaller call of the same features: what the self-test runs, all sequences in one block or
+    /// each in its own.
     pub(crate) fn shrunk(
         &self,
         attention: Attention,

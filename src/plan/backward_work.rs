@@ -11,8 +11,8 @@ use crate::problem::Operand;
 const STEP: u32 = 16;
 
 impl BackwardPlan {
-    /// FLOPs of one pass as its products make them: those that are asked for, over tiles of 64 rows by 64 keys in which any
-    /// pair is visible. Tables that `operands` lack are taken as full lengths and offsets of 0.
+    /// FLOPs of one pass as its products make them: those that are asked for, over tiles of 64 rows by 64 keys in which
+    /// any pair is visible. Tables that `operands` lack are taken as full lengths and offsets of 0.
     pub fn flops(&self, operands: &Operands<'_>) -> u64 {
         let problem = self.problem().problem();
         let s = problem.attention().shape;

@@ -38,10 +38,11 @@ pub struct Capabilities {
     pub max_invocations: u32,
     /// Workgroups per dimension of a dispatch.
     pub max_workgroups: u32,
-    /// Iterations of all loops together after which the driver ends an invocation's loops, whatever their condition says.
+    /// Iterations of all loops together after which the driver ends an invocation's loops, whatever their condition
+    /// says.
     pub max_loop_iterations: u32,
-    /// Matrix units, as [`Engine::with_matrix_units`](crate::Engine::with_matrix_units) was told of them; empty where the
-    /// device was opened without them.
+    /// Matrix units, as [`Engine::with_matrix_units`](crate::Engine::with_matrix_units) was told of them; empty where
+    /// the device was opened without them.
     #[cfg_attr(feature = "serde", serde(default))]
     pub matrix_units: Vec<MatrixUnit>,
 }

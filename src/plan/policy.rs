@@ -117,8 +117,8 @@ pub struct Policy {
     /// from words in integers; by what is faster on the class of device unless it is given.
     pub native_f16: Option<bool>,
     /// Whether [`Path::Auto`] considers matrix units, where the engine was told of them
-    /// ([`Engine::with_matrix_units`](crate::Engine::with_matrix_units)), and a layer's projections use them. Operands are
-    /// rounded to f16 on the way, and so are weights; sums stay f32. wgpu calls the feature experimental.
+    /// ([`Engine::with_matrix_units`](crate::Engine::with_matrix_units)), and a layer's projections use them. Operands
+    /// are rounded to f16 on the way, and so are weights; sums stay f32. wgpu calls the feature experimental.
     pub matrix_units: bool,
     /// Tile shapes to use before those that ship, as `heedful tune` writes them.
     pub tuning: Option<Arc<Tuning>>,

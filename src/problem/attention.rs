@@ -372,8 +372,8 @@ impl Attention {
     }
 
     /// Leaves out weights at random after they are normalised, a share `rate` of them, and multiplies the others with
-    /// 1 / (1 − rate). Which ones follows from the seed and the pair's place alone ([`Dropout`]), so gradients leave out the
-    /// same. Returned weights are those after it.
+    /// 1 / (1 − rate). Which ones follows from the seed and the pair's place alone ([`Dropout`]), so gradients leave
+    /// out the same. Returned weights are those after it.
     pub fn dropout(mut self, rate: f32, seed: u64) -> Self {
         self.dropout = Some(Dropout { rate: Scalar(rate), seed });
         self
@@ -403,9 +403,9 @@ impl Attention {
     /// with the tensors. The shape's seq_q and seq_kv are the longest lengths; rows beyond are neither
     /// read nor written. Layouts become [`Layout::Bshd`].
     ///
-    /// Where keys have [lengths](Self::kv_lengths), as those of a cache do, only rows are packed: total_kv is 0, there is no
-    /// `cu_seqlens_kv`, and k and v are padded or in [pages](Self::paged). One call then serves sequences that bring a
-    /// prompt and such that bring a token.
+    /// Where keys have [lengths](Self::kv_lengths), as those of a cache do, only rows are packed: total_kv is 0, there
+    /// is no `cu_seqlens_kv`, and k and v are padded or in [pages](Self::paged). One call then serves sequences that
+    /// bring a prompt and such that bring a token.
     pub fn packed(self, total_q: u32, total_kv: u32) -> Self {
         let bshd = Layout::Bshd;
         let [k, v] =

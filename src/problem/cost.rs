@@ -1,9 +1,10 @@
 //! The cost model: the only place that counts work and bytes.
 //!
 //! Forward work is 2 · pairs · (dim_qk + dim_v) FLOP, where `pairs` counts the (row, key) pairs that
-//! lengths, causality and window leave, or the edges of a graph; masks given as data do not lower it. Traffic is one read
-//! of q, k, v (and mask, bias) and one write of o (and lse, weights). Gradients are 2.5 times the forward work by convention:
-//! five products for two. What a plan's tiles really multiply is [`BackwardPlan::flops`](crate::BackwardPlan::flops).
+//! lengths, causality and window leave, or the edges of a graph; masks given as data do not lower it. Traffic is one
+//! read of q, k, v (and mask, bias) and one write of o (and lse, weights). Gradients are 2.5 times the forward work by
+//! convention: five products for two. What a plan's tiles really multiply is
+//! [`BackwardPlan::flops`](crate::BackwardPlan::flops).
 
 use crate::feature::{Operands, Position};
 use crate::problem::{BackwardProblem, Operand, Problem};

@@ -84,8 +84,8 @@ pub(super) fn check_masks(a: &Attention) -> Result<()> {
     Ok(())
 }
 
-/// Packed sequences bring their own lengths, have no layout by batch, and return no weights. Where keys have lengths, only rows
-/// are packed.
+/// Packed sequences bring their own lengths, have no layout by batch, and return no weights. Where keys have lengths,
+/// only rows are packed.
 pub(super) fn check_packed(a: &Attention) -> Result<()> {
     let Some(packed) = a.packed else { return Ok(()) };
     let refuse =

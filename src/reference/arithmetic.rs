@@ -70,8 +70,9 @@ impl Arithmetic {
         items
     }
 
-    /// How many units a weight may be off: WGSL lets a division be 2.5 and an exponential 3 units off, and the scores that
-    /// carry a row lie near its log-sum-exp, each known to half a unit of its own size and rounded again in base 2.
+    /// How many units a weight may be off: WGSL lets a division be 2.5 and an exponential 3 units off, and the scores
+    /// that carry a row lie near its log-sum-exp, each known to half a unit of its own size and rounded again in base
+    /// 2.
     pub(super) fn units(self, lse: f64) -> f64 {
         match self {
             Self::Bound if lse.is_finite() => 4.0 + lse.abs(),

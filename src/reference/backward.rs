@@ -95,8 +95,8 @@ pub fn backward(
     computed(backward, inputs, incoming, Arithmetic::Exact)
 }
 
-/// Computes gradients in float32, sums added in the given order (heads, rows and keys ascending, or all descending), and
-/// rounds them to their storage type: the distance from [`backward`] is what rounding alone does.
+/// Computes gradients in float32, sums added in the given order (heads, rows and keys ascending, or all descending),
+/// and rounds them to their storage type: the distance from [`backward`] is what rounding alone does.
 ///
 /// # Errors
 /// As [`backward`].
@@ -110,8 +110,8 @@ pub fn emulate_backward(
 }
 
 /// For each element of a gradient Σ |term| over what it sums, each term as many times as float32's ε its weight may be
-/// off. Terms cancel, and what was rounded in them does not: a key that is alone in its row has Σ p d_p = d_p, so its d_s
-/// is 0, or anything that is left of their rounding.
+/// off. Terms cancel, and what was rounded in them does not: a key that is alone in its row has Σ p d_p = d_p, so its
+/// d_s is 0, or anything that is left of their rounding.
 ///
 /// # Errors
 /// As [`backward`].

@@ -238,8 +238,8 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Whether the row at `at` may attend to the key at `at`: both within their lengths, the key's page one that exists, kept by every
-/// mask, and not under a bias of −∞. Logits decide nothing here.
+/// Whether the row at `at` may attend to the key at `at`: both within their lengths, the key's page one that exists,
+/// kept by every mask, and not under a bias of −∞. Logits decide nothing here.
 ///
 /// # Panics
 /// When `operands` are shorter than [`Inputs::validate`] demands.

@@ -12,8 +12,9 @@
 //! | [`Order::Blocked`] | four partial sums, fused multiply-add | running maximum over tiles, base 2 | rescaled per tile, divided at the end |
 //! | [`Order::MATRIX`] | eights of f16 products, cut to f32 | two passes | weights in f16, eights of products, cut to f32 |
 //!
-//! The last is what matrix units do: operands are f16, a few products are summed exactly, and what is added to the f32 sum
-//! is cut off, not rounded (Fasi et al., "Numerical behavior of NVIDIA tensor cores", 2021). It counts only for their paths.
+//! The last is what matrix units do: operands are f16, a few products are summed exactly, and what is added to the f32
+//! sum is cut off, not rounded (Fasi et al., "Numerical behavior of NVIDIA tensor cores", 2021). It counts only for
+//! their paths.
 
 use std::f32::consts::{LN_2, LOG2_E};
 

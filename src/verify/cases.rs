@@ -1,11 +1,11 @@
 //! The catalogue of generated cases: one source for the tests, `heedful verify` and `heedful bench`.
 //!
 //! [`Grid::Quick`] touches every feature and crosses the edges of 64-wide tiles with small tensors;
-//! [`Grid::Full`] adds products of features; [`Grid::Matrix`] is for matrix units. A case is named by its shape, its features and what
-//! is unusual about its layout or data; names are unique and stable, and the seed follows from the
+//! [`Grid::Full`] adds products of features; [`Grid::Matrix`] is for matrix units. A case is named by its shape, its
+//! features and what is unusual about its layout or data; names are unique and stable, and the seed follows from the
 //! name, so that a case is the same whatever grid it came from. Cases that stand for what went wrong in other
-//! projects and in drivers end in `seen(project-number)`; [`SEEN`] says what that was. [`backward_grid`] has the gradients of
-//! the same cases, each under its case's name behind `gradients `.
+//! projects and in drivers end in `seen(project-number)`; [`SEEN`] says what that was. [`backward_grid`] has the
+//! gradients of the same cases, each under its case's name behind `gradients `.
 
 mod backward;
 mod cache;

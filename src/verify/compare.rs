@@ -37,8 +37,8 @@
 //!   unit 1 there is no such rule.
 //!
 //! Gradients are measured by the same rule ([`gradients`](crate::verify::gradients)), but for sums whose terms cancel:
-//! the second term of `floor_row` is ε_f32 · max over the row of Σ |term|, each term (4 + |lse|) times, and a row must be
-//! exactly 0 where it has no terms.
+//! the second term of `floor_row` is ε_f32 · max over the row of Σ |term|, each term (4 + |lse|) times, and a row must
+//! be exactly 0 where it has no terms.
 //!
 //! # What is not finite
 //! - A key that a row sees takes part in its sum whatever its weight: NaN in its v is NaN in o, ∞ is ∞, and

@@ -1,9 +1,9 @@
 //! What gradients should be: the float64 reference's, each with its measured tolerance.
 //!
-//! The rule is that of [`compare`](mod@crate::verify::compare), with every emulation of [`emulate_backward`] in the place of
-//! the forward pass's. A gradient sums terms that cancel, so what f32 arithmetic rounds is measured by the terms
-//! ([`backward_magnitudes`]) rather than by what is left of them. Non-finite numbers are not told apart: an ∞ that one
-//! order of products makes is NaN in another.
+//! The rule is that of [`compare`](mod@crate::verify::compare), with every emulation of [`emulate_backward`] in the
+//! place of the forward pass's. A gradient sums terms that cancel, so what f32 arithmetic rounds is measured by the
+//! terms ([`backward_magnitudes`]) rather than by what is left of them. Non-finite numbers are not told apart: an ∞
+//! that one order of products makes is NaN in another.
 
 use crate::error::Result;
 use crate::problem::{BackwardProblem, Operand, Problem};

@@ -54,8 +54,8 @@ impl Ran {
     }
 }
 
-/// The policy that cases are run under: one path, nothing tried before, since a wrong result must show as wrong. Calls at
-/// odd offsets use native f16 even where planning would not, so that both ways are seen.
+/// The policy that cases are run under: one path, nothing tried before, since a wrong result must show as wrong. Calls
+/// at odd offsets use native f16 even where planning would not, so that both ways are seen.
 pub fn policy(path: Path, placement: Placement) -> Policy {
     let native_f16 = placement.is_odd().then_some(true);
     Policy { path, native_f16, self_test: SelfTest::Off, ..Policy::default() }

@@ -29,8 +29,8 @@ pub struct BackwardExecution {
     pub milliseconds: f64,
 }
 
-/// Computes gradients twice on poisoned, guarded tensors, at odd offsets or aligned ones. o and lse of the forward pass are
-/// the reference's.
+/// Computes gradients twice on poisoned, guarded tensors, at odd offsets or aligned ones. o and lse of the forward pass
+/// are the reference's.
 ///
 /// # Errors
 /// Invalid argument when something does not fit the problem, out of memory, device lost, internal.
@@ -84,15 +84,15 @@ impl Trial {
         Ok(Self { case: case.clone(), problem, data, incoming })
     }
 
-    /// The policy that a case is run under: nothing tried before, since a wrong result must show as wrong; native f16 at odd
-    /// offsets even where planning would not use it, so that both ways are seen.
+    /// The policy that a case is run under: nothing tried before, since a wrong result must show as wrong; native f16
+    /// at odd offsets even where planning would not use it, so that both ways are seen.
     pub fn policy(case: &BackwardCase, placement: Placement) -> Policy {
         let native_f16 = placement.is_odd().then_some(true);
         Policy { native_f16, self_test: SelfTest::Off, ..case.policy() }
     }
 
-    /// Computes its gradients on an engine and compares them with the reference's; and says where the last sequence alone
-    /// has other bits than in its batch.
+    /// Computes its gradients on an engine and compares them with the reference's; and says where the last sequence
+    /// alone has other bits than in its batch.
     ///
     /// # Errors
     /// Out of memory, device lost, internal; a call that is not served is an [`Outcome`].
@@ -123,7 +123,8 @@ impl Trial {
         Ok((Outcome::Ran(Box::new(ran)), differs))
     }
 
-    /// Runs the last sequence of the batch alone; says where the bits of its rows' gradients are others than in the batch.
+    /// Runs the last sequence of the batch alone; says where the bits of its rows' gradients are others than in the
+    /// batch.
     fn differs_alone(
         &self,
         engine: &Engine,

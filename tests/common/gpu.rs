@@ -37,8 +37,8 @@ pub fn engine_with(test: &str, required_limits: wgpu::Limits) -> Option<Engine> 
     Some(Engine::from_wgpu(device, queue))
 }
 
-/// An engine whose device has matrix units that WGSL can name. On an adapter without them the test counts as unsupported,
-/// and fails when `REQUIRE_MATRIX=1`.
+/// An engine whose device has matrix units that WGSL can name. On an adapter without them the test counts as
+/// unsupported, and fails when `REQUIRE_MATRIX=1`.
 #[allow(unsafe_code, reason = "the feature under test is experimental in wgpu")]
 pub fn matrix_engine(test: &str) -> Option<Engine> {
     let plain = engine(test)?;

@@ -28,8 +28,8 @@ struct Call<'a> {
 }
 
 impl Session<'_> {
-    /// Checks, then times, the gradients of a workload whose forward rows are `forward`; `None` where they are not served, or
-    /// Ctrl-C came before the row was whole.
+    /// Checks, then times, the gradients of a workload whose forward rows are `forward`; `None` where they are not
+    /// served, or Ctrl-C came before the row was whole.
     pub(super) fn gradients(
         &mut self,
         workload: &Workload,

@@ -71,8 +71,8 @@ impl Planned {
     }
 }
 
-/// The paths a call is run on: f32 is not what matrix units are for. More rows than one workgroup of split takes go over
-/// the tile once more: a third of such calls do outside of the full grid.
+/// The paths a call is run on: f32 is not what matrix units are for. More rows than one workgroup of split takes go
+/// over the tile once more: a third of such calls do outside of the full grid.
 pub(super) fn paths(call: &Attention, args: &VerifyArgs) -> Vec<Path> {
     let mut paths = Vec::new();
     if args.grid != Some(GridName::Matrix) {

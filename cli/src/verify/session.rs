@@ -80,8 +80,8 @@ impl Session<'_> {
         let engine = Arc::clone(&self.engine);
         let ahead = Ahead::default();
         std::thread::scope(|scope| {
-            // Where a driver compiles on the CPU, two cores compile; elsewhere a crash must be the running case's. OpenGL
-            // has one context, and wgpu gives up waiting for it after a second.
+            // Where a driver compiles on the CPU, two cores compile; elsewhere a crash must be the running case's.
+            // OpenGL has one context, and wgpu gives up waiting for it after a second.
             let caps = engine.capabilities();
             if caps.device_type == "cpu" && caps.backend != "gl" {
                 // Compiling ahead may be what crashed: those cases are now compiled when they run.

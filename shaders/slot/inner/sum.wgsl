@@ -1,5 +1,5 @@
-// sum_c w[c] f(a (q[i, c] + k[j, c])), w = score_v and a = inner_scale: the additive score. f is tanh (slot `tanh`) or a leaky
-// ReLU (slot `leaky_relu`): `inner_activate`.
+// sum_c w[c] f(a (q[i, c] + k[j, c])), w = score_v and a = inner_scale: the additive score. f is tanh (slot `tanh`) or
+// a leaky ReLU (slot `leaky_relu`): `inner_activate`.
 //
 // With tanh, per pair and channel, about 20 FLOP where a product has 2, so it is bound by arithmetic everywhere.
 fn inner_sum_4(q: vec4<f32>, k: vec4<f32>, w: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {

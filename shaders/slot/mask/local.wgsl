@@ -1,4 +1,5 @@
-// Key j is visible to row i iff |j - centers[b, i]| <= reach: local attention around a predicted position (Luong et al., 2015).
+// Key j is visible to row i iff |j - centers[b, i]| <= reach: local attention around a predicted position (Luong et
+// al., 2015).
 fn local_distance(p: Position) -> f32 {
   let row = min(p.row, params.seq_q - 1u);
   return f32(p.key) - bitcast<f32>(aux_word(params.aux_centers + p.batch * params.seq_q + row));

@@ -1,9 +1,9 @@
-// Positions are the points of a grid of up to three axes, the last running fastest; key j is visible to row i iff on every axis
-// it lies in the window of i, which moves in steps, shifts at the borders so that it always holds as many keys, and takes
-// every `dilation`-th position (NATTEN: Hassani et al., 2023).
+// Positions are the points of a grid of up to three axes, the last running fastest; key j is visible to row i iff on
+// every axis it lies in the window of i, which moves in steps, shifts at the borders so that it always holds as many
+// keys, and takes every `dilation`-th position (NATTEN: Hassani et al., 2023).
 
-// a / b rounded down, by a float division: exact for 0 <= a < 2^20, the most points a grid may have, and far cheaper than an
-// integer division where those are done lane by lane.
+// a / b rounded down, by a float division: exact for 0 <= a < 2^20, the most points a grid may have, and far cheaper
+// than an integer division where those are done lane by lane.
 fn near_div(a: i32, b: i32) -> i32 {
   return i32((f32(a) + 0.5) * (1.0 / f32(b)));
 }
@@ -45,8 +45,8 @@ fn mask_neighborhood(p: Position) -> bool {
   return near;
 }
 
-// The lines of the slowest axis that has more than one position bound the keys of a block of rows: windows move forward with
-// their rows, so those of the first and last line bound all; with dilation, by their reach on either side.
+// The lines of the slowest axis that has more than one position bound the keys of a block of rows: windows move forward
+// with their rows, so those of the first and last line bound all; with dilation, by their reach on either side.
 fn near_lines(first: i32, last: i32, n: i32, size: i32, stride: i32, dilation: i32, causal: bool) -> vec2<i32> {
   if (dilation == 1) {
     return vec2<i32>(near_window(first, n, size, stride, causal).x, near_window(last, n, size, stride, causal).y);

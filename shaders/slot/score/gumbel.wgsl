@@ -7,8 +7,8 @@ fn gumbel_bits(p: Position) -> u32 {
   return philox(counter, vec2<u32>(params.seed_low, params.seed_high))[p.key & 3u];
 }
 
-// -ln(-ln u), u = (bits / 2^9 + 1/2) / 2^23, which f32 holds exactly. Near u = 1 the inner logarithm is a series in 1 - u,
-// since log is only absolutely exact there.
+// -ln(-ln u), u = (bits / 2^9 + 1/2) / 2^23, which f32 holds exactly. Near u = 1 the inner logarithm is a series in 1 -
+// u, since log is only absolutely exact there.
 fn score_gumbel(s: f32, p: Position) -> f32 {
   let bits = gumbel_bits(p) >> 9u;
   let u = (f32(bits) + 0.5) * 1.1920928955078125e-7;

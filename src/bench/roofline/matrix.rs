@@ -13,8 +13,8 @@ use crate::tensor::{DType, Shape};
 const STEPS: u32 = 256;
 /// Places that workgroups store to: they share them, so that results take few megabytes.
 const PLACES: u32 = 256;
-/// Left and right operands of the kernels that measure matrix units; their products with each other are the sums of a team:
-/// enough to hide the latency of an instruction, few enough for registers.
+/// Left and right operands of the kernels that measure matrix units; their products with each other are the sums of a
+/// team: enough to hide the latency of an instruction, few enough for registers.
 pub const MATRIX_FORMS: [[u32; 2]; 2] = [[2, 2], [2, 4]];
 
 /// 10⁹ multiply-adds a second, counted as two, of the best of a few numbers of sums; `None` where the device was opened

@@ -123,8 +123,8 @@ impl Engine {
 }
 
 impl Scratch {
-    /// The kernels that are wrong by themselves, each with how, and those that nothing says anything of: each that sums has
-    /// what it summed in scratch, products are known, and what is left made the one of the other.
+    /// The kernels that are wrong by themselves, each with how, and those that nothing says anything of: each that sums
+    /// has what it summed in scratch, products are known, and what is left made the one of the other.
     fn judged<'a>(
         &self,
         call: &'a KnownGradients,

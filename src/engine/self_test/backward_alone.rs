@@ -26,8 +26,8 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Runs the call once more and looks at scratch after both products and after the rows of each block: all in one run,
-    /// since what is wrong may differ between two.
+    /// Runs the call once more and looks at scratch after both products and after the rows of each block: all in one
+    /// run, since what is wrong may differ between two.
     pub(super) async fn of(engine: &Engine, call: &KnownGradients, wait: Wait) -> Result<Self> {
         let of = |phase: Phase| call.plan.steps.iter().filter(move |x| x.makes.phase() == phase);
         let rows = of(Phase::Blocks).position(|step| step.makes == Makes::Rows).unwrap_or(0);

@@ -17,7 +17,8 @@ use crate::tensor::{BLOCK, DType, Layout, Scalar, Scales, Shape};
 pub(super) const ROWS: u32 = 67;
 pub(super) const KEYS: u32 = 71;
 
-/// Every how manyth key of a matrix kernel's call is LOUD times as large: peaks grow from tile to tile, so that o is scaled.
+/// Every how manyth key of a matrix kernel's call is LOUD times as large: peaks grow from tile to tile, so that o is
+/// scaled.
 const LOUD_EVERY: usize = 24;
 const LOUD: f64 = 24.0;
 

@@ -54,8 +54,8 @@ impl KnownGradients {
     }
 }
 
-/// The first element of a gradient that is off by more than a correct kernel's can be. Two that are no numbers are as good
-/// as each other.
+/// The first element of a gradient that is off by more than a correct kernel's can be. Two that are no numbers are as
+/// good as each other.
 pub(super) fn difference(
     problem: &BackwardProblem,
     operand: Operand,

@@ -1,7 +1,7 @@
 //! Generated code of the matrix kernels: what is repeated per matrix, written out or as loops.
 //!
-//! Matrices are opaque and stay in registers only under constant indices; written out, every index is a literal. The text of
-//! both forms is the same but for the index.
+//! Matrices are opaque and stay in registers only under constant indices; written out, every index is a literal. The
+//! text of both forms is the same but for the index.
 
 use std::fmt::Write;
 
@@ -161,7 +161,8 @@ fn guarded(
     }
 }
 
-/// Products of the team's rows with the tile's keys, to `sh_scores[key][row]`. Row-major k is its transpose in column order.
+/// Products of the team's rows with the tile's keys, to `sh_scores[key][row]`. Row-major k is its transpose in column
+/// order.
 fn scores(out: &mut Steps, tile: &MatrixTile) {
     let [depth, _] = tile.depth();
     let [stride, _] = tile.key_strides();

@@ -67,8 +67,8 @@ pub fn block_tile(
 /// Most workgroup memory of a tile: 16 KiB and a flag. More keeps fewer workgroups on a core.
 const MAX_TILE_BYTES: u32 = (16 << 10) + 16;
 
-/// Above this head dimension rows are shared by the invocations of a workgroup, where subgroups can sum: the code is as many
-/// times shorter.
+/// Above this head dimension rows are shared by the invocations of a workgroup, where subgroups can sum: the code is as
+/// many times shorter.
 const MAX_OWN_DIM: u32 = 256;
 
 /// Widest group that fetches together: more would need subgroups that many adapters lack.
@@ -108,8 +108,8 @@ pub fn row_tile(
     })
 }
 
-/// Whether native f16 is faster than unpacking words in integers. Software drivers convert it one value at a time. Fused,
-/// 1×8×512×64 f16 on Mesa 26.2: native 10.6 ms and 3.3 s to compile, unpacked 7.7 ms and 0.5 s.
+/// Whether native f16 is faster than unpacking words in integers. Software drivers convert it one value at a time.
+/// Fused, 1×8×512×64 f16 on Mesa 26.2: native 10.6 ms and 3.3 s to compile, unpacked 7.7 ms and 0.5 s.
 pub fn prefers_native_f16(caps: &Capabilities) -> bool {
     class(caps) != Class::Software
 }
@@ -161,8 +161,8 @@ pub fn split_tile(caps: &Capabilities, shape: &Shape, tuning: Option<&Tuning>) -
     SplitTile { rows, lanes, keys, key_lanes, dim_qk, dim_v }.fitted(subgroup)
 }
 
-/// The tile of the matrix kernel, by the caller's table or the one that ships, cut to the device's workgroups; `None` where the
-/// device lists no matrices that WGSL can name, or even the smallest tile is too large.
+/// The tile of the matrix kernel, by the caller's table or the one that ships, cut to the device's workgroups; `None`
+/// where the device lists no matrices that WGSL can name, or even the smallest tile is too large.
 pub fn matrix_tile(
     caps: &Capabilities,
     shape: &Shape,
@@ -205,8 +205,9 @@ pub fn matrix_tile(
     }
 }
 
-/// The 64 x 64 tile of the staged path and of projections on matrix units: each of its teams has as many rows as invocations.
-/// `None` where the device lists no matrices that WGSL can name, or its subgroups are not between them and the tile.
+/// The 64 x 64 tile of the staged path and of projections on matrix units: each of its teams has as many rows as
+/// invocations. `None` where the device lists no matrices that WGSL can name, or its subgroups are not between them and
+/// the tile.
 pub fn square_tile(caps: &Capabilities) -> Option<MatrixTile> {
     let edge = caps.matrix_edge()?;
     let team = matrix_team(caps, edge).filter(|team| *team <= TILE)?;
@@ -217,7 +218,8 @@ pub fn square_tile(caps: &Capabilities) -> Option<MatrixTile> {
     Some(MatrixTile { edge, team, teams, blocks, keys, dim_qk, dim_v, vectors, unrolled })
 }
 
-/// Invocations of a team: the largest subgroup. wgpu reports 4 to 64 for every Metal device; those with matrix units have 32.
+/// Invocations of a team: the largest subgroup. wgpu reports 4 to 64 for every Metal device; those with matrix units
+/// have 32.
 fn matrix_team(caps: &Capabilities, edge: u32) -> Option<u32> {
     let team = if caps.backend == "metal" { 32 } else { caps.subgroup_size[1] };
     (team.is_power_of_two() && team >= edge).then_some(team)

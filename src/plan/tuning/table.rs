@@ -287,8 +287,8 @@ const fn matrix(
     MatrixRow { class, device: Cow::Borrowed(device), edge, max_dim, teams, blocks, keys, unrolled }
 }
 
-/// Software rows: f16 1×4×256×64 and ×128 on Mesa 26.2, first use without its cache 2.7 and 1.9 s in loops, 7.3 and 19.4 s written
-/// out; 10.1 and 17.0 ms, 10.2 and 25.3 ms.
+/// Software rows: f16 1×4×256×64 and ×128 on Mesa 26.2, first use without its cache 2.7 and 1.9 s in loops, 7.3 and
+/// 19.4 s written out; 10.1 and 17.0 ms, 10.2 and 25.3 ms.
 ///
 /// NVIDIA: one H200, f16, TFLOP/s with 4 teams of 2 blocks, 4 of 1 and 8 of 1: 1x16x4096x64 54, 61, 53; 1x16x4096x128
 /// 49, 47, 81; 1x8x512x64 9, 11, 9.

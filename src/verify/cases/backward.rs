@@ -18,8 +18,8 @@ use crate::verify::data::{CaseData, DataOptions};
 pub struct BackwardCase {
     /// `gradients ` and the name of the case.
     pub name: String,
-    /// The gradients of every tensor of the call that has one. They come from o, from lse where the normaliser is softmax
-    /// without sinks, and from weights that are returned.
+    /// The gradients of every tensor of the call that has one. They come from o, from lse where the normaliser is
+    /// softmax without sinks, and from weights that are returned.
     pub backward: Backward,
     /// Seed of the data.
     pub seed: u64,
@@ -87,8 +87,8 @@ impl BackwardCase {
         self.backward.wanted.iter().any(few)
     }
 
-    /// Validates the gradients and draws data and what comes in: where data is poisoned, NaN for all that no visible pair
-    /// passes on.
+    /// Validates the gradients and draws data and what comes in: where data is poisoned, NaN for all that no visible
+    /// pair passes on.
     ///
     /// # Errors
     /// As [`Backward::validate`].
@@ -158,8 +158,8 @@ impl CaseIncoming {
 const SHARE: u64 = 4;
 
 /// The gradients of a grid's cases: of each in the full grid and that of slots; in the quick one of those that learn
-/// something few cases have, and of a part of the others, which follows from their seeds; of none in the grid for matrix
-/// units, which gradients do not use. And some that only gradients have a use for.
+/// something few cases have, and of a part of the others, which follows from their seeds; of none in the grid for
+/// matrix units, which gradients do not use. And some that only gradients have a use for.
 ///
 /// # Errors
 /// As [`grid`].

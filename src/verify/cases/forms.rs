@@ -31,7 +31,7 @@ pub(super) fn dropped() -> Vec<Case> {
         base().with_lse(),
         base().causal(BottomRight).sinks().dtype(DType::F16),
         base().with_weights(WeightsAt::Probabilities).dtype(DType::Bf16),
-        base().local(30.0, true),
+        base().local(30.1, true),
         call(3, [4, 2], [70, 90], [24, 24]).dropout(0.9, 3).packed(120, 150).causal(TopLeft),
         call(1, [8, 2], [3, 300], [64, 64]).dropout(0.5, 1).with_lse(),
         call(1, [8, 2], [3, 300], [64, 64]).dropout(0.0, 1),

@@ -1,5 +1,5 @@
-//! The grid for matrix units: the tails of their tiles, logits and values at the ends of f16, and every feature of the quick
-//! grid in types that they serve.
+//! The grid for matrix units: the tails of their tiles, logits and values at the ends of f16, and every feature of the
+//! quick grid in types that they serve.
 
 use crate::feature::align::Align::{BottomRight, Offset, TopLeft};
 use crate::feature::normalize::Normalizer;
