@@ -35,23 +35,36 @@ fn check(engine: &Engine, attention: &Attention) {
     }
 }
 
+// A test for each storage, so that two cores compile.
 #[test]
-fn packed_sequences_match_the_reference_and_touch_nothing_else() {
+fn packed_sequences_in_f32_match_the_reference_and_touch_nothing_else() {
+    packed_sequences(64, DType::F32);
+}
+
+#[test]
+fn packed_sequences_in_f16_match_the_reference_and_touch_nothing_else() {
+    packed_sequences(33, DType::F16);
+}
+
+#[test]
+fn packed_sequences_in_bf16_match_the_reference_and_touch_nothing_else() {
+    packed_sequences(40, DType::Bf16);
+}
+
+fn packed_sequences(dim: u32, dtype: DType) {
     let Some(engine) = common::gpu::engine("packed_sequences") else { return };
-    for (dim, dtype) in [(64, DType::F32), (33, DType::F16), (40, DType::Bf16)] {
-        let shape = Shape { heads_kv: 2, seq_q: 70, ..Shape::self_attention(5, 4, 90, dim) };
-        // Room after the last sequence stays untouched.
-        let plain = Attention::new(shape).dtype(dtype).packed(190, 240).with_lse();
-        check(&engine, &plain);
-        let masked = plain.clone().causal(Align::BottomRight).alibi(Align::BottomRight).sinks();
-        check(&engine, &masked.window(Some(20), None, Align::BottomRight).softcap(9.0));
-        check(&engine, &plain.causal(Align::TopLeft).bias([5, 1, 70, 90]).mask([1, 4, 1, 90]));
-        // Few rows, so that the keys are split as well.
-        let few = Attention::new(Shape { seq_q: 7, ..shape }).dtype(dtype).packed(30, 240);
-        check(&engine, &few.clone().with_lse().causal(Align::BottomRight).sinks());
-        for shared in [false, true] {
-            check(&engine, &few.clone().tree(Tree { align: Align::BottomRight, shared }));
-        }
+    let shape = Shape { heads_kv: 2, seq_q: 70, ..Shape::self_attention(5, 4, 90, dim) };
+    // Room after the last sequence stays untouched.
+    let plain = Attention::new(shape).dtype(dtype).packed(190, 240).with_lse();
+    check(&engine, &plain);
+    let masked = plain.clone().causal(Align::BottomRight).alibi(Align::BottomRight).sinks();
+    check(&engine, &masked.window(Some(20), None, Align::BottomRight).softcap(9.0));
+    check(&engine, &plain.causal(Align::TopLeft).bias([5, 1, 70, 90]).mask([1, 4, 1, 90]));
+    // Few rows, so that the keys are split as well.
+    let few = Attention::new(Shape { seq_q: 7, ..shape }).dtype(dtype).packed(30, 240);
+    check(&engine, &few.clone().with_lse().causal(Align::BottomRight).sinks());
+    for shared in [false, true] {
+        check(&engine, &few.clone().tree(Tree { align: Align::BottomRight, shared }));
     }
 }
 
