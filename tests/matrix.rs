@@ -52,7 +52,7 @@ fn matrix_units_are_used_only_where_they_are_asked_for_and_can_serve() {
     let refused = [
         (f32_call, &caps, "f32 tensors"),
         (call.clone().kv_storage(Storage::F32), &caps, "f32 tensors"),
-        (call.clone().kv_storage(Storage::Int8), &caps, "keys with scales"),
+        (call.clone().kv_storage(Storage::Int8), &caps, "keys of 8 bits or fewer"),
         (call.clone().additive(1.0), &caps, "no matrix product"),
         (call.clone().normalizer(unbounded), &caps, "no bound"),
         (call.clone().normalizer(Normalizer::Hard), &caps, "hard"),

@@ -18,9 +18,8 @@ pub(super) fn schedule(
 ) -> Result<Schedule, Rejection> {
     let a = problem.attention();
     let tile = matrix.then(|| square(problem, caps)).transpose()?;
-    let quantised = a.kv_storage.is_some_and(|storage| storage.dtype().is_none());
-    if matrix && (a.paged.is_some() || quantised) {
-        let reason = "keys in pages or of 8 bits and fewer are staged without matrix units only";
+    if matrix && a.paged.is_some() {
+        let reason = "keys in pages are staged without matrix units only";
         return Err(Rejection { candidate: "staged-matrix".into(), reason: reason.into() });
     }
     let block = BlockSize::choose(problem, caps, policy, Path::Staged)?;
