@@ -85,8 +85,8 @@ macro_rules! for_operands {
                 segments_q: SegmentsQ, u32,
                 /// Segment ids of keys `[batch, seq_kv]`, u32.
                 segments_kv: SegmentsKv, u32,
-                /// Parent of each node of a tree of rows, `[batch, seq_q]` or `[1, seq_q]`, i32, less than the node; −1
-                /// for none.
+                /// Parent of each node of a tree of rows, `[batch, seq_q]` or `[1, seq_q]`, i32, less than the node;
+                /// −1 for none.
                 parents: Parents, i32,
                 /// Page of each run of keys of a paged call, `[batch, row]`, u32.
                 page_table: PageTable, u32,

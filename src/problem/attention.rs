@@ -213,7 +213,8 @@ impl Attention {
         self
     }
 
-    /// Announces scales of k and v, for all or for each head: what is stored times them is meant.
+    /// Announces scales of k and v, `k_scales` and `v_scales` among the tensors, f32, `[1]` or `[heads_kv]`: what is
+    /// stored times them is meant. For storages of 8 bits and fewer.
     pub fn kv_scales(mut self, scales: KvScales) -> Self {
         self.kv_scales = Some(scales);
         self
@@ -359,7 +360,7 @@ impl Attention {
         self
     }
 
-    /// Another storage type for the bias than f32.
+    /// Another storage type than f32 for the bias, which must be there.
     pub fn bias_dtype(mut self, dtype: DType) -> Self {
         self.bias_dtype = dtype;
         self
@@ -371,9 +372,10 @@ impl Attention {
         self
     }
 
-    /// Leaves out weights at random after they are normalised, a share `rate` of them, and multiplies the others with
-    /// 1 / (1 − rate). Which ones follows from the seed and the pair's place alone ([`Dropout`]), so gradients leave
-    /// out the same. Returned weights are those after it.
+    /// Leaves out weights at random after they are normalised, a share `rate` of them (at least 0 and below 1), and
+    /// multiplies the others with 1 / (1 − rate). Which ones follows from the seed and the pair's place alone
+    /// ([`Dropout`]), so gradients leave out the same. Returned weights are those after it. Another seed is another plan
+    /// and another binding, of the same kernels. Not for normalisers that take one key.
     pub fn dropout(mut self, rate: f32, seed: u64) -> Self {
         self.dropout = Some(Dropout { rate: Scalar(rate), seed });
         self
@@ -401,7 +403,8 @@ impl Attention {
     /// k and v `[total_kv, heads_kv, dim]`, lse `[total_q, heads_q]`. Sequence b has the query rows
     /// `cu_seqlens_q[b]..cu_seqlens_q[b + 1]` and likewise its keys; both tables, `[batch + 1]`, come
     /// with the tensors. The shape's seq_q and seq_kv are the longest lengths; rows beyond are neither
-    /// read nor written. Layouts become [`Layout::Bshd`].
+    /// read nor written. Layouts become [`Layout::Bshd`], but not those of k and v where key lengths were announced
+    /// before.
     ///
     /// Where keys have [lengths](Self::kv_lengths), as those of a cache do, only rows are packed: total_kv is 0, there
     /// is no `cu_seqlens_kv`, and k and v are padded or in [pages](Self::paged). One call then serves sequences that

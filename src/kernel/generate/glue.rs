@@ -303,7 +303,8 @@ fn blocks_glue(out: &mut String, spec: &KernelSpec) {
     function(out, "tile_whole(rows: Rows, keys: vec2<u32>) -> bool", whole);
 }
 
-/// `span_offset(rows, key)`: what is added to addresses of a key in k and v; `key_there(rows, key)`: whether it has a place.
+/// `span_offset(rows, key)`: what is added to addresses of a key in k and v; `key_there(rows, key)`: whether it has a
+/// place.
 pub(in crate::kernel) fn page_glue(out: &mut String, spec: &KernelSpec) {
     let offset = if spec.is_paged() {
         "return page_offset(rows.batch, key);"

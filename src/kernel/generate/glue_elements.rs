@@ -54,7 +54,8 @@ pub(in crate::kernel) fn load_glue(
     function(out, &signature, &format!("{body} return v;"));
 }
 
-/// `{name}_read4(at, c, n)`: channels c..c+n (n ≤ 4) of the row that starts at `at`, times their scale, zeros after them.
+/// `{name}_read4(at, c, n)`: channels c..c+n (n ≤ 4) of the row that starts at `at`, times their scale, zeros after
+/// them.
 pub(in crate::kernel) fn row_glue(out: &mut String, spec: &KernelSpec, binding: Binding) {
     let name = binding.name();
     let load = format!("{name}_load4(at + c, n)");
