@@ -7,8 +7,8 @@
 //!
 //! with grouped heads, any head dimension from 1 to 1024 (dim_qk ≠ dim_v too), causal masks and
 //! windows with explicit alignment, boolean masks and additive biases of any broadcast shape, lengths
-//! per sequence, softcap, ALiBi, sinks, f32, f16 and bf16 storage in any strides, log-sum-exp and
-//! scores or weights as outputs; other scores ([`Attention::additive`], [`general`](Attention::general),
+//! per sequence, softcap, ALiBi, sinks, dropout, f32, f16 and bf16 storage in any strides, keys and values of 8 and 4
+//! bits too ([`Storage`]), log-sum-exp and scores or weights as outputs; other scores ([`Attention::additive`], [`general`](Attention::general),
 //! [`cosine`](Attention::cosine)) and [`Normalizer`]s, [`Rotary`] and [`Relative`] positions, masks by place
 //! ([`Neighborhood`], [`Edges`], chunks, dilation, [`Local`] centres), [`Blocks`] of a sparse mask; and
 //! [`layer::MultiHeadAttention`] around it all. Keys and values that stay from step to step are in a
@@ -116,7 +116,7 @@
 //!
 //! # Layers
 //! Imports only go down, and a test enforces it:
-//! `error < tensor < feature < problem < {reference | kernel} < plan < device < engine < {cache | layer} < {verify | bench}`.
+//! `error < tensor < feature < problem < {reference | kernel} < plan < device < engine < {cache | layer} < verify < bench`.
 
 #[cfg(all(feature = "bench", not(target_arch = "wasm32")))]
 pub mod bench;

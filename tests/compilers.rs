@@ -100,6 +100,7 @@ fn calls() -> Vec<(String, Attention, Path)> {
         calls.push((format!("d{dim}.f32.rows"), prefill(dim), Path::Fused));
         let half = prefill(dim).dtype(DType::F16);
         calls.push((format!("d{dim}.f16.matrix"), half, Path::FusedMatrix));
+        calls.push((format!("d{dim}.f32.dropout"), prefill(dim).dropout(0.1, 1), Path::Auto));
     }
     // Latent attention: 128 heads over one; and keys of few bits.
     let [heads_q, heads_kv, seq_q, dim_qk, dim_v] = [128, 1, 1, 576, 512];
@@ -114,6 +115,8 @@ fn calls() -> Vec<(String, Attention, Path)> {
     let short = Attention::new(Shape::self_attention(1, 8, 512, 64));
     calls.push(("d64.f32.short".into(), short, Path::Auto));
     calls.push(("d64.f32.staged".into(), prefill(64), Path::Staged));
+    let pages = prefill(64).kv_storage(Storage::Int8).paged(256, 16, 256);
+    calls.push(("d64.int8.pages.staged".into(), pages, Path::Staged));
     calls
 }
 
@@ -138,6 +141,7 @@ fn gradients() -> Vec<(String, Backward)> {
             ("additive", plain().additive(1.0)),
             ("graph", plain().edges(edges)),
             ("local", plain().local(64.0, true)),
+            ("dropout", plain().dropout(0.1, 1)),
         ] {
             calls.push((format!("d{dim}.f32.{form}.gradients"), Backward::all(call).unwrap()));
         }

@@ -117,14 +117,14 @@ fn file(given: &[OsString]) -> Outcome {
     let obvious::Obvious { words, also } = obvious::command_for(given)?;
     let line: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let name = given.first().map(|file| file.to_string_lossy()).unwrap_or_default();
-    let parsed = help::parse(std::iter::once("heedful".into()).chain(words.iter().cloned()));
-    let args = parsed.map_err(|error| {
-        heedful::Error::invalid(
-            name,
-            on_one_line(&error),
-            format!("options of `heedful {}`", line[0]),
-        )
-    })?;
+    let args = match help::parse(std::iter::once("heedful".into()).chain(words.iter().cloned())) {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => {
+            let wanted = format!("options of `heedful {}`", line[0]);
+            return Err(heedful::Error::invalid(name, on_one_line(&error), wanted).into());
+        }
+        Err(help) => help.exit(),
+    };
     eprintln!("heedful {}\n  also: {also}", line.join(" "));
     args.command.map_or(Ok(()), dispatch)
 }

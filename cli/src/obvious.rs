@@ -120,19 +120,18 @@ fn says(options: &[OsString], option: &str) -> bool {
     options.iter().any(|given| given.to_string_lossy().split('=').next() == Some(option))
 }
 
-/// Draws weights beside where one is; a picture that is there already is not replaced unless --out says so.
+/// Draws weights into a picture beside the file; one that is there already is not replaced unless --out says so.
 fn picture(path: &Path, given: &[OsString], options: &[OsString]) -> Result<Obvious, Error> {
     let also = "--rows TOKENS labels, --head N, --batch N, --length N one head, sequence or its first tokens";
     let mut map = Obvious { words: vec!["map".into()], also: also.into() };
     map.words.extend(given.iter().cloned());
     if !says(options, "--out") {
-        let mut out = path.file_stem().unwrap_or_default().to_owned();
-        out.push(".png");
-        if Path::new(&out).exists() {
-            let name = Path::new(&out).display().to_string();
+        let out = path.with_extension("png");
+        if out.exists() {
+            let name = out.display().to_string();
             return Err(Error::invalid(name, "a picture that is there", "--out FILE.png"));
         }
-        map.words.extend(["--out".into(), out]);
+        map.words.extend(["--out".into(), out.into()]);
     }
     Ok(map)
 }
@@ -153,7 +152,8 @@ fn json(path: &Path, name: &str) -> Result<Obvious, Error> {
         let also = "--device nvidia and others, --path PATH, --spirv FILE; `heedful run --call` computes it";
         return Ok(Obvious::new(&["shader", "--call"], path, also));
     }
-    if serde_json::from_str::<Tuning>(&text).is_ok() {
+    let shapes = ["fused", "tile", "split", "matrix"].iter().any(|table| has(&[table]));
+    if shapes && serde_json::from_str::<Tuning>(&text).is_ok() {
         let also = "--suite SUITE; `heedful tune` makes such tables";
         return Ok(Obvious::new(&["bench", "--tuning"], path, also));
     }

@@ -141,6 +141,20 @@ fn calls_reports_and_tiles_go_to_their_commands() {
     let report = report.display();
     let done = does(&place, &report.to_string(), &format!("report {report}"));
     assert!(done.stdout().contains("NVIDIA H200"), "{}", done.stdout());
+    // Its own help; none of these needs an adapter.
+    place.write("tiles.json", r#"{"tile": []}"#);
+    place.write("work.toml", "");
+    let folder = common::repository().join("tests/golden/onnx");
+    for (file, command) in [
+        ("call.json".to_owned(), "heedful shader"),
+        (report.to_string(), "heedful report"),
+        ("tiles.json".into(), "heedful bench"),
+        ("work.toml".into(), "heedful bench"),
+        (folder.display().to_string(), "heedful verify"),
+    ] {
+        let help = heedful(&place, &format!("{file} --help")).succeeded().stdout();
+        assert!(help.contains(&format!("Usage: {command}")), "{file}: {help}");
+    }
 }
 
 #[test]
@@ -148,6 +162,7 @@ fn what_a_file_is_for_is_said_where_it_is_not_obvious() {
     let place = arrays();
     place.write("other.json", r#"{"colour": 1}"#);
     place.write("list.json", "[1]");
+    place.write("empty.json", "{}");
     place.write("notes.txt", "hello");
     std::fs::create_dir(place.path("folder")).expect("a folder");
     for (arguments, words) in [
@@ -155,6 +170,7 @@ fn what_a_file_is_for_is_said_where_it_is_not_obvious() {
         ("none.npz", &["none.npz", "neither"]),
         ("other.json", &["colour", "report of", "report --bench"]),
         ("list.json", &["list.json", "JSON object"]),
+        ("empty.json", &["empty.json", "tile shapes"]),
         ("notes.txt", &["notes.txt", ".npz", "report"]),
         ("folder", &["folder", "cases.json"]),
         ("mask.npy --colour 1", &["mask.npy", "--colour", "heedful map"]),

@@ -16,7 +16,8 @@ struct Described {
     max_invocations: u32,
 }
 
-/// One of each, as their drivers describe them to wgpu.
+/// One of each: features and sizes as their drivers describe them to wgpu, limits of buffers and bindings those that
+/// WebGPU guarantees.
 const DEVICES: &[Described] = &[
     Described {
         name: "nvidia",
