@@ -145,7 +145,7 @@ fn main() -> Result<()> {
     println!(
         "{PROMPT} tokens at once, then {STEPS} one by one, against one call over all {TOKENS}:"
     );
-    for storage in Storage::ALL {
+    for storage in Storage::ALL.iter().copied() {
         let (o, microseconds) = generate(&engine, storage, &values, &[cos.clone(), sin.clone()])?;
         let place = |i: usize| {
             let (dim, tokens) = (DIM as usize, TOKENS as usize);
@@ -158,8 +158,8 @@ fn main() -> Result<()> {
         println!(
             "  {storage:>4} cache, {bits:>4.1} bits a channel: differs by at most {largest:.1e}, {microseconds:.0} µs to record a step"
         );
-        // A number of one mantissa bit is a quarter off at most, and so are scores.
-        let allowed = if storage == Storage::Mxfp4 { 0.4 } else { 0.1 };
+        // Measured of MXFP4: 0.24.
+        let allowed = if storage == Storage::Mxfp4 { 0.3 } else { 0.1 };
         assert!(largest < allowed, "a step went wrong");
     }
     Ok(())

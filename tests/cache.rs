@@ -19,7 +19,7 @@ use heedful::{
 fn rows_are_written_where_they_belong_and_nowhere_else() {
     let Some(engine) = common::gpu::engine("rows_are_written") else { return };
     let mut random = Random::new(1);
-    for storage in Storage::ALL {
+    for storage in Storage::ALL.iter().copied() {
         for pages in [None, Some([60, 1]), Some([30, 3]), Some([5, 16]), Some([3, 64])] {
             let mut x = Modelled::new(&engine, descriptor(storage, pages), 7);
             assert!(x.append(&engine, &mut random, &[5, 0, 7]));

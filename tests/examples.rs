@@ -167,7 +167,7 @@ fn steps_through_a_cache_are_one_call_over_all_tokens() {
     let text = printed("generate_step", &[]);
     let off = differences(&text);
     // f32, f16, bf16, int8, int4; e4m3, e5m2, both with scales of rows, MXFP4: each by its own rounding, and no more.
-    let allowed = [1e-6, 1e-3, 8e-3, 2e-2, 0.1, 0.07, 0.1, 0.07, 0.1, 0.4];
+    let allowed = [1e-6, 1e-3, 8e-3, 2e-2, 0.1, 0.05, 0.1, 0.05, 0.1, 0.3];
     assert_eq!(off.len(), allowed.len(), "{text}");
     assert!(off.iter().zip(allowed).all(|(off, allowed)| *off < allowed), "{text}");
 }

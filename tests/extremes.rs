@@ -155,7 +155,7 @@ proptest! {
         let _ = (axis.sees(b, c), axis.sees(d, a));
         let grid = [Neighborhood([axis; 3]), Neighborhood::line(a, b), Neighborhood::image(a, b, c)];
         let _ = grid.map(|grid| grid.points());
-        let _ = Storage::ALL.map(|storage| (storage.row_units(a), storage.bytes(at[0])));
+        let _ = Storage::ALL.iter().map(|storage| (storage.row_units(a), storage.bytes(at[0])));
     }
 
     #[test]

@@ -14,7 +14,9 @@ impl Engine {
     /// compiled and tried.
     ///
     /// # Errors
-    /// Invalid argument for gradients that a call cannot have; unsupported, with the reason.
+    /// Invalid argument for gradients that a call cannot have, and for a function of the caller's that does not compile,
+    /// panics or differs from its closure, as does a derivative; unsupported, with the reason; out of memory or device
+    /// lost while kernels are tried.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn plan_backward(&self, backward: &Backward) -> Result<BackwardPlan> {
         self.plan_backward_with(backward, &Policy::default())

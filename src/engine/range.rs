@@ -56,8 +56,11 @@ pub(super) fn touched(
         // Where packed sequences and pages lie is known on the GPU only: all rows are bound.
         let extent = problem.extent(operand);
         let all = 0..extent.1;
-        let in_pages = a.paged.is_some() && matches!(operand, Operand::K | Operand::V);
-        let (batch, rows) = match a.packed.is_some() || in_pages {
+        let by_table = match operand {
+            Operand::K | Operand::V => a.packs_keys() || a.paged.is_some(),
+            _ => a.packed.is_some(),
+        };
+        let (batch, rows) = match by_table {
             true => (0..extent.0, &all),
             false => (block.batch.clone(), rows),
         };

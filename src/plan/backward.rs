@@ -168,7 +168,10 @@ fn lacking(backward: &BackwardProblem, caps: &Capabilities) -> Option<String> {
         let bits = problem.element_bits(operand).max(wanted);
         let bytes = elements.saturating_mul(bits).div_ceil(8);
         if bytes > limit && operand != Operand::Weights {
-            return not(&format!("{operand} of {bytes} B, a binding of this device holds {limit}"));
+            let wider = wanted > problem.element_bits(operand);
+            let of = if wider { "gradient of " } else { "" };
+            let found = format!("{of}{operand} of {bytes} B");
+            return not(&format!("{found}, a binding of this device holds {limit}"));
         }
     }
     let width = a.relative.map_or(1, |relative| relative.width());

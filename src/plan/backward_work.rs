@@ -12,14 +12,16 @@ const STEP: u32 = 16;
 
 impl BackwardPlan {
     /// FLOPs of one pass as its products make them: those that are asked for, over tiles of 64 rows by 64 keys in which
-    /// any pair is visible. Tables that `operands` lack are taken as full lengths and offsets of 0.
+    /// any pair is visible; additive scores are no products. Tables that `operands` lack are taken as full lengths and offsets of 0.
     pub fn flops(&self, operands: &Operands<'_>) -> u64 {
         let problem = self.problem().problem();
         let s = problem.attention().shape;
+        let summed = problem.attention().inner.is_sum();
         let mut total = 0_u64;
         for batch in 0..s.batch {
             for row in (0..s.seq_q).step_by(TILE as usize) {
-                let last = (row + TILE).min(s.seq_q) - 1;
+                let (length, _) = problem.lengths(batch, operands);
+                let last = (row + TILE).min(length).max(row + 1) - 1;
                 let range = |row| {
                     let at = problem.position(batch, 0, row, operands);
                     problem.key_range(&Position { row, ..at })
@@ -30,12 +32,18 @@ impl BackwardPlan {
                 let one = self
                     .steps
                     .iter()
+                    .filter(|step| !(summed && of_scores(step.makes)))
                     .map(|step| products(step.makes, &keys, rows, [s.dim_qk, s.dim_v]));
                 total = total.saturating_add(one.sum());
             }
         }
         total.saturating_mul(u64::from(s.heads_q)).saturating_mul(2)
     }
+}
+
+/// Whether it is a product only where scores are.
+fn of_scores(makes: Makes) -> bool {
+    matches!(makes, Makes::Products | Makes::Gradient(Operand::Q | Operand::K))
 }
 
 /// Multiply-adds of a step for a tile of rows of one head that sees these keys.

@@ -175,8 +175,9 @@ impl BlockSize {
         let limit = caps.max_binding_bytes.saturating_sub(caps.storage_alignment + 4);
         let kv_heads = self.kv_heads(s.group(), s.heads_kv);
         // Where packed sequences and pages lie is known on the GPU only: all rows are bound.
-        let by_table = |operand| {
-            a.packed.is_some() || (a.paged.is_some() && matches!(operand, Operand::K | Operand::V))
+        let by_table = |operand| match operand {
+            Operand::K | Operand::V => a.packs_keys() || a.paged.is_some(),
+            _ => a.packed.is_some(),
         };
         let span = |what: &'static str, operand, heads: u32, seq: u32, by_keys| Bound {
             what,

@@ -29,7 +29,8 @@ impl Classify {
     pub(crate) fn new(problem: &Problem, group_rows: u32, block: &BlockSize) -> Option<Self> {
         let a = problem.attention();
         let s = a.shape;
-        let masks: Vec<Broadcast> = [a.masks.dense_shape(), a.bias].into_iter().flatten().collect();
+        let masks: Vec<Broadcast> =
+            [a.masks.boolean_shape(), a.bias].into_iter().flatten().collect();
         let is_data = !masks.is_empty() || a.masks.segments.is_some();
         if a.masks.blocks.is_some()
             || a.paged.is_some()

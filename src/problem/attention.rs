@@ -28,7 +28,8 @@ pub enum WeightsAt {
     AfterSoftcap,
     /// After softcap, bias and ALiBi; −∞ where any mask hides the key.
     AfterBias,
-    /// The weights themselves; 0 where a mask hides the key, and in rows that see nothing.
+    /// The weights themselves, after dropout where there is one; 0 where a mask hides the key, and in rows that see
+    /// nothing.
     Probabilities,
 }
 
@@ -403,16 +404,14 @@ impl Attention {
     /// k and v `[total_kv, heads_kv, dim]`, lse `[total_q, heads_q]`. Sequence b has the query rows
     /// `cu_seqlens_q[b]..cu_seqlens_q[b + 1]` and likewise its keys; both tables, `[batch + 1]`, come
     /// with the tensors. The shape's seq_q and seq_kv are the longest lengths; rows beyond are neither
-    /// read nor written. Layouts become [`Layout::Bshd`], but not those of k and v where key lengths were announced
-    /// before.
+    /// read nor written. Layouts become [`Layout::Bshd`], those of k and v only where total_kv is not 0.
     ///
     /// Where keys have [lengths](Self::kv_lengths), as those of a cache do, only rows are packed: total_kv is 0, there
     /// is no `cu_seqlens_kv`, and k and v are padded or in [pages](Self::paged). One call then serves sequences that
     /// bring a prompt and such that bring a token.
     pub fn packed(self, total_q: u32, total_kv: u32) -> Self {
         let bshd = Layout::Bshd;
-        let [k, v] =
-            [self.layout_k, self.layout_v].map(|of| if self.kv_lengths { of } else { bshd });
+        let [k, v] = [self.layout_k, self.layout_v].map(|of| if total_kv == 0 { of } else { bshd });
         let packed = Some(Packed { total_q, total_kv });
         Self { packed, layout_q: bshd, layout_k: k, layout_v: v, layout_o: bshd, ..self }
     }

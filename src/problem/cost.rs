@@ -78,7 +78,7 @@ pub fn min_bytes(problem: &Problem, operands: &Operands<'_>) -> u64 {
     let q_and_o = rows.saturating_mul(channels).saturating_mul(a.dtype.bytes());
     let others = problem.operands().into_iter().filter(|(operand, _)| operand.rows().is_none());
     let bytes = |(operand, n): (Operand, u64)| {
-        // Of whole bytes each: none of them is rows.
+        // Bits of a mask may not fill their last byte.
         n.saturating_mul(problem.element_bits(operand)).div_ceil(8)
     };
     // What is stored of k and v beside their channels is read as well.

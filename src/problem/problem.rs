@@ -234,7 +234,7 @@ impl Problem {
         match operand.dense()? {
             Dense::Lse => a.lse.then(|| by_row(1, 0)),
             Dense::Weights => a.weights.map(|_| by_row(s.seq_kv.into(), 1)),
-            Dense::Mask => a.masks.dense_shape().map(|mask| mask.strides()),
+            Dense::Mask => a.masks.boolean_shape().map(|mask| mask.strides()),
             Dense::Bias => a.bias.map(|bias| bias.strides()),
         }
     }

@@ -108,7 +108,8 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
     if a.weights.is_some() {
         return refuse("weights", "no weights, or sequences that are not packed");
     }
-    let packed_keys = a.packs_keys().then_some([a.layout_k, a.layout_v]);
+    let some_keys = a.packs_keys() && packed.total_kv > 0;
+    let packed_keys = some_keys.then_some([a.layout_k, a.layout_v]);
     let mut layouts = [a.layout_q, a.layout_o].into_iter().chain(packed_keys.into_iter().flatten());
     if layouts.any(|layout| layout == Layout::Bhsd) {
         return refuse("layout", "Layout::Bshd or strides, of which batch is not used");

@@ -11,7 +11,8 @@ use crate::tensor::DType;
 pub(super) enum Arithmetic {
     /// In float64.
     Exact,
-    /// In float32: every product and sum is rounded, in an order of the emulations.
+    /// In float32: products and sums over channels, rows and keys are rounded, in an order of the emulations. What a
+    /// normaliser makes of a row is float64's, rounded.
     Single(Order),
     /// Its terms' magnitudes, whatever cancels: what is rounded is a part of these, not of their sum. In units of
     /// float32's ε, so each counts as often as its weight may be off.

@@ -96,7 +96,8 @@ pub fn backward(
 }
 
 /// Computes gradients in float32, sums added in the given order (heads, rows and keys ascending, or all descending),
-/// and rounds them to their storage type: the distance from [`backward`] is what rounding alone does.
+/// and rounds them to their storage type: the distance from [`backward`] is what rounding alone does, but for that
+/// within a row's normaliser, which is float64's. Gradients use no matrix units: [`Order::MATRIX`] is for outputs.
 ///
 /// # Errors
 /// As [`backward`].

@@ -39,6 +39,7 @@ use crate::tensor::small_float::{E4M3, E5M2, SmallFloat};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
 pub enum Storage {
     /// IEEE 754 binary32.
     F32,
@@ -87,7 +88,7 @@ impl From<DType> for Storage {
 
 impl Storage {
     /// Every storage: plain types, integers, small floating-point numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: &'static [Self] = &[
         Self::F32,
         Self::F16,
         Self::Bf16,
@@ -246,10 +247,11 @@ impl FromStr for Storage {
 
     fn from_str(text: &str) -> Result<Self> {
         let found = || {
-            let names = Self::ALL.map(|storage| storage.to_string()).join(", ");
+            let names: Vec<String> = Self::ALL.iter().map(Self::to_string).collect();
+            let names = names.join(", ");
             Error::invalid("storage", format!("{text:?}"), format!("one of {names}"))
         };
-        Self::ALL.into_iter().find(|storage| storage.to_string() == text).ok_or_else(found)
+        Self::ALL.iter().copied().find(|storage| storage.to_string() == text).ok_or_else(found)
     }
 }
 
@@ -289,9 +291,14 @@ mod tests {
 
     #[test]
     fn zeros_stay_zeros_and_what_is_not_finite_shows() {
-        for storage in
-            [Storage::Int8, Storage::Int4, Storage::E4m3Row, Storage::E5m2Row, Storage::Mxfp4]
-        {
+        // Of huge numbers: steps of an integer and of its scale, and those of 3, 2 and 1 bits of a mantissa.
+        for (storage, of_huge) in [
+            (Storage::Int8, 0.08),
+            (Storage::Int4, 0.08),
+            (Storage::E4m3Row, 0.0625),
+            (Storage::E5m2Row, 0.125),
+            (Storage::Mxfp4, 0.25),
+        ] {
             assert_eq!(storage.round(&[0.0; 5]), vec![0.0; 5]);
             for x in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
                 assert!(storage.round(&[1.0, x, 0.0]).iter().all(|x| x.is_nan()), "{storage} {x}");
@@ -300,7 +307,7 @@ mod tests {
             let tiny = storage.round(&[1e-45, -1e-45]);
             assert!(tiny.iter().all(|x| x.abs() <= 2e-38), "{storage} {tiny:?}");
             let huge = 3e38;
-            assert!((storage.round(&[huge])[0] / huge - 1.0).abs() < 0.15, "{storage}");
+            assert!((storage.round(&[huge])[0] / huge - 1.0).abs() < of_huge, "{storage}");
         }
     }
 }

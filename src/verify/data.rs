@@ -177,7 +177,7 @@ impl CaseData {
             let sign = |h: u32| if h.is_multiple_of(2) { options.sinks } else { -options.sinks };
             data.sinks = (0..s.heads_q).map(|h| DType::F32.round(sign(h))).collect();
         }
-        if let Some(shape) = a.masks.dense_shape() {
+        if let Some(shape) = a.masks.boolean_shape() {
             data.mask = draw.mask(shape.0);
         }
         if let Some(shape) = a.bias {

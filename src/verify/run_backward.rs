@@ -66,7 +66,7 @@ pub fn execute_backward(
     Ok(BackwardExecution { gradients, stray_write, repeatable, milliseconds })
 }
 
-/// A case with its data and, once they are needed, the gradients that it should have.
+/// A case with its data and what comes in.
 pub struct Trial {
     case: BackwardCase,
     problem: BackwardProblem,

@@ -62,7 +62,7 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
 fn beside_these(base: &Attention) -> Vec<heedful::Problem> {
     let few = Attention { shape: Shape { seq_q: 5, ..base.shape }, ..base.clone() };
     let mut calls = Vec::new();
-    for storage in Storage::ALL {
+    for storage in Storage::ALL.iter().copied() {
         calls.push(few.clone().kv_storage(storage));
         if storage.dtype().is_none() {
             calls.push(few.clone().kv_storage(storage).kv_scales(KvScales::Head));
@@ -413,7 +413,7 @@ fn beside() -> Vec<KernelSpec> {
     for dtype in DType::ALL {
         for native_f16 in [false, true].into_iter().take(if dtype == DType::F16 { 2 } else { 1 }) {
             let read = Element { storage: dtype.into(), native_f16, width: Width::Single };
-            for storage in Storage::ALL {
+            for storage in Storage::ALL.iter().copied() {
                 let native_f16 = native_f16 && storage == Storage::F16;
                 for width in [Width::Single, Width::Vec4] {
                     let write = Element { storage, native_f16, width };

@@ -122,7 +122,12 @@ impl BenchArgs {
 
     /// Whether gradients are timed as well.
     pub(crate) fn times_gradients(&self) -> bool {
-        self.backward || self.suite == SuiteName::Backward
+        let asked = self.backward || self.suite == SuiteName::Backward;
+        // Gradients are staged.
+        asked
+            && self
+                .path
+                .is_none_or(|path| path.path().is_none_or(|path| path == heedful::Path::Staged))
     }
 
     /// Time spent measuring each row.

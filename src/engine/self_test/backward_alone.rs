@@ -80,10 +80,10 @@ impl Scratch {
     /// What is wrong with products of q and k, or of d_o and v; `None` where nobody knows them.
     pub(super) fn products(&self, call: &KnownGradients, makes: Makes) -> Option<Option<String>> {
         let problem = call.plan.problem().problem();
-        if problem.prepares(Operand::Q) || problem.prepares(Operand::K) {
+        let of_scores = makes == Makes::Products;
+        if of_scores && (problem.prepares(Operand::Q) || problem.prepares(Operand::K)) {
             return None;
         }
-        let of_scores = makes == Makes::Products;
         let binding = if of_scores { Binding::Scores } else { Binding::Grads };
         for (block, [products, _]) in &self.blocks {
             let plane = Plane::of(call, block, binding, products);

@@ -195,7 +195,7 @@ impl Masks {
     }
 
     /// The shape of the boolean mask, in bytes or in bits.
-    pub fn dense_shape(&self) -> Option<Broadcast> {
+    pub(crate) fn boolean_shape(&self) -> Option<Broadcast> {
         self.dense.map(|mask| mask.0).or(self.bits.map(|mask| mask.0))
     }
 

@@ -14,6 +14,7 @@ pub(crate) const SLOT: Slot = slot!("score", "key_scale", STRIDE).reading(&[Oper
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum KvScales {
     /// One number each, `[1]`.
     Tensor,
