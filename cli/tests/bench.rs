@@ -286,7 +286,7 @@ fn tune_takes_a_list_of_dimensions_and_keeps_what_it_found_at_ctrl_c() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     heedful(at, "tune --dims 64 0").refused(2, &["--dims", "0", "1..="]);
-    heedful(at, "tune --dims 64,128 900").refused(2, &["--dims", "900"]);
+    heedful(at, "tune --dims 64,128 1900").refused(2, &["--dims", "1900"]);
     let arguments = "tune --dims 8 16 --budget 0.01 --out table.json";
     std::fs::write(at.join("table.json"), "an old table").expect("written");
     // When the second kernel begins, the first is found and more than one is left.
