@@ -5,7 +5,7 @@
 mod common;
 
 use heedful::verify::data::{CaseData, DataOptions};
-use heedful::{Attention, DType, Normalizer, Path, Policy, Shape, WeightsAt};
+use heedful::{Attention, DType, Engine, Normalizer, Path, Policy, Shape, WeightsAt};
 
 #[test]
 fn a_rate_or_a_normaliser_that_cannot_be_is_refused() {
@@ -39,11 +39,31 @@ fn all_paths_leave_out_the_same_weights_and_another_seed_others() {
     let dropped = weights.iter().filter(|w| **w == 0.0).count() as f64 / weights.len() as f64;
     assert!((dropped - 0.3).abs() < 0.03, "{dropped} of the weights are left out");
     let kept: Vec<f64> = weights.chunks(40).map(|row| row.iter().sum()).collect();
-    for path in [Path::Fused, Path::FusedTile, Path::Staged] {
+    // 40 rows are split on tiles.
+    for path in [Path::Fused, Path::FusedTile, Path::Split, Path::Staged] {
         for (row, sum) in sums(&call(5), path).o.chunks(16).map(|row| row[0]).zip(&kept) {
             assert!((row - sum).abs() < 1e-5, "{path}: {row} where the weights sum to {sum}");
         }
     }
+    // Few rows are split row by row, and leave out what the first rows of many do.
+    let few = Shape { seq_q: 7, ..shape };
+    let few = Attention::new(few).dropout(0.3, 5);
+    let row = 16 * 40;
+    let (of_few, of_all) = (sums_of_few(&engine, &few, &data), sums(&call(5), Path::Fused).o);
+    for (pair, o) in of_few.chunks(7 * 16).enumerate() {
+        for (found, wanted) in o.iter().zip(&of_all[pair * row..]) {
+            assert!((found - wanted).abs() < 1e-5, "{found} of 7 rows, {wanted} of 40");
+        }
+    }
     let other = sums(&call(6), Path::Fused).o;
     assert_ne!(other, sums(&call(5), Path::Fused).o);
+}
+
+/// o of the first rows of each head's, on the split path.
+fn sums_of_few(engine: &Engine, few: &Attention, data: &CaseData) -> Vec<f64> {
+    let rows = data.q.chunks(40 * 16).flat_map(|head| &head[..few.shape.seq_q as usize * 16]);
+    let data = CaseData { q: rows.copied().collect(), ..data.clone() };
+    let policy = Policy { path: Path::Split, ..Policy::default() };
+    let plan = engine.plan_with(few, &policy).unwrap();
+    engine.run_host(&plan, &data.inputs()).unwrap().o
 }

@@ -19,11 +19,8 @@ fn scores4(rows: Rows, row: u32, key: u32, x: vec4<f32>) -> vec4<f32> {
 
 // What four weights are multiplied with after they are normalised.
 fn factors4(rows: Rows, row: u32, key: u32) -> vec4<f32> {
-  var f = vec4<f32>(1.0);
-  if (FACTOR) {
-    for (var c = 0u; c < 4u; c += 1u) { f[c] = weight_factor(position_at(rows, row, key + c)); }
-  }
-  return f;
+  if (FACTOR) { return weight_factor4(position_at(rows, row, key)); }
+  return vec4<f32>(1.0);
 }
 
 // The gradient of four weights as they come out of the normaliser.

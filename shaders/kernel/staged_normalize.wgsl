@@ -42,9 +42,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var i = part.first_own; i < part.end; i += LANES) {
     let s = scores[base + i];
     var w = weights4(s, total, i * 4u);
-    if (FACTOR) {
-      for (var c = 0u; c < 4u; c += 1u) { w[c] *= weight_factor(position_at(rows, row, i * 4u + c)); }
-    }
+    if (FACTOR) { w *= weight_factor4(position_at(rows, row, i * 4u)); }
     scores[base + i] = weights_of_parts(w, no_part4(s, total, i * 4u));
   }
   let all_row = (rows.batch * params.heads_q + rows.head) * params.seq_q + row;

@@ -36,11 +36,6 @@ fn row_of(rows: Rows, row: u32) -> u32 {
   return (rows.batch * params.heads_q + rows.head) * params.seq_q + row;
 }
 
-// Channels c..c+n of a key whose row starts at `at` or, where keys are in pages, in its page.
-fn key4(rows: Rows, key: u32, at: u32, c: u32, n: u32) -> vec4<f32> {
-  return k_read4(at + span_offset(rows, key).x, c, select(0u, n, key_there(rows, key)));
-}
-
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let batch = params.batch0 + workgroup.z / params.head_n;
@@ -62,6 +57,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let q_at = params.q_base + q_origin(batch) + head * params.q_stride_head + q_row * params.q_stride_row;
   let k_at = params.k_base + k_origin(batch) + (head / params.group) * params.k_stride_head
     + k_row * params.k_stride_row;
+  // What pages add to the addresses of four keys, and which of them have a place.
+  let pages = vec4<u32>(span_offset(rows, k_row).x, span_offset(rows, k_row + 1u).x,
+    span_offset(rows, k_row + 2u).x, span_offset(rows, k_row + 3u).x);
+  let placed = vec4<bool>(key_there(rows, k_row), key_there(rows, k_row + 1u), key_there(rows, k_row + 2u),
+    key_there(rows, k_row + 3u));
   half_begin(lane);
   let x = lane & 7u;
   let y = lane >> 3u;
@@ -77,10 +77,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       q_load4(q_at + 2u * params.q_stride_row + column, select(0u, n, q_row + 2u < row_end)),
       q_load4(q_at + 3u * params.q_stride_row + column, select(0u, n, q_row + 3u < row_end))));
     tile_put_b_columns(r, d, mat4x4<f32>(
-      key4(rows, k_row, k_at, column, select(0u, n, k_row < key_end)),
-      key4(rows, k_row + 1u, k_at + params.k_stride_row, column, select(0u, n, k_row + 1u < key_end)),
-      key4(rows, k_row + 2u, k_at + 2u * params.k_stride_row, column, select(0u, n, k_row + 2u < key_end)),
-      key4(rows, k_row + 3u, k_at + 3u * params.k_stride_row, column, select(0u, n, k_row + 3u < key_end))));
+      k_read4(k_at + pages.x, column, select(0u, n, k_row < key_end && placed.x)),
+      k_read4(k_at + params.k_stride_row + pages.y, column, select(0u, n, k_row + 1u < key_end && placed.y)),
+      k_read4(k_at + 2u * params.k_stride_row + pages.z, column, select(0u, n, k_row + 2u < key_end && placed.z)),
+      k_read4(k_at + 3u * params.k_stride_row + pages.w, column, select(0u, n, k_row + 3u < key_end && placed.w))));
     workgroupBarrier();
     inner_tile(&acc, head, c, x, y);
     workgroupBarrier();

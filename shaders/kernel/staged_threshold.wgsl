@@ -68,9 +68,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var i = part.first_own; i < part.end; i += LANES) {
     let s = scores[base + i];
     var w = threshold_weight(THRESHOLD_SCALE * (s - m) - tau);
-    if (FACTOR) {
-      for (var c = 0u; c < 4u; c += 1u) { w[c] *= weight_factor(position_at(rows, row, i * 4u + c)); }
-    }
+    if (FACTOR) { w *= weight_factor4(position_at(rows, row, i * 4u)); }
     w = select(w, vec4<f32>(not_a_number()), vec4<bool>(lost));
     scores[base + i] = weights_of_parts(w, masked4(s));
   }

@@ -16,6 +16,7 @@ pub mod mask;
 pub mod normalize;
 pub(crate) mod operand;
 pub(crate) mod parameter;
+mod philox;
 pub mod prepare;
 pub mod rotary;
 pub mod rotary_config;

@@ -70,6 +70,10 @@ fn check_problem(problem: &Problem, caps: &Capabilities) -> Result<(), String> {
     if a.kv_storage.is_some_and(|storage| storage.dtype().is_none()) {
         return Err("matrix units read no keys of 8 bits or fewer".into());
     }
+    // Weights of the matrix kernels reach half of what f16 holds.
+    if let Some(rate) = a.dropout.map(|dropout| dropout.rate.get()).filter(|rate| *rate >= 0.499) {
+        return Err(format!("weights that stay where {rate} are left out may not fit f16"));
+    }
     if a.inner.is_sum() {
         return Err("additive scores are no matrix product".into());
     }

@@ -5,7 +5,7 @@
 //! are below rate · 2²⁴.
 
 use crate::error::{Error, Result};
-use crate::feature::score::gumbel::philox;
+use crate::feature::philox::philox;
 use crate::feature::{Parameter, Position, Setting, Slot, slot};
 use crate::tensor::Scalar;
 

@@ -50,6 +50,16 @@ pub(in crate::kernel) fn weight_glue(out: &mut String, spec: &KernelSpec) {
     let factors: Vec<&str> = factors.iter().filter_map(|(on, of)| on.then_some(*of)).collect();
     let product = if factors.is_empty() { "1.0".to_owned() } else { factors.join(" * ") };
     function(out, "weight_factor(p: Position) -> f32", &format!("return {product};"));
+    // Of four keys from a multiple of 4 on; places are asked one by one.
+    let mut four = "var f = vec4<f32>(1.0);".to_owned();
+    if spec.factor {
+        four += " var q = p; for (var c = 0u; c < 4u; c += 1u) { q.key = p.key + c; \
+                 f[c] = mask_local_factor(q); }";
+    }
+    if spec.dropout {
+        four += " f *= weight_dropout_4(p);";
+    }
+    function(out, "weight_factor4(p: Position) -> vec4<f32>", &format!("{four} return f;"));
     let _ = writeln!(out, "const FACTOR: bool = {};", !factors.is_empty());
 }
 

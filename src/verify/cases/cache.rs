@@ -29,7 +29,7 @@ pub(super) fn quick() -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, page) in PAGES.into_iter().enumerate() {
         // Newer storages with one page size each.
-        for (j, storage) in Storage::ALL.into_iter().enumerate() {
+        for (j, storage) in Storage::ALL.iter().copied().enumerate() {
             if j >= PAGES.len() && i != j - PAGES.len() {
                 continue;
             }
@@ -39,7 +39,7 @@ pub(super) fn quick() -> Vec<Case> {
             cases.push(poisoned(in_pages(call, page).causal(BottomRight), Lengths::Mixed));
         }
     }
-    for (i, storage) in Storage::ALL.into_iter().enumerate() {
+    for (i, storage) in Storage::ALL.iter().copied().enumerate() {
         let dtype = DType::ALL[i % 3];
         let base = || call(2, [6, 2], [3, 150], [64, 64]).dtype(dtype).kv_storage(storage);
         cases.push(poisoned(base().with_lse(), Lengths::Full));
@@ -71,7 +71,7 @@ pub(super) fn quick() -> Vec<Case> {
         cases.push(poisoned(call.q_lengths().with_lse(), Lengths::Mixed));
     }
     // Drafted tokens at the end of what they follow, in a tree.
-    for (i, storage) in Storage::ALL.into_iter().step_by(2).enumerate() {
+    for (i, storage) in Storage::ALL.iter().copied().step_by(2).enumerate() {
         let tree = Tree { align: BottomRight, shared: i % 2 == 1 };
         let call = call(3, [6, 2], [7, 150], [64, 64]).kv_storage(storage).tree(tree).with_lse();
         cases.push(poisoned(in_pages(call, 16), Lengths::Full));
@@ -96,7 +96,7 @@ pub(super) fn quick() -> Vec<Case> {
 /// Prompts and single tokens in one call: rows packed, keys in pages.
 fn served() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (i, storage) in Storage::ALL.into_iter().enumerate() {
+    for (i, storage) in Storage::ALL.iter().copied().enumerate() {
         let (page, rows) = (PAGES[i % PAGES.len()], [19, 70, 5][i % 3]);
         let packed = |dtype: DType| {
             let call = call(3, [6, 2], [rows, 150], [40, 24]).dtype(dtype).kv_storage(storage);
@@ -127,7 +127,7 @@ fn whole_rows() -> Vec<Case> {
     ];
     let normalizers = [Normalizer::Sparsemax, Normalizer::Entmax15, Normalizer::Monotonic];
     let mut cases = Vec::new();
-    for (i, storage) in Storage::ALL.into_iter().enumerate() {
+    for (i, storage) in Storage::ALL.iter().copied().enumerate() {
         let scaled = storage.dtype().is_none() && i % 2 == 1;
         let base = |rows, keys| {
             let call = call(2, [4, 2], [rows, keys], [40, 24]).kv_storage(storage);
@@ -149,7 +149,7 @@ fn whole_rows() -> Vec<Case> {
 pub(super) fn full() -> Vec<Case> {
     let mut cases = Vec::new();
     for page in PAGES {
-        for (i, storage) in Storage::ALL.into_iter().enumerate() {
+        for (i, storage) in Storage::ALL.iter().copied().enumerate() {
             if i >= PAGES.len() && page != PAGES[i - PAGES.len()] {
                 continue;
             }

@@ -2,12 +2,13 @@
 //! the full one.
 
 use crate::feature::align::Align::{BottomRight, Offset, PerBatch, TopLeft};
-use crate::feature::mask::{Axis, Edges, Neighborhood, Tree};
+use crate::feature::mask::{Axis, Blocks, Edges, Neighborhood, Tree};
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::Rotary;
 use crate::feature::score::Relative;
 use crate::problem::{Attention, WeightsAt};
-use crate::tensor::{DType, Layout, Scalar};
+use crate::tensor::{DType, Layout, Scalar, Storage};
+use crate::verify::cases::cache::in_pages;
 use crate::verify::cases::quick::{broadcast, call, usual};
 use crate::verify::cases::{Case, padded};
 use crate::verify::data::DataOptions;
@@ -40,6 +41,15 @@ pub(super) fn dropped() -> Vec<Case> {
     .into();
     let masked = base().mask([2, 1, 67, 90]).kv_lengths().q_lengths().bias([1, 4, 67, 90]);
     cases.push(Case::new(masked, poison));
+    // Each kernel that multiplies by a factor does it its own way, and so does each way to step over keys.
+    let forms = [
+        base().edges(Edges { count: 700, bias: false }),
+        base().blocks(Blocks { batch: 2, heads: 4, ..Blocks::new(16, 32) }),
+        base().window(Some(11), Some(3), TopLeft),
+        base().dilated(3, TopLeft),
+        in_pages(base().kv_storage(Storage::E4m3Row), 16),
+    ];
+    cases.extend(forms.map(|call| Case::new(call, poison)));
     cases.extend(normalizers.map(|normalizer| usual(base().normalizer(normalizer))));
     cases
 }
