@@ -75,7 +75,7 @@ fn attention() -> impl Strategy<Value = Attention> {
     let features = (0_u32..7, 0_u32..7).prop_map(|(a, b)| 1 << a | 1 << b);
     let sides = (end(), end(), align(), features);
     let tables = (end(), end(), end(), end());
-    let storage = select(&Storage::ALL[..]);
+    let storage = select(Storage::ALL);
     let shape = prop_oneof![1 => shape(), 4 => valid_shape()];
     (shape, [layout(), layout(), layout(), layout()], sides, tables, storage).prop_map(
         |(shape, [q, k, v, o], (left, right, align, features), (a, b, c, d), storage)| {
