@@ -18,8 +18,9 @@ use heedful::verify::gradients::GradientTruth;
 use heedful::verify::run::Outcome;
 use heedful::verify::run_backward::Trial;
 use heedful::{
-    Align, Attention, Backward, BackwardProblem, BackwardTensors, BufferView, CustomScore, DType,
-    Engine, Layout, Normalizer, Operand, Rotary, Shape, Tensors, WeightsAt,
+    Align, Attention, Backward, BackwardPlan, BackwardProblem, BackwardTensors, BufferView,
+    Capabilities, CustomScore, DType, Engine, Layout, Normalizer, Operand, Path, Policy, Rotary,
+    Shape, Tensors, WeightsAt,
 };
 
 #[test]
@@ -251,24 +252,31 @@ fn rows_that_see_nothing_and_masked_keys_have_no_gradient() {
 #[test]
 fn gpu_gradients_match_recorded_ones() {
     let Some(engine) = common::gpu::engine("gpu_gradients_match_recorded_ones") else { return };
-    let (mut compared, mut wrong) = (0, Vec::new());
+    let (mut compared, mut wrong) = ([0, 0], Vec::new());
     for suite in ["jax", "varlen", "real", "forms"] {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(suite);
         for case in GoldenSuite::open(&folder).unwrap().cases {
             let Some(recorded) = case.gradients(Precision::Stored).unwrap() else { continue };
-            let plan = engine.plan_backward(&recorded.backward).unwrap();
-            let inputs = recorded.loaded.data.inputs();
-            let found = engine.run_backward_host(&plan, &inputs, &recorded.incoming()).unwrap();
-            for (operand, comparison) in recorded.check(&found) {
-                compared += 1;
-                if !comparison.pass {
-                    wrong.push(format!("{} d_{operand}: {}", case.name, comparison.message()));
+            for (path, compared) in [Path::Staged, Path::Fused].into_iter().zip(&mut compared) {
+                let policy = Policy { path, ..Policy::default() };
+                let plan = match engine.plan_backward_with(&recorded.backward, &policy) {
+                    Err(error) if path == Path::Fused && error.is_unsupported() => continue,
+                    plan => plan.unwrap(),
+                };
+                let inputs = recorded.loaded.data.inputs();
+                let found = engine.run_backward_host(&plan, &inputs, &recorded.incoming()).unwrap();
+                for (operand, comparison) in recorded.check(&found) {
+                    *compared += 1;
+                    if !comparison.pass {
+                        let what = format!("{} {path} d_{operand}", case.name);
+                        wrong.push(format!("{what}: {}", comparison.message()));
+                    }
                 }
             }
         }
     }
-    assert_eq!(compared, 645);
-    assert!(wrong.is_empty(), "{} of {compared} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {compared:?} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(compared, [645, 248]);
 }
 
 // Two halves, so that two cores compile.
@@ -351,6 +359,68 @@ fn learned_alone_have_the_same_bits(engine: &Engine, case: &BackwardCase) {
 }
 
 #[test]
+fn what_the_fused_path_does_not_serve_says_why() {
+    let without = || Attention::new(Shape::self_attention(1, 2, 90, 24));
+    let call = || without().with_lse();
+    let caps = Capabilities::default();
+    let plan = |backward: Backward, path| {
+        let policy = Policy { path, ..Policy::default() };
+        BackwardPlan::new(&backward.validate().unwrap(), &caps, &policy)
+    };
+    assert_eq!(plan(Backward::of(call()), Path::Fused).unwrap().path(), Path::Fused);
+    assert_eq!(plan(Backward::of(call()), Path::Staged).unwrap().path(), Path::Staged);
+    // 16 B a row, whatever the number of keys.
+    let scratch = plan(Backward::of(call()), Path::Fused).unwrap().workspace_bytes();
+    assert!((2 * 90 * 16..2 * 90 * 16 + 1024).contains(&scratch), "{scratch}");
+    let bias = call().bias([1, 1, 90, 90]);
+    for (backward, why) in [
+        (Backward::of(without()), "Attention::with_lse"),
+        (Backward::of(call().dtype(DType::F16)), "too coarse"),
+        (Backward::of(bias.clone()).with(Operand::Bias), "gradient of bias"),
+        (
+            Backward::of(without().normalizer(Normalizer::Sparsemax)),
+            "sparsemax needs the whole row",
+        ),
+    ] {
+        let error = plan(backward.clone(), Path::Fused).unwrap_err();
+        assert!(error.is_unsupported() && error.to_string().contains(why), "{error}");
+        let staged = plan(backward, Path::Auto).unwrap();
+        assert_eq!(staged.path(), Path::Staged);
+        assert!(staged.to_string().contains(why), "{staged}");
+    }
+    // That of q, k and v beside a bias, and weights without a row's sum in 16 bits.
+    assert!(plan(Backward::of(bias), Path::Fused).is_ok());
+    let relu = without().normalizer(Normalizer::Relu { power: 1, divisor: 9.0.into() });
+    let plan = plan(Backward::of(relu.dtype(DType::Bf16)), Path::Fused).unwrap();
+    assert!(!plan.reads_outputs() && plan.workspace_bytes() == 0, "{plan}");
+}
+
+#[test]
+fn fused_gradients_that_are_wanted_alone_have_the_same_bits() {
+    let Some(engine) = common::gpu::engine("fused_gradients_alone") else { return };
+    let shape = Shape { heads_kv: 2, ..Shape::self_attention(2, 4, 70, 12) };
+    let call = Attention::new(shape).causal(Align::TopLeft).with_lse();
+    let all = Backward::of(call);
+    let case = Case::new(all.attention.clone(), Default::default());
+    let (_, data, incoming) = BackwardCase::of(&case).unwrap().generate().unwrap();
+    let incoming = Incoming { lse: &[], ..incoming.incoming() };
+    let policy = Policy { path: Path::Fused, ..Policy::default() };
+    let run = |backward: &Backward| {
+        let plan = engine.plan_backward_with(backward, &policy).unwrap();
+        engine.run_backward_host(&plan, &data.inputs(), &incoming).unwrap()
+    };
+    let found = run(&all);
+    for wanted in
+        [vec![Operand::Q], vec![Operand::K], vec![Operand::V], vec![Operand::Q, Operand::V]]
+    {
+        let alone = run(&all.clone().only(&wanted));
+        for operand in wanted {
+            assert_eq!(alone.get(operand), found.get(operand), "d_{operand} alone");
+        }
+    }
+}
+
+#[test]
 fn every_tensor_that_has_a_gradient_is_in_some_case_of_the_quick_grid() {
     let mut seen = BTreeMap::new();
     for case in backward_grid(Grid::Quick).unwrap() {
@@ -409,7 +479,8 @@ fn gpu_gradients_go_back_through_rotations_norms_matrices_and_sums() {
         // What padded rows hold meets no sum.
         let data = DataOptions { poison: true, ..DataOptions::USUAL };
         let case = BackwardCase::of(&Case::new(call, data)).unwrap();
-        let case = BackwardCase { in_blocks: i % 2 == 0, ..case };
+        let path = if i % 2 == 0 { Path::Staged } else { Path::Auto };
+        let case = BackwardCase { in_blocks: i % 2 == 0, path, ..case };
         found.compare(&engine, &case, i);
         learned_alone_have_the_same_bits(&engine, &case);
     }

@@ -19,7 +19,7 @@ use heedful::verify::cases::{BackwardCase, Grid, backward_grid};
 use heedful::verify::execute::Placement;
 use heedful::verify::run::Outcome;
 use heedful::verify::run_backward::Trial;
-use heedful::{Attention, Backward, CustomScore, Engine, Operand, Policy, SelfTest, Shape};
+use heedful::{Attention, Backward, CustomScore, Engine, Operand, Path, Policy, SelfTest, Shape};
 
 /// Why a case fails when numbers are wrong, when they are no numbers, and whatever was in memory.
 const NUMBERS: &str = "largest error";
@@ -151,6 +151,63 @@ faults! {
         ["2x4/2x19/65x32 f32 lse"], WRONG, Refuses,
         |text| swap(text, "  workgroupBarrier();\n  let special", "  let special");
 
+    // In one pass.
+    the_mean_of_a_row_is_half: FusedBackwardDelta,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "d_lse_load(place) - mean", "d_lse_load(place) - 0.5 * mean");
+    a_row_forgets_the_gradient_of_its_lse: FusedBackwardDelta,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "d_lse_load(place) - mean", "-mean");
+    rows_in_one_pass_leave_out_the_last_key: FusedBackwardRows,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "key < untested.y;", "key + 1u < untested.y;");
+    rows_in_one_pass_lack_the_scale: FusedBackwardRows,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, " d.x *= score_scale_derivative(s, p);", "");
+    rows_in_one_pass_forget_the_sink: FusedBackwardRows,
+        ["2x6/2x20/70x32 f32 sinks lse sinks=1e1 qkv"], NUMBERS, Refuses,
+        |text| swap(text, " + sink_share(rows.head", " + 0.0 * sink_share(rows.head");
+    rows_in_one_pass_take_in_what_is_hidden: FusedBackwardRows,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
+        |text| swap(text, "<= p.diagonal", "<= p.diagonal + 1");
+    rows_in_one_pass_multiply_what_is_hidden_by_zero: FusedBackwardRows,
+        ["2x4/2x37/70x16/24 f32 mask[2, 1, 37, 70] lse special seen(lattice-790)"], CLASSES,
+        Serves("its tensors hold no NaN"),
+        |text| swap(text, "select(share.d_x, none, hidden)", "share.d_x");
+    rows_in_one_pass_past_the_length_have_gradients: FusedBackwardRows,
+        ["3x2/1x12/70x32 f32 alibi(bottom-right) kv-lengths q-lengths lse lengths=partial poison qkv"],
+        WRONG, Refuses,
+        |text| swap(text, "row_end, rows.q_len, own", "row_end, row_end, own");
+    keys_in_one_pass_leave_out_a_head_of_the_group: FusedBackwardKeys,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "head < (head_kv + 1u) * params.group;", "head + 1u < (head_kv + 1u) * params.group;");
+    keys_in_one_pass_leave_out_the_last_rows: FusedBackwardKeys,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "row0 < first.q_len;", "row0 + ROWS_AT_ONCE < first.q_len;");
+    keys_in_one_pass_are_not_tested: FusedBackwardKeys,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
+        |text| swap(text, "let seen = whole.x", "let seen = true || whole.x");
+    keys_in_one_pass_weigh_what_is_hidden: FusedBackwardKeys,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
+        |text| swaps(text, &[
+            ("select(share.w, none, hidden)", "share.w"),
+            ("own_weigh_shown(at.y, share.w, hidden);", "own_weigh(at.y, share.w);"),
+        ]);
+    keys_in_one_pass_weigh_by_the_gradient: FusedBackwardKeys,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "own_weigh(at.y, share.w);", "own_weigh(at.y, share.d_x);");
+    keys_in_one_pass_write_a_row_past_the_end: FusedBackwardKeys,
+        ["2x4x33x64 f32 causal(top-left) strides(9792,2448,68)"], OUTSIDE,
+        Either("the row that is hit is another workgroup's, whichever comes last"),
+        |text| text.replace(" < end) {", " <= end) {");
+    keys_in_one_pass_take_heads_in_an_order_of_the_batch: FusedBackwardKeys,
+        ["2x4/2x19/65x32 f32 lse"], BATCH,
+        Serves("sums in another order are as near"),
+        |text| swap(text,
+            "for (var head = head_kv * params.group; head < (head_kv + 1u) * params.group; head += 1u) {",
+            "for (var turn = 0u; turn < params.group; turn += 1u) {\n    \
+            let head = head_kv * params.group + (turn + batch) % params.group;");
+
     // Sums for the other tensors.
     a_bias_is_not_summed_over_its_sequences: BackwardBias,
         ["2x4/2x13/67x16 f32 bias[1, 1, 13, 67] lse"], NUMBERS, Refuses,
@@ -187,6 +244,13 @@ faults! {
         |text| cut(text, "  sh_sum[lane] = sum;", "  workgroupBarrier();");
 }
 
+/// Cases go the path that has the kernel.
+fn on_its_path(kernel: Kernel, case: &mut BackwardCase) {
+    let fused = kernel.name().starts_with("fused_backward");
+    case.path = if fused { Path::Fused } else { Path::Staged };
+    case.in_blocks &= !fused;
+}
+
 /// The case without the fault on one engine, with it on another.
 fn check(fault: &Fault) {
     let Some(right) = common::gpu::engine(fault.name) else { return };
@@ -197,6 +261,7 @@ fn check(fault: &Fault) {
     // Of the full grid: which cases the quick one leaves out follows their number.
     let mut cases = backward_grid(Grid::Full).unwrap();
     cases.retain(named);
+    cases.iter_mut().for_each(|case| on_its_path(fault.kernel, case));
     assert_eq!(cases.len(), fault.cases.len(), "{}: a case is not in the grid", fault.name);
     let (mut tried, mut reasons) = (Vec::new(), Vec::new());
     for case in &cases {
@@ -304,6 +369,29 @@ fn a_wrong_kernel_is_named_and_others_serve_on() {
     assert_eq!(other.compiled_kernels(), before, "nothing is tried again");
     let off = Policy { self_test: SelfTest::Off, ..Policy::default() };
     assert!(common::gpu::engine(test).unwrap().plan_backward_with(&with, &off).is_ok());
+}
+
+/// Where the fused path's kernel is wrong the staged path serves, and the plan says why.
+#[test]
+fn the_staged_path_serves_where_the_fused_one_is_wrong() {
+    let test = "the_staged_path_serves";
+    let Some(planted) = common::gpu::engine(test) else { return };
+    let shape = Shape { heads_kv: 1, ..Shape::self_attention(2, 2, 40, 16) };
+    let backward = Backward::of(Attention::new(shape).with_lse());
+    let right = common::gpu::engine(test).unwrap().plan_backward(&backward).unwrap();
+    if right.path() != Path::Fused {
+        return skipped(test, "this adapter prefers the staged path");
+    }
+    planted.plant(Kernel::FusedBackwardKeys, |text| {
+        swap(text, "own_weigh(at.y, share.w);", "own_weigh(at.y, share.d_x);")
+    });
+    let plan = planted.plan_backward(&backward).unwrap();
+    assert_eq!(plan.path(), Path::Staged);
+    let text = plan.to_string();
+    assert!(text.contains("refused fused_backward_keys"), "{text}");
+    // The other kernels of that path are not blamed.
+    let values = backward.clone().only(&[Operand::Q]);
+    assert_eq!(planted.plan_backward(&values).unwrap().path(), Path::Fused);
 }
 
 /// A derivative that is not its closure's makes the call invalid, and no kernel is blamed.

@@ -73,7 +73,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let y = incoming4(rows, row, key, products4(grads[base + i]), factor);
     let none = masked4(s);
     let w = weights4(s, total, key) * inverse;
-    let d_s = select(normalize_backward(s, w, y, shift), vec4<f32>(0.0), none);
+    let d_s = select(normalize_backward(s, w, y, RowVec(shift)), vec4<f32>(0.0), none);
     center += centers4(rows, row, key, w, y, none);
     gradients_store(part, i, x, w * factor, d_s, none);
   }

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::device::{Readback, create_buffer};
+use crate::device::{Readback, Wait, create_buffer};
 use crate::engine::{Bound, BoundBackward, Engine, Matmul, Uploaded, UploadedBackward};
 use crate::error::{Error, Result};
 use crate::plan::{BackwardPlan, Plan};
@@ -114,7 +114,9 @@ pub fn measure_backward_host(
     budget: Duration,
 ) -> Result<(Measurement, usize)> {
     let copies = buffers.copies(backward_min_bytes(plan.problem(), &inputs.operands));
-    let mut uploaded = vec![UploadedBackward::new(engine, plan, inputs, incoming)?];
+    let outputs = pollster::block_on(engine.outputs_for(plan, inputs, Wait::Blocking))?;
+    let first = UploadedBackward::new(engine, plan, inputs, incoming, outputs.as_ref())?;
+    let mut uploaded = vec![first];
     for _ in 1..copies {
         uploaded.push(uploaded[0].copied(engine)?);
     }

@@ -1,40 +1,28 @@
 //! From a backward plan and tensors to drafts of dispatches: what each step binds and goes over.
 
 use crate::device;
+use crate::engine::backward_roles::{Role, Roles};
 use crate::engine::dispatch::Draft;
 use crate::engine::parameters::copy_params;
 use crate::engine::range::BoundRange;
 use crate::engine::{BackwardTensors, BufferView, Engine};
 use crate::error::{Error, Result};
 use crate::kernel::{
-    Access, BATCH_N, Binding, CARRY_IN, CARRY_OUT, Element, KernelSpec, Params, SMALL_TABLES,
-    TABLE_WIDTH, Width, Work,
+    Access, BATCH_N, Binding, CARRY_IN, CARRY_OUT, D_LSE_BASE, D_O_BASE, D_V_BASE, Element,
+    KernelSpec, Params, SMALL_TABLES, TABLE_WIDTH, Width, Work,
 };
 use crate::plan::{BackwardPlan, BackwardStep, Block, Makes, Phase};
 use crate::problem::{Operand, Problem};
-use crate::tensor::{Layout, Strides};
+use crate::tensor::Strides;
 
 pub(super) struct Drafting<'a> {
     engine: &'a Engine,
     plan: &'a BackwardPlan,
-    tensors: &'a BackwardTensors<'a>,
+    roles: Roles<'a>,
     base: Params,
     aux: &'a wgpu::Buffer,
     scratch: wgpu::Buffer,
     scratch_offset: u64,
-    /// What steps leave to others beside the scratch: copies of q and k, and their gradients.
-    held: Vec<(Makes, wgpu::Buffer)>,
-}
-
-/// What stands for q, k, v or o in a dispatch, and how it lies.
-struct Role<'a> {
-    binding: Binding,
-    name: &'static str,
-    view: BufferView<'a>,
-    strides: Strides,
-    elements: u64,
-    /// Of an element.
-    bytes: u64,
 }
 
 impl<'a> Drafting<'a> {
@@ -58,7 +46,8 @@ impl<'a> Drafting<'a> {
                 held.push((step.makes, buffer));
             }
         }
-        Ok(Self { engine, plan, tensors, base, aux, scratch, scratch_offset, held })
+        let roles = Roles { plan, tensors, held };
+        Ok(Self { engine, plan, roles, base, aux, scratch, scratch_offset })
     }
 
     /// Every dispatch in order: what comes before the blocks, block by block all that goes by blocks, then what goes
@@ -91,142 +80,7 @@ impl<'a> Drafting<'a> {
     }
 
     fn call(&self) -> &'a Problem {
-        self.plan.problem().problem()
-    }
-
-    fn held(&self, makes: Makes) -> Option<BufferView<'_>> {
-        self.held.iter().find(|(of, _)| *of == makes).map(|(_, buffer)| buffer.into())
-    }
-
-    /// A tensor of rows that lies as one of the caller's.
-    fn like<'b>(
-        &self,
-        binding: Binding,
-        name: &'static str,
-        view: BufferView<'b>,
-        operand: Operand,
-    ) -> Role<'b> {
-        let call = self.call();
-        let elements = call.elements(operand).unwrap_or(0);
-        let (strides, bytes) = (call.strides(operand), call.element_bits(operand) / 8);
-        Role { binding, name, view, strides, elements, bytes }
-    }
-
-    /// f32 rows of q or k without gaps that a step leaves to others.
-    fn rows<'b>(&self, binding: Binding, view: BufferView<'b>, of: Operand, dim: u32) -> Role<'b> {
-        let call = self.call();
-        let (heads, seq) = (call.heads(of), call.seq(of));
-        let strides = Layout::Bhsd.strides(heads, seq, dim);
-        let sizes = [call.attention().shape.batch, heads, seq, dim];
-        let elements = sizes.map(u64::from).iter().product();
-        Role { binding, name: of.name(), view, strides, elements, bytes: 4 }
-    }
-
-    /// q, k or v of the caller's.
-    fn given(&self, binding: Binding, operand: Operand) -> Role<'a> {
-        let t = &self.tensors.forward;
-        let view = match operand {
-            Operand::Q => t.q,
-            Operand::K => t.k,
-            _ => t.v,
-        };
-        self.like(binding, operand.name(), view, operand)
-    }
-
-    /// q or k as they meet: the copy where there is one.
-    fn met(&self, binding: Binding, operand: Operand) -> Role<'_> {
-        match self.held(Makes::Copy(operand)) {
-            Some(view) => self.rows(binding, view, operand, self.call().attention().shape.dim_qk),
-            None => self.given(binding, operand),
-        }
-    }
-
-    /// The gradient of q, k or v as they meet.
-    fn d_met(&self, binding: Binding, operand: Operand) -> Result<Role<'_>> {
-        let held = self.held(Makes::Gradient(operand));
-        match held.filter(|_| self.call().prepares(operand)) {
-            Some(view) => {
-                Ok(self.rows(binding, view, operand, self.call().attention().shape.dim_qk))
-            }
-            None => self.out(operand),
-        }
-    }
-
-    /// Where the gradient of an operand goes; where nobody wants it, what is held for it.
-    fn out(&self, operand: Operand) -> Result<Role<'_>> {
-        let name = operand.gradient_name();
-        let held = [Makes::Unprepared(operand), Makes::Gradient(operand)];
-        let held = held.into_iter().find_map(|makes| self.held(makes));
-        let view = self.tensors.gradient(operand).or(held);
-        let view =
-            view.ok_or_else(|| Error::internal("binding gradients", format!("no {name}")))?;
-        Ok(self.like(Binding::O, name, view, operand))
-    }
-
-    /// Each row's part in the gradient of an additive score's weights, as rows whose columns are summed.
-    fn row_parts(&self) -> Option<(Role<'_>, [u32; 3])> {
-        let a = self.call().attention();
-        let s = a.shape;
-        let view = self.held(Makes::Gradient(Operand::ScoreV))?;
-        let [batch, rows, columns] = match a.inner.is_per_head() {
-            true => [s.batch, s.seq_q, s.heads_q * s.dim_qk],
-            false => [1, s.batch * s.heads_q * s.seq_q, s.dim_qk],
-        };
-        let row = u64::from(columns);
-        let strides = Strides { batch: u64::from(rows) * row, head: 0, row };
-        let elements = u64::from(batch) * strides.batch;
-        let name = "row_sums";
-        let role = Role { binding: Binding::K, name, view, strides, elements, bytes: 4 };
-        Some((role, [batch, rows, columns]))
-    }
-
-    /// What a step binds as q, k, v and o.
-    fn roles(&self, makes: Makes) -> Result<Vec<Role<'_>>> {
-        let dim_q = self.call().dim(Operand::Q);
-        let d_o = |binding| self.like(binding, "d_o", self.tensors.d_o, Operand::O);
-        let turned = |binding| {
-            let view = self.held(Makes::Turned)?;
-            Some(self.rows(binding, view, Operand::Q, dim_q))
-        };
-        Ok(match makes {
-            Makes::Copy(of) => vec![self.given(Binding::Q, of), self.met(Binding::O, of)],
-            Makes::Turned => {
-                turned(Binding::O).into_iter().chain([self.given(Binding::Q, Operand::Q)]).collect()
-            }
-            Makes::Products => {
-                vec![self.met(Binding::Q, Operand::Q), self.met(Binding::K, Operand::K)]
-            }
-            Makes::Incoming => vec![d_o(Binding::Q), self.given(Binding::K, Operand::V)],
-            Makes::Gradient(Operand::V) => vec![d_o(Binding::Q), self.out(Operand::V)?],
-            Makes::Gradient(of @ (Operand::K | Operand::Q))
-                if self.call().attention().inner.is_sum() =>
-            {
-                let [q, k] = [(Binding::Q, Operand::Q), (Binding::K, Operand::K)]
-                    .map(|(binding, operand)| self.met(binding, operand));
-                vec![q, k, self.d_met(Binding::O, of)?]
-            }
-            Makes::Gradient(Operand::K) => {
-                vec![self.met(Binding::Q, Operand::Q), self.d_met(Binding::O, Operand::K)?]
-            }
-            Makes::Gradient(Operand::ScoreV) => {
-                self.row_parts().into_iter().map(|(role, _)| role).collect()
-            }
-            Makes::Gradient(Operand::Q) => {
-                vec![self.met(Binding::V, Operand::K), self.d_met(Binding::O, Operand::Q)?]
-            }
-            Makes::Unprepared(of) => {
-                vec![self.given(Binding::Q, of), self.d_met(Binding::K, of)?, self.out(of)?]
-            }
-            Makes::Gradient(Operand::ScoreMatrix) => {
-                let x = turned(Binding::Q).unwrap_or_else(|| self.given(Binding::Q, Operand::Q));
-                // Columns of the matrix meet the channels of k.
-                let head = u64::from(self.call().attention().shape.dim_qk);
-                let strides = Strides { batch: 0, head, row: 1 };
-                let out = Role { strides, ..self.out(Operand::ScoreMatrix)? };
-                vec![x, self.d_met(Binding::K, Operand::Q)?, out]
-            }
-            Makes::Rows | Makes::Gradient(_) => Vec::new(),
-        })
+        self.roles.call()
     }
 
     /// The work of a step in a block, and the parameters that follow from both.
@@ -255,6 +109,7 @@ impl<'a> Drafting<'a> {
             Makes::Incoming => params.dim_qk = s.dim_v,
             Makes::Gradient(Operand::K | Operand::Q) => params.dim_v = s.dim_qk,
             Makes::Products | Makes::Rows | Makes::Gradient(_) => {}
+            Makes::Delta | Makes::OfRows | Makes::OfKeys => {}
         }
         let mut work = Work {
             batch: block.batch.len() as u32,
@@ -268,7 +123,9 @@ impl<'a> Drafting<'a> {
         if makes == Makes::Gradient(Operand::ScoreMatrix) {
             (work.rows, work.columns) = (params.dim_v, params.dim_qk);
         }
-        if let (Makes::Gradient(Operand::ScoreV), Some((_, sizes))) = (makes, self.row_parts()) {
+        if let (Makes::Gradient(Operand::ScoreV), Some((_, sizes))) =
+            (makes, self.roles.row_parts())
+        {
             [work.batch, params.row_n, params.dim_v] = sizes;
             work.columns = params.dim_v;
         }
@@ -279,10 +136,13 @@ impl<'a> Drafting<'a> {
         let mut kernel = step.kernel.clone();
         let (mut work, mut params) = self.work(step.makes, block);
         let mut ranges = Vec::new();
-        for Role { binding, name, view, strides, elements, bytes } in self.roles(step.makes)? {
+        for Role { binding, name, view, strides, elements, bytes } in self.roles.of(step)? {
             let (range, base) = self.whole(name, view, elements, bytes)?;
-            params.base_mut(binding).into_iter().for_each(|place| *place = base);
-            place_strides(&mut params, binding, strides);
+            params = with_base(params, step.makes, binding, base);
+            // In one pass gradients lie as what they are of, and o's strides are those of d_o.
+            if !(in_one_pass(step.makes) && matches!(binding, Binding::O | Binding::DV)) {
+                place_strides(&mut params, binding, strides);
+            }
             if let (Makes::Gradient(Operand::K | Operand::V), Binding::O) = (step.makes, binding) {
                 // Where a sequence starts among the keys.
                 place_strides(&mut params, Binding::K, strides);
@@ -297,7 +157,7 @@ impl<'a> Drafting<'a> {
                 continue;
             }
             let (range, base) = self.other(step.makes, bound.binding, bound.access)?;
-            params.base_mut(bound.binding).into_iter().for_each(|place| *place = base);
+            params = with_base(params, step.makes, bound.binding, base);
             ranges.push((bound.binding, range));
         }
         Ok(Draft::new(kernel, work, params, ranges))
@@ -355,7 +215,7 @@ impl<'a> Drafting<'a> {
 
     /// Scratch, tables, masks, biases, and what comes in beside d_o.
     fn other(&self, makes: Makes, binding: Binding, access: Access) -> Result<(BoundRange, u32)> {
-        let t = self.tensors;
+        let t = self.roles.tensors;
         let call = self.call();
         let view = |name, view: Option<BufferView<'a>>, operand| {
             let Some(view) = view else {
@@ -379,6 +239,7 @@ impl<'a> Drafting<'a> {
             }
             (Binding::Mask, _) => view("mask", t.forward.mask, Operand::Mask),
             (Binding::Bias, _) => view("bias", t.forward.bias, Operand::Bias),
+            (Binding::Lse, _) => view("lse", t.forward.lse, Operand::Lse),
             (Binding::DLse, _) => view("d_lse", t.d_lse, Operand::Lse),
             (Binding::DWeights, _) => view("d_weights", t.d_weights, Operand::Weights),
             (Binding::DTable, Makes::Gradient(operand)) => {
@@ -393,7 +254,7 @@ impl<'a> Drafting<'a> {
                 self.part(Binding::Grads, None)
             }
             (Binding::RowSums, Makes::Gradient(Operand::Q)) => {
-                let held = self.held(Makes::Gradient(Operand::ScoreV));
+                let held = self.roles.held(Makes::Gradient(Operand::ScoreV));
                 let held =
                     held.ok_or_else(|| Error::internal("binding gradients", "no row_sums"))?;
                 Ok((BoundRange::whole(held.buffer), 0))
@@ -434,6 +295,24 @@ impl<'a> Drafting<'a> {
     }
 }
 
+fn in_one_pass(makes: Makes) -> bool {
+    matches!(makes, Makes::OfRows | Makes::OfKeys)
+}
+
+/// The parameters with where a binding starts.
+fn with_base(mut params: Params, makes: Makes, binding: Binding, base: u32) -> Params {
+    match binding {
+        Binding::DO => params.with([D_O_BASE.is(base)]),
+        Binding::DV => params.with([D_V_BASE.is(base)]),
+        // Beside lse itself.
+        Binding::DLse if makes == Makes::Delta => params.with([D_LSE_BASE.is(base)]),
+        _ => {
+            params.base_mut(binding).into_iter().for_each(|place| *place = base);
+            params
+        }
+    }
+}
+
 fn place_strides(params: &mut Params, binding: Binding, strides: Strides) {
     let [batch, head, row] = [strides.batch, strides.head, strides.row].map(|n| n as u32);
     match binding {
@@ -446,7 +325,7 @@ fn place_strides(params: &mut Params, binding: Binding, strides: Strides) {
         Binding::V => {
             (params.v_stride_batch, params.v_stride_head, params.v_stride_row) = (batch, head, row);
         }
-        Binding::O => {
+        Binding::O | Binding::DO => {
             (params.o_stride_batch, params.o_stride_head, params.o_stride_row) = (batch, head, row);
         }
         _ => {}

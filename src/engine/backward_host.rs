@@ -6,15 +6,16 @@ use crate::engine::{BackwardTensors, BoundBackward, BufferView, Engine, HostTabl
 use crate::error::{Error, Result};
 use crate::feature::Operands;
 use crate::feature::operand::Rows;
-use crate::plan::BackwardPlan;
+use crate::plan::{BackwardPlan, Policy};
 use crate::problem::{Operand, Problem};
-use crate::reference::{Gradients, Incoming, Inputs};
+use crate::reference::{Gradients, Incoming, Inputs, Outputs};
 use crate::tensor::DType;
 
 impl Engine {
     /// Computes gradients from host data and waits, blocking the thread. Not in a browser, where nothing may block.
     ///
-    /// Inputs and the gradient of o are rounded to the problem's storage type; q, k and v lie as the problem's layouts
+    /// Where the plan [reads](BackwardPlan::reads_outputs) what the forward pass writes, that pass is run first. Inputs
+    /// and the gradient of o are rounded to the problem's storage type; q, k and v lie as the problem's layouts
     /// say, what comes in and the gradients are without gaps as those of
     /// [`reference::backward`](crate::reference::backward()).
     ///
@@ -27,7 +28,7 @@ impl Engine {
         inputs: &Inputs<'_>,
         incoming: &Incoming<'_>,
     ) -> Result<Gradients> {
-        pollster::block_on(self.run_backward_host_in(plan, inputs, incoming, Wait::Blocking))
+        pollster::block_on(self.run_both_in(plan, inputs, incoming, Wait::Blocking))
     }
 
     /// `run_backward_host` without blocking the thread.
@@ -40,17 +41,46 @@ impl Engine {
         inputs: &Inputs<'_>,
         incoming: &Incoming<'_>,
     ) -> Result<Gradients> {
-        self.run_backward_host_in(plan, inputs, incoming, Wait::Awaiting).await
+        self.run_both_in(plan, inputs, incoming, Wait::Awaiting).await
     }
 
-    pub(super) async fn run_backward_host_in(
+    async fn run_both_in(
         &self,
         plan: &BackwardPlan,
         inputs: &Inputs<'_>,
         incoming: &Incoming<'_>,
         wait: Wait,
     ) -> Result<Gradients> {
-        let pending = device::settled(|| self.start_backward(plan, inputs, incoming)).await?;
+        let outputs = self.outputs_for(plan, inputs, wait).await?;
+        self.run_backward_host_in(plan, inputs, incoming, outputs.as_ref(), wait).await
+    }
+
+    /// What the forward pass writes, where a plan reads it.
+    pub(crate) async fn outputs_for(
+        &self,
+        plan: &BackwardPlan,
+        inputs: &Inputs<'_>,
+        wait: Wait,
+    ) -> Result<Option<Outputs>> {
+        if !plan.reads_outputs() {
+            return Ok(None);
+        }
+        let attention = plan.problem().problem().attention();
+        let forward = self.plan_in(attention, &Policy::default(), wait).await?;
+        self.run_host_in(&forward, inputs, wait).await.map(Some)
+    }
+
+    /// Gradients from what the forward pass wrote.
+    pub(super) async fn run_backward_host_in(
+        &self,
+        plan: &BackwardPlan,
+        inputs: &Inputs<'_>,
+        incoming: &Incoming<'_>,
+        outputs: Option<&Outputs>,
+        wait: Wait,
+    ) -> Result<Gradients> {
+        let start = || self.start_backward(plan, inputs, incoming, outputs);
+        let pending = device::settled(start).await?;
         let problem = plan.problem().problem();
         let mut gradients = Gradients::default();
         for (operand, back) in pending {
@@ -65,9 +95,10 @@ impl Engine {
         plan: &BackwardPlan,
         inputs: &Inputs<'_>,
         incoming: &Incoming<'_>,
+        outputs: Option<&Outputs>,
     ) -> Result<Vec<(Operand, Readback)>> {
         self.check_queue()?;
-        let uploaded = UploadedBackward::new(self, plan, inputs, incoming)?;
+        let uploaded = UploadedBackward::new(self, plan, inputs, incoming, outputs)?;
         let bound = uploaded.bind(self, plan, inputs, None)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
         bound.encode(&mut encoder);
@@ -83,8 +114,7 @@ impl Engine {
     }
 }
 
-/// The tensors of a backward pass in buffers of their own. What the forward pass writes is empty: the staged path reads
-/// none of it.
+/// The tensors of a backward pass in buffers of their own. What the forward pass writes is empty unless it is given.
 pub(crate) struct UploadedBackward {
     forward: Vec<(Operand, wgpu::Buffer)>,
     d_o: wgpu::Buffer,
@@ -99,6 +129,7 @@ impl UploadedBackward {
         plan: &BackwardPlan,
         inputs: &Inputs<'_>,
         incoming: &Incoming<'_>,
+        outputs: Option<&Outputs>,
     ) -> Result<Self> {
         let problem = plan.problem().problem();
         inputs.validate(problem)?;
@@ -111,9 +142,18 @@ impl UploadedBackward {
             let bytes = bits.div_ceil(8).next_multiple_of(4).max(4);
             device::create_buffer(device, name, bytes, usage)
         };
+        let written = |operand: Operand| {
+            let (values, dtype) = match operand {
+                Operand::O => (&outputs?.o, problem.attention().dtype),
+                Operand::Lse => (&outputs?.lse, DType::F32),
+                _ => return None,
+            };
+            Some(dtype.encode(laid_out(problem, &inputs.operands, operand, values)))
+        };
         let mut forward = Vec::new();
         for (operand, _) in problem.operands().into_iter().filter(|(x, _)| !x.is_table()) {
-            let buffer = match input_bytes(problem, inputs, operand) {
+            let bytes = written(operand).or_else(|| input_bytes(problem, inputs, operand));
+            let buffer = match bytes {
                 Some(bytes) => device::upload(device, operand.name(), &bytes, usage)?,
                 None => empty(operand.name(), operand)?,
             };

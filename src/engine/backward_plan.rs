@@ -23,9 +23,9 @@ impl Engine {
     }
 
     /// [`plan_backward`](Self::plan_backward) under a policy of the caller's: its checks, its use of f16, its bound on
-    /// scratch and its self-test count here. As in [`plan_with`](Self::plan_with), kernel variants that this engine has
-    /// not used before run a small known-answer call first. There is one path for gradients, so where a kernel is wrong
-    /// on this device, the error names it.
+    /// scratch and its self-test count here, and its path where that is [`Path::Fused`](crate::Path::Fused) or
+    /// [`Path::Staged`](crate::Path::Staged). As in [`plan_with`](Self::plan_with), kernel variants that this engine has
+    /// not used before run a small known-answer call first; where one is wrong on this device the other path serves.
     ///
     /// # Errors
     /// As [`plan_backward`](Self::plan_backward).

@@ -5,6 +5,7 @@ mod backward;
 mod backward_drafts;
 mod backward_host;
 mod backward_plan;
+mod backward_roles;
 mod blocks;
 mod bound;
 mod compile;

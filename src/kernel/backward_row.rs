@@ -79,7 +79,7 @@ pub(super) fn glue(out: &mut String, spec: &KernelSpec) {
 }
 
 /// `chain_derivatives(product, p)`: of the score by the product, and by what biases were added to.
-fn chain_glue(out: &mut String, spec: &KernelSpec) {
+pub(super) fn chain_glue(out: &mut String, spec: &KernelSpec) {
     let mut body = "var s = product; var d = vec2<f32>(1.0);".to_owned();
     for (_, slot) in spec.scores.iter().filter(|(stage, _)| *stage <= Stage::Biased) {
         let name = slot.function();

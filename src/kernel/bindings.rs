@@ -56,6 +56,10 @@ pub enum Binding {
     DTable = 23,
     /// Scratch of gradients: what each row has in those of its centre.
     CenterSums = 24,
+    /// Gradient of o.
+    DO = 25,
+    /// Gradient of v where that of k is the output.
+    DV = 26,
 }
 
 /// How a kernel uses a resource.
@@ -107,6 +111,8 @@ impl Binding {
             Self::DWeights => "d_weights",
             Self::DTable => "d_table",
             Self::CenterSums => "center_sums",
+            Self::DO => "d_o",
+            Self::DV => "d_v",
         }
     }
 
@@ -124,7 +130,7 @@ impl Binding {
             Self::Params | Self::Aux | Self::Angles | Self::PartsLse | Self::Projection => None,
             Self::Scores | Self::InverseSums | Self::Carry | Self::Partials | Self::States => None,
             Self::Grads | Self::Entries | Self::RowSums | Self::CenterSums => None,
-            Self::DLse | Self::DWeights | Self::DTable => None,
+            Self::DLse | Self::DWeights | Self::DTable | Self::DO | Self::DV => None,
         }
     }
 

@@ -8,7 +8,6 @@
 use super::bindings::{Access, Binding};
 use super::element::Width;
 use super::generate::glue::glue;
-use super::kernels::Kernel;
 use super::params::Params;
 use super::spec::{KernelSpec, SMALL_TABLES};
 use super::twin::{Common, Family, common};
@@ -116,7 +115,7 @@ fn prelude(spec: &KernelSpec, compiler: Compiler) -> String {
         out.push_str("enable wgpu_cooperative_matrix;\n");
     }
     let shares_keys = spec.split_tile().is_some_and(|tile| tile.key_lanes > 1);
-    let subgroups = shares_keys || spec.kernel == Kernel::FusedForwardSubgroup;
+    let subgroups = shares_keys || spec.row_tile().is_some_and(|tile| tile.fetch > 1);
     if subgroups && compiler == Compiler::Browser {
         out.push_str("enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n");
     }
@@ -140,13 +139,14 @@ fn prelude(spec: &KernelSpec, compiler: Compiler) -> String {
 
 fn variable_type(spec: &KernelSpec, binding: Binding, access: Access) -> String {
     let element = spec.elements.iter().find(|(b, _)| *b == binding).map(|(_, element)| *element);
+    let stores = spec.stores(binding);
     let word = match (binding, element) {
         (Binding::Params, _) => return "Params".into(),
         (Binding::Aux, _) if access == Access::Uniform => {
             return format!("array<vec4<u32>, {}>", SMALL_TABLES / 4);
         }
-        (Binding::O, Some(element)) if element.is_quantised() => "u32",
-        (Binding::O, Some(element)) => match element.width {
+        (_, Some(element)) if stores && element.is_quantised() => "u32",
+        (_, Some(element)) if stores => match element.width {
             Width::Vec4 => element.store().word4,
             Width::Single if element.store().halves => "atomic<u32>",
             Width::Single => element.store().word1,
@@ -167,6 +167,7 @@ fn variable_type(spec: &KernelSpec, binding: Binding, access: Access) -> String 
         (Binding::InverseSums | Binding::Angles | Binding::PartsLse, None) => "f32",
         // Without an element type they are not bound.
         (Binding::Q | Binding::K | Binding::V | Binding::O | Binding::Projection, None) => "f32",
+        (Binding::DO | Binding::DV, None) => "f32",
     };
     format!("array<{word}>")
 }

@@ -76,6 +76,12 @@ macro_rules! for_kernels {
             BackwardProject: backward_project,
             /// Backward: sums of columns.
             BackwardColumns: backward_columns,
+            /// Backward in one pass: what is needed of each row.
+            FusedBackwardDelta: fused_backward_delta,
+            /// Backward in one pass: gradients of q, rows in registers.
+            FusedBackwardRows: fused_backward_rows,
+            /// Backward in one pass: gradients of k and v, keys in registers.
+            FusedBackwardKeys: fused_backward_keys,
             /// What functions of the caller's own say of each pair.
             OwnFunctions: own_functions,
         }

@@ -188,6 +188,8 @@ impl Params {
             Binding::Partials | Binding::States => None,
             // Their kernels declare where they start.
             Binding::PartsLse | Binding::Projection => None,
+            // Of these too in the fused kernels of gradients.
+            Binding::DO | Binding::DV => None,
             Binding::DLse => Some(&mut self.lse_base),
             Binding::DWeights => Some(&mut self.weights_base),
             Binding::DTable => Some(&mut self.o_base),

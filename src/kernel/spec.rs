@@ -60,7 +60,7 @@ pub struct Preparation {
 }
 
 /// What a backward row kernel reads and writes beside products and weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct BackwardParts {
     /// Whether a gradient of lse comes in.
     pub lse: bool,
@@ -301,7 +301,7 @@ impl KernelSpec {
     pub fn slots(&self) -> Vec<Slot> {
         let mut slots = Vec::new();
         for (binding, element) in &self.elements {
-            let is_output = *binding == Binding::O;
+            let is_output = self.stores(*binding);
             if is_output && element.is_quantised() {
                 continue;
             }

@@ -47,6 +47,14 @@ impl KernelSpec {
         self.kernel.twin().tables == Some(Access::ReadWrite)
     }
 
+    /// Whether a tensor with an element type is written rather than read.
+    pub(crate) fn stores(&self, binding: Binding) -> bool {
+        match binding {
+            Binding::O => self.kernel != Kernel::FusedBackwardDelta,
+            _ => binding == Binding::DV,
+        }
+    }
+
     /// The resources of the kernel, ascending.
     pub fn bindings(&self) -> Vec<BindingKind> {
         use Access::{Read, ReadWrite, Uniform};
@@ -54,7 +62,7 @@ impl KernelSpec {
         let mut list = vec![(Binding::Params, Uniform)];
         list.extend(
             self.elements.iter().map(|&(binding, _)| {
-                (binding, if binding == Binding::O { ReadWrite } else { Read })
+                (binding, if self.stores(binding) { ReadWrite } else { Read })
             }),
         );
         list.extend(self.writes.lse.then_some((Binding::Lse, ReadWrite)));

@@ -1,17 +1,20 @@
 //! `BackwardPlan`: how gradients will be computed, without a GPU.
 //!
-//! One path so far, staged: products of q and k and of d_o and v in scratch, a kernel that turns them row by row into
+//! Two paths. Staged: products of q and k and of d_o and v in scratch, a kernel that turns them row by row into
 //! weights and gradients of products, and three products that sum these up. Scratch is two planes of scores for a
-//! block of rows, three where a bias is learned, whatever the length.
+//! block of rows, three where a bias is learned, whatever the length. Fused (`fused_backward`): scores are computed
+//! again, row by row and key by key, from what the forward pass wrote.
 
 use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
-use crate::kernel::{BackwardParts, Binding, KernelSpec, Resources, SUM_TILE, TILE};
-use crate::plan::backward_steps::{BackwardStep, Makes, after, before, by_blocks};
-use crate::plan::fit::{check_resources, fitted, too_many};
+use crate::kernel::{BackwardParts, Binding, KernelSpec, Resources, TILE};
+use crate::plan::backward_steps::{BackwardStep, Makes, Steps, after, before, by_blocks};
+use crate::plan::fit::{check_resources, fitted};
 use crate::plan::steps::Part;
-use crate::plan::{Block, BlockSize, Capabilities, Policy, tuning, turns};
+use crate::plan::{
+    Block, BlockSize, Capabilities, Path, Policy, fused_backward, staged_backward, tuning,
+};
 use crate::problem::{Attention, Backward, BackwardProblem, Operand};
 
 /// How the gradients of one problem will be computed on one device.
@@ -28,21 +31,115 @@ use crate::problem::{Attention, Backward, BackwardProblem, Operand};
 #[derive(Debug, Clone, PartialEq)]
 pub struct BackwardPlan {
     problem: BackwardProblem,
+    path: Path,
     pub(crate) steps: Vec<BackwardStep>,
     block: BlockSize,
     scratch: Vec<(Option<Operand>, Part)>,
+    /// Paths that cannot serve, and why.
+    pub(crate) rejections: Vec<Rejection>,
+    /// Paths that are known to be slower, and why.
+    passed_over: Vec<Rejection>,
 }
 
 impl BackwardPlan {
-    /// Plans gradients for a device described by `caps`.
+    /// Plans gradients for a device described by `caps`: fused where that can serve and is not known to be slower, else
+    /// staged. [`Policy::path`] has one of the two alone; what it says of other paths is about the forward pass.
     ///
     /// # Errors
-    /// Unsupported, with the reason.
+    /// Unsupported, with the reasons.
     pub fn new(problem: &BackwardProblem, caps: &Capabilities, policy: &Policy) -> Result<Self> {
+        let (plans, rejections) = Self::candidates(problem, caps, policy);
+        let first = plans.into_iter().next();
+        first.ok_or_else(|| Error::unsupported(problem.to_string(), rejections))
+    }
+
+    /// Every plan that can serve, the one that is to be preferred first, and why the others cannot.
+    pub(crate) fn candidates(
+        problem: &BackwardProblem,
+        caps: &Capabilities,
+        policy: &Policy,
+    ) -> (Vec<Self>, Vec<Rejection>) {
         let native = policy.native_f16.unwrap_or_else(|| tuning::prefers_native_f16(caps));
         let caps = &Capabilities { shader_f16: caps.shader_f16 && native, ..caps.clone() };
-        let staged = Self::staged(problem, caps, policy);
-        staged.map_err(|rejection| Error::unsupported(problem.to_string(), vec![rejection]))
+        let (mut plans, mut rejections, mut slower) = (Vec::new(), Vec::new(), Vec::new());
+        for (path, plan) in [
+            (Path::Fused, Self::fused as fn(&_, &_, &_) -> Result<Self, Rejection>),
+            (Path::Staged, Self::staged),
+        ] {
+            if matches!(policy.path, Path::Fused | Path::Staged) && policy.path != path {
+                continue;
+            }
+            match plan(problem, caps, policy) {
+                Err(rejection) => rejections.push(rejection),
+                Ok(plan) => match plan.slower(caps).filter(|_| policy.path == Path::Auto) {
+                    Some(reason) => slower.push((plan, reason)),
+                    None => plans.push(plan),
+                },
+            }
+        }
+        let passed_over: Vec<Rejection> = slower.iter().map(|(_, reason)| reason.clone()).collect();
+        plans.extend(slower.into_iter().map(|(plan, _)| plan));
+        for plan in &mut plans {
+            plan.rejections.clone_from(&rejections);
+            plan.passed_over = passed_over.clone();
+            plan.passed_over.retain(|x| x.candidate != plan.path.to_string());
+        }
+        (plans, rejections)
+    }
+
+    fn fused(
+        backward: &BackwardProblem,
+        caps: &Capabilities,
+        policy: &Policy,
+    ) -> Result<Self, Rejection> {
+        let refuse = |reason| Rejection { candidate: Path::Fused.to_string(), reason };
+        let block = fused_backward::block(backward, caps).map_err(refuse)?;
+        if let Some(reason) = staged_backward::lacking(backward, caps) {
+            return Err(refuse(reason));
+        }
+        let mut steps = before(backward, caps)?;
+        steps.extend(fused_backward::steps(backward, caps));
+        steps.extend(after(backward, caps));
+        let plan = Self::of(backward, Path::Fused, steps, block, caps, policy)?;
+        let most = policy.max_workspace_bytes.min(caps.max_buffer_bytes);
+        match plan.workspace_bytes() {
+            bytes if bytes > most => Err(refuse(format!(
+                "what is kept of rows needs {bytes} B, the device or policy allows {most}"
+            ))),
+            _ => Ok(plan),
+        }
+    }
+
+    /// Why another path is faster, where it is known to be.
+    fn slower(&self, caps: &Capabilities) -> Option<Rejection> {
+        let fused = self.path == Path::Fused;
+        let reason = fused.then(|| tuning::gradients_are_slower(caps))??;
+        Some(Rejection { candidate: self.path.to_string(), reason })
+    }
+
+    /// A plan of steps that are fitted to the device.
+    fn of(
+        backward: &BackwardProblem,
+        path: Path,
+        steps: Steps,
+        block: BlockSize,
+        caps: &Capabilities,
+        policy: &Policy,
+    ) -> Result<Self, Rejection> {
+        let step = |(makes, mut kernel): (Makes, KernelSpec)| {
+            kernel.build.unchecked = policy.checks.are_off();
+            BackwardStep { makes, kernel: fitted(kernel, backward.problem(), 0, caps) }
+        };
+        let steps: Vec<BackwardStep> = steps.into_iter().map(step).collect();
+        let needs = |step: &BackwardStep| check_resources(&step.kernel, caps);
+        let lacks = |x: Rejection| Rejection {
+            candidate: path.to_string(),
+            reason: format!("{}: {}", x.candidate, x.reason),
+        };
+        steps.iter().try_for_each(needs).map_err(lacks)?;
+        let scratch = scratch(backward, path, &block, steps.iter().any(carries), caps);
+        let (rejections, passed_over) = (Vec::new(), Vec::new());
+        Ok(Self { problem: backward.clone(), path, steps, block, scratch, rejections, passed_over })
     }
 
     fn staged(
@@ -50,25 +147,18 @@ impl BackwardPlan {
         caps: &Capabilities,
         policy: &Policy,
     ) -> Result<Self, Rejection> {
-        if let Some(reason) = lacking(backward, caps) {
+        if let Some(reason) = staged_backward::lacking(backward, caps) {
             return Err(Rejection { candidate: "staged".into(), reason });
         }
         let problem = backward.problem();
         let parts = BackwardParts::of(backward);
         let planes = 2 + u64::from(parts.entries);
-        let block = choose(backward, caps, policy, planes)?;
+        let block = staged_backward::choose(backward, caps, policy, planes)?;
         let carry = block.rows < problem.attention().shape.seq_q;
         let mut steps = before(backward, caps)?;
         steps.extend(by_blocks(backward, caps, parts, carry));
         steps.extend(after(backward, caps));
-        let step = |(makes, mut kernel): (Makes, KernelSpec)| {
-            kernel.build.unchecked = policy.checks.are_off();
-            BackwardStep { makes, kernel: fitted(kernel, problem, 0, caps) }
-        };
-        let steps: Vec<BackwardStep> = steps.into_iter().map(step).collect();
-        steps.iter().try_for_each(|step| check_resources(&step.kernel, caps))?;
-        let scratch = scratch(backward, &block, parts, carry, caps);
-        Ok(Self { problem: backward.clone(), steps, block, scratch })
+        Self::of(backward, Path::Staged, steps, block, caps, policy)
     }
 
     /// The same kernels for a smaller call of the same features: what the self-test runs, all sequences in one block or
@@ -82,21 +172,32 @@ impl BackwardPlan {
         let backward = Backward { attention, ..self.problem.backward().clone() };
         let problem = backward.validate()?;
         let s = problem.problem().attention().shape;
-        let carry = self.steps.iter().any(|step| step.kernel.writes.carry);
+        let carry = self.steps.iter().any(carries);
         let (heads, rows) = match carry {
             false => (s.heads_q, s.seq_q),
             true if s.seq_q > TILE => (s.group(), TILE),
             true => (s.group(), s.seq_q.div_ceil(2)),
         };
+        let apart = apart && self.path == Path::Staged;
         let batch = if apart || carry { 1 } else { s.batch };
         let block = BlockSize { batch, heads, rows, keys: s.seq_kv };
-        let scratch = scratch(&problem, &block, BackwardParts::of(&problem), carry, caps);
-        Ok(Self { problem, steps: self.steps.clone(), block, scratch })
+        let scratch = scratch(&problem, self.path, &block, carry, caps);
+        Ok(Self { problem, block, scratch, ..self.clone() })
     }
 
     /// The problem that is planned.
     pub fn problem(&self) -> &BackwardProblem {
         &self.problem
+    }
+
+    /// How: [`Path::Fused`] or [`Path::Staged`].
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// Whether it reads what the forward pass wrote into o and lse.
+    pub fn reads_outputs(&self) -> bool {
+        self.steps.iter().any(|step| step.makes == Makes::Delta)
     }
 
     /// Size of the blocks.
@@ -137,6 +238,12 @@ impl BackwardPlan {
             Makes::Gradient(of) if problem.prepares(of) => {
                 rows(of, problem.attention().shape.dim_qk)
             }
+            Makes::OfRows if problem.prepares(Operand::Q) => {
+                rows(Operand::Q, problem.attention().shape.dim_qk)
+            }
+            Makes::OfKeys if problem.prepares(Operand::K) => {
+                rows(Operand::K, problem.attention().shape.dim_qk)
+            }
             Makes::Turned => rows(Operand::Q, problem.dim(Operand::Q)),
             Makes::Gradient(of @ Operand::Q) if !self.problem.wants(of) => stored(of),
             // Each row's part.
@@ -152,105 +259,20 @@ impl BackwardPlan {
     }
 }
 
-/// What is not served yet.
-fn lacking(backward: &BackwardProblem, caps: &Capabilities) -> Option<String> {
-    let a = backward.problem().attention();
-    let not = |what: &str| Some(format!("{what}: gradients are computed by the reference only"));
-    if a.inner.is_sum() && a.shape.seq_kv.div_ceil(SUM_TILE) > caps.max_workgroups {
-        return not(&format!("additive scores over {} keys", a.shape.seq_kv));
-    }
-    // Tensors are bound whole, from an aligned offset.
-    let limit = caps.max_binding_bytes.saturating_sub(caps.storage_alignment + 4);
-    let problem = backward.problem();
-    for (operand, elements) in problem.operands().into_iter().filter(|(x, _)| !x.is_table()) {
-        // Gradients may be wider than what they are of.
-        let wanted = if backward.wants(operand) { backward.gradient_bits(operand) } else { 0 };
-        let bits = problem.element_bits(operand).max(wanted);
-        let bytes = elements.saturating_mul(bits).div_ceil(8);
-        if bytes > limit && operand != Operand::Weights {
-            let wider = wanted > problem.element_bits(operand);
-            let of = if wider { "gradient of " } else { "" };
-            let found = format!("{of}{operand} of {bytes} B");
-            return not(&format!("{found}, a binding of this device holds {limit}"));
-        }
-    }
-    let width = a.relative.map_or(1, |relative| relative.width());
-    if width > u64::from(caps.max_workgroups) && backward.wants(Operand::Relative) {
-        return not(&format!("a relative table of {width} elements a head"));
-    }
-    None
-}
-
-/// The largest block whose planes fit: whole groups of heads, so that a key's gradient is one workgroup's.
-fn choose(
-    backward: &BackwardProblem,
-    caps: &Capabilities,
-    policy: &Policy,
-    planes: u64,
-) -> Result<BlockSize, Rejection> {
-    let problem = backward.problem();
-    let s = problem.attention().shape;
-    let refuse = |reason| Rejection { candidate: "staged".into(), reason };
-    let turns = turns::over_keys(backward);
-    if turns > caps.max_loop_iterations.into() {
-        return Err(refuse(too_many(turns, caps)));
-    }
-    let row_bytes = BlockSize::score_stride(problem) * 4;
-    let binding = caps.max_binding_bytes.min(caps.max_buffer_bytes);
-    let workspace = policy.max_workspace_bytes.min(caps.max_buffer_bytes) / planes;
-    let limit = binding.min(workspace);
-    let key_tiles = u64::from(s.seq_kv.div_ceil(TILE));
-    if key_tiles > caps.max_workgroups.into() {
-        return Err(refuse(format!(
-            "{key_tiles} key tiles, the device dispatches {}",
-            caps.max_workgroups
-        )));
-    }
-    let mut size = BlockSize {
-        batch: s.batch.max(1),
-        heads: s.heads_q,
-        rows: s.seq_q.max(1),
-        keys: s.seq_kv.max(1),
-    };
-    loop {
-        let pairs = u64::from(size.batch) * u64::from(size.heads);
-        let bytes = size.block_rows().checked_mul(row_bytes);
-        let most = u64::from(caps.max_workgroups);
-        let rows = u64::from(size.rows.div_ceil(4));
-        let turns = turns::over_rows(backward, &size);
-        let short = turns <= caps.max_loop_iterations.into();
-        if bytes.is_some_and(|bytes| bytes <= limit) && pairs <= most && rows <= most && short {
-            return Ok(size);
-        }
-        if size.batch > 1 {
-            size.batch = size.batch.div_ceil(2);
-        } else if size.heads > s.group() {
-            size.heads = (size.heads / s.group()).div_ceil(2) * s.group();
-        } else if size.rows > TILE {
-            size.rows = (size.rows / 2 / TILE * TILE).max(TILE);
-        } else if size.rows > 1 {
-            size.rows /= 2;
-        } else if !short {
-            let most = caps.max_loop_iterations;
-            let found = format!("{turns} iterations over rows");
-            return Err(refuse(format!("{found}, this driver ends loops after {most}")));
-        } else {
-            let needed = u64::from(s.group()).saturating_mul(row_bytes);
-            return Err(refuse(format!(
-                "score scratch needs {needed} for the smallest block, the device or policy allows {limit}"
-            )));
-        }
-    }
+fn carries(step: &BackwardStep) -> bool {
+    step.kernel.writes.carry
 }
 
 /// The parts of the scratch, one after another at aligned offsets.
 fn scratch(
     backward: &BackwardProblem,
+    path: Path,
     block: &BlockSize,
-    parts: BackwardParts,
     carry: bool,
     caps: &Capabilities,
 ) -> Vec<(Option<Operand>, Part)> {
+    let (staged, parts) = (path == Path::Staged, BackwardParts::of(backward));
+    let keeps = !staged && fused_backward::keeps(backward.problem().attention());
     let s = backward.problem().attention().shape;
     let rows = block.block_rows();
     let plane = rows * BlockSize::score_stride(backward.problem()) * 4;
@@ -259,10 +281,11 @@ fn scratch(
     let factors = backward.problem().elements(Operand::HeadScale).is_some();
     let (v, k) = (Some(Operand::V), Some(Operand::K));
     let all = [
-        (true, Binding::Scores, None, plane),
-        (true, Binding::Grads, None, plane),
+        (staged, Binding::Scores, None, plane),
+        (staged, Binding::Grads, None, plane),
         (parts.entries, Binding::Entries, None, plane),
-        (true, Binding::InverseSums, None, rows * 4),
+        (staged, Binding::InverseSums, None, rows * 4),
+        (keeps, Binding::States, None, s.rows() * 16),
         (parts.centers, Binding::CenterSums, None, s.rows() * 64),
         (parts.row_sums, Binding::RowSums, Some(Operand::Sinks), s.rows() * 4),
         (factors, Binding::RowSums, Some(Operand::HeadScale), s.rows() * 4),
@@ -284,7 +307,13 @@ impl fmt::Display for BackwardPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BlockSize { batch, heads, rows, .. } = self.block;
         writeln!(f, "plan for {}", self.problem)?;
-        writeln!(f, "  path    staged")?;
+        for rejection in &self.rejections {
+            writeln!(f, "  refused {}: {}", rejection.candidate, rejection.reason)?;
+        }
+        for slower in &self.passed_over {
+            writeln!(f, "  passed over {}: {}", slower.candidate, slower.reason)?;
+        }
+        writeln!(f, "  path    {}", self.path)?;
         for spec in self.kernels() {
             let r = Resources::of(spec);
             writeln!(

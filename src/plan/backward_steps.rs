@@ -23,6 +23,12 @@ pub(crate) enum Makes {
     Incoming,
     /// Weights and gradients of the products.
     Rows,
+    /// What the one-pass kernels need of each row.
+    Delta,
+    /// The gradient of q as it meets, in one pass.
+    OfRows,
+    /// The gradients of k as it meets and of v, in one pass.
+    OfKeys,
     /// The gradient of an operand: of v and k key by key, of q row by row, of tables at the end or block by block. Of q
     /// and k as they meet.
     Gradient(Operand),
@@ -46,6 +52,7 @@ impl Makes {
         match self {
             Self::Copy(_) | Self::Turned => Phase::Before,
             Self::Products | Self::Incoming | Self::Rows => Phase::Blocks,
+            Self::Delta | Self::OfRows | Self::OfKeys => Phase::Blocks,
             Self::Gradient(
                 Operand::Sinks
                 | Operand::HeadScale
@@ -104,7 +111,7 @@ fn needs_turned(backward: &BackwardProblem) -> bool {
 }
 
 /// Whether the gradient of an operand of rows as it meets the others is needed, for itself or for what prepared it.
-fn needs_met(backward: &BackwardProblem, operand: Operand) -> bool {
+pub(super) fn needs_met(backward: &BackwardProblem, operand: Operand) -> bool {
     let learned = [Operand::HeadScale, Operand::ScoreMatrix, Operand::ScoreV];
     let prepares = operand == Operand::Q && learned.iter().any(|x| backward.wants(*x));
     backward.wants(operand) || prepares

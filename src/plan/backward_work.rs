@@ -54,14 +54,17 @@ fn products(makes: Makes, keys: &Range<u32>, rows: u32, [dim_qk, dim_v]: [u32; 2
     let up = |n: u32, to: u32| u64::from(n.next_multiple_of(to));
     let within = |to: u32| up(keys.end, to) - u64::from(keys.start / to * to);
     let (tiles, steps) = (within(TILE), within(STEP));
-    let tile = u64::from(TILE);
+    let (tile, pairs) = (u64::from(TILE), u64::from(rows) * within(1));
     match makes {
         Makes::Products => tile * tiles * up(dim_qk, STEP),
         Makes::Incoming => tile * tiles * up(dim_v, STEP),
         Makes::Gradient(Operand::V) => tiles * up(rows, STEP) * up(dim_v, TILE),
         Makes::Gradient(Operand::K) => tiles * up(rows, STEP) * up(dim_qk, TILE),
         Makes::Gradient(Operand::Q) => tile * steps * up(dim_qk, TILE),
-        Makes::Copy(_)
+        Makes::OfRows => pairs * (2 * u64::from(dim_qk) + u64::from(dim_v)),
+        Makes::OfKeys => pairs * 2 * (u64::from(dim_qk) + u64::from(dim_v)),
+        Makes::Delta
+        | Makes::Copy(_)
         | Makes::Turned
         | Makes::Rows
         | Makes::Gradient(_)

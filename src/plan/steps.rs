@@ -163,7 +163,7 @@ impl Schedule {
             Binding::Lse | Binding::Weights | Binding::Mask | Binding::Bias => None,
             Binding::PartsLse | Binding::Projection => None,
             Binding::Grads | Binding::Entries | Binding::RowSums | Binding::CenterSums => None,
-            Binding::DLse | Binding::DWeights | Binding::DTable => None,
+            Binding::DLse | Binding::DWeights | Binding::DTable | Binding::DO | Binding::DV => None,
         }
     }
 

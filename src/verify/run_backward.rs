@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::device::Readback;
 use crate::engine::{Engine, HostTables};
 use crate::error::Result;
-use crate::plan::{BackwardPlan, Policy, SelfTest};
+use crate::plan::{BackwardPlan, Path, Policy, SelfTest};
 use crate::problem::{Backward, BackwardProblem, Operand};
 use crate::reference::{Gradients, Incoming, Inputs, attend};
 use crate::verify::alone::last_alone;
@@ -117,7 +117,7 @@ impl Trial {
             milliseconds: execution.milliseconds,
         };
         let differs = match ran.failure() {
-            None => self.differs_alone(engine, placement, &execution.gradients)?,
+            None => self.differs_alone(engine, placement, plan.path(), &execution.gradients)?,
             Some(_) => None,
         };
         Ok((Outcome::Ran(Box::new(ran)), differs))
@@ -129,13 +129,15 @@ impl Trial {
         &self,
         engine: &Engine,
         placement: Placement,
+        path: Path,
         whole: &Gradients,
     ) -> Result<Option<String>> {
         let asked = &self.case.backward;
         let Some((call, own)) = last_alone(&asked.attention, &self.data) else { return Ok(None) };
         let rows = [Operand::Q, Operand::K, Operand::V];
         let asked = Backward { attention: call, ..asked.clone() }.only(&rows);
-        let policy = Self::policy(&self.case, placement);
+        // What is wanted beside may have decided on the path.
+        let policy = Policy { path, ..Self::policy(&self.case, placement) };
         let plan = match engine.plan_backward_with(&asked, &policy) {
             Ok(plan) => plan,
             Err(error) if error.is_unsupported() => return Ok(None),

@@ -8,6 +8,6 @@ fn normalize_factor() -> f32 {
 }
 
 // Backward:
-fn normalize_backward(s: vec4<f32>, w: vec4<f32>, y: vec4<f32>, shift: f32) -> vec4<f32> {
+fn normalize_backward(s: RowVec, w: RowVec, y: RowVec, shift: RowVec) -> RowVec {
   return y;
 }

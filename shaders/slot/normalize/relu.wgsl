@@ -11,8 +11,8 @@ fn normalize_factor() -> f32 {
 
 // Backward:
 // The gradient of scores from that of weights; 0 at 0.
-fn normalize_backward(s: vec4<f32>, w: vec4<f32>, y: vec4<f32>, shift: f32) -> vec4<f32> {
-  let above = select(vec4<f32>(0.0), vec4<f32>(1.0), s > vec4<f32>(0.0));
-  let slope = select(above, 2.0 * max(s, vec4<f32>(0.0)), vec4<bool>(params.relu_power == 2u));
+fn normalize_backward(s: RowVec, w: RowVec, y: RowVec, shift: RowVec) -> RowVec {
+  let above = select(RowVec(0.0), RowVec(1.0), s > RowVec(0.0));
+  let slope = select(above, 2.0 * max(s, RowVec(0.0)), RowMask(params.relu_power == 2u));
   return params.weight_factor * slope * y;
 }

@@ -13,6 +13,6 @@ fn normalize_factor() -> f32 {
 
 // Backward:
 // The gradient of scores from weights w and their gradient y.
-fn normalize_backward(s: vec4<f32>, w: vec4<f32>, y: vec4<f32>, shift: f32) -> vec4<f32> {
+fn normalize_backward(s: RowVec, w: RowVec, y: RowVec, shift: RowVec) -> RowVec {
   return w * (1.0 - w) * y;
 }

@@ -47,6 +47,6 @@ fn normalize_scale(seen: Normalizer, total: Normalizer) -> f32 {
 
 // Backward:
 // The gradient of scores from weights w, their gradient y, and shift = d_lse - sum(w y).
-fn normalize_backward(s: vec4<f32>, w: vec4<f32>, y: vec4<f32>, shift: f32) -> vec4<f32> {
+fn normalize_backward(s: RowVec, w: RowVec, y: RowVec, shift: RowVec) -> RowVec {
   return w * (y + shift);
 }

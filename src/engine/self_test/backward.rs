@@ -1,6 +1,6 @@
 //! The self-test of gradients: their kernels run a small known-answer call before they serve.
 //!
-//! There is one path, so a kernel that is wrong is an error that names it.
+//! Where a kernel is wrong the other path serves, where that can; else it is an error that names the kernel.
 
 use super::backward_alone::Scratch;
 use super::extent;
@@ -10,8 +10,8 @@ use crate::engine::Engine;
 use crate::engine::verdicts::Verdict;
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::KernelSpec;
-use crate::plan::{BackwardPlan, Makes, Policy, SelfTest};
-use crate::problem::{Attention, Backward};
+use crate::plan::{BackwardPlan, Makes, Path, Policy, SelfTest};
+use crate::problem::{Attention, Backward, Operand};
 
 impl Engine {
     /// Plans gradients, trying what has not been tried.
@@ -21,16 +21,24 @@ impl Engine {
         policy: &Policy,
         wait: Wait,
     ) -> Result<BackwardPlan> {
-        let plan = BackwardPlan::new(&backward.validate()?, &self.capabilities, policy)?;
+        let problem = backward.validate()?;
         if policy.self_test == SelfTest::Off {
-            return Ok(plan);
+            return BackwardPlan::new(&problem, &self.capabilities, policy);
         }
         self.check_queue()?;
         self.derivatives_agree(&backward.attention, wait).await?;
-        match self.refused(&plan, wait).await? {
-            None => Ok(plan),
-            Some(refused) => Err(Error::unsupported(plan.problem().to_string(), vec![refused])),
+        let (plans, mut rejections) =
+            BackwardPlan::candidates(&problem, &self.capabilities, policy);
+        for mut plan in plans {
+            match self.refused(&plan, wait).await? {
+                None => {
+                    plan.rejections = rejections;
+                    return Ok(plan);
+                }
+                Some(refused) => rejections.push(refused),
+            }
         }
+        Err(Error::unsupported(problem.to_string(), rejections))
     }
 
     /// Compares functions of the caller's own and their derivatives with their closures.
@@ -76,7 +84,9 @@ impl Engine {
     /// Runs the known-answer call; says what is wrong with the result.
     async fn known_gradients(&self, call: &KnownGradients, wait: Wait) -> Result<Option<String>> {
         let (inputs, incoming) = (call.tensors.inputs(), call.incoming());
-        let found = match self.run_backward_host_in(&call.plan, &inputs, &incoming, wait).await {
+        let outputs = call.outputs()?;
+        let run = self.run_backward_host_in(&call.plan, &inputs, &incoming, outputs.as_ref(), wait);
+        let found = match run.await {
             Ok(found) => found,
             Err(error) if error.is_internal() => return Ok(Some(error.to_string())),
             Err(error) => return Err(error),
@@ -130,12 +140,19 @@ impl Scratch {
         call: &'a KnownGradients,
     ) -> (Vec<(&'a KernelSpec, String)>, Vec<&'a KernelSpec>) {
         let (mut wrong, mut suspects) = (Vec::new(), Vec::new());
-        let hidden = self.hidden(call);
+        let staged = call.plan.path() == Path::Staged;
+        let hidden = if staged { self.hidden(call) } else { None };
+        let kept = if call.plan.reads_outputs() { self.kept(call) } else { None };
         for step in &call.plan.steps {
             let tried = match step.makes {
                 Makes::Products | Makes::Incoming => self.products(call, step.makes),
                 Makes::Copy(_) | Makes::Turned | Makes::Unprepared(_) => None,
                 Makes::Rows => hidden.clone().map(Some),
+                Makes::Delta => Some(kept.clone()),
+                // What is kept of rows is in their sums.
+                Makes::OfRows | Makes::OfKeys if kept.is_some() => Some(None),
+                Makes::OfRows => self.in_one_pass(call, &[Operand::Q]),
+                Makes::OfKeys => self.in_one_pass(call, &[Operand::K, Operand::V]),
                 // What the rows did not hide is in their sums.
                 Makes::Gradient(_) if hidden.is_some() => Some(None),
                 Makes::Gradient(operand) => self.sums(call, operand),

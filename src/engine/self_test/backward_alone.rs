@@ -122,6 +122,52 @@ impl Scratch {
         Some(difference(problem, operand, &self.gradients, &wanted))
     }
 
+    /// What is wrong with what is kept of rows that see a key: their lse, and that of their gradients' mean.
+    pub(super) fn kept(&self, call: &KnownGradients) -> Option<String> {
+        let problem = call.plan.problem().problem();
+        let outputs = call.outputs().ok().flatten()?;
+        let start = call.plan.scratch(Binding::States, None).map_or(0, |part| part.start / 4);
+        let (_, [_, kept]) = self.blocks.first()?;
+        let dim = problem.attention().shape.dim_v as usize;
+        let incoming = call.incoming();
+        for (row, [batch, head, at]) in problem.attention().shape.row_positions().enumerate() {
+            let lse = outputs.lse[row];
+            if !lse.is_finite() || !problem.stores(batch, at, &call.tensors.inputs().operands) {
+                continue;
+            }
+            let own = row * dim..(row + 1) * dim;
+            let mean: f64 =
+                incoming.o[own.clone()].iter().zip(&outputs.o[own]).map(|(d, o)| d * o).sum();
+            let d_lse = incoming.lse.get(row).copied().unwrap_or(0.0);
+            let found = &kept[start as usize + 4 * row..][..2];
+            for (found, wanted) in found.iter().zip([lse, d_lse - mean]) {
+                if (found - wanted).abs() > allowed(DType::F32) * wanted.abs().max(1.0) {
+                    return Some(format!(
+                        "wrong in the self-test: kept of row {batch},{head},{at} is {found:e}, want {wanted:e}"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// What is wrong with gradients that a kernel sums in one pass; `None` where another makes what it reads.
+    pub(super) fn in_one_pass(
+        &self,
+        call: &KnownGradients,
+        of: &[Operand],
+    ) -> Option<Option<String>> {
+        let problem = call.plan.problem();
+        if [Operand::Q, Operand::K].iter().any(|x| problem.problem().prepares(*x)) {
+            return None;
+        }
+        let wanted = call.wanted().ok()?;
+        let wrong = |of: &Operand| {
+            problem.wants(*of).then(|| difference(problem, *of, &self.gradients, &wanted))?
+        };
+        Some(of.iter().find_map(wrong))
+    }
+
     fn len(&self, operand: Operand) -> usize {
         self.gradients.get(operand).map_or(0, <[f64]>::len)
     }
@@ -277,9 +323,10 @@ impl Engine {
     ) -> Result<(Vec<Vec<f64>>, Gradients)> {
         let (plan, inputs, incoming) = (&call.plan, call.tensors.inputs(), call.incoming());
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let outputs = call.outputs()?;
         let words = vec![UNTOUCHED; plan.workspace_bytes().div_ceil(4) as usize];
         let work = || {
-            let uploaded = UploadedBackward::new(self, plan, &inputs, &incoming)?;
+            let uploaded = UploadedBackward::new(self, plan, &inputs, &incoming, outputs.as_ref())?;
             let bytes = bytemuck::cast_slice(&words);
             let scratch = device::upload(&self.device, "self-test", bytes, usage)?;
             let bound = uploaded.bind(self, plan, &inputs, Some(BufferView::from(&scratch)))?;

@@ -5,7 +5,7 @@ use super::quietly;
 use crate::error::Result;
 use crate::plan::{BackwardPlan, Capabilities};
 use crate::problem::{BackwardProblem, Operand};
-use crate::reference::{Gradients, Incoming, backward};
+use crate::reference::{Gradients, Incoming, Outputs, attend, backward};
 use crate::tensor::DType;
 
 /// The call that a backward plan's kernels are tried with, planned with the same kernels.
@@ -46,6 +46,14 @@ impl KnownGradients {
     pub(super) fn incoming(&self) -> Incoming<'_> {
         let [o, lse, weights] = &self.incoming;
         Incoming { o, lse, weights }
+    }
+
+    /// What the forward pass writes, by the reference, where the plan reads it.
+    pub(super) fn outputs(&self) -> Result<Option<Outputs>> {
+        if !self.plan.reads_outputs() {
+            return Ok(None);
+        }
+        quietly(|| attend(self.plan.problem().problem(), &self.tensors.inputs())).map(Some)
     }
 
     /// The reference's answer.

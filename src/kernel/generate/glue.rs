@@ -19,7 +19,7 @@ pub(in crate::kernel) fn glue(spec: &KernelSpec) -> String {
         match binding {
             // Written as words.
             Binding::O if element.is_quantised() => {}
-            Binding::O => store_glue(&mut out, *element),
+            to if spec.stores(*to) => store_glue(&mut out, *to, *element),
             _ => load_glue(&mut out, spec, *binding, *element),
         }
     }

@@ -72,27 +72,27 @@ pub(in crate::kernel) fn row_glue(out: &mut String, spec: &KernelSpec, binding: 
     function(out, &format!("{name}_read4(at: u32, c: u32, n: u32) -> vec4<f32>"), &body);
 }
 
-/// `o_store4(i, n, v)`: the first n of v to elements i..i+n.
-pub(in crate::kernel) fn store_glue(out: &mut String, element: Element) {
-    let store = element.store();
+/// `{name}_store4(i, n, v)`: the first n of v to elements i..i+n.
+pub(in crate::kernel) fn store_glue(out: &mut String, binding: Binding, element: Element) {
+    let (name, store) = (binding.name(), element.store());
     let slot = store.slot.function();
-    let signature = "o_store4(i: u32, n: u32, v: vec4<f32>)";
+    let signature = format!("{name}_store4(i: u32, n: u32, v: vec4<f32>)");
     if element.width == Width::Vec4 {
-        return function(out, signature, &format!("o[i >> 2u] = {slot}_4(v);"));
+        return function(out, &signature, &format!("{name}[i >> 2u] = {slot}_4(v);"));
     }
     let one = if store.halves {
         // Each invocation changes only its own half of the word, so no order is needed.
         format!(
-            "let shift = (i & 1u) * 16u; atomicAnd(&o[i >> 1u], ~(0xffffu << shift)); \
-             atomicOr(&o[i >> 1u], {slot}_1(v) << shift);"
+            "let shift = (i & 1u) * 16u; atomicAnd(&{name}[i >> 1u], ~(0xffffu << shift)); \
+             atomicOr(&{name}[i >> 1u], {slot}_1(v) << shift);"
         )
     } else {
-        format!("o[i] = {slot}_1(v);")
+        format!("{name}[i] = {slot}_1(v);")
     };
-    function(out, "o_store1(i: u32, v: f32)", &one);
+    function(out, &format!("{name}_store1(i: u32, v: f32)"), &one);
     let body: Vec<String> =
-        (0..4).map(|c| format!("if (n > {c}u) {{ o_store1(i + {c}u, v[{c}u]); }}")).collect();
-    function(out, signature, &body.join(" "));
+        (0..4).map(|c| format!("if (n > {c}u) {{ {name}_store1(i + {c}u, v[{c}u]); }}")).collect();
+    function(out, &signature, &body.join(" "));
 }
 
 /// `store_row(at, out, angle, lane)`: a new row into the cache at unit `out`, in its storage.

@@ -4,6 +4,7 @@ pub(super) mod glue;
 pub(super) mod glue_elements;
 pub(super) mod matrix;
 pub(super) mod matrix_square;
+pub(super) mod own;
 pub(super) mod registers;
 pub(super) mod split;
 pub(super) mod steps;

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::feature::Position;
 use crate::feature::align::Align::BottomRight;
 use crate::feature::normalize::Normalizer;
-use crate::plan::Policy;
+use crate::plan::{Path, Policy};
 use crate::problem::{Attention, Backward, BackwardProblem, Operand, WeightsAt};
 use crate::reference::{Incoming, sees};
 use crate::tensor::DType;
@@ -25,8 +25,10 @@ pub struct BackwardCase {
     pub seed: u64,
     /// The data.
     pub data: DataOptions,
-    /// Whether scratch is for some rows only, so that sums are carried from block to block.
+    /// Whether scratch is for some rows only, so that sums are carried from block to block of the staged path.
     pub in_blocks: bool,
+    /// [`Path::Staged`], or whichever is preferred.
+    pub path: Path,
 }
 
 /// What comes into a case, without gaps.
@@ -67,7 +69,22 @@ impl BackwardCase {
             backward,
             seed: case.seed,
             data: case.data,
-            in_blocks: case.seed / SHARE % 2 == 1,
+            in_blocks: case.seed / SHARE % 4 == 1,
+            path: if case.seed / SHARE % 2 == 1 { Path::Staged } else { Path::Auto },
+        })
+    }
+
+    /// The same with gradients of q, k and v only, which more kernels serve; `None` where there are no others.
+    fn of_rows_only(&self) -> Option<Self> {
+        let rows = [Operand::Q, Operand::K, Operand::V];
+        let mut backward = self.backward.clone();
+        backward.attention.lse |= backward.attention.normalizer == Normalizer::Softmax;
+        (backward.wanted != rows).then(|| Self {
+            name: format!("{} qkv", self.name),
+            backward: backward.only(&rows),
+            in_blocks: false,
+            path: Path::Auto,
+            ..self.clone()
         })
     }
 
@@ -106,7 +123,7 @@ impl BackwardCase {
     /// The policy that its gradients are planned under, beside what a caller asks for.
     pub fn policy(&self) -> Policy {
         let s = self.backward.attention.shape;
-        let usual = Policy::default();
+        let usual = Policy { path: self.path, ..Policy::default() };
         if !self.in_blocks {
             return usual;
         }
@@ -159,7 +176,8 @@ const SHARE: u64 = 4;
 
 /// The gradients of a grid's cases: of each in the full grid and that of slots; in the quick one of those that learn
 /// something few cases have, and of a part of the others, which follows from their seeds; of none in the grid for
-/// matrix units, which gradients do not use. And some that only gradients have a use for.
+/// matrix units, which gradients do not use. Where a call has gradients of more than q, k and v, those of these alone
+/// as well (in the quick grid for a part). And some that only gradients have a use for.
 ///
 /// # Errors
 /// As [`grid`].
@@ -172,6 +190,10 @@ pub fn backward_grid(of: Grid) -> Result<Vec<BackwardCase>> {
     if of == Grid::Quick {
         cases.retain(|case| case.seed % SHARE == 0 || case.learns_what_few_do());
     }
+    let some =
+        cases.iter().filter(|case| of != Grid::Quick || (case.seed / SHARE).is_multiple_of(3));
+    let rows_only: Vec<_> = some.filter_map(BackwardCase::of_rows_only).collect();
+    cases.extend(rows_only);
     if of != Grid::Slots {
         cases.extend(own()?);
     }
@@ -195,9 +217,10 @@ fn own() -> Result<Vec<BackwardCase>> {
         let in_blocks = BackwardCase {
             name: format!("{} in-blocks", case.name),
             in_blocks: true,
+            path: Path::Staged,
             ..case.clone()
         };
-        cases.extend([BackwardCase { in_blocks: false, ..case }, in_blocks]);
+        cases.extend([BackwardCase { in_blocks: false, path: Path::Auto, ..case }, in_blocks]);
     }
     let nothing = [
         call(2, [2, 1], [0, 5], [8, 8]).bias([1, 1, 1, 5]).alibi(BottomRight),

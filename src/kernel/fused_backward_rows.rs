@@ -1,0 +1,87 @@
+//! Backward in one pass: gradients of q, rows in registers.
+
+use super::backward_row::chain_glue;
+use super::bindings::{Access, Binding};
+use super::element::{Element, RowTile};
+use super::fused_forward::{grid, invocations};
+use super::generate::function;
+use super::generate::glue::{score_glue, weight_glue, whole_glue};
+use super::generate::own::{Own, own};
+use super::kernels::Kernel;
+use super::spec::{BlockTable, KernelSpec};
+use super::tile::Tile;
+use super::twin::{Common, Family, Twin, common, kernel_file};
+use super::variants::EDGES;
+use crate::problem::{Operand, Problem};
+
+pub(super) const TWIN: Twin = Twin {
+    family: Family::Scores,
+    backward: true,
+    commons,
+    bindings,
+    glue,
+    generated: |spec| Some(("generated/own", own(&spec.row_tile()?, spec, Own::Rows))),
+    invocations,
+    grid,
+    ..kernel_file!("fused_backward_rows")
+};
+
+/// What both kernels that go over pairs share.
+pub(super) fn commons(spec: &KernelSpec) -> Vec<Common> {
+    let mut commons = vec![common!("normalizer"), common!("modify")];
+    commons.extend(spec.is_each().then_some(common!("normalize_each")));
+    commons.push(common!("fused_backward"));
+    commons
+}
+
+/// What is kept of rows, where weights are relative to that.
+pub(super) fn bindings(spec: &KernelSpec) -> Vec<(Binding, Access)> {
+    // `fused_backward_keys` only reads it, but all scratch may share one buffer.
+    let kept = (Binding::States, Access::ReadWrite);
+    (!spec.is_each()).then_some(kept).into_iter().collect()
+}
+
+pub(super) fn glue(out: &mut String, spec: &KernelSpec) {
+    score_glue(out, spec);
+    whole_glue(out, spec);
+    weight_glue(out, spec);
+    chain_glue(out, spec);
+    let share = match spec.reads(Operand::Sinks) {
+        true => "let sink = normalize_sink(head); return sink.l * exp_kept(sink.m - lse);",
+        false => "return 0.0;",
+    };
+    function(out, "sink_share(head: u32, lse: f32) -> f32", share);
+}
+
+/// What both kernels that go over pairs read: q, k, v, d_o.
+pub(super) fn spec(
+    kernel: Kernel,
+    problem: &Problem,
+    read: [Element; 4],
+    tile: RowTile,
+) -> KernelSpec {
+    let a = problem.attention();
+    let names = [Binding::Q, Binding::K, Binding::V, Binding::DO];
+    KernelSpec {
+        elements: names.into_iter().zip(read).collect(),
+        inner: Vec::new(),
+        blocks: a.masks.blocks.map(|_| BlockTable::Given),
+        tile: Some(Tile::Rows(tile)),
+        ..KernelSpec::scored(kernel, problem)
+    }
+    .reading(a.masks.edges.is_some(), EDGES)
+}
+
+impl KernelSpec {
+    /// Backward in one pass: the gradient of q where it is wanted, and what weights are to be multiplied with.
+    pub(crate) fn fused_backward_rows(
+        problem: &Problem,
+        read: [Element; 4],
+        d_q: Option<Element>,
+        tile: RowTile,
+    ) -> Self {
+        let mut spec = spec(Kernel::FusedBackwardRows, problem, read, tile);
+        spec.elements.extend(d_q.map(|d| (Binding::O, d)));
+        spec.reading(problem.attention().sinks, &[Operand::Sinks])
+    }
+}

@@ -1,0 +1,312 @@
+//! Generated straight-line code of the fused backward kernels: the rows or keys that an invocation owns, and their
+//! gradients, in registers.
+//!
+//! As in `registers`, what must stay in registers is numbered variables: `a{r}_{d}` and `b{r}_{d}` hold channels
+//! 4d..4d+3 of q and d_o of row r, or of k and v of key r; `x{r}_{d}` and `y{r}_{d}` the sums that become their
+//! gradients. Of the other side a row is read at an address that all invocations share.
+
+use std::fmt::Write;
+
+use super::function;
+use super::registers::{component, row_types};
+use crate::kernel::bindings::Binding;
+use crate::kernel::element::RowTile;
+use crate::kernel::spec::KernelSpec;
+
+/// Which side of pairs an invocation owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kernel) enum Own {
+    Rows,
+    Keys,
+}
+
+/// Names of the tensors of a side: what scores are products of, and what gradients of weights are.
+const OF_ROWS: [&str; 2] = ["q", "d_o"];
+const OF_KEYS: [&str; 2] = ["k", "v"];
+
+impl Own {
+    fn tensors(self) -> [&'static str; 2] {
+        if self == Self::Rows { OF_ROWS } else { OF_KEYS }
+    }
+
+    fn others(self) -> [&'static str; 2] {
+        if self == Self::Rows { OF_KEYS } else { OF_ROWS }
+    }
+
+    /// The position of the pair with the r-th that is owned. Keys past the last repeat it, so that no table is read
+    /// outside.
+    fn position(self, r: u32) -> String {
+        match self {
+            Self::Rows => format!("position_at(rows, row + {r}u * LANES, key)"),
+            Self::Keys => {
+                format!("position_at(rows, row, min(key + {r}u * LANES, params.seq_kv - 1u))")
+            }
+        }
+    }
+}
+
+/// The stride that steps from row to row of a tensor: gradients lie as what they are of.
+fn stride(tensor: &str) -> String {
+    let of = if tensor == "d_o" { "o" } else { tensor };
+    format!("params.{of}_stride_row")
+}
+
+/// The definitions that `kernel/fused_backward_rows.wgsl` and `kernel/fused_backward_keys.wgsl` call.
+pub(in crate::kernel) fn own(tile: &RowTile, spec: &KernelSpec, side: Own) -> String {
+    let mut out = row_types(tile.rows);
+    let all = if tile.rows == 1 { "hidden" } else { "all(hidden)" };
+    let _ = writeln!(
+        out,
+        "const LANES: u32 = {}u;\nconst GROUP: u32 = {}u;\nconst MASKED: bool = {};",
+        tile.lanes,
+        tile.group_rows(),
+        spec.is_masked()
+    );
+    entry(&mut out, tile);
+    // Broadcasts follow only if some invocation needs them, and then all take part.
+    let all = if tile.fetch > 1 { format!("subgroupAll({all})") } else { all.to_owned() };
+    function(&mut out, "own_all(hidden: RowMask) -> bool", &format!("return {all};"));
+    let wanted = [Binding::O, Binding::DV].map(|of| spec.elements.iter().any(|(b, _)| *b == of));
+    load(&mut out, tile, side, wanted);
+    products(&mut out, tile, side);
+    pairs(&mut out, tile, side);
+    kept(&mut out, tile, spec, side);
+    sums(&mut out, tile, side, wanted);
+    store(&mut out, tile, side, wanted);
+    out
+}
+
+/// Head dimensions in the order of a side's tensors.
+fn dims(tile: &RowTile) -> [u32; 2] {
+    [tile.dim_qk, tile.dim_v]
+}
+
+/// Each vec4 of a row of `dim` channels: its number, and how many of its channels there are.
+fn fours(dim: u32) -> impl Iterator<Item = (u32, u32)> {
+    (0..dim.div_ceil(4)).map(move |d| (d, (dim - 4 * d).min(4)))
+}
+
+/// The entry point, which tells an invocation its part in what neighbours fetch together.
+fn entry(out: &mut String, tile: &RowTile) {
+    let (part, place) = match tile.fetch {
+        1 => ("", String::new()),
+        n => (
+            ", @builtin(subgroup_invocation_id) subgroup_lane: u32",
+            format!("own_part = subgroup_lane & {}u; ", n - 1),
+        ),
+    };
+    let _ = writeln!(
+        out,
+        "var<private> own_part: u32;\n@compute @workgroup_size(LANES, 1, 1)\n\
+         fn main(@builtin(workgroup_id) workgroup: vec3<u32>, \
+         @builtin(local_invocation_index) lane: u32{part}) {{ {place}gradients(workgroup, lane); }}"
+    );
+}
+
+/// Statements that make `z{d}` channels 4d..4d+3 of a row of `dim` channels at element `at`, `n` of which there are.
+fn fetch(body: &mut String, tile: &RowTile, tensor: &str, dim: u32, (d, n): (u32, u32)) {
+    if tile.fetch == 1 {
+        let _ = write!(body, "\n  let z{d} = {tensor}_load4(at + {}u, {n}u);", 4 * d);
+        return;
+    }
+    let (group, member) = (d / tile.fetch, d % tile.fetch);
+    if member == 0 {
+        // The last group may reach past the row: lanes there load nothing.
+        let start = 4 * group * tile.fetch;
+        let count = match start + 4 * tile.fetch <= dim {
+            true => "4u".to_owned(),
+            false => format!("u32(clamp(i32({dim}u - {start}u) - i32(own_part * 4u), 0, 4))"),
+        };
+        let at = format!("at + {start}u + own_part * 4u");
+        let _ = write!(body, "\n  let f{group} = {tensor}_load4({at}, {count});");
+    }
+    let _ = write!(body, "\n  let z{d} = subgroupBroadcast(f{group}, {member}u);");
+}
+
+fn load(out: &mut String, tile: &RowTile, side: Own, wanted: [bool; 2]) {
+    let mut body = String::new();
+    for r in 0..tile.rows {
+        let _ = write!(body, "\n  let own{r} = own + {r}u * LANES;");
+        for (i, (tensor, dim)) in side.tensors().into_iter().zip(dims(tile)).enumerate() {
+            let (kept, sum) = [("a", "x"), ("b", "y")][i];
+            let _ = write!(body, "\n  let {kept}{r} = at_{kept} + own{r} * {};", stride(tensor));
+            for (d, n) in fours(dim) {
+                let _ = writeln!(out, "var<private> {kept}{r}_{d}: vec4<f32>;");
+                let _ = write!(
+                    body,
+                    "\n  {kept}{r}_{d} = {tensor}_load4({kept}{r} + {}u, select(0u, {n}u, own{r} < end));",
+                    4 * d
+                );
+                if wanted[i] {
+                    let _ = writeln!(out, "var<private> {sum}{r}_{d}: vec4<f32>;");
+                    let _ = write!(body, "\n  {sum}{r}_{d} = vec4<f32>(0.0);");
+                }
+            }
+        }
+    }
+    function(out, "own_load(at_a: u32, at_b: u32, own: u32, end: u32)", &body);
+}
+
+/// Products of a row of the other side with all that are owned.
+fn products(out: &mut String, tile: &RowTile, side: Own) {
+    let each = side.others().into_iter().zip(dims(tile));
+    for (i, (other, dim)) in each.enumerate() {
+        let (name, kept) = [("own_product", "a"), ("own_incoming", "b")][i];
+        let mut body = String::new();
+        for r in 0..tile.rows {
+            let _ = write!(body, "\n  var s{r} = vec4<f32>(0.0);");
+        }
+        for (d, n) in fours(dim) {
+            fetch(&mut body, tile, other, dim, (d, n));
+            for r in 0..tile.rows {
+                let _ = write!(body, "\n  s{r} = fma({kept}{r}_{d}, z{d}, s{r});");
+            }
+        }
+        let sums: Vec<String> =
+            (0..tile.rows).map(|r| format!("(s{r}.x + s{r}.y) + (s{r}.z + s{r}.w)")).collect();
+        let _ = write!(body, "\n  return RowVec({});", sums.join(", "));
+        function(out, &format!("{name}(at: u32) -> RowVec"), &body);
+    }
+}
+
+/// Scores, derivatives, factors and masks, one by one.
+fn pairs(out: &mut String, tile: &RowTile, side: Own) {
+    let place = "rows: Rows, row: u32, key: u32";
+    let mut each = |signature: &str, kind: &str, of: &dyn Fn(u32) -> String| {
+        let all: Vec<String> = (0..tile.rows).map(of).collect();
+        function(
+            out,
+            &format!("{signature} -> {kind}"),
+            &format!("return {kind}({});", all.join(", ")),
+        );
+    };
+    let at = |r| side.position(r);
+    let of = |name: &str, r| component(tile, name, r);
+    each(&format!("own_modify(x: RowVec, {place})"), "RowVec", &|r| {
+        format!("modify({}, {})", of("x", r), at(r))
+    });
+    each(&format!("own_slopes(x: RowVec, {place})"), "RowVec", &|r| {
+        format!("chain_derivatives({}, {}).x", of("x", r), at(r))
+    });
+    each(&format!("own_factor({place})"), "RowVec", &|r| format!("weight_factor({})", at(r)));
+    each(&format!("own_hidden(s: RowVec, {place})"), "RowMask", &|r| {
+        format!("is_masked({}) || !keep({})", of("s", r), at(r))
+    });
+}
+
+/// What is known of a row that all invocations go over, or of those that are owned; and how these end.
+fn kept(out: &mut String, tile: &RowTile, spec: &KernelSpec, side: Own) {
+    let each = spec.is_each();
+    let place = |row: &str| {
+        format!("2u * ((rows.batch * params.heads_q + rows.head) * params.seq_q + {row})")
+    };
+    if side == Own::Keys {
+        let body = match each {
+            true => "return Kept(RowVec(0.0), RowVec(0.0), RowVec(normalize_factor()));".to_owned(),
+            false => format!(
+                "let at = {}; let state = states[at]; \
+                 return Kept(RowVec(state.x), RowVec(state.y), RowVec(states[at + 1u].x));",
+                place("row")
+            ),
+        };
+        return function(out, "row_kept(rows: Rows, row: u32) -> Kept", &body);
+    }
+    let (mut load, mut scale) = (String::new(), String::new());
+    let of = |name: &str| {
+        let all: Vec<String> = (0..tile.rows).map(|r| format!("{name}{r}")).collect();
+        format!("RowVec({})", all.join(", "))
+    };
+    for r in (0..tile.rows).filter(|_| !each) {
+        let row = format!("min(row + {r}u * LANES, rows.last)");
+        let _ = write!(load, "\n  let state{r} = states[{}];", place(&row));
+        let _ = write!(load, " let lse{r} = state{r}.x; let shift{r} = state{r}.y;");
+        let row = format!("(row + {r}u * LANES)");
+        let l = component(tile, "l", r);
+        let _ = write!(
+            scale,
+            "\n  let at{r} = {}; let seen{r} = {l} + sink_share(rows.head, states[at{r}].x);\
+             \n  let scale{r} = select(1.0 / seen{r}, 0.0, {l} == 0.0);\
+             \n  if ({row} < end) {{ states[at{r} + 1u].x = scale{r}; }}",
+            place(&row)
+        );
+    }
+    let (load, scale) = match each {
+        true => {
+            let factor = "RowVec(normalize_factor())";
+            let none = "RowVec(0.0)";
+            (format!("return Kept({none}, {none}, {factor});"), "return RowVec(1.0);".to_owned())
+        }
+        false => (
+            format!("{load}\n  return Kept({}, {}, RowVec(1.0));", of("lse"), of("shift")),
+            format!("{scale}\n  return {};", of("scale")),
+        ),
+    };
+    function(out, "own_kept(rows: Rows, row: u32) -> Kept", &load);
+    let signature = "own_scale(rows: Rows, row: u32, end: u32, l: RowVec) -> RowVec";
+    function(out, signature, &scale);
+}
+
+/// sum = sum + factor * a row of the other side; the `shown` forms leave it out where the pair is hidden, whatever it
+/// holds.
+fn sums(out: &mut String, tile: &RowTile, side: Own, wanted: [bool; 2]) {
+    let each = side.others().into_iter().zip(dims(tile));
+    for (i, (other, dim)) in each.enumerate() {
+        if i == 1 && side == Own::Rows {
+            continue;
+        }
+        let (name, sum) = [("own_add", "x"), ("own_weigh", "y")][i];
+        for shown in [false, true] {
+            let mut body = String::new();
+            for (d, n) in fours(if wanted[i] { dim } else { 0 }) {
+                fetch(&mut body, tile, other, dim, (d, n));
+                for r in 0..tile.rows {
+                    let (factor, hidden) = (component(tile, "f", r), component(tile, "hidden", r));
+                    let z = match shown {
+                        true => format!("select(z{d}, vec4<f32>(0.0), {hidden})"),
+                        false => format!("z{d}"),
+                    };
+                    let _ = write!(
+                        body,
+                        "\n  {sum}{r}_{d} = fma(vec4<f32>({factor}), {z}, {sum}{r}_{d});"
+                    );
+                }
+            }
+            let signature = match shown {
+                true => format!("{name}_shown(at: u32, f: RowVec, hidden: RowMask)"),
+                false => format!("{name}(at: u32, f: RowVec)"),
+            };
+            function(out, &signature, &body);
+        }
+    }
+}
+
+/// Gradients where what they are of is stored; those of rows past the query length are 0.
+fn store(out: &mut String, tile: &RowTile, side: Own, wanted: [bool; 2]) {
+    let mut body = String::new();
+    for r in 0..tile.rows {
+        let _ = write!(body, "\n  let own{r} = own + {r}u * LANES;\n  if (own{r} < end) {{");
+        for (i, (tensor, dim)) in side.tensors().into_iter().zip(dims(tile)).enumerate() {
+            if !wanted[i] {
+                continue;
+            }
+            let (to, sum) = [("o", "x"), ("d_v", "y")][i];
+            let _ = write!(body, "\n    let {to}{r} = at_{to} + own{r} * {};", stride(tensor));
+            for (d, n) in fours(dim) {
+                let value = match side {
+                    Own::Rows => {
+                        let scale = component(tile, "scale", r);
+                        format!("select({sum}{r}_{d} * {scale}, vec4<f32>(0.0), own{r} >= length)")
+                    }
+                    Own::Keys => format!("{sum}{r}_{d}"),
+                };
+                let _ = write!(body, "\n    {to}_store4({to}{r} + {}u, {n}u, {value});", 4 * d);
+            }
+        }
+        body += "\n  }";
+    }
+    let signature = match side {
+        Own::Rows => "own_store(at_o: u32, own: u32, end: u32, length: u32, scale: RowVec)",
+        Own::Keys => "own_store(at_o: u32, at_d_v: u32, own: u32, end: u32)",
+    };
+    function(out, signature, &body);
+}
