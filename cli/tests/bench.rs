@@ -76,11 +76,13 @@ fn gradients_are_timed_beside_the_forward_pass() {
     let rows = record["rows"].as_array().expect("rows");
     let named = |name: &str| rows.iter().filter(|x| x["name"] == name).collect::<Vec<_>>();
     let (forward, gradients) = (named("mine"), named("gradients mine"));
-    assert!(forward.len() >= 2 && gradients.len() == 1, "{rows:?}");
+    // Fused and staged.
+    assert!(forward.len() >= 2 && gradients.len() == 2, "{rows:?}");
     let number = |row: &serde_json::Value, name: &str| {
         row[name].as_f64().unwrap_or_else(|| panic!("{name} in {row}"))
     };
-    let row = gradients[0];
+    let row = gradients[1];
+    assert_eq!([&gradients[0]["path"], &row["path"]], ["fused", "staged"], "{rows:?}");
     assert_eq!(row["verdict"], "ok", "{row}");
     assert!((number(row, "gflop") - 2.5 * number(forward[0], "gflop")).abs() < 1e-9, "{row}");
     // Tiles on the diagonal are half empty.

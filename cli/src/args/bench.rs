@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use heedful::Path;
 use heedful::bench::Buffers;
 
 use super::PathName;
@@ -122,12 +123,15 @@ impl BenchArgs {
 
     /// Whether gradients are timed as well.
     pub(crate) fn times_gradients(&self) -> bool {
+        !self.gradient_paths().is_empty()
+    }
+
+    /// The paths on which gradients are timed.
+    pub(crate) fn gradient_paths(&self) -> Vec<Path> {
         let asked = self.backward || self.suite == SuiteName::Backward;
-        // Gradients are staged.
-        asked
-            && self
-                .path
-                .is_none_or(|path| path.path().is_none_or(|path| path == heedful::Path::Staged))
+        let one = self.path.and_then(PathName::path);
+        let wanted = |path: &Path| asked && one.is_none_or(|one| one == *path);
+        [Path::Fused, Path::Staged].into_iter().filter(wanted).collect()
     }
 
     /// Time spent measuring each row.

@@ -1,5 +1,6 @@
 //! Rows of gradients: checked with the reference, timed beside the forward pass, held against the same limits.
 
+use std::cell::OnceCell;
 use std::time::Instant;
 
 use heedful::bench::{Buffers, Workload, measure_backward_host};
@@ -9,7 +10,7 @@ use heedful::verify::cases::draw_incoming;
 use heedful::verify::compare::Comparison;
 use heedful::verify::data::CaseData;
 use heedful::verify::gradients::GradientTruth;
-use heedful::{Attention, Backward, BackwardProblem, Operand, Path, Policy, Shape};
+use heedful::{Attention, Backward, BackwardProblem, Normalizer, Operand, Path, Policy, Shape};
 
 use super::check::is_plain;
 use super::rows::{Row, Verdict};
@@ -20,34 +21,52 @@ use crate::table::Progress;
 /// Above this much work by convention the reference checks the last sequence's last head of k and v only.
 const CHECKED_FLOP: u64 = 400_000_000;
 
-/// A workload's gradients of q, k and v, with their data.
+/// A workload's gradients of q, k and v, with their data, and the reference's once they are needed.
 struct Call<'a> {
     problem: BackwardProblem,
     data: &'a CaseData,
     d_o: Vec<f64>,
+    truth: OnceCell<GradientTruth>,
 }
 
 impl Session<'_> {
-    /// Checks, then times, the gradients of a workload whose forward rows are `forward`; `None` where they are not
-    /// served, or Ctrl-C came before the row was whole.
+    /// Checks, then times, the gradients of a workload whose forward rows are `forward`, on each path that serves them;
+    /// without the row that Ctrl-C broke off. lse is there for them, as it is in training.
     pub(super) fn gradients(
         &mut self,
         workload: &Workload,
         data: &CaseData,
         forward: &[Row],
         bar: &Progress,
-    ) -> Outcome<Option<Row>> {
-        if self.stopped() {
-            return Ok(None);
-        }
-        let problem = Backward::of(workload.attention.clone()).validate()?;
+    ) -> Outcome<Vec<Row>> {
+        let mut attention = workload.attention.clone();
+        attention.lse |= attention.normalizer == Normalizer::Softmax;
+        let problem = Backward::of(attention).validate()?;
         let d_o = draw_incoming(&problem, 1).o;
-        let call = Call { problem, data, d_o };
+        let call = Call { problem, data, d_o, truth: OnceCell::new() };
+        let mut rows = Vec::new();
+        for path in self.args.gradient_paths() {
+            if self.stopped() {
+                break;
+            }
+            rows.extend(self.on_path(path, workload, &call, forward, bar)?);
+        }
+        Ok(rows)
+    }
+
+    fn on_path(
+        &mut self,
+        path: Path,
+        workload: &Workload,
+        call: &Call<'_>,
+        forward: &[Row],
+        bar: &Progress,
+    ) -> Outcome<Option<Row>> {
         let a = call.problem.problem();
         let name = format!("gradients {}", workload.name);
         let (shape, features) = (workload.attention.shape.to_string(), a.feature_text());
-        let mut row = Row::new(&name, shape, features, Path::Staged.to_string());
-        let operands = data.operands();
+        let mut row = Row::new(&name, shape, features, path.to_string());
+        let operands = call.data.operands();
         row.gflop = cost::backward_flops(&call.problem, &operands) as f64 / 1e9;
         row.megabytes = cost::backward_min_bytes(&call.problem, &operands) as f64 / 1e6;
         if row.gflop > self.most_gflop() {
@@ -55,7 +74,7 @@ impl Session<'_> {
             row.reason = format!("{:.0} GFLOP, more than --max-gflop {most:.0}", row.gflop);
             return Ok(Some(row));
         }
-        let filled = self.fill_gradients(&mut row, &call, bar);
+        let filled = self.fill_gradients(&mut row, path, call, bar);
         let row = self.ended(filled, row)?;
         let rates = forward.iter().filter_map(|row| row.gflops);
         let best = rates.max_by(f64::total_cmp);
@@ -69,6 +88,7 @@ impl Session<'_> {
     fn fill_gradients(
         &self,
         row: &mut Row,
+        path: Path,
         call: &Call<'_>,
         bar: &Progress,
     ) -> heedful::Result<bool> {
@@ -77,7 +97,8 @@ impl Session<'_> {
         begins("compiling");
         let compiled = engine.compiled_kernels();
         let start = Instant::now();
-        let plan = engine.plan_backward_with(call.problem.backward(), &Policy::default())?;
+        let policy = Policy { path, ..Policy::default() };
+        let plan = engine.plan_backward_with(call.problem.backward(), &policy)?;
         engine.prepare_backward(&plan)?;
         let first_use = start.elapsed().as_secs_f64() * 1e3;
         row.first_use_ms = (engine.compiled_kernels() > compiled).then_some(first_use);
@@ -110,7 +131,7 @@ impl Session<'_> {
         row.timed(&time);
         row.buffers = Some(buffers);
         row.dispatches = Some(dispatches);
-        shares(row, &self.roofline, self.matmul_gflops, Path::Staged, buffers == Buffers::Same);
+        shares(row, &self.roofline, self.matmul_gflops, path, buffers == Buffers::Same);
         Ok(true)
     }
 }
@@ -120,6 +141,18 @@ impl Call<'_> {
         Incoming { o: &self.d_o, ..Incoming::default() }
     }
 
+    /// The reference's gradients, computed once.
+    fn known(
+        &self,
+        measure: impl FnOnce() -> heedful::Result<GradientTruth>,
+    ) -> heedful::Result<&GradientTruth> {
+        if self.truth.get().is_none() {
+            let _ = self.truth.set(measure()?);
+        }
+        let missing = || heedful::Error::internal("checking", "no gradients of the reference");
+        self.truth.get().ok_or_else(missing)
+    }
+
     /// Compares gradients with the reference's: all of them, or those of the last head of k and v with its group.
     fn check(&self, found: &Gradients) -> heedful::Result<Vec<Comparison>> {
         let call = self.problem.problem();
@@ -127,8 +160,9 @@ impl Call<'_> {
         let large = cost::backward_flops(&self.problem, &self.data.operands()) > CHECKED_FLOP;
         if !(large && is_plain(call)) {
             let truth =
-                GradientTruth::measure(&self.problem, &self.data.inputs(), &self.incoming())?;
-            return Ok(truth.check(found).into_iter().map(|(_, comparison)| comparison).collect());
+                || GradientTruth::measure(&self.problem, &self.data.inputs(), &self.incoming());
+            let checked = self.known(truth)?.check(found);
+            return Ok(checked.into_iter().map(|(_, comparison)| comparison).collect());
         }
         let shape = Shape { batch: 1, heads_q: s.group(), heads_kv: 1, ..s };
         let part = Attention { shape, ..call.attention().clone() };
@@ -145,7 +179,7 @@ impl Call<'_> {
         };
         let d_o = tail(&self.d_o, s.group(), s.seq_q, s.dim_v);
         let incoming = Incoming { o: &d_o, ..Incoming::default() };
-        let truth = GradientTruth::measure(&problem, &data.inputs(), &incoming)?;
+        let truth = self.known(|| GradientTruth::measure(&problem, &data.inputs(), &incoming))?;
         let sizes = [
             (Operand::Q, s.group(), s.seq_q, s.dim_qk),
             (Operand::K, 1, s.seq_kv, s.dim_qk),

@@ -91,8 +91,8 @@ impl<'a> Session<'a> {
                 }
             }
             if self.args.times_gradients() {
-                let row = self.gradients(workload, &data, &rows[before..], &bar)?;
-                rows.extend(row);
+                let gradients = self.gradients(workload, &data, &rows[before..], &bar)?;
+                rows.extend(gradients);
             }
         }
         let named = self.args.filter.as_deref().is_none_or(|text| MODEL.contains(text));
