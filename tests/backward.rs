@@ -225,6 +225,9 @@ fn gradients_that_a_call_cannot_have_are_refused_by_name() {
     let scores = Attention { weights: Some(WeightsAt::RawScores), ..call() };
     refused(Backward::of(scores).from_weights(), &["gradient of weights", "RawScores"]);
     refused(Backward::of(call().normalizer(Normalizer::Hard)), &["normalizer", "hard"]);
+    let half = Backward::of(call().dtype(DType::F16)).accumulate();
+    refused(half.clone(), &["accumulate: gradient of q", "f16", "Backward::in_f32"]);
+    assert!(half.in_f32().validate().is_ok());
 }
 
 #[test]

@@ -208,6 +208,16 @@ faults! {
             "for (var turn = 0u; turn < params.group; turn += 1u) {\n    \
             let head = head_kv * params.group + (turn + batch) % params.group;");
 
+    // Added to what is there.
+    what_was_in_a_table_is_written_over: BackwardSinks,
+        ["2x4/2x70/90x16/24 f16 bias[1, 4, 1, 90] alibi(bottom-right) sinks in-f32 accumulate"],
+        NUMBERS, Serves("its gradients start at 0"),
+        |text| swap(text, "d_table[i] + v", "v");
+    what_was_in_a_row_is_written_over: FusedBackwardKeys,
+        ["2x4/2x70/90x16/24 f32 causal(bottom-right) accumulate in-one-pass"],
+        NUMBERS, Serves("its gradients start at 0"),
+        |text| swap(text, "d_v[i >> 2u] + v", "v");
+
     // Sums for the other tensors.
     a_bias_is_not_summed_over_its_sequences: BackwardBias,
         ["2x4/2x13/67x16 f32 bias[1, 1, 13, 67] lse"], NUMBERS, Refuses,

@@ -15,5 +15,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let at = ((batch * params.heads_q + head) * params.seq_q + row) * 16u;
     for (var slice = 0u; slice < 16u; slice += 1u) { sum += center_sums[at + slice]; }
   }
-  d_table[params.o_base + i] = sum;
+  d_table_store(params.o_base + i, sum);
 }

@@ -25,5 +25,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (lane < step) { sh_sum[lane] += sh_sum[lane + step]; }
     workgroupBarrier();
   }
-  if (turn == 0u && column < params.dim_v) { d_table[params.o_base + column] = sh_sum[lane]; }
+  if (turn == 0u && column < params.dim_v) { d_table_store(params.o_base + column, sh_sum[lane]); }
 }

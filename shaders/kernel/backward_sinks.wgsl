@@ -25,5 +25,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (lane < step) { sh_sum[lane] += sh_sum[lane + step]; }
     workgroupBarrier();
   }
-  if (lane == 0u) { d_table[params.o_base + head] = sh_sum[0]; }
+  if (lane == 0u) { d_table_store(params.o_base + head, sh_sum[0]); }
 }

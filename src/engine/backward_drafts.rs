@@ -174,13 +174,14 @@ impl<'a> Drafting<'a> {
         let call = self.call();
         let s = call.attention().shape;
         let [first, last] = [block.rows.start == 0, block.rows.end == s.seq_q];
+        let adds = self.plan.problem().backward().accumulate;
         if step.kernel.writes.carry {
             params = params.with([CARRY_IN.is(u32::from(!first)), CARRY_OUT.is(u32::from(!last))]);
         }
         if step.makes == Makes::Gradient(Operand::Bias) {
             let (elements, later) = self.of_bias(block);
             work.elements = elements;
-            params = params.with([CARRY_IN.is(u32::from(later))]);
+            params = params.with([CARRY_IN.is(u32::from(later || adds))]);
         }
         if step.makes == Makes::Gradient(Operand::Centers) {
             work.elements = call.elements(Operand::Centers).unwrap_or(0);
@@ -188,14 +189,15 @@ impl<'a> Drafting<'a> {
         if step.makes == Makes::Gradient(Operand::EdgeBias) {
             work.elements = call.elements(Operand::EdgeBias).unwrap_or(0);
             let later = block.batch.start > 0 || block.heads.start > 0;
-            params = params.with([CARRY_IN.is(u32::from(later))]);
+            params = params.with([CARRY_IN.is(u32::from(later || adds))]);
         }
         if let Makes::Gradient(operand @ (Operand::AlibiSlopes | Operand::Relative)) = step.makes {
             let elements = call.elements(operand).unwrap_or(0);
             let width = elements / u64::from(s.heads_q.max(1));
             work.elements = width;
             let later = block.batch.start > 0 || block.rows.start > 0;
-            params = params.with([TABLE_WIDTH.is(width as u32), CARRY_IN.is(u32::from(later))]);
+            params =
+                params.with([TABLE_WIDTH.is(width as u32), CARRY_IN.is(u32::from(later || adds))]);
         }
         params.with([BATCH_N.is(work.batch)])
     }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::feature::Operands;
 use crate::feature::operand::Rows;
 use crate::plan::{BackwardPlan, Policy};
-use crate::problem::{Operand, Problem};
+use crate::problem::{BackwardProblem, Operand, Problem};
 use crate::reference::{Gradients, Incoming, Inputs, Outputs};
 use crate::tensor::DType;
 
@@ -81,7 +81,7 @@ impl Engine {
     ) -> Result<Gradients> {
         let start = || self.start_backward(plan, inputs, incoming, outputs);
         let pending = device::settled(start).await?;
-        let problem = plan.problem().problem();
+        let problem = plan.problem();
         let mut gradients = Gradients::default();
         for (operand, back) in pending {
             let bytes = back.get(wait).await?;
@@ -295,19 +295,19 @@ pub(crate) fn laid_out(
 
 /// A gradient without gaps, as it was read from its first byte on; 0 where packed tensors hold no row.
 pub(crate) fn gapless(
-    problem: &Problem,
+    backward: &BackwardProblem,
     operands: &Operands<'_>,
     operand: Operand,
     bytes: &[u8],
 ) -> Vec<f64> {
+    let problem = backward.problem();
     let n = problem.elements(operand).unwrap_or(0) as usize;
     if operand.rows().is_none() {
         let mut values = DType::F32.decode(bytes);
         values.truncate(n);
         return values;
     }
-    let dtype = problem.storage(operand).dtype().unwrap_or(DType::F32);
-    let laid = dtype.decode(bytes);
+    let laid = backward.gradient_dtype(operand).decode(bytes);
     let (rows, dim) = rows_of(problem, operand);
     let mut values = Vec::with_capacity(rows.len() * dim);
     for at in rows {

@@ -102,7 +102,8 @@ impl<'a> Roles<'a> {
         let view = self.tensors.gradient(operand).or(held);
         let view =
             view.ok_or_else(|| Error::internal("binding gradients", format!("no {name}")))?;
-        Ok(self.like(Binding::O, name, view, operand))
+        let bytes = self.plan.problem().gradient_bits(operand) / 8;
+        Ok(Role { bytes, ..self.like(Binding::O, name, view, operand) })
     }
 
     /// What kernels that go over pairs in one pass read.

@@ -1,6 +1,7 @@
 //! Backward: gradients of predicted centres.
 
 use super::bindings::{Access, Binding};
+use super::generate::glue::table_glue;
 use super::kernels::Kernel;
 use super::spec::KernelSpec;
 use super::twin::{Family, Twin, kernel_file, spread};
@@ -15,6 +16,7 @@ pub(super) const TWIN: Twin = Twin {
         let [x, y] = spread(work.elements.div_ceil(64));
         [x, y, 1]
     },
+    glue: table_glue,
     ..kernel_file!("backward_centers")
 };
 

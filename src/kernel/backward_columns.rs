@@ -2,6 +2,7 @@
 
 use super::bindings::{Access, Binding};
 use super::element::{Element, Width};
+use super::generate::glue::table_glue;
 use super::kernels::Kernel;
 use super::spec::KernelSpec;
 use super::twin::{Family, Twin, kernel_file};
@@ -11,6 +12,7 @@ pub(super) const TWIN: Twin = Twin {
     bindings: |_| vec![(Binding::DTable, Access::ReadWrite)],
     workgroup_bytes: |_| 64 * 4,
     grid: |_, work| [work.columns.div_ceil(8), 1, 1],
+    glue: table_glue,
     ..kernel_file!("backward_columns")
 };
 

@@ -1,6 +1,7 @@
 //! Backward: gradients of sinks and of factors of heads.
 
 use super::bindings::{Access, Binding};
+use super::generate::glue::table_glue;
 use super::kernels::Kernel;
 use super::spec::KernelSpec;
 use super::twin::{Twin, kernel_file};
@@ -10,6 +11,7 @@ pub(super) const TWIN: Twin = Twin {
     bindings: |_| vec![(Binding::RowSums, Access::ReadWrite), (Binding::DTable, Access::ReadWrite)],
     workgroup_bytes: |_| 64 * 4,
     grid: |_, work| [work.heads, 1, 1],
+    glue: table_glue,
     ..kernel_file!("backward_sinks")
 };
 

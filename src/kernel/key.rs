@@ -65,6 +65,9 @@ impl fmt::Display for KernelSpec {
                 write!(f, "/{word}")?;
             }
         }
+        if !self.adds_to.is_empty() {
+            f.write_str("/adds")?;
+        }
         self.tile.iter().try_for_each(|tile| write!(f, "/{tile}"))?;
         if !self.build.shared.is_empty() {
             let names = self.build.shared.iter().map(|binding| binding.name().to_owned()).collect();

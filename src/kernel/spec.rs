@@ -152,6 +152,8 @@ pub struct KernelSpec {
     pub added: bool,
     /// What it writes beside o.
     pub writes: Writes,
+    /// Outputs that it adds to rather than writes over; ascending.
+    pub adds_to: Vec<Binding>,
     /// How it is built for a device and for the buffers of a call.
     pub build: Build,
     /// Shape of its workgroups, where the planner chooses it.

@@ -30,6 +30,7 @@ impl KernelSpec {
             backward: None,
             added: false,
             writes: Writes::NOTHING,
+            adds_to: Vec::new(),
             build: Build::default(),
             tile: None,
         }

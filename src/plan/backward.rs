@@ -128,6 +128,7 @@ impl BackwardPlan {
     ) -> Result<Self, Rejection> {
         let step = |(makes, mut kernel): (Makes, KernelSpec)| {
             kernel.build.unchecked = policy.checks.are_off();
+            kernel.adds_to = adds_to(backward, makes, &kernel);
             BackwardStep { makes, kernel: fitted(kernel, backward.problem(), 0, caps) }
         };
         let steps: Vec<BackwardStep> = steps.into_iter().map(step).collect();
@@ -231,7 +232,7 @@ impl BackwardPlan {
         };
         let stored = |of| {
             let elements = problem.elements(of).unwrap_or(0);
-            Some(elements * problem.element_bits(of) / 8)
+            Some(elements * self.problem.gradient_bits(of) / 8)
         };
         match makes {
             Makes::Copy(of) => rows(of, problem.attention().shape.dim_qk),
@@ -257,6 +258,21 @@ impl BackwardPlan {
     pub(crate) fn blocks(&self) -> impl Iterator<Item = Block> + use<> {
         self.block.blocks(self.problem.problem())
     }
+}
+
+/// What a step adds to: gradients that are the caller's, where these are summed up over calls. Kernels that go on with
+/// what an earlier block left do so from the first one on.
+fn adds_to(backward: &BackwardProblem, makes: Makes, kernel: &KernelSpec) -> Vec<Binding> {
+    let own = |operand| backward.wants(operand) && !backward.problem().prepares(operand);
+    let adds = |binding: &Binding| match (makes, binding) {
+        (Makes::Gradient(Operand::Q) | Makes::OfRows, Binding::O) => own(Operand::Q),
+        (Makes::Gradient(Operand::K) | Makes::OfKeys, Binding::O) => own(Operand::K),
+        (Makes::Gradient(_), Binding::O | Binding::DTable) => true,
+        (Makes::Unprepared(operand), Binding::O) => backward.wants(operand),
+        (_, binding) => *binding == Binding::DV,
+    };
+    let bound = kernel.bindings().into_iter().map(|bound| bound.binding);
+    bound.filter(|binding| backward.backward().accumulate && adds(binding)).collect()
 }
 
 fn carries(step: &BackwardStep) -> bool {

@@ -5,7 +5,7 @@ use crate::feature::inner::product;
 use crate::feature::score::{alibi, relative};
 use crate::kernel::{BackwardParts, Element, KernelSpec, Width};
 use crate::plan::Capabilities;
-use crate::plan::fit::{element_of, stored_element_of};
+use crate::plan::fit::{element_of, gradient_element, stored_element_of};
 use crate::plan::prepare::copies;
 use crate::plan::steps::Over;
 use crate::problem::{BackwardProblem, Operand, Problem};
@@ -127,6 +127,8 @@ pub(super) fn by_blocks(
     let problem = backward.problem();
     let element = |operand| element_of(problem, operand, caps);
     let [q, k, v, o] = [Operand::Q, Operand::K, Operand::V, Operand::O].map(element);
+    let [d_q, d_k, d_v] = [(Operand::Q, q), (Operand::K, k), (Operand::V, v)]
+        .map(|(operand, read)| gradient_element(backward, operand, read));
     let plain = vec![product::SLOT];
     let inner = problem.attention().inner.slots();
     let keys = |b: Element, d: Element| KernelSpec::backward_keys(problem, b, d, carry);
@@ -140,14 +142,14 @@ pub(super) fn by_blocks(
             steps.push((Makes::Gradient(operand), kernel));
         }
     };
-    gradient(Operand::V, keys(o, v));
+    gradient(Operand::V, keys(o, d_v));
     if problem.attention().inner.is_sum() {
         let learned = backward.wants(Operand::ScoreV);
-        gradient(Operand::K, KernelSpec::backward_sum_keys(problem, [q, k, k], carry));
-        gradient(Operand::Q, KernelSpec::backward_sum_rows(problem, [q, k, q], learned));
+        gradient(Operand::K, KernelSpec::backward_sum_keys(problem, [q, k, d_k], carry));
+        gradient(Operand::Q, KernelSpec::backward_sum_rows(problem, [q, k, d_q], learned));
     } else {
-        gradient(Operand::K, keys(q, k));
-        gradient(Operand::Q, KernelSpec::backward_queries(problem, k, q));
+        gradient(Operand::K, keys(q, d_k));
+        gradient(Operand::Q, KernelSpec::backward_queries(problem, k, d_q));
     }
     gradient(Operand::Bias, KernelSpec::backward_bias());
     gradient(Operand::EdgeBias, KernelSpec::backward_edges(problem));
@@ -168,7 +170,8 @@ pub(super) fn after(backward: &BackwardProblem, caps: &Capabilities) -> Steps {
         if backward.wants(operand) || factors {
             let stored = stored_element_of(problem, operand, caps);
             let read = Element { width: Width::Single, ..stored };
-            let kernel = KernelSpec::backward_prepare(problem, operand, read, stored);
+            let write = gradient_element(backward, operand, stored);
+            let kernel = KernelSpec::backward_prepare(problem, operand, read, write);
             steps.push((Makes::Unprepared(operand), kernel));
         }
     }

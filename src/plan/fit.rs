@@ -4,8 +4,8 @@
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::{Element, KernelSpec, MatrixTile, Resources, SMALL_TABLES, Width};
 use crate::plan::{BackwardPlan, Capabilities, Plan};
-use crate::problem::{Operand, Problem};
-use crate::tensor::{Storage, Strides};
+use crate::problem::{BackwardProblem, Operand, Problem};
+use crate::tensor::{DType, Storage, Strides};
 
 /// The kernel, with its tables in a uniform where the device has too few storage buffers and they are small.
 pub(super) fn fitted(
@@ -57,6 +57,18 @@ fn element(
     let aligned = steps.iter().all(|&(stride, n)| n <= 1 || stride % 4 == 0);
     let width = if aligned && dim % 4 == 0 { Width::Vec4 } else { Width::Single };
     Element { storage, native_f16: storage == Storage::F16 && caps.shader_f16, width }
+}
+
+/// How kernels write the gradient of an operand that they read, or would read, as `element`.
+pub(super) fn gradient_element(
+    backward: &BackwardProblem,
+    operand: Operand,
+    element: Element,
+) -> Element {
+    match backward.gradient_dtype(operand) {
+        DType::F32 => Element { storage: Storage::F32, native_f16: false, ..element },
+        _ => element,
+    }
 }
 
 /// Keys that some of neighbouring rows may see.

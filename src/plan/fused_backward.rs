@@ -7,7 +7,7 @@
 use crate::feature::normalize::Normalizer;
 use crate::kernel::{KernelSpec, RowTile};
 use crate::plan::backward_steps::{Makes, Steps, needs_met};
-use crate::plan::fit::{element_of, keys_of_rows, too_many};
+use crate::plan::fit::{element_of, gradient_element, keys_of_rows, too_many};
 use crate::plan::{BlockSize, Capabilities, tuning};
 use crate::problem::{Attention, Backward, BackwardProblem, Operand};
 use crate::tensor::DType;
@@ -96,14 +96,15 @@ pub(super) fn steps(backward: &BackwardProblem, caps: &Capabilities) -> Steps {
     if keeps(problem.attention()) {
         steps.push((Makes::Delta, KernelSpec::fused_backward_delta(backward, o)));
     }
-    let d_q = needs_met(backward, Operand::Q).then_some(q);
+    let written = |operand, read| gradient_element(backward, operand, read);
+    let d_q = needs_met(backward, Operand::Q).then_some(written(Operand::Q, q));
     if d_q.is_some() || keeps(problem.attention()) {
         steps.push((Makes::OfRows, KernelSpec::fused_backward_rows(problem, read, d_q, tile)));
     }
-    let written = [(Operand::K, k), (Operand::V, v)]
-        .map(|(operand, element)| backward.wants(operand).then_some(element));
-    if written.iter().any(Option::is_some) {
-        let kernel = KernelSpec::fused_backward_keys(problem, read, written, tile);
+    let of_keys = [(Operand::K, k), (Operand::V, v)]
+        .map(|(operand, read)| backward.wants(operand).then_some(written(operand, read)));
+    if of_keys.iter().any(Option::is_some) {
+        let kernel = KernelSpec::fused_backward_keys(problem, read, of_keys, tile);
         steps.push((Makes::OfKeys, kernel));
     }
     steps

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::feature::ElementType;
 use crate::feature::normalize::Normalizer;
 use crate::problem::{Attention, Operand, Problem, WeightsAt};
+use crate::tensor::DType;
 
 /// The gradients of one attention call, as plain data: of ⟨d_o, o⟩, and of ⟨d_lse, lse⟩ and
 /// ⟨d_weights, weights⟩ where those come with the tensors too.
@@ -33,13 +34,20 @@ pub struct Backward {
     pub from_lse: bool,
     /// Whether a gradient of the returned weights comes with the tensors, `[batch, heads_q, seq_q, seq_kv]`.
     pub from_weights: bool,
+    /// Whether gradients of q, k and v are f32 even where these are stored in 16 bits.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub in_f32: bool,
+    /// Whether gradients are added to what is there rather than written over it.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub accumulate: bool,
 }
 
 impl Backward {
     /// The gradients of q, k and v.
     pub fn of(attention: Attention) -> Self {
         let wanted = vec![Operand::Q, Operand::K, Operand::V];
-        Self { attention, wanted, from_lse: false, from_weights: false }
+        let (from_lse, from_weights, in_f32, accumulate) = (false, false, false, false);
+        Self { attention, wanted, from_lse, from_weights, in_f32, accumulate }
     }
 
     /// The gradients of every tensor of the call that has one.
@@ -75,6 +83,20 @@ impl Backward {
     /// Takes a gradient of the returned weights ([`WeightsAt::Probabilities`]) as well.
     pub fn from_weights(mut self) -> Self {
         self.from_weights = true;
+        self
+    }
+
+    /// Gradients of q, k and v in f32, whatever these are stored in: with the elements' strides of the tensors they
+    /// belong to. Those of other tensors always are.
+    pub fn in_f32(mut self) -> Self {
+        self.in_f32 = true;
+        self
+    }
+
+    /// Adds gradients to what is there, as sums over micro-batches need: an element g becomes g + gradient, rounded to
+    /// f32 once. All gradients must be f32 ([`in_f32`](Self::in_f32)). Gradients are still the same bits in every run.
+    pub fn accumulate(mut self) -> Self {
+        self.accumulate = true;
         self
     }
 
@@ -117,7 +139,18 @@ impl Backward {
         }
         let mut backward = self.clone().in_order();
         backward.attention = a.clone();
-        Ok(BackwardProblem { backward, problem })
+        let backward = BackwardProblem { backward, problem };
+        let coarse = |of: &&Operand| backward.gradient_dtype(**of) != DType::F32;
+        if let Some(&of) = backward.wanted().iter().find(coarse).filter(|_| self.accumulate) {
+            let found = format!("gradients in {}", backward.gradient_dtype(of));
+            let wanted = "f32 to add to (Backward::in_f32)";
+            return Err(Error::invalid(
+                format!("accumulate: {}", of.gradient_name()),
+                found,
+                wanted,
+            ));
+        }
+        Ok(backward)
     }
 
     /// What of the call has no derivative.
@@ -128,7 +161,8 @@ impl Backward {
         };
         match a.normalizer {
             Normalizer::Hard | Normalizer::Sample { .. } | Normalizer::Monotonic => {
-                let wanted = "a normaliser with a derivative: the choice of a key has none";
+                let wanted = "a normaliser with a derivative: the choice of a key has none (docs/guide.md, \
+                    \"How do choices learn?\")";
                 return refuse("normalizer", a.normalizer.name(), wanted);
             }
             Normalizer::Softmax
@@ -190,12 +224,15 @@ impl BackwardProblem {
         &self.problem
     }
 
-    /// Bits of one element of a tensor's gradient: those of q, k and v are stored as they are, all others in f32.
+    /// What a tensor's gradient is stored in: those of q, k and v as they are unless f32 is asked for, all others in f32.
+    pub fn gradient_dtype(&self, operand: Operand) -> DType {
+        let stored = operand.rows().filter(|_| !self.backward.in_f32 || operand == Operand::O);
+        stored.and_then(|_| self.problem.storage(operand).dtype()).unwrap_or(DType::F32)
+    }
+
+    /// Bits of one element of a tensor's gradient.
     pub(crate) fn gradient_bits(&self, operand: Operand) -> u64 {
-        match operand.rows() {
-            Some(_) => self.problem.element_bits(operand),
-            None => 32,
-        }
+        8 * self.gradient_dtype(operand).bytes()
     }
 
     /// The tensors whose gradients are wanted, in the order of [`Operand`].
@@ -216,8 +253,12 @@ impl fmt::Display for BackwardProblem {
         if self.backward.from_lse {
             f.write_str(" d_lse")?;
         }
-        if self.backward.from_weights {
-            f.write_str(" d_weights")?;
+        for (on, word) in [
+            (self.backward.from_weights, " d_weights"),
+            (self.backward.in_f32, " in-f32"),
+            (self.backward.accumulate, " accumulate"),
+        ] {
+            f.write_str(if on { word } else { "" })?;
         }
         Ok(())
     }

@@ -375,7 +375,7 @@ fn gathered(
     let rows = [(Operand::Q, d_q), (Operand::K, d_k), (Operand::V, d_v)];
     others.extend(rows.into_iter().filter(|(operand, _)| backward.wants(*operand)));
     for (operand, values) in &mut others {
-        how.stored(values, *operand, problem.storage(*operand).dtype());
+        how.stored(values, *operand, Some(backward.gradient_dtype(*operand)));
     }
     Ok(Gradients(others))
 }

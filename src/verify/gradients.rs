@@ -63,8 +63,7 @@ impl GradientTruth {
         let one = |(operand, expected): (Operand, &[f64])| {
             let call = problem.problem();
             let row_len = row_len(call, operand, expected.len());
-            let stored = operand.rows().and_then(|_| call.storage(operand).dtype());
-            let dtype = stored.unwrap_or(DType::F32);
+            let dtype = problem.gradient_dtype(operand);
             let values = |of: &'_ Gradients| of.get(operand).unwrap_or_default().to_vec();
             let emulated: Vec<Vec<f64>> = emulated.iter().map(values).collect();
             let emulated: Vec<&[f64]> = emulated.iter().map(Vec::as_slice).collect();

@@ -115,6 +115,22 @@ impl Held {
         }
     }
 
+    /// Sets gradients, and nothing between or beside them, to 0.
+    pub(super) fn clear(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        backward: &BackwardProblem,
+        operands: &Operands<'_>,
+    ) {
+        for (operand, place) in &self.gradients {
+            let size = backward.gradient_bits(*operand) / 8;
+            for own in row_ranges(backward.problem(), operands, *operand) {
+                let (start, n) = (own.start as u64 * size, own.len() as u64 * size);
+                encoder.clear_buffer(&place.buffer, place.offset + start, Some(n));
+            }
+        }
+    }
+
     /// Every view and table.
     pub(super) fn tensors<'a>(&'a self, tables: &'a HostTables<'_>) -> Result<BackwardTensors<'a>> {
         let view = |operand| {
@@ -152,7 +168,7 @@ impl Held {
         let mut stray = None;
         for ((operand, place), buffer) in self.gradients.iter().zip(buffers) {
             let offset = place.offset as usize;
-            gradients.insert(*operand, gapless(problem, operands, *operand, &buffer[offset..]));
+            gradients.insert(*operand, gapless(backward, operands, *operand, &buffer[offset..]));
             let size = backward.gradient_bits(*operand) as usize / 8;
             let own = row_ranges(problem, operands, *operand);
             let own = own.into_iter().map(|x| offset + x.start * size..offset + x.end * size);

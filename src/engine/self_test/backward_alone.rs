@@ -357,8 +357,8 @@ impl Engine {
         let mut gradients = Gradients::default();
         for (operand, back) in pending {
             let bytes = back.get(wait).await?;
-            let problem = plan.problem().problem();
-            gradients.insert(operand, gapless(problem, &inputs.operands, operand, &bytes));
+            let found = gapless(plan.problem(), &inputs.operands, operand, &bytes);
+            gradients.insert(operand, found);
         }
         Ok((scratch, gradients))
     }

@@ -6,7 +6,6 @@ use crate::error::Result;
 use crate::plan::{BackwardPlan, Capabilities};
 use crate::problem::{BackwardProblem, Operand};
 use crate::reference::{Gradients, Incoming, Outputs, attend, backward};
-use crate::tensor::DType;
 
 /// The call that a backward plan's kernels are tried with, planned with the same kernels.
 pub(super) struct KnownGradients {
@@ -73,8 +72,7 @@ pub(super) fn difference(
     found: &Gradients,
     wanted: &Gradients,
 ) -> Option<String> {
-    let stored = operand.rows().and_then(|_| problem.problem().storage(operand).dtype());
-    let allowed = allowed(stored.unwrap_or(DType::F32));
+    let allowed = allowed(problem.gradient_dtype(operand));
     let [found, wanted] = [found, wanted].map(|all| all.get(operand).unwrap_or_default());
     // Elements are measured by the largest: most are small, and what is stored in 16 bits may be off by much of them.
     let finite = wanted.iter().filter(|x| x.is_finite());

@@ -19,7 +19,7 @@ pub(in crate::kernel) fn glue(spec: &KernelSpec) -> String {
         match binding {
             // Written as words.
             Binding::O if element.is_quantised() => {}
-            to if spec.stores(*to) => store_glue(&mut out, *to, *element),
+            to if spec.stores(*to) => store_glue(&mut out, spec, *to, *element),
             _ => load_glue(&mut out, spec, *binding, *element),
         }
     }
@@ -32,6 +32,12 @@ pub(in crate::kernel) fn glue(spec: &KernelSpec) -> String {
     }
     (twin.glue)(&mut out, spec);
     out
+}
+
+/// `d_table_store(i, v)`: an element of a table's gradient.
+pub(in crate::kernel) fn table_glue(out: &mut String, spec: &KernelSpec) {
+    let sum = if spec.adds_to.contains(&Binding::DTable) { "d_table[i] + v" } else { "v" };
+    function(out, "d_table_store(i: u32, v: f32)", &format!("d_table[i] = {sum};"));
 }
 
 /// What every one-pass kernel needs.

@@ -72,13 +72,21 @@ pub(in crate::kernel) fn row_glue(out: &mut String, spec: &KernelSpec, binding: 
     function(out, &format!("{name}_read4(at: u32, c: u32, n: u32) -> vec4<f32>"), &body);
 }
 
-/// `{name}_store4(i, n, v)`: the first n of v to elements i..i+n.
-pub(in crate::kernel) fn store_glue(out: &mut String, binding: Binding, element: Element) {
+/// `{name}_store4(i, n, v)`: the first n of v to elements i..i+n, or added to these.
+pub(in crate::kernel) fn store_glue(
+    out: &mut String,
+    spec: &KernelSpec,
+    binding: Binding,
+    element: Element,
+) {
     let (name, store) = (binding.name(), element.store());
     let slot = store.slot.function();
     let signature = format!("{name}_store4(i: u32, n: u32, v: vec4<f32>)");
+    // Only f32 is added to, which is stored as it is.
+    let adds = spec.adds_to.contains(&binding);
     if element.width == Width::Vec4 {
-        return function(out, &signature, &format!("{name}[i >> 2u] = {slot}_4(v);"));
+        let sum = if adds { format!("{name}[i >> 2u] + v") } else { "v".into() };
+        return function(out, &signature, &format!("{name}[i >> 2u] = {slot}_4({sum});"));
     }
     let one = if store.halves {
         // Each invocation changes only its own half of the word, so no order is needed.
@@ -87,7 +95,8 @@ pub(in crate::kernel) fn store_glue(out: &mut String, binding: Binding, element:
              atomicOr(&{name}[i >> 1u], {slot}_1(v) << shift);"
         )
     } else {
-        format!("{name}[i] = {slot}_1(v);")
+        let sum = if adds { format!("{name}[i] + v") } else { "v".into() };
+        format!("{name}[i] = {slot}_1({sum});")
     };
     function(out, &format!("{name}_store1(i: u32, v: f32)"), &one);
     let body: Vec<String> =

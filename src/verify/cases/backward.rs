@@ -3,7 +3,9 @@
 use crate::error::Result;
 use crate::feature::Position;
 use crate::feature::align::Align::BottomRight;
+use crate::feature::mask::Edges;
 use crate::feature::normalize::Normalizer;
+use crate::feature::prepare::Rotary;
 use crate::plan::{Path, Policy};
 use crate::problem::{Attention, Backward, BackwardProblem, Operand, WeightsAt};
 use crate::reference::{Incoming, sees};
@@ -222,6 +224,29 @@ fn own() -> Result<Vec<BackwardCase>> {
         };
         cases.extend([BackwardCase { in_blocks: false, path: Path::Auto, ..case }, in_blocks]);
     }
+    // In f32, and added to what is there: each kernel that writes a gradient.
+    let learned = [
+        base().sinks().alibi(BottomRight).bias([1, 4, 1, 90]).dtype(DType::F16),
+        base().causal(BottomRight).dtype(DType::Bf16),
+        base().causal(BottomRight),
+        base().cosine(1e-6, true).rotary(Rotary::new(8, 100)).dtype(DType::F16),
+        base().general(12).dtype(DType::Bf16),
+        base().additive(1.0).bias([2, 1, 70, 1]),
+        base().edges(Edges { count: 700, bias: true }),
+        call(3, [4, 2], [40, 60], [16, 24]).packed(90, 140).dtype(DType::F16),
+    ];
+    for (i, attention) in learned.into_iter().enumerate() {
+        let case = BackwardCase::of(&usual(attention))?;
+        let backward = case.backward.in_f32().accumulate();
+        let path = Path::Staged;
+        let name = format!("{} in-f32 accumulate", case.name);
+        let in_blocks = i % 2 == 0;
+        cases.push(BackwardCase { name, backward, path, in_blocks, ..case });
+    }
+    let case = BackwardCase::of(&usual(base().causal(BottomRight)))?;
+    let name = format!("{} accumulate in-one-pass", case.name);
+    let backward = case.backward.clone().accumulate();
+    cases.push(BackwardCase { name, backward, path: Path::Auto, in_blocks: false, ..case });
     let nothing = [
         call(2, [2, 1], [0, 5], [8, 8]).bias([1, 1, 1, 5]).alibi(BottomRight),
         call(2, [2, 1], [5, 0], [8, 8]).bias([1, 2, 5, 1]).sinks(),
