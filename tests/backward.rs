@@ -496,6 +496,59 @@ fn gpu_gradients_go_back_through_rotations_norms_matrices_and_sums() {
 }
 
 /// A call of one head with its gradients of q, k and v, all tensors in one buffer, 256 bytes apart.
+/// The forward pass and its gradients in one encoder, every tensor in one buffer.
+#[test]
+fn a_step_of_training_in_one_buffer() {
+    let Some(engine) = common::gpu::engine("a_step_of_training") else { return };
+    let shape = Shape::self_attention(1, 2, 37, 12);
+    let backward = Backward::of(Attention::new(shape).causal(Align::TopLeft).with_lse());
+    let policy = Policy { path: Path::Fused, ..Policy::default() };
+    let plan = engine.plan_backward_with(&backward, &policy).unwrap();
+    let forward = engine.plan(&backward.attention).unwrap();
+    let n = shape.elements()[0] as usize;
+    let data = CaseData { q: noise(n, 1), k: noise(n, 2), v: noise(n, 3), ..CaseData::default() };
+    let d_o = noise(n, 4);
+    let step = (4 * n as u64).next_multiple_of(256);
+    let arena = engine.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 9 * step,
+        usage: wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    for (i, values) in [&data.q, &data.k, &data.v, &d_o].into_iter().enumerate() {
+        let floats = DType::F32.encode(values.iter().copied());
+        engine.queue().write_buffer(&arena, i as u64 * step, &floats);
+    }
+    let at = |i: u64| BufferView { buffer: &arena, offset: i * step };
+    let tensors = || {
+        let mut tensors = Tensors::new(at(0), at(1), at(2), at(4));
+        tensors.lse = Some(at(5));
+        tensors
+    };
+    let wanted = [(Operand::Q, 6), (Operand::K, 7), (Operand::V, 8)];
+    let gradients = BackwardTensors::new(tensors(), at(3));
+    let gradients = wanted.iter().fold(gradients, |all, (of, i)| all.with(*of, at(*i)));
+    let (first, second) =
+        (engine.bind(&forward, &tensors()).unwrap(), engine.bind_backward(&plan, &gradients));
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    first.encode(&mut encoder);
+    second.unwrap().encode(&mut encoder);
+    let back = Readback::record(engine.device(), &mut encoder, &arena, 0, arena.size()).unwrap();
+    engine.queue().submit([encoder.finish()]);
+    let found = DType::F32.decode(&back.read_blocking().unwrap());
+    let incoming = Incoming { o: &d_o, ..Incoming::default() };
+    let apart = engine.run_backward_host(&plan, &data.inputs(), &incoming).unwrap();
+    let truth = backward.validate().unwrap();
+    let truth = GradientTruth::measure(&truth, &data.inputs(), &incoming).unwrap();
+    assert!(truth.check(&apart).iter().all(|(_, x)| x.pass));
+    for (operand, i) in wanted {
+        let start = (i * step / 4) as usize;
+        assert_eq!(found[start..start + n], *apart.get(operand).unwrap(), "{operand}");
+    }
+}
+
 #[test]
 fn gradients_in_one_buffer_and_what_binding_refuses() {
     let Some(engine) = common::gpu::engine("gradients_in_one_buffer") else { return };
