@@ -248,6 +248,8 @@ fn own() -> Result<Vec<BackwardCase>> {
     let backward = case.backward.clone().accumulate();
     cases.push(BackwardCase { name, backward, path: Path::Auto, in_blocks: false, ..case });
     let nothing = [
+        call(2, [2, 1], [0, 5], [8, 8]),
+        call(2, [2, 1], [5, 0], [8, 8]),
         call(2, [2, 1], [0, 5], [8, 8]).bias([1, 1, 1, 5]).alibi(BottomRight),
         call(2, [2, 1], [5, 0], [8, 8]).bias([1, 2, 5, 1]).sinks(),
         call(0, [2, 1], [5, 5], [8, 8]).bias([1, 2, 5, 5]).sinks(),
