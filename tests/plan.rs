@@ -6,8 +6,8 @@ use std::sync::Arc;
 use heedful::plan::Over;
 use heedful::plan::tuning::{Class, FusedRow, SplitRow};
 use heedful::{
-    Align, Attention, Backward, BackwardPlan, Capabilities, DType, Operand, Path, Plan, Policy,
-    Rotary, Shape, Tuning,
+    Align, Attention, Backward, BackwardPlan, Capabilities, DType, Edges, Operand, Path, Plan,
+    Policy, Rotary, Shape, Tuning,
 };
 
 fn software() -> Capabilities {
@@ -129,6 +129,25 @@ fn gradients_whose_loops_a_driver_ends_are_refused_or_in_smaller_blocks() {
         "{refused}"
     );
     BackwardPlan::new(&all, &software(), &Policy::default()).unwrap();
+}
+
+/// Loops within a pair's masks count too where a driver ends loops; and a policy for the forward pass does not make
+/// gradients take what is slower.
+#[test]
+fn fused_gradients_are_left_where_loops_end_early_or_tiles_are_faster() {
+    let path = |attention: Attention, caps: &Capabilities, path| {
+        let problem = Backward::of(attention.with_lse()).validate().unwrap();
+        BackwardPlan::new(&problem, caps, &Policy { path, ..Policy::default() }).unwrap().path()
+    };
+    let limited = Capabilities { max_loop_iterations: 65_535, ..software() };
+    let call = || Attention::new(Shape::self_attention(1, 1, 4096, 64));
+    let graph = || call().edges(Edges { count: 65_536, bias: false });
+    assert_eq!(path(call(), &limited, Path::Auto), Path::Fused);
+    assert_eq!(path(graph(), &limited, Path::Auto), Path::Staged);
+    assert_eq!(path(graph(), &software(), Path::Auto), Path::Fused);
+    let hardware = Capabilities { device_type: "discretegpu".into(), ..Capabilities::default() };
+    assert_eq!(path(call(), &hardware, Path::FusedTile), Path::Staged);
+    assert_eq!(path(call(), &hardware, Path::Fused), Path::Fused);
 }
 
 /// What could serve and is slower is not refused; it serves where nothing else does.

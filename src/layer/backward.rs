@@ -7,7 +7,7 @@ use crate::device::Wait;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::layer::MultiHeadAttention;
-use crate::plan::{BackwardPlan, Policy, SelfTest};
+use crate::plan::{BackwardPlan, Path, Policy, SelfTest};
 use crate::problem::{Attention, Backward, Operand};
 use crate::reference::Gradients;
 
@@ -312,7 +312,12 @@ impl Engine {
         }
         let call = backward.attention();
         let attention = match call {
-            Some(call) => Some(self.plan_backward_in(&call, policy, wait).await?),
+            Some(call) => {
+                // Its forward pass keeps no lse, so that the fused path serves some normalisers only.
+                let path = if policy.path == Path::Staged { Path::Staged } else { Path::Auto };
+                let policy = Policy { path, ..policy.clone() };
+                Some(self.plan_backward_in(&call, &policy, wait).await?)
+            }
             None => None,
         };
         Ok(LayerBackwardPlan { backward: backward.clone(), attention })

@@ -71,7 +71,7 @@ impl BackwardPlan {
             }
             match plan(problem, caps, policy) {
                 Err(rejection) => rejections.push(rejection),
-                Ok(plan) => match plan.slower(caps).filter(|_| policy.path == Path::Auto) {
+                Ok(plan) => match plan.slower(caps).filter(|_| policy.path != Path::Fused) {
                     Some(reason) => slower.push((plan, reason)),
                     None => plans.push(plan),
                 },

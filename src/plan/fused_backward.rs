@@ -48,14 +48,35 @@ pub(super) fn block(backward: &BackwardProblem, caps: &Capabilities) -> Result<B
             return Err(format!("{n} {what}, the device dispatches {most}"));
         }
     }
-    let blocks = a.masks.blocks.map_or(1, |blocks| s.seq_kv.div_ceil(blocks.keys.max(1)));
-    let over_keys = u64::from(keys_of_rows(problem, group)) + 3 * u64::from(blocks);
-    let over_rows = u64::from(s.group()) * (1 + u64::from(s.seq_q) * 17 / 16);
-    let turns = over_keys.max(over_rows);
+    let turns = turns(backward, &tile);
     if turns > caps.max_loop_iterations.into() {
         return Err(too_many(turns, caps));
     }
     Ok(BlockSize { batch: s.batch, heads: s.heads_q, rows: s.seq_q.max(1), keys: s.seq_kv.max(1) })
+}
+
+/// The most iterations of all loops of one invocation, those within a pair's masks among them.
+fn turns(backward: &BackwardProblem, tile: &RowTile) -> u64 {
+    let a = backward.problem().attention();
+    let s = a.shape;
+    let group = tile.group_rows();
+    // What is looked for at each of the pairs of a turn: an edge by bisection, at most for its mask, its bias and the
+    // bias's derivative; a token's ancestors; ten rounds of random numbers.
+    let edges = a.masks.edges.map_or(0, |_| 3 * (u64::from(s.seq_kv.max(1).ilog2()) + 2));
+    let ancestors = a.masks.tree.map_or(0, |_| u64::from(s.seq_q));
+    let rounds = if a.dropout.is_some() { 10 } else { 0 };
+    let pair = 1 + u64::from(tile.rows) * (edges + ancestors + rounds);
+    // Blocks of a stretch or of a step, each with its rows of blocks.
+    let [of_span, of_step, spans] = a.masks.blocks.map_or([0, 0, 1], |blocks| {
+        let (rows, keys) = (blocks.rows.max(1), blocks.keys.max(1));
+        let visited = 2 * u64::from(group / keys + 2) * u64::from(16 / rows + 3);
+        [u64::from(group / rows + 2), visited, u64::from(s.seq_kv.div_ceil(keys))]
+    });
+    let keys = u64::from(keys_of_rows(backward.problem(), group));
+    let over_keys = keys.saturating_mul(pair).saturating_add(spans * (3 + of_span));
+    let steps = u64::from(s.seq_q.div_ceil(16));
+    let over_rows = u64::from(s.seq_q).saturating_mul(pair).saturating_add(steps * (1 + of_step));
+    over_keys.max(over_rows.saturating_add(1).saturating_mul(u64::from(s.group())))
 }
 
 /// What is read off scores, or sums over a row of them.
