@@ -27,8 +27,8 @@ pub struct BackwardTensors<'a> {
     pub d_lse: Option<BufferView<'a>>,
     /// Gradient of the returned weights, f32 `[batch, heads_q, seq_q, seq_kv]`; where the problem takes one.
     pub d_weights: Option<BufferView<'a>>,
-    /// Where each gradient that is wanted goes: those of q, k and v laid out as these and stored as these (or in f32, by
-    /// [`Backward::in_f32`](crate::Backward::in_f32)), others f32.
+    /// Where each gradient that is wanted goes: those of q, k and v laid out as these and stored as these, or in f32 by
+    /// [`Backward::in_f32`](crate::Backward::in_f32); others f32.
     pub gradients: Vec<(Operand, BufferView<'a>)>,
 }
 
@@ -172,9 +172,9 @@ impl fmt::Display for BoundBackward {
 }
 
 impl Engine {
-    /// Ties a backward plan to tensors. Gradients are written whole, or added to what is there where the problem says so
-    /// ([`Backward::accumulate`](crate::Backward::accumulate)); each shares no byte with anything else. o and lse must hold
-    /// what this very call wrote where the plan [reads](BackwardPlan::reads_outputs) them.
+    /// Ties a backward plan to tensors. Gradients are written whole, or added to what is there by
+    /// [`Backward::accumulate`](crate::Backward::accumulate); each shares no byte with anything else. Where the plan
+    /// [reads](BackwardPlan::reads_outputs) o and lse, these must hold what this very call wrote.
     ///
     /// # Errors
     /// Invalid argument naming the tensor, out of memory, internal.
