@@ -1,5 +1,5 @@
-//! Gradients: the float64 reference against recorded ones and against central differences; the GPU against recorded
-//! ones and the reference.
+//! Gradients without a GPU: the float64 reference against recorded ones and against central differences, and what is
+//! refused or planned otherwise, and why.
 
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
@@ -8,19 +8,15 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use heedful::device::Readback;
+use common::noise::noise;
 use heedful::reference::{Incoming, Order, Outputs, attend, backward, emulate_backward};
 use heedful::verify::cases::{BackwardCase, Case, CaseIncoming, Grid, backward_grid, grid};
-use heedful::verify::data::{CaseData, DataOptions};
-use heedful::verify::execute::Placement;
+use heedful::verify::data::CaseData;
 use heedful::verify::golden::{GoldenSuite, Precision};
 use heedful::verify::gradients::GradientTruth;
-use heedful::verify::run::Outcome;
-use heedful::verify::run_backward::Trial;
 use heedful::{
-    Align, Attention, Backward, BackwardPlan, BackwardProblem, BackwardTensors, BufferView,
-    Capabilities, CustomScore, DType, Engine, Layout, Normalizer, Operand, Path, Policy, Rotary,
-    Shape, Tensors, WeightsAt,
+    Attention, Backward, BackwardPlan, BackwardProblem, Capabilities, CustomScore, DType,
+    Normalizer, Operand, Path, Policy, Shape, WeightsAt,
 };
 
 #[test]
@@ -51,18 +47,6 @@ fn reference_gradients_match_recorded_ones() {
     }
     assert!(wrong.is_empty(), "{} of {compared} wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert_eq!((run, compared), (181, 645));
-}
-
-/// Numbers in -1..1 that differ from place to place.
-fn noise(n: usize, seed: u64) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
 }
 
 /// What gradients are of: <d_o, o> + <d_lse, lse> + <d_weights, weights>, over rows that see something; and the sum of
@@ -253,115 +237,6 @@ fn rows_that_see_nothing_and_masked_keys_have_no_gradient() {
 }
 
 #[test]
-fn gpu_gradients_match_recorded_ones() {
-    let Some(engine) = common::gpu::engine("gpu_gradients_match_recorded_ones") else { return };
-    let (mut compared, mut wrong) = ([0, 0], Vec::new());
-    for suite in ["jax", "varlen", "real", "forms"] {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(suite);
-        for case in GoldenSuite::open(&folder).unwrap().cases {
-            let Some(recorded) = case.gradients(Precision::Stored).unwrap() else { continue };
-            for (path, compared) in [Path::Staged, Path::Fused].into_iter().zip(&mut compared) {
-                let policy = Policy { path, ..Policy::default() };
-                let plan = match engine.plan_backward_with(&recorded.backward, &policy) {
-                    Err(error) if path == Path::Fused && error.is_unsupported() => continue,
-                    plan => plan.unwrap(),
-                };
-                let inputs = recorded.loaded.data.inputs();
-                let found = engine.run_backward_host(&plan, &inputs, &recorded.incoming()).unwrap();
-                for (operand, comparison) in recorded.check(&found) {
-                    *compared += 1;
-                    if !comparison.pass {
-                        let what = format!("{} {path} d_{operand}", case.name);
-                        wrong.push(format!("{what}: {}", comparison.message()));
-                    }
-                }
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{} of {compared:?} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!(compared, [645, 248]);
-}
-
-// Two halves, so that two cores compile.
-#[test]
-fn gpu_gradients_of_the_first_half_of_the_quick_grid_are_those_of_the_reference() {
-    gradients_are_those_of_the_reference("first half of the gradients", |i, n| i < n / 2);
-}
-
-#[test]
-fn gpu_gradients_of_the_second_half_of_the_quick_grid_are_those_of_the_reference() {
-    gradients_are_those_of_the_reference("second half of the gradients", |i, n| i >= n / 2);
-}
-
-fn gradients_are_those_of_the_reference(test: &str, wanted: fn(usize, usize) -> bool) {
-    let Some(engine) = common::gpu::engine(test) else { return };
-    let mut found = Found::default();
-    let cases = backward_grid(Grid::Quick).unwrap();
-    for (i, case) in cases.iter().enumerate().filter(|(i, _)| wanted(*i, cases.len())) {
-        found.compare(&engine, case, i);
-    }
-    let Found { passed, wrong, unsupported, in_blocks } = found;
-    if let Some(why) = unsupported.first() {
-        let what = format!("{} of {} cases, the first: {why}", unsupported.len(), cases.len());
-        common::skip::unsupported(test, what);
-    }
-    println!("{passed:?}, {in_blocks} in several blocks of rows");
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(passed["q"] > 30 && passed["bias"] > 3 && passed["sinks"] > 1, "{passed:?}");
-    assert!(in_blocks > 5, "{in_blocks} calls in several blocks of rows");
-}
-
-/// Gradients on the GPU beside those of the reference.
-#[derive(Default)]
-struct Found {
-    passed: BTreeMap<&'static str, usize>,
-    wrong: Vec<String>,
-    unsupported: Vec<String>,
-    in_blocks: u32,
-}
-
-impl Found {
-    /// All gradients of a case, each third one at odd offsets.
-    fn compare(&mut self, engine: &Engine, case: &BackwardCase, i: usize) {
-        let trial = match Trial::new(case) {
-            Ok(trial) => trial,
-            Err(error) => return self.unsupported.push(error.to_string()),
-        };
-        let placement = if i.is_multiple_of(3) { Placement::Odd } else { Placement::Aligned };
-        match trial.run(engine, placement).unwrap_or_else(|e| panic!("{}: {e}", case.name)) {
-            (Outcome::Unsupported(why), _) => self.unsupported.push(why),
-            (Outcome::Ran(ran), differs) => match ran.failure().or(differs) {
-                None => {
-                    let plan = engine.plan_backward_with(&case.backward, &case.policy()).unwrap();
-                    let rows = case.backward.attention.shape.seq_q;
-                    self.in_blocks += u32::from(plan.block().rows < rows);
-                    for (operand, _) in &ran.comparisons {
-                        *self.passed.entry(operand.name()).or_insert(0) += 1;
-                    }
-                }
-                Some(why) => self.wrong.push(format!("{}: {why}", case.name)),
-            },
-        }
-    }
-}
-
-/// A learned tensor's gradient that is wanted alone has the same bits as among all.
-fn learned_alone_have_the_same_bits(engine: &Engine, case: &BackwardCase) {
-    let (_, data, incoming) = case.generate().unwrap();
-    let run = |backward: &Backward| {
-        let plan = engine.plan_backward_with(backward, &case.policy()).unwrap();
-        engine.run_backward_host(&plan, &data.inputs(), &incoming.incoming()).unwrap()
-    };
-    let all = run(&case.backward);
-    for operand in [Operand::HeadScale, Operand::ScoreMatrix, Operand::ScoreV] {
-        if let Some(found) = all.get(operand) {
-            let alone = run(&case.backward.clone().only(&[operand]));
-            assert_eq!(alone.get(operand).unwrap(), found, "{} d_{operand} alone", case.name);
-        }
-    }
-}
-
-#[test]
 fn what_the_fused_path_does_not_serve_says_why() {
     let without = || Attention::new(Shape::self_attention(1, 2, 90, 24));
     let call = || without().with_lse();
@@ -399,31 +274,6 @@ fn what_the_fused_path_does_not_serve_says_why() {
 }
 
 #[test]
-fn fused_gradients_that_are_wanted_alone_have_the_same_bits() {
-    let Some(engine) = common::gpu::engine("fused_gradients_alone") else { return };
-    let shape = Shape { heads_kv: 2, ..Shape::self_attention(2, 4, 70, 12) };
-    let call = Attention::new(shape).causal(Align::TopLeft).with_lse();
-    let all = Backward::of(call);
-    let case = Case::new(all.attention.clone(), Default::default());
-    let (_, data, incoming) = BackwardCase::of(&case).unwrap().generate().unwrap();
-    let incoming = Incoming { lse: &[], ..incoming.incoming() };
-    let policy = Policy { path: Path::Fused, ..Policy::default() };
-    let run = |backward: &Backward| {
-        let plan = engine.plan_backward_with(backward, &policy).unwrap();
-        engine.run_backward_host(&plan, &data.inputs(), &incoming).unwrap()
-    };
-    let found = run(&all);
-    for wanted in
-        [vec![Operand::Q], vec![Operand::K], vec![Operand::V], vec![Operand::Q, Operand::V]]
-    {
-        let alone = run(&all.clone().only(&wanted));
-        for operand in wanted {
-            assert_eq!(alone.get(operand), found.get(operand), "d_{operand} alone");
-        }
-    }
-}
-
-#[test]
 fn every_tensor_that_has_a_gradient_is_in_some_case_of_the_quick_grid() {
     let mut seen = BTreeMap::new();
     for case in backward_grid(Grid::Quick).unwrap() {
@@ -452,156 +302,4 @@ fn fused_multiply_adds_pass_every_case_by_the_errors_of_plain_ones() {
         }
     }
     assert!(worst.is_empty(), "{} failures:\n{}", worst.len(), worst.join("\n"));
-}
-
-#[test]
-fn gpu_gradients_go_back_through_rotations_norms_matrices_and_sums() {
-    let Some(engine) = common::gpu::engine("gpu_gradients_go_back") else { return };
-    // 70 rows and keys, more than a tile and no multiple of it; two heads share a key head.
-    let shape = Shape { heads_kv: 2, ..Shape::self_attention(2, 4, 70, 12) };
-    let odd = Shape { dim_qk: 7, ..shape };
-    let call = |shape| Attention { kv_lengths: true, q_lengths: true, ..Attention::new(shape) };
-    let turned = Rotary::new(8, 80);
-    let interleaved = Rotary { interleaved: true, ..Rotary::new(6, 200) };
-    let calls = [
-        call(shape).rotary(Rotary { at_end: true, ..turned }),
-        call(odd).rotary(Rotary { keys_from: 9, q_start: 3, k_start: 5, ..interleaved }),
-        call(shape).rotary(Rotary { ids: true, ..turned }).dtype(DType::F16),
-        call(odd).cosine(1e-6, true).dtype(DType::Bf16).layout(Layout::Bshd),
-        call(shape).cosine(1e-6, true).rotary(interleaved),
-        // All rows are shorter than eps.
-        call(shape).cosine(1e3, false),
-        call(odd).general(20).layout(Layout::Bshd),
-        call(shape).general(9).rotary(interleaved).causal(Align::TopLeft),
-        call(shape).general(16).rotary(turned).dtype(DType::F16),
-        call(odd).additive(0.5).layout(Layout::Bshd),
-        call(shape).additive_leaky(0.2).rotary(turned).dtype(DType::F16).causal(Align::TopLeft),
-    ];
-    let mut found = Found::default();
-    for (i, call) in calls.into_iter().enumerate() {
-        // What padded rows hold meets no sum.
-        let data = DataOptions { poison: true, ..DataOptions::USUAL };
-        let case = BackwardCase::of(&Case::new(call, data)).unwrap();
-        let path = if i % 2 == 0 { Path::Staged } else { Path::Auto };
-        let case = BackwardCase { in_blocks: i % 2 == 0, path, ..case };
-        found.compare(&engine, &case, i);
-        learned_alone_have_the_same_bits(&engine, &case);
-    }
-    let Found { passed, wrong, unsupported, in_blocks } = found;
-    assert!(unsupported.is_empty(), "{unsupported:?}");
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!([passed["q"], passed["head_scale"], passed["score_matrix"]], [11, 2, 3]);
-    assert_eq!(passed["score_v"], 2);
-    assert!(in_blocks > 3, "{in_blocks} calls in several blocks of rows");
-}
-
-/// A call of one head with its gradients of q, k and v, all tensors in one buffer, 256 bytes apart.
-/// The forward pass and its gradients in one encoder, every tensor in one buffer.
-#[test]
-fn a_step_of_training_in_one_buffer() {
-    let Some(engine) = common::gpu::engine("a_step_of_training") else { return };
-    let shape = Shape::self_attention(1, 2, 37, 12);
-    let backward = Backward::of(Attention::new(shape).causal(Align::TopLeft).with_lse());
-    let policy = Policy { path: Path::Fused, ..Policy::default() };
-    let plan = engine.plan_backward_with(&backward, &policy).unwrap();
-    let forward = engine.plan(&backward.attention).unwrap();
-    let n = shape.elements()[0] as usize;
-    let data = CaseData { q: noise(n, 1), k: noise(n, 2), v: noise(n, 3), ..CaseData::default() };
-    let d_o = noise(n, 4);
-    let step = (4 * n as u64).next_multiple_of(256);
-    let arena = engine.device().create_buffer(&wgpu::BufferDescriptor {
-        label: None,
-        size: 9 * step,
-        usage: wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::COPY_SRC
-            | wgpu::BufferUsages::COPY_DST,
-        mapped_at_creation: false,
-    });
-    for (i, values) in [&data.q, &data.k, &data.v, &d_o].into_iter().enumerate() {
-        let floats = DType::F32.encode(values.iter().copied());
-        engine.queue().write_buffer(&arena, i as u64 * step, &floats);
-    }
-    let at = |i: u64| BufferView { buffer: &arena, offset: i * step };
-    let tensors = || {
-        let mut tensors = Tensors::new(at(0), at(1), at(2), at(4));
-        tensors.lse = Some(at(5));
-        tensors
-    };
-    let wanted = [(Operand::Q, 6), (Operand::K, 7), (Operand::V, 8)];
-    let gradients = BackwardTensors::new(tensors(), at(3));
-    let gradients = wanted.iter().fold(gradients, |all, (of, i)| all.with(*of, at(*i)));
-    let (first, second) =
-        (engine.bind(&forward, &tensors()).unwrap(), engine.bind_backward(&plan, &gradients));
-    let mut encoder = engine.device().create_command_encoder(&Default::default());
-    first.encode(&mut encoder);
-    second.unwrap().encode(&mut encoder);
-    let back = Readback::record(engine.device(), &mut encoder, &arena, 0, arena.size()).unwrap();
-    engine.queue().submit([encoder.finish()]);
-    let found = DType::F32.decode(&back.read_blocking().unwrap());
-    let incoming = Incoming { o: &d_o, ..Incoming::default() };
-    let apart = engine.run_backward_host(&plan, &data.inputs(), &incoming).unwrap();
-    let truth = backward.validate().unwrap();
-    let truth = GradientTruth::measure(&truth, &data.inputs(), &incoming).unwrap();
-    assert!(truth.check(&apart).iter().all(|(_, x)| x.pass));
-    for (operand, i) in wanted {
-        let start = (i * step / 4) as usize;
-        assert_eq!(found[start..start + n], *apart.get(operand).unwrap(), "{operand}");
-    }
-}
-
-#[test]
-fn gradients_in_one_buffer_and_what_binding_refuses() {
-    let Some(engine) = common::gpu::engine("gradients_in_one_buffer") else { return };
-    let shape = Shape::self_attention(1, 2, 5, 8);
-    let backward = Backward::of(Attention::new(shape));
-    let plan = engine.plan_backward(&backward).unwrap();
-    let n = shape.elements()[0] as usize;
-    let data = CaseData { q: noise(n, 1), k: noise(n, 2), v: noise(n, 3), ..CaseData::default() };
-    let d_o = noise(n, 4);
-    let bytes = 4 * n as u64;
-    let step = bytes.next_multiple_of(256);
-    let usage =
-        wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-    let arena = engine.device().create_buffer(&wgpu::BufferDescriptor {
-        label: None,
-        size: 8 * step,
-        usage,
-        mapped_at_creation: false,
-    });
-    for (i, values) in [&data.q, &data.k, &data.v, &d_o].into_iter().enumerate() {
-        let floats = DType::F32.encode(values.iter().copied());
-        engine.queue().write_buffer(&arena, i as u64 * step, &floats);
-    }
-    let at = |i: u64| BufferView { buffer: &arena, offset: i * step };
-    let tensors = || BackwardTensors::new(Tensors::new(at(0), at(1), at(2), at(4)), at(3));
-    let wanted = [(Operand::Q, 5), (Operand::K, 6), (Operand::V, 7)];
-    let all = wanted.iter().fold(tensors(), |tensors, (of, i)| tensors.with(*of, at(*i)));
-    let bound = engine.bind_backward(&plan, &all).unwrap();
-    assert!(bound.to_string().contains("backward_keys"), "{bound}");
-    let mut encoder = engine.device().create_command_encoder(&Default::default());
-    bound.encode(&mut encoder);
-    let back = Readback::record(engine.device(), &mut encoder, &arena, 0, arena.size()).unwrap();
-    engine.queue().submit([encoder.finish()]);
-    let found = DType::F32.decode(&back.read_blocking().unwrap());
-    let incoming = Incoming { o: &d_o, ..Incoming::default() };
-    let apart = engine.run_backward_host(&plan, &data.inputs(), &incoming).unwrap();
-    for (operand, i) in wanted {
-        let start = (i * step / 4) as usize;
-        assert_eq!(found[start..start + n], *apart.get(operand).unwrap(), "{operand}");
-    }
-
-    let refused = |tensors: BackwardTensors<'_>, words: &[&str]| {
-        let error = engine.bind_backward(&plan, &tensors).unwrap_err();
-        assert!(error.is_invalid(), "{error}");
-        words.iter().for_each(|word| assert!(error.to_string().contains(word), "{error}"));
-    };
-    let [q, k, v] = [Operand::Q, Operand::K, Operand::V];
-    refused(tensors().with(q, at(5)).with(k, at(6)), &["gradient of v", "none"]);
-    refused(all.clone().with(Operand::Bias, at(4)), &["gradient of bias"]);
-    refused(tensors().with(q, at(5)).with(k, at(6)).with(v, at(2)), &["gradient of v", "bytes"]);
-    refused(tensors().with(q, at(5)).with(k, at(5)).with(v, at(7)), &["gradient of k", "bytes"]);
-    refused(all.clone().d_lse(at(4)), &["d_lse", "does not ask"]);
-    refused(all.clone().with(q, at(4)), &["gradient of q", "2 tensors"]);
-    let beyond = BufferView { buffer: &arena, offset: 8 * step - 4 };
-    refused(tensors().with(q, at(5)).with(k, at(6)).with(v, beyond), &["gradient of v", "size"]);
 }

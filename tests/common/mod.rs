@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 pub mod gpu;
+pub mod noise;
 pub mod skip;
 
 use std::collections::{BTreeMap, HashSet};
