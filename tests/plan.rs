@@ -116,8 +116,8 @@ fn gradients_whose_loops_a_driver_ends_are_refused_or_in_smaller_blocks() {
     // The matrix of a general score is summed over all rows, whatever the blocks.
     let general = Attention::new(rows).general(8);
     let all = Backward::all(general).unwrap().validate().unwrap();
-    // So are an additive score's weights over eighths of all rows; biases of edges over sequences and heads, centres over
-    // heads, which no call has so many of.
+    // So are an additive score's weights over eighths of all rows; biases of edges over sequences and heads, centres
+    // over heads, which no call has so many of.
     let additive = Shape { seq_q: 600_000, ..Shape::self_attention(1, 1, 2, 8) };
     let additive =
         Backward::all(Attention::new(additive).additive(1.0)).unwrap().validate().unwrap();

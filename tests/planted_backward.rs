@@ -167,6 +167,9 @@ faults! {
     rows_in_one_pass_forget_the_sink: FusedBackwardRows,
         ["2x6/2x20/70x32 f32 sinks lse sinks=1e1 qkv"], NUMBERS, Refuses,
         |text| swap(text, " + sink_share(rows.head", " + 0.0 * sink_share(rows.head");
+    rows_in_one_pass_leave_twice_the_scale: FusedBackwardRows,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| text.replace("+ 1u].x = scale", "+ 1u].x = 2.0 * scale");
     rows_in_one_pass_take_in_what_is_hidden: FusedBackwardRows,
         ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
         |text| swap(text, "<= p.diagonal", "<= p.diagonal + 1");

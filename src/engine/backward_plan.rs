@@ -14,8 +14,8 @@ impl Engine {
     /// compiled and tried.
     ///
     /// # Errors
-    /// Invalid argument for gradients that a call cannot have, and for a function of the caller's that does not compile,
-    /// panics or differs from its closure, as does a derivative; unsupported, with the reason; out of memory or device
+    /// Invalid argument for gradients that a call cannot have, and for a function of the caller's (or its derivative)
+    /// that does not compile, panics or differs from its closure; unsupported, with the reason; out of memory or device
     /// lost while kernels are tried.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn plan_backward(&self, backward: &Backward) -> Result<BackwardPlan> {
@@ -24,8 +24,9 @@ impl Engine {
 
     /// [`plan_backward`](Self::plan_backward) under a policy of the caller's: its checks, its use of f16, its bound on
     /// scratch and its self-test count here, and its path where that is [`Path::Fused`](crate::Path::Fused) or
-    /// [`Path::Staged`](crate::Path::Staged). As in [`plan_with`](Self::plan_with), kernel variants that this engine has
-    /// not used before run a small known-answer call first; where one is wrong on this device the other path serves.
+    /// [`Path::Staged`](crate::Path::Staged). As in [`plan_with`](Self::plan_with), kernel variants that this engine
+    /// has not used before run a small known-answer call first; where one is wrong on this device the other path
+    /// serves if it can, else the error names the kernel.
     ///
     /// # Errors
     /// As [`plan_backward`](Self::plan_backward).

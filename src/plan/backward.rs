@@ -9,7 +9,9 @@ use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::{BackwardParts, Binding, KernelSpec, Resources, TILE};
-use crate::plan::backward_steps::{BackwardStep, Makes, Steps, after, before, by_blocks};
+use crate::plan::backward_steps::{
+    BackwardStep, Makes, Steps, after, before, by_blocks, needs_met,
+};
 use crate::plan::fit::{check_resources, fitted};
 use crate::plan::steps::Part;
 use crate::plan::{
@@ -239,10 +241,14 @@ impl BackwardPlan {
             Makes::Gradient(of) if problem.prepares(of) => {
                 rows(of, problem.attention().shape.dim_qk)
             }
-            Makes::OfRows if problem.prepares(Operand::Q) => {
+            Makes::OfRows
+                if problem.prepares(Operand::Q) && needs_met(&self.problem, Operand::Q) =>
+            {
                 rows(Operand::Q, problem.attention().shape.dim_qk)
             }
-            Makes::OfKeys if problem.prepares(Operand::K) => {
+            Makes::OfKeys
+                if problem.prepares(Operand::K) && needs_met(&self.problem, Operand::K) =>
+            {
                 rows(Operand::K, problem.attention().shape.dim_qk)
             }
             Makes::Turned => rows(Operand::Q, problem.dim(Operand::Q)),

@@ -11,8 +11,9 @@ use crate::problem::Operand;
 const STEP: u32 = 16;
 
 impl BackwardPlan {
-    /// FLOPs of one pass as its products make them: those that are asked for, over tiles of 64 rows by 64 keys in which
-    /// any pair is visible; additive scores are no products. Tables that `operands` lack are taken as full lengths and offsets of 0.
+    /// FLOPs of one pass as its products make them, those that are asked for. Staged: five products, over tiles of 64
+    /// rows by 64 keys in which any pair is visible; additive scores are no products. Fused: seven, over the keys that
+    /// any of 64 rows sees. Tables that `operands` lack are taken as full lengths and offsets of 0.
     pub fn flops(&self, operands: &Operands<'_>) -> u64 {
         let problem = self.problem().problem();
         let s = problem.attention().shape;

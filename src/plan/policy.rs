@@ -108,9 +108,9 @@ pub struct Policy {
     pub checks: Checks,
     /// Whether keys are split into shares of a fixed size, so that a row has the same bits whatever the batch it
     /// is in, its neighbours and the length of the longest sequence are. Otherwise shares are as many as keep the
-    /// device busy. All other paths are so anyway, and [`Path::Auto`] then does not ask whether the batch makes one of them
-    /// faster: calls of other rows, keys or heads may still go other paths, and so may a batch whose partial results the
-    /// device or the policy has no room for.
+    /// device busy. All other paths are so anyway, and [`Path::Auto`] then does not ask whether the batch makes one of
+    /// them faster: calls of other rows, keys or heads may still go other paths, and so may a batch whose partial
+    /// results the device or the policy has no room for.
     pub batch_invariant: bool,
     /// Most scratch memory a plan may use, bytes. Less scratch means more, smaller dispatches.
     pub max_workspace_bytes: u64,

@@ -224,7 +224,7 @@ impl BackwardProblem {
         &self.problem
     }
 
-    /// What a tensor's gradient is stored in: those of q, k and v as they are unless f32 is asked for, all others in f32.
+    /// What a tensor's gradient is stored in: those of q, k and v as they are unless f32 is asked for, others in f32.
     pub fn gradient_dtype(&self, operand: Operand) -> DType {
         let stored = operand.rows().filter(|_| !self.backward.in_f32 || operand == Operand::O);
         stored.and_then(|_| self.problem.storage(operand).dtype()).unwrap_or(DType::F32)

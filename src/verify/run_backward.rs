@@ -30,7 +30,7 @@ pub struct BackwardExecution {
 }
 
 /// Computes gradients twice on poisoned, guarded tensors, at odd offsets or aligned ones. o and lse of the forward pass
-/// are the reference's. Gradients that are added to what is there are halves of what two passes add to 0, which is exact.
+/// are the reference's. Gradients that are added to what is there are halves of what two passes add to 0: exact.
 ///
 /// # Errors
 /// Invalid argument when something does not fit the problem, out of memory, device lost, internal.

@@ -143,6 +143,7 @@ impl Scratch {
         let staged = call.plan.path() == Path::Staged;
         let hidden = if staged { self.hidden(call) } else { None };
         let kept = if call.plan.reads_outputs() { self.kept(call) } else { None };
+        let rows_are_wrong = call.plan.reads_outputs() && self.scales_are_wrong(call);
         for step in &call.plan.steps {
             let tried = match step.makes {
                 Makes::Products | Makes::Incoming => self.products(call, step.makes),
@@ -151,7 +152,12 @@ impl Scratch {
                 Makes::Delta => Some(kept.clone()),
                 // What is kept of rows is in their sums.
                 Makes::OfRows | Makes::OfKeys if kept.is_some() => Some(None),
+                Makes::OfRows if rows_are_wrong => {
+                    Some(Some("wrong in the self-test: weights of a row do not add up to 1".into()))
+                }
                 Makes::OfRows => self.in_one_pass(call, &[Operand::Q]),
+                // 1 / l of a wrong kernel of rows is in their sums.
+                Makes::OfKeys if rows_are_wrong => Some(None),
                 Makes::OfKeys => self.in_one_pass(call, &[Operand::K, Operand::V]),
                 // What the rows did not hide is in their sums.
                 Makes::Gradient(_) if hidden.is_some() => Some(None),

@@ -153,6 +153,22 @@ impl Scratch {
         None
     }
 
+    /// Whether what weights are to be multiplied with, 1 / l, is not 1 but for rounding in a row that sees a key.
+    pub(super) fn scales_are_wrong(&self, call: &KnownGradients) -> bool {
+        let problem = call.plan.problem().problem();
+        let Some(outputs) = call.outputs().ok().flatten() else { return false };
+        let start = call.plan.scratch(Binding::States, None).map_or(0, |part| part.start / 4);
+        let mut rows = problem.attention().shape.row_positions().enumerate();
+        rows.any(|(row, [batch, _, at])| {
+            let sums = outputs.lse[row].is_finite()
+                && outputs.o[row * problem.attention().shape.dim_v as usize] != 0.0
+                && problem.stores(batch, at, &call.tensors.inputs().operands);
+            let scale = self.last[start as usize + 4 * row + 2];
+            let near = (scale - 1.0).abs() <= allowed(DType::F32);
+            sums && !near
+        })
+    }
+
     /// What is wrong with gradients that a kernel sums in one pass; `None` where another makes what it reads.
     pub(super) fn in_one_pass(
         &self,

@@ -21,16 +21,16 @@ pub fn rows_are_slower(caps: &Capabilities, tile: &RowTile) -> Option<String> {
     spills.then(|| format!("{registers} f32 registers of an invocation spill here"))
 }
 
-/// Why gradients of rows and keys in registers are slow on a device, where they are known to be: 4 channels read feed as
-/// many multiply-adds as an invocation has rows, and k, v and their gradients fill its registers at 40 channels.
+/// Why gradients of rows and keys in registers are slow on a device, where they are known to be: 4 channels that are
+/// read feed 4 multiply-adds a row, and k, v and their gradients fill an invocation's registers at 40 channels.
 pub fn gradients_are_slower(caps: &Capabilities) -> Option<String> {
     (class(caps) != Class::Software)
         .then(|| "products on tiles read a fraction of what rows in registers do".to_owned())
 }
 
-/// How rows and keys of the fused backward pass lie over invocations; `None` where they are not kept in registers. f32 on
-/// Mesa 22.3, ms with 1, 2 and 4 a lane: 1x8x256x64 16.7, 15.6, 9.5; 1x8/2x256x128 46, 38, 40 (and 2.6, 8, 25 s to
-/// compile); 12x12x64x32 11.3, 13.4, 8.7. Without subgroups 2 a lane take 45 at 1x8x256x64.
+/// How rows and keys of the fused backward pass lie over invocations; `None` where they are not kept in registers. f32
+/// on Mesa 22.3 with subgroup fetches, ms with 1, 2 and 4 a lane: 1x8x256x64 16.7, 15.6, 9.5; 1x8/2x256x128 46, 38, 40
+/// (and 2.6, 8, 25 s to compile); 12x12x64x32 11.3, 13.4, 8.7.
 pub fn gradient_tile(caps: &Capabilities, shape: &Shape) -> Option<RowTile> {
     let dim = shape.dim_qk.max(shape.dim_v);
     let (rows, lanes) = match class(caps) {
