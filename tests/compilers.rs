@@ -121,18 +121,25 @@ fn calls() -> Vec<(String, Attention, Path)> {
 }
 
 /// Calls whose gradients are asked for.
-fn gradients() -> Vec<(String, Backward)> {
+fn gradients() -> Vec<(String, Backward, Path)> {
     let mut calls = Vec::new();
+    // The fused path is passed over on hardware: what it would take there.
+    for dim in [32, 64, 128] {
+        let causal = Attention::new(Shape::self_attention(1, 16, 4096, dim)).causal(Align::TopLeft);
+        let name = format!("d{dim}.f32.causal.gradients");
+        calls.push((name, Backward::of(causal.with_lse()), Path::Fused));
+    }
+    let mut staged = Vec::new();
     for dim in [64, 128] {
         let prefill = Attention::new(Shape::self_attention(1, 16, 4096, dim)).with_lse();
-        calls.push((format!("d{dim}.f32.gradients"), Backward::of(prefill.clone())));
+        staged.push((format!("d{dim}.f32.gradients"), Backward::of(prefill.clone())));
         let sparse = Attention { lse: false, ..prefill.clone() }.normalizer(Normalizer::Sparsemax);
-        calls.push((format!("d{dim}.f32.sparsemax.gradients"), Backward::of(sparse)));
+        staged.push((format!("d{dim}.f32.sparsemax.gradients"), Backward::of(sparse)));
         let half = prefill.clone().dtype(DType::F16).causal(Align::TopLeft);
-        calls.push((format!("d{dim}.f16.causal.gradients"), Backward::of(half)));
+        staged.push((format!("d{dim}.f16.causal.gradients"), Backward::of(half)));
         let learned = prefill.bias([1, 16, 1, 4096]).sinks().alibi(Align::TopLeft).softcap(30.0);
         let learned = Backward::all(learned).unwrap();
-        calls.push((format!("d{dim}.f32.all.gradients"), learned));
+        staged.push((format!("d{dim}.f32.all.gradients"), learned));
         let plain = || Attention::new(Shape::self_attention(1, 16, 1024, dim));
         let edges = Edges { count: 1 << 14, bias: true };
         for (form, call) in [
@@ -143,9 +150,10 @@ fn gradients() -> Vec<(String, Backward)> {
             ("local", plain().local(64.0, true)),
             ("dropout", plain().dropout(0.1, 1)),
         ] {
-            calls.push((format!("d{dim}.f32.{form}.gradients"), Backward::all(call).unwrap()));
+            staged.push((format!("d{dim}.f32.{form}.gradients"), Backward::all(call).unwrap()));
         }
     }
+    calls.extend(staged.into_iter().map(|(name, backward)| (name, backward, Path::Auto)));
     calls
 }
 
@@ -210,9 +218,10 @@ fn write_kernels() {
                 writeln!(list, "{file} {spec} {}", wanted(spec)).unwrap();
             }
         }
-        for (name, backward) in gradients() {
+        for (name, backward, path) in gradients() {
             let problem = backward.validate().unwrap();
-            let plan = BackwardPlan::new(&problem, &caps, &Policy::default()).unwrap();
+            let policy = Policy { path, ..Policy::default() };
+            let plan = BackwardPlan::new(&problem, &caps, &policy).unwrap();
             let mut seen = Vec::new();
             for spec in plan.kernels() {
                 seen.push(spec.kernel);
