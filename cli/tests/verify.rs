@@ -133,7 +133,13 @@ fn verify_checks_the_gradients_of_a_grids_cases() {
     let fused = heedful(&repository(), "verify --filter sinks=1e1 --path fused --report -");
     let fused = fused.succeeded().json();
     let fused = fused["cases"].as_array().expect("a list");
-    assert!(!fused.is_empty() && fused.iter().filter(gradients).count() == 0, "{fused:?}");
+    assert!(!fused.is_empty(), "{fused:?}");
+    // Those of q, k and v; the gradient of sinks is read off scores.
+    for row in fused.iter().filter(gradients) {
+        let served = row["kernel"].as_str().is_some_and(|x| x.contains("fused_backward_keys"));
+        let why = row["reason"].as_str().is_some_and(|x| x.contains("gradient of sinks"));
+        assert!(served || row["status"] == "unsupported" && why, "{row}");
+    }
 }
 
 #[test]

@@ -20,7 +20,8 @@ impl Engine {
     /// [`reference::backward`](crate::reference::backward()).
     ///
     /// # Errors
-    /// Invalid argument naming the tensor, out of memory, device lost, internal.
+    /// Invalid argument naming the tensor, out of memory, device lost, internal; where a forward pass is run, those of
+    /// planning it under the default policy.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn run_backward_host(
         &self,

@@ -14,9 +14,9 @@ pub enum Binding {
     K = 2,
     /// Values.
     V = 3,
-    /// Output.
+    /// Output; in `fused_backward_delta` that of the forward pass.
     O = 4,
-    /// Log-sum-exp output.
+    /// Log-sum-exp, written by the forward pass and read by gradients.
     Lse = 5,
     /// Scores or weights output.
     Weights = 6,
@@ -34,7 +34,7 @@ pub enum Binding {
     Carry = 12,
     /// Scratch: sums of o over shares of the keys.
     Partials = 13,
-    /// Scratch: the normaliser's state of each share.
+    /// Scratch: the normaliser's state of each share; of gradients what is kept of each row.
     States = 14,
     /// Cosines and sines of rotary angles, where they are not in `aux`.
     Angles = 15,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::bindings::Binding;
 use super::spec::{BlockTable, Capture, KernelSpec, Preparation};
 use crate::feature::inner::product;
 use crate::feature::normalize;
@@ -44,6 +45,8 @@ impl fmt::Display for KernelSpec {
             self.writes.carry.then_some("carry"),
             (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
             (self.has_edges() && self.kernel.is_fused()).then_some("edges"),
+            (self.stores(Binding::DV) && self.elements.iter().any(|x| x.0 == Binding::DV))
+                .then_some("d_v"),
             self.factor.then_some("gaussian"),
             self.dropout.then_some("dropout"),
             self.added.then_some("added"),

@@ -59,7 +59,7 @@ pub struct Preparation {
     pub projected: bool,
 }
 
-/// What a backward row kernel reads and writes beside products and weights.
+/// What a kernel of gradients that goes over rows reads and writes beside products and weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct BackwardParts {
     /// Whether a gradient of lse comes in.

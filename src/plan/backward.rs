@@ -181,7 +181,6 @@ impl BackwardPlan {
             true if s.seq_q > TILE => (s.group(), TILE),
             true => (s.group(), s.seq_q.div_ceil(2)),
         };
-        let apart = apart && self.path == Path::Staged;
         let batch = if apart || carry { 1 } else { s.batch };
         let block = BlockSize { batch, heads, rows, keys: s.seq_kv };
         let scratch = scratch(&problem, self.path, &block, carry, caps);

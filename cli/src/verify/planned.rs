@@ -36,9 +36,8 @@ impl Planned {
             let placement = if i % 3 == 0 { Placement::Odd } else { Placement::Aligned };
             Self { work, placement }
         };
-        let gradients = gradients.into_iter().map(Work::Gradients);
-        // Gradients are computed on the staged path.
-        let gradients = gradients.filter(|_| args.asks_for(Path::Staged));
+        let gradients = gradients.into_iter().filter_map(|case| on_asked_path(case, args));
+        let gradients = gradients.map(Work::Gradients);
         let calls = calls.into_iter().map(call).enumerate().map(placed);
         calls.chain(gradients.enumerate().map(placed)).collect()
     }
@@ -68,6 +67,19 @@ impl Planned {
                 }
             }
         }
+    }
+}
+
+/// Gradients on a path that is asked for; those of a case that leaves its path open on the first of these.
+fn on_asked_path(case: BackwardCase, args: &VerifyArgs) -> Option<BackwardCase> {
+    match case.path {
+        Path::Auto if !args.path.is_empty() => {
+            let mut paths = [Path::Fused, Path::Staged].into_iter();
+            let path = paths.find(|path| args.asks_for(*path))?;
+            Some(BackwardCase { path, ..case })
+        }
+        Path::Auto => Some(case),
+        path => args.asks_for(path).then_some(case),
     }
 }
 

@@ -123,13 +123,13 @@ impl Session<'_> {
         let row = match Trial::new(case) {
             Ok(trial) => {
                 let run = |engine: &Engine| trial.run(engine, placement);
-                self.row(suite, &case.name, Some(case.seed), Path::Staged, run)?
+                self.row(suite, &case.name, Some(case.seed), case.path, run)?
             }
             // The call has no gradients.
             Err(error) => {
                 let reason = error.to_string();
                 let row = CaseResult::unsupported(&case.name, suite, self.index, reason);
-                CaseResult { seed: Some(case.seed), kernel: Path::Staged.to_string(), ..row }
+                CaseResult { seed: Some(case.seed), kernel: case.path.to_string(), ..row }
             }
         };
         self.finish(vec![row])

@@ -33,11 +33,13 @@ impl Own {
         if self == Self::Rows { OF_KEYS } else { OF_ROWS }
     }
 
-    /// The position of the pair with the r-th that is owned. Keys past the last repeat it, so that no table is read
-    /// outside.
+    /// The position of the pair with the r-th that is owned. Rows and keys past the last repeat it, so that nothing is
+    /// read outside.
     fn position(self, r: u32) -> String {
         match self {
-            Self::Rows => format!("position_at(rows, row + {r}u * LANES, key)"),
+            Self::Rows => {
+                format!("position_at(rows, min(row + {r}u * LANES, rows.last), key)")
+            }
             Self::Keys => {
                 format!("position_at(rows, row, min(key + {r}u * LANES, params.seq_kv - 1u))")
             }

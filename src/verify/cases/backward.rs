@@ -246,7 +246,12 @@ fn own() -> Result<Vec<BackwardCase>> {
     let case = BackwardCase::of(&usual(base().causal(BottomRight)))?;
     let name = format!("{} accumulate in-one-pass", case.name);
     let backward = case.backward.clone().accumulate();
-    cases.push(BackwardCase { name, backward, path: Path::Auto, in_blocks: false, ..case });
+    cases.push(BackwardCase { name, backward, path: Path::Fused, in_blocks: false, ..case });
+    let cosine = base().cosine(1e-6, true).rotary(Rotary::new(8, 100));
+    let case = BackwardCase::of(&usual(cosine))?;
+    let name = format!("{} accumulate in-one-pass", case.name);
+    let backward = case.backward.clone().accumulate();
+    cases.push(BackwardCase { name, backward, path: Path::Fused, in_blocks: false, ..case });
     let nothing = [
         call(2, [2, 1], [0, 5], [8, 8]),
         call(2, [2, 1], [5, 0], [8, 8]),
