@@ -251,17 +251,22 @@ fn what_the_fused_path_does_not_serve_says_why() {
     let scratch = plan(Backward::of(call()), Path::Fused).unwrap().workspace_bytes();
     assert!((2 * 90 * 16..2 * 90 * 16 + 1024).contains(&scratch), "{scratch}");
     let bias = call().bias([1, 1, 90, 90]);
+    let half = Backward::of(call().dtype(DType::F16));
+    let error = plan(half.clone(), Path::Fused).unwrap_err();
+    assert!(error.to_string().contains("o in f16 is too coarse"), "{error}");
+    assert_eq!(plan(half, Path::Auto).unwrap().path(), Path::FusedTile);
     for (backward, why) in [
         (Backward::of(without()), "Attention::with_lse"),
-        (Backward::of(call().dtype(DType::F16)), "too coarse"),
         (Backward::of(bias.clone()).with(Operand::Bias), "gradient of bias"),
         (
             Backward::of(without().normalizer(Normalizer::Sparsemax)),
             "sparsemax needs the whole row",
         ),
     ] {
-        let error = plan(backward.clone(), Path::Fused).unwrap_err();
-        assert!(error.is_unsupported() && error.to_string().contains(why), "{error}");
+        for path in [Path::Fused, Path::FusedTile] {
+            let error = plan(backward.clone(), path).unwrap_err();
+            assert!(error.is_unsupported() && error.to_string().contains(why), "{error}");
+        }
         let staged = plan(backward, Path::Auto).unwrap();
         assert_eq!(staged.path(), Path::Staged);
         assert!(staged.to_string().contains(why), "{staged}");

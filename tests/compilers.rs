@@ -123,19 +123,35 @@ fn calls() -> Vec<(String, Attention, Path)> {
 /// Calls whose gradients are asked for.
 fn gradients() -> Vec<(String, Backward, Path)> {
     let mut calls = Vec::new();
-    // The fused path is passed over on hardware: what it would take there.
+    // Rows and keys in registers are passed over on hardware: what they would take there.
     for dim in [32, 64, 128] {
         let call = Attention::new(Shape::self_attention(1, 16, 4096, dim)).with_lse();
         calls.push((format!("d{dim}.f32.fused.gradients"), Backward::of(call), Path::Fused));
     }
     let mut staged = Vec::new();
+    for dim in [64, 128, 256] {
+        let prefill = Attention::new(Shape::self_attention(1, 16, 4096, dim)).with_lse();
+        let tile = [
+            ("f32", prefill.clone()),
+            ("f16", prefill.clone().dtype(DType::F16)),
+            ("f32.causal", prefill.causal(Align::TopLeft)),
+        ];
+        for (form, call) in tile {
+            calls.push((
+                format!("d{dim}.{form}.tile.gradients"),
+                Backward::of(call),
+                Path::FusedTile,
+            ));
+        }
+    }
     for dim in [64, 128] {
         let prefill = Attention::new(Shape::self_attention(1, 16, 4096, dim)).with_lse();
-        staged.push((format!("d{dim}.f32.gradients"), Backward::of(prefill.clone())));
+        let call = Backward::of(prefill.clone());
+        calls.push((format!("d{dim}.f32.gradients"), call, Path::Staged));
         let sparse = Attention { lse: false, ..prefill.clone() }.normalizer(Normalizer::Sparsemax);
         staged.push((format!("d{dim}.f32.sparsemax.gradients"), Backward::of(sparse)));
         let half = prefill.clone().dtype(DType::F16).causal(Align::TopLeft);
-        staged.push((format!("d{dim}.f16.causal.gradients"), Backward::of(half)));
+        calls.push((format!("d{dim}.f16.causal.gradients"), Backward::of(half), Path::Staged));
         let learned = prefill.bias([1, 16, 1, 4096]).sinks().alibi(Align::TopLeft).softcap(30.0);
         let learned = Backward::all(learned).unwrap();
         staged.push((format!("d{dim}.f32.all.gradients"), learned));
@@ -193,6 +209,17 @@ fn wanted(spec: &KernelSpec) -> String {
         }
         (Kernel::FusedBackwardKeys, Some(Tile::Rows(tile))) => {
             format!("loop {}", tile.rows * 2 * (tile.dim_qk + tile.dim_v))
+        }
+        // Two products of the pairs, and sums of d_q and of what corrects it, or of d_k and d_v, in halves of the keys.
+        (
+            Kernel::FusedBackwardTileRows | Kernel::FusedBackwardTileKeys,
+            Some(Tile::Block(tile)),
+        ) => {
+            let all = |dim: u32| 64 * tile.keys * dim / tile.lanes();
+            let v =
+                if spec.kernel == Kernel::FusedBackwardTileRows { tile.dim_qk } else { tile.dim_v };
+            let halves = [all(tile.dim_qk) / 2, all(v) / 2].map(|n| format!("{n},{n}"));
+            format!("tile {},{},{}", all(tile.dim_qk), all(tile.dim_v), halves.join(","))
         }
         (Kernel::StagedScore, _) => "loop 64,16".into(),
         (Kernel::StagedValue | Kernel::BackwardKeys, _) => "loop 64".into(),

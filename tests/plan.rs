@@ -146,8 +146,40 @@ fn fused_gradients_are_left_where_loops_end_early_or_tiles_are_faster() {
     assert_eq!(path(graph(), &limited, Path::Auto), Path::Staged);
     assert_eq!(path(graph(), &software(), Path::Auto), Path::Fused);
     let hardware = Capabilities { device_type: "discretegpu".into(), ..Capabilities::default() };
-    assert_eq!(path(call(), &hardware, Path::FusedTile), Path::Staged);
+    // No path of gradients.
+    assert_eq!(path(call(), &hardware, Path::Split), Path::FusedTile);
     assert_eq!(path(call(), &hardware, Path::Fused), Path::Fused);
+    assert_eq!(path(call(), &limited, Path::FusedTile), Path::FusedTile);
+}
+
+/// Gradients lie on tiles where these spill nothing, in planes elsewhere.
+#[test]
+fn gradients_lie_on_tiles_where_registers_suffice() {
+    let path = |name: &str, dim| {
+        let device = Capabilities {
+            name: name.into(),
+            device_type: "discretegpu".into(),
+            ..Capabilities::default()
+        };
+        let call = Attention::new(Shape::self_attention(1, 8, 512, dim)).with_lse();
+        let plan =
+            BackwardPlan::new(&Backward::of(call).validate().unwrap(), &device, &Policy::default())
+                .unwrap();
+        let said = plan
+            .to_string()
+            .contains("passed over fused-tile: an invocation's registers spill above");
+        assert_eq!(said, plan.path() == Path::Staged, "{plan}");
+        plan.path()
+    };
+    for (name, most) in
+        [("NVIDIA GeForce RTX 3080", 256), ("Adreno (TM) 740", 128), ("Apple M1", 64)]
+    {
+        for dim in [64, 128, 256] {
+            let wanted = if dim <= most { Path::FusedTile } else { Path::Staged };
+            assert_eq!(path(name, dim), wanted, "{name}, {dim}");
+        }
+    }
+    assert_eq!(path("Intel(R) Arc(tm) A770 Graphics", 64), Path::Staged);
 }
 
 /// What could serve and is slower is not refused; it serves where nothing else does.

@@ -154,10 +154,10 @@ faults! {
     // In one pass.
     the_mean_of_a_row_is_half: FusedBackwardDelta,
         ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
-        |text| swap(text, "d_lse_load(place) - mean", "d_lse_load(place) - 0.5 * mean");
+        |text| swap(text, "d_lse - mean", "d_lse - 0.5 * mean");
     a_row_forgets_the_gradient_of_its_lse: FusedBackwardDelta,
         ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
-        |text| swap(text, "d_lse_load(place) - mean", "-mean");
+        |text| swap(text, "d_lse - mean", "-mean");
     rows_in_one_pass_leave_out_the_last_key: FusedBackwardRows,
         ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
         |text| swap(text, "key < untested.y;", "key + 1u < untested.y;");
@@ -193,12 +193,12 @@ faults! {
     keys_in_one_pass_weigh_what_is_hidden: FusedBackwardKeys,
         ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
         |text| swaps(text, &[
-            ("select(share.w, none, hidden)", "share.w"),
-            ("own_weigh_shown(at.y, share.w, hidden);", "own_weigh(at.y, share.w);"),
+            ("select(share.of_v, none, hidden)", "share.of_v"),
+            ("own_weigh_shown(at.y, share.of_v, hidden);", "own_weigh(at.y, share.of_v);"),
         ]);
     keys_in_one_pass_weigh_by_the_gradient: FusedBackwardKeys,
         ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
-        |text| swap(text, "own_weigh(at.y, share.w);", "own_weigh(at.y, share.d_x);");
+        |text| swap(text, "own_weigh(at.y, share.of_v);", "own_weigh(at.y, share.d_x);");
     keys_in_one_pass_write_a_row_past_the_end: FusedBackwardKeys,
         ["2x4x33x64 f32 causal(top-left) strides(9792,2448,68)"], OUTSIDE,
         Either("the row that is hit is another workgroup's, whichever comes last"),
@@ -211,7 +211,69 @@ faults! {
             "for (var turn = 0u; turn < params.group; turn += 1u) {\n    \
             let head = head_kv * params.group + (turn + batch) % params.group;");
 
+    // On tiles.
+    tiles_of_rows_leave_out_the_last_one: FusedBackwardTileRows,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
+        |text| swap(text, "key0 < visible.y;", "key0 + KEYS < visible.y;");
+    tiles_of_rows_are_not_tested: FusedBackwardTileRows,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
+        |text| swap(text, "    if (tested) {", "    if (tested && false) {");
+    tiles_of_rows_lack_the_scale: FusedBackwardTileRows,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, " d.x *= score_scale_derivative(s, p);", "");
+    tiles_of_rows_forget_the_sink: FusedBackwardTileRows,
+        ["2x6/2x20/70x32 f32 sinks lse sinks=1e1 qkv"], NUMBERS, Refuses,
+        |text| swap(text, "1.0 / (l[c] + sink)", "1.0 / l[c]");
+    tiles_of_rows_do_not_correct_the_mean: FusedBackwardTileRows,
+        ["2x4/2x70/90x16/24 f16 window(20,3,bottom-right) accumulate on-tiles"], NUMBERS,
+        Serves("its o is that of the reference"),
+        |text| swap(text, "ends.left[c] = (", "ends.left[c] = 0.0 * (");
+    tiles_of_rows_leave_twice_the_scale: FusedBackwardTileRows,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "].x = ends.scale[c]", "].x = 2.0 * ends.scale[c]");
+    tiles_of_rows_past_the_length_have_gradients: FusedBackwardTileRows,
+        ["3x2/1x12/70x32 f32 alibi(bottom-right) kv-lengths q-lengths lse lengths=partial poison qkv"],
+        WRONG, Serves("its tensors hold no NaN"),
+        |text| swap(text, "vec4<f32>(1.0), past)", "vec4<f32>(0.0), past)");
+    tiles_of_rows_lack_the_barrier_before_their_weights: FusedBackwardTileRows,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], WRONG, Refuses,
+        |text| text.replace("\nworkgroupBarrier();\nif (place.x / 8u", "\nif (place.x / 8u");
+    tiles_of_keys_leave_out_a_head_of_the_group: FusedBackwardTileKeys,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| swap(text, "head < (head_kv + 1u) * params.group;", "head + 1u < (head_kv + 1u) * params.group;");
+    tiles_of_keys_leave_out_the_last_rows: FusedBackwardTileKeys,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
+        |text| swap(text, "row0 < first.q_len;", "row0 + KEYS < first.q_len;");
+    tiles_of_keys_are_not_tested: FusedBackwardTileKeys,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
+        |text| swap(text, "if (visit == TESTED) {", "if (visit == TESTED && false) {");
+    tiles_of_keys_multiply_what_is_hidden_by_zero: FusedBackwardTileKeys,
+        ["2x4/2x13/67x16 f32 mask[2, 1, 13, 1] lse poison qkv on-tiles"], CLASSES,
+        Serves("its tensors hold no NaN"),
+        |text| swap(text, "weights_of_parts(pairs.other, hidden)", "select(pairs.other, none, hidden)");
+    tiles_of_keys_weigh_by_the_gradient: FusedBackwardTileKeys,
+        ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
+        |text| text.replace("y0_0 = pairs0.other", "y0_0 = pairs0.d_x");
+    tiles_of_keys_take_rows_of_the_wrong_half: FusedBackwardTileKeys,
+        ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
+        |text| text.replace("if (place.x / 8u == part % 2u)", "if (place.x / 8u == 0u)");
+    tiles_of_keys_write_a_row_past_the_end: FusedBackwardTileKeys,
+        ["2x4x33x64 f32 causal(top-left) strides(9792,2448,68)"], OUTSIDE,
+        Either("the row that is hit is another workgroup's, whichever comes last"),
+        |text| text.replace(" < end) {", " <= end) {");
+    tiles_of_keys_take_heads_in_an_order_of_the_batch: FusedBackwardTileKeys,
+        ["2x4/2x19/65x32 f32 lse"], BATCH,
+        Serves("sums in another order are as near"),
+        |text| swap(text,
+            "for (var head = head_kv * params.group; head < (head_kv + 1u) * params.group; head += 1u) {",
+            "for (var turn = 0u; turn < params.group; turn += 1u) {\n    \
+            let head = head_kv * params.group + (turn + batch) % params.group;");
+
     // Added to what is there.
+    what_was_in_a_row_of_a_tile_is_written_over: FusedBackwardTileKeys,
+        ["2x4/2x70/90x16/24 f32 causal(bottom-right) accumulate on-tiles"],
+        NUMBERS, Serves("its gradients start at 0"),
+        |text| swap(text, "d_v[i >> 2u] + v", "v");
     what_was_in_a_table_is_written_over: BackwardSinks,
         ["2x4/2x70/90x16/24 f16 bias[1, 4, 1, 90] alibi(bottom-right) sinks in-f32 accumulate"],
         NUMBERS, Serves("its gradients start at 0"),
@@ -260,7 +322,8 @@ faults! {
 /// Cases go the path that has the kernel.
 fn on_its_path(kernel: Kernel, case: &mut BackwardCase) {
     let fused = kernel.name().starts_with("fused_backward");
-    case.path = if fused { Path::Fused } else { Path::Staged };
+    let path = if kernel.name().contains("_tile_") { Path::FusedTile } else { Path::Fused };
+    case.path = if fused { path } else { Path::Staged };
     case.in_blocks &= !fused;
 }
 
@@ -396,7 +459,7 @@ fn the_staged_path_serves_where_the_fused_one_is_wrong() {
         return skipped(test, "this adapter prefers the staged path");
     }
     planted.plant(Kernel::FusedBackwardKeys, |text| {
-        swap(text, "own_weigh(at.y, share.w);", "own_weigh(at.y, share.d_x);")
+        swap(text, "own_weigh(at.y, share.of_v);", "own_weigh(at.y, share.d_x);")
     });
     let plan = planted.plan_backward(&backward).unwrap();
     assert_eq!(plan.path(), Path::Staged);

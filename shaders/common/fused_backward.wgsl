@@ -11,10 +11,13 @@ struct Kept {
   scale: RowVec,
 }
 
-// What a pair adds: its weight, that times the factor of its place, and the gradient of its product.
+// What a pair adds: its weight, what its v is weighed with (the weight times the factor of its place), the gradient of
+// its score, that score's slope in the product, and the gradient of the product.
 struct Shares {
   weight: RowVec,
-  w: RowVec,
+  of_v: RowVec,
+  d_s: RowVec,
+  slope: RowVec,
   d_x: RowVec,
 }
 
@@ -24,10 +27,12 @@ fn shares(rows: Rows, row: u32, key: u32, x: RowVec, s: RowVec, y: RowVec, kept:
   var factor = RowVec(1.0);
   if (FACTOR) { factor = own_factor(rows, row, key); }
   let d_s = normalize_backward(s, weight, y * factor, kept.shift);
-  return Shares(weight, weight * factor, d_s * own_slopes(x, rows, row, key));
+  let slope = own_slopes(x, rows, row, key);
+  return Shares(weight, weight * factor, d_s, slope, d_s * slope);
 }
 
 fn shown(share: Shares, hidden: RowMask) -> Shares {
   let none = RowVec(0.0);
-  return Shares(select(share.weight, none, hidden), select(share.w, none, hidden), select(share.d_x, none, hidden));
+  return Shares(select(share.weight, none, hidden), select(share.of_v, none, hidden), share.d_s, share.slope,
+    select(share.d_x, none, hidden));
 }

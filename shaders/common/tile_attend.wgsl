@@ -1,14 +1,6 @@
 // Rows of a workgroup on a tile of keys: what `fused_forward_tile` does and `split_forward_tile` does with a share of
 // the keys. The first says how; `tile_*` is generated.
 
-// Where an invocation stands: its first row and its coordinates.
-struct Place {
-  lane: u32,
-  x: u32,
-  y: u32,
-  row: u32,
-}
-
 // Where the tensors of a head start.
 struct Origins {
   q: u32,
@@ -16,19 +8,11 @@ struct Origins {
   v: u32,
 }
 
-fn place_of(lane: u32, row0: u32) -> Place {
-  return Place(lane, lane / DOWN, lane % DOWN, row0 + lane % DOWN * 4u);
-}
-
 fn origins_of(batch: u32, head: u32) -> Origins {
   let head_kv = head / params.group;
   return Origins(params.q_base + q_origin(batch) + head * params.q_stride_head,
     params.k_base + k_origin(batch) + head_kv * params.k_stride_head,
     params.v_base + v_origin(batch) + head_kv * params.v_stride_head);
-}
-
-fn key_of(place: Place, key0: u32, i: u32) -> u32 {
-  return key0 + (i >> 2u) * 4u * ACROSS + place.x * 4u + (i & 3u);
 }
 
 // Rows past the block repeat its last, and keys past the visible ones the last of those, so that no table is
@@ -57,13 +41,6 @@ fn shown_scores(rows: Rows, end: u32, s: vec4<f32>, row: u32, key: u32) -> vec4<
 fn factors(rows: Rows, end: u32, row: u32, key: u32) -> vec4<f32> {
   return vec4<f32>(weight_factor(shown(rows, end, row, key)), weight_factor(shown(rows, end, row + 1u, key)),
     weight_factor(shown(rows, end, row + 2u, key)), weight_factor(shown(rows, end, row + 3u, key)));
-}
-
-// The first tile from `start` on that some row may look at.
-fn next_tile(rows: Rows, start: u32, visible: vec2<u32>) -> u32 {
-  var key = start;
-  while (key < visible.y && !tile_visited(rows, vec2<u32>(key, min(key + KEYS, visible.y)))) { key += KEYS; }
-  return key;
 }
 
 // How a tile starts: the rows' peaks of all tiles so far, four rows to each of the first 16 invocations, and
@@ -105,11 +82,4 @@ fn attend(rows: Rows, range: vec2<u32>, whole: vec2<u32>, origins: Origins, plac
     tile_sums(rows, range, origins, place, key0, tested);
   }
   return m;
-}
-
-// The sums of weights are joined behind it by `tile_sum`, of four rows by each of the first 16 invocations.
-fn gather_sums(place: Place) {
-  workgroupBarrier();
-  tile_put_sums(place);
-  workgroupBarrier();
 }

@@ -1,7 +1,7 @@
 // Fused backward pass, first of three: what the others need of each row.
 //
 //   o (v), d_o [batch, heads_q, seq_q, dim_v], lse, d_lse [batch, heads_q, seq_q]
-//   -> states [batch, heads_q, seq_q, 2]: lse and d_lse - <d_o, o>; the second is for `fused_backward_rows`
+//   -> states [batch, heads_q, seq_q, 2]: lse and d_lse - <d_o, o>; the second 0, which the rows' kernel replaces, and d_lse
 //
 // Since sum(w y) over a row's keys is <d_o, o>, whatever factors weights have, the gradient of a score is
 // w (y - <d_o, o> + d_lse) and needs no sum over the row (FlashAttention-2, algorithm 2).
@@ -24,5 +24,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let place = lse_index(rows, row);
   let mean = (sum.x + sum.y) + (sum.z + sum.w);
   let all_row = (batch * params.heads_q + head) * params.seq_q + row;
-  states[2u * all_row] = vec2<f32>(lse[params.lse_base + place], d_lse_load(place) - mean);
+  let d_lse = d_lse_load(place);
+  states[2u * all_row] = vec2<f32>(lse[params.lse_base + place], d_lse - mean);
+  states[2u * all_row + 1u] = vec2<f32>(0.0, d_lse);
 }

@@ -57,7 +57,7 @@ fn gradients(workgroup: vec3<u32>, lane: u32) {
           let y = own_incoming(at.y);
           let share = shown(shares(rows, row, key, x, s, y, row_kept(rows, row)), hidden);
           own_add_shown(at.x, share.d_x, hidden);
-          own_weigh_shown(at.y, share.w, hidden);
+          own_weigh_shown(at.y, share.of_v, hidden);
         }
       }
       for (var row = step.untested.x; row < step.untested.y; row += 1u) {
@@ -67,7 +67,7 @@ fn gradients(workgroup: vec3<u32>, lane: u32) {
         let y = own_incoming(at.y);
         let share = shares(rows, row, key, x, s, y, row_kept(rows, row));
         own_add(at.x, share.d_x);
-        own_weigh(at.y, share.w);
+        own_weigh(at.y, share.of_v);
       }
     }
   }

@@ -30,7 +30,7 @@
 
 // Four rows' ends: their lse is stored, and what o is multiplied with is put where all find it.
 fn end_rows(rows: Rows, row_end: u32, row0: u32, place: Place, m: vec4<f32>) {
-  let l = tile_sum(place);
+  let l = tile_l(place);
   var scale = vec4<f32>(0.0);
   var empty = vec4<f32>(0.0);
   for (var c = 0u; c < 4u; c += 1u) {
@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
   let m = attend(rows, visible, whole, origins_of(batch, head), place, row0);
 
-  gather_sums(place);
+  gather_l(place);
   if (lane < 16u) { end_rows(rows, row_end, row0, place, m); }
   workgroupBarrier();
   tile_store(place, row_end, params.o_base + o_origin(batch) + head * params.o_stride_head);

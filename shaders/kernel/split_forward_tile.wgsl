@@ -35,12 +35,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   tile_begin(place);
   let m = attend(rows, share, whole, origins_of(batch, head), place, row0);
 
-  gather_sums(place);
+  gather_l(place);
   if (lane < 16u) {
     let row = row0 + lane * 4u;
     let first = partial_index(batch, head, row, workgroup.z);
     let at = first + vec4<u32>(0u, 1u, 2u, 3u) * params.split_n;
-    put_states(at, row_end, row, m, tile_sum(place));
+    put_states(at, row_end, row, m, tile_l(place));
   }
   tile_store_parts(place, row_end, partial_index(batch, head, 0u, workgroup.z));
 }

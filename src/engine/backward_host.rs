@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::feature::Operands;
 use crate::feature::operand::Rows;
 use crate::plan::{BackwardPlan, Policy};
-use crate::problem::{BackwardProblem, Operand, Problem};
+use crate::problem::{Attention, BackwardProblem, Operand, Problem};
 use crate::reference::{Gradients, Incoming, Inputs, Outputs};
 use crate::tensor::DType;
 
@@ -56,7 +56,8 @@ impl Engine {
         self.run_backward_host_in(plan, inputs, incoming, outputs.as_ref(), wait).await
     }
 
-    /// What the forward pass writes, where a plan reads it.
+    /// What the forward pass writes, where a plan reads it: on the path of the gradients where that serves, so that both
+    /// sum scores in one order. Of sharp weights little but that rounding is left in o less the values they chose.
     pub(crate) async fn outputs_for(
         &self,
         plan: &BackwardPlan,
@@ -66,8 +67,15 @@ impl Engine {
         if !plan.reads_outputs() {
             return Ok(None);
         }
-        let attention = plan.problem().problem().attention();
-        let forward = self.plan_in(attention, &Policy::default(), wait).await?;
+        let attention = plan.problem().problem().attention().clone();
+        let attention = &Attention { weights: None, ..attention };
+        let alike = Policy { path: plan.path(), ..Policy::default() };
+        let forward = match self.plan_in(attention, &alike, wait).await {
+            Err(error) if error.is_unsupported() => {
+                self.plan_in(attention, &Policy::default(), wait).await?
+            }
+            plan => plan?,
+        };
         self.run_host_in(&forward, inputs, wait).await.map(Some)
     }
 

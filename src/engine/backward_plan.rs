@@ -23,9 +23,9 @@ impl Engine {
     }
 
     /// [`plan_backward`](Self::plan_backward) under a policy of the caller's: its checks, its use of f16, its bound on
-    /// scratch and its self-test count here, and its path where that is [`Path::Fused`](crate::Path::Fused) or
-    /// [`Path::Staged`](crate::Path::Staged). As in [`plan_with`](Self::plan_with), kernel variants that this engine
-    /// has not used before run a small known-answer call first; where one is wrong on this device the other path
+    /// scratch and its self-test count here, and its path where that is one of
+    /// [`BackwardPlan::PATHS`]. As in [`plan_with`](Self::plan_with), kernel variants that this engine
+    /// has not used before run a small known-answer call first; where one is wrong on this device the next path
     /// serves if it can, else the error names the kernel.
     ///
     /// # Errors

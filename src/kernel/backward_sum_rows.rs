@@ -35,13 +35,7 @@ impl KernelSpec {
         [q, k, d]: [Element; 3],
         learned: bool,
     ) -> Self {
-        let parts = BackwardParts {
-            lse: false,
-            weights: false,
-            entries: false,
-            row_sums: learned,
-            centers: false,
-        };
+        let parts = BackwardParts { row_sums: learned, ..BackwardParts::default() };
         Self {
             elements: vec![(Binding::Q, q), (Binding::K, k), (Binding::O, d)],
             inner: problem.attention().inner.slots(),

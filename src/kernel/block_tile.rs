@@ -70,6 +70,11 @@ impl BlockTile {
         self.columns_each() * self.across
     }
 
+    /// The same for products and sums of rows of `dim` channels.
+    pub(crate) fn of_dim(&self, dim: u32) -> Self {
+        Self { dim_qk: dim, dim_v: dim, ..*self }
+    }
+
     /// Groups of 64 rows or keys by [`DEPTH`] channels: those of q and all.
     pub(super) fn groups(&self) -> [u32; 2] {
         let deep = self.depth / DEPTH;

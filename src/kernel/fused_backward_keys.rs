@@ -1,12 +1,13 @@
 //! Backward in one pass: gradients of k and v, keys in registers.
 
 use super::bindings::Binding;
-use super::element::{Element, RowTile};
-use super::fused_backward_rows::{bindings, commons, glue, spec};
+use super::element::Element;
+use super::fused_backward_rows::{bindings, glue, pair_commons, spec};
 use super::fused_forward::invocations;
 use super::generate::own::{Own, own};
 use super::kernels::Kernel;
 use super::spec::KernelSpec;
+use super::tile::Tile;
 use super::twin::{Family, Twin, Visits, kernel_file};
 use crate::feature::Parameter;
 use crate::problem::Problem;
@@ -18,7 +19,7 @@ pub(super) const TWIN: Twin = Twin {
     family: Family::Scores,
     visits: Visits::Tiles,
     backward: true,
-    commons,
+    commons: pair_commons,
     bindings,
     glue,
     generated: |spec| Some(("generated/own", own(&spec.row_tile()?, spec, Own::Keys))),
@@ -32,14 +33,18 @@ pub(super) const TWIN: Twin = Twin {
 };
 
 impl KernelSpec {
-    /// Backward in one pass: the gradients of k and v, each where it is wanted.
+    /// Backward in one pass: the gradients of k and v, each where it is wanted. In registers or on tiles.
     pub(crate) fn fused_backward_keys(
         problem: &Problem,
         read: [Element; 4],
         [d_k, d_v]: [Option<Element>; 2],
-        tile: RowTile,
+        tile: Tile,
     ) -> Self {
-        let mut spec = spec(Kernel::FusedBackwardKeys, problem, read, tile);
+        let kernel = match tile {
+            Tile::Block(_) => Kernel::FusedBackwardTileKeys,
+            _ => Kernel::FusedBackwardKeys,
+        };
+        let mut spec = spec(kernel, problem, read, tile);
         spec.elements.extend(d_k.map(|d| (Binding::O, d)));
         spec.elements.extend(d_v.map(|d| (Binding::DV, d)));
         spec

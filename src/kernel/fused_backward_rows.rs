@@ -2,7 +2,7 @@
 
 use super::backward_row::chain_glue;
 use super::bindings::{Access, Binding};
-use super::element::{Element, RowTile};
+use super::element::Element;
 use super::fused_forward::{grid, invocations};
 use super::generate::function;
 use super::generate::glue::{score_glue, weight_glue, whole_glue};
@@ -17,7 +17,7 @@ use crate::problem::{Operand, Problem};
 pub(super) const TWIN: Twin = Twin {
     family: Family::Scores,
     backward: true,
-    commons,
+    commons: pair_commons,
     bindings,
     glue,
     generated: |spec| Some(("generated/own", own(&spec.row_tile()?, spec, Own::Rows))),
@@ -26,8 +26,8 @@ pub(super) const TWIN: Twin = Twin {
     ..kernel_file!("fused_backward_rows")
 };
 
-/// What both kernels that go over pairs share.
-pub(super) fn commons(spec: &KernelSpec) -> Vec<Common> {
+/// What kernels that go over pairs share.
+pub(super) fn pair_commons(spec: &KernelSpec) -> Vec<Common> {
     let mut commons = vec![common!("normalizer"), common!("modify")];
     commons.extend(spec.is_each().then_some(common!("normalize_each")));
     commons.push(common!("fused_backward"));
@@ -53,12 +53,12 @@ pub(super) fn glue(out: &mut String, spec: &KernelSpec) {
     function(out, "sink_share(head: u32, lse: f32) -> f32", share);
 }
 
-/// What both kernels that go over pairs read: q, k, v, d_o.
+/// What kernels that go over pairs read: q, k, v, d_o.
 pub(super) fn spec(
     kernel: Kernel,
     problem: &Problem,
     read: [Element; 4],
-    tile: RowTile,
+    tile: Tile,
 ) -> KernelSpec {
     let a = problem.attention();
     let names = [Binding::Q, Binding::K, Binding::V, Binding::DO];
@@ -66,21 +66,26 @@ pub(super) fn spec(
         elements: names.into_iter().zip(read).collect(),
         inner: Vec::new(),
         blocks: a.masks.blocks.map(|_| BlockTable::Given),
-        tile: Some(Tile::Rows(tile)),
+        tile: Some(tile),
         ..KernelSpec::scored(kernel, problem)
     }
     .reading(a.masks.edges.is_some(), EDGES)
 }
 
 impl KernelSpec {
-    /// Backward in one pass: the gradient of q where it is wanted, and what weights are to be multiplied with.
+    /// Backward in one pass: the gradient of q where it is wanted, and what weights are to be multiplied with. In
+    /// registers or on tiles.
     pub(crate) fn fused_backward_rows(
         problem: &Problem,
         read: [Element; 4],
         d_q: Option<Element>,
-        tile: RowTile,
+        tile: Tile,
     ) -> Self {
-        let mut spec = spec(Kernel::FusedBackwardRows, problem, read, tile);
+        let kernel = match tile {
+            Tile::Block(_) => Kernel::FusedBackwardTileRows,
+            _ => Kernel::FusedBackwardRows,
+        };
+        let mut spec = spec(kernel, problem, read, tile);
         spec.elements.extend(d_q.map(|d| (Binding::O, d)));
         spec.reading(problem.attention().sinks, &[Operand::Sinks])
     }

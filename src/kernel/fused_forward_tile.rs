@@ -16,7 +16,7 @@ pub(super) const TWIN: Twin = Twin {
     visits: Visits::Tiles,
     commons: |spec| {
         let mut commons = tile_commons(spec);
-        commons.push(common!("tile_attend"));
+        commons.extend([common!("tile_place"), common!("tile_attend")]);
         commons
     },
     glue: fused_glue,

@@ -82,6 +82,10 @@ macro_rules! for_kernels {
             FusedBackwardRows: fused_backward_rows,
             /// Backward in one pass: gradients of k and v, keys in registers.
             FusedBackwardKeys: fused_backward_keys,
+            /// Backward in one pass on tiles: gradients of q.
+            FusedBackwardTileRows: fused_backward_tile_rows,
+            /// Backward in one pass on tiles: gradients of k and v.
+            FusedBackwardTileKeys: fused_backward_tile_keys,
             /// What functions of the caller's own say of each pair.
             OwnFunctions: own_functions,
         }

@@ -41,6 +41,8 @@ mod edge_forward;
 mod fused_backward_delta;
 mod fused_backward_keys;
 mod fused_backward_rows;
+mod fused_backward_tile_keys;
+mod fused_backward_tile_rows;
 mod fused_forward;
 mod fused_forward_matrix;
 mod fused_forward_subgroup;

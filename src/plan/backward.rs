@@ -1,9 +1,9 @@
 //! `BackwardPlan`: how gradients will be computed, without a GPU.
 //!
-//! Two paths. Staged: products of q and k and of d_o and v in scratch, a kernel that turns them row by row into
-//! weights and gradients of products, and three products that sum these up. Scratch is two planes of scores for a
-//! block of rows, three where a bias is learned, whatever the length. Fused (`fused_backward`): scores are computed
-//! again, row by row and key by key, from what the forward pass wrote.
+//! Staged: products of q and k and of d_o and v in scratch, a kernel that turns them row by row into weights and gradients
+//! of products, and three products that sum these up. Scratch is two planes of scores for a block of rows, three where
+//! a bias is learned, whatever the length. Fused (`fused_backward`): scores are computed again, row by row and key by
+//! key, from what the forward pass wrote, in registers or on tiles.
 
 use std::fmt;
 
@@ -44,8 +44,12 @@ pub struct BackwardPlan {
 }
 
 impl BackwardPlan {
+    /// The paths of gradients, the first that can serve and is not known to be slower first.
+    pub const PATHS: [Path; 3] = [Path::FusedTile, Path::Fused, Path::Staged];
+
     /// Plans gradients for a device described by `caps`: fused where that can serve and is not known to be slower, else
-    /// staged. [`Policy::path`] has one of the two alone; what it says of other paths is about the forward pass.
+    /// staged. [`Policy::path`] has one of [`BackwardPlan::PATHS`] alone; what it says of others is about the forward
+    /// pass.
     ///
     /// # Errors
     /// Unsupported, with the reasons.
@@ -64,16 +68,15 @@ impl BackwardPlan {
         let native = policy.native_f16.unwrap_or_else(|| tuning::prefers_native_f16(caps));
         let caps = &Capabilities { shader_f16: caps.shader_f16 && native, ..caps.clone() };
         let (mut plans, mut rejections, mut slower) = (Vec::new(), Vec::new(), Vec::new());
-        for (path, plan) in [
-            (Path::Fused, Self::fused as fn(&_, &_, &_) -> Result<Self, Rejection>),
-            (Path::Staged, Self::staged),
-        ] {
-            if matches!(policy.path, Path::Fused | Path::Staged) && policy.path != path {
-                continue;
-            }
-            match plan(problem, caps, policy) {
+        let asked = Self::PATHS.contains(&policy.path);
+        for path in Self::PATHS.into_iter().filter(|path| !asked || policy.path == *path) {
+            let plan = match path {
+                Path::Staged => Self::staged(problem, caps, policy),
+                fused => Self::fused(problem, fused, caps, policy),
+            };
+            match plan {
                 Err(rejection) => rejections.push(rejection),
-                Ok(plan) => match plan.slower(caps).filter(|_| policy.path != Path::Fused) {
+                Ok(plan) => match plan.slower(caps).filter(|_| !asked) {
                     Some(reason) => slower.push((plan, reason)),
                     None => plans.push(plan),
                 },
@@ -91,18 +94,20 @@ impl BackwardPlan {
 
     fn fused(
         backward: &BackwardProblem,
+        path: Path,
         caps: &Capabilities,
         policy: &Policy,
     ) -> Result<Self, Rejection> {
-        let refuse = |reason| Rejection { candidate: Path::Fused.to_string(), reason };
-        let block = fused_backward::block(backward, caps).map_err(refuse)?;
+        let refuse = |reason| Rejection { candidate: path.to_string(), reason };
+        let tile = fused_backward::tile(backward, path, caps).map_err(refuse)?;
+        let block = fused_backward::block(backward, &tile, caps).map_err(refuse)?;
         if let Some(reason) = staged_backward::lacking(backward, caps) {
             return Err(refuse(reason));
         }
         let mut steps = before(backward, caps)?;
-        steps.extend(fused_backward::steps(backward, caps));
+        steps.extend(fused_backward::steps(backward, tile, caps));
         steps.extend(after(backward, caps));
-        let plan = Self::of(backward, Path::Fused, steps, block, caps, policy)?;
+        let plan = Self::of(backward, path, steps, block, caps, policy)?;
         let most = policy.max_workspace_bytes.min(caps.max_buffer_bytes);
         match plan.workspace_bytes() {
             bytes if bytes > most => Err(refuse(format!(
@@ -114,8 +119,14 @@ impl BackwardPlan {
 
     /// Why another path is faster, where it is known to be.
     fn slower(&self, caps: &Capabilities) -> Option<Rejection> {
-        let fused = self.path == Path::Fused;
-        let reason = fused.then(|| tuning::gradients_are_slower(caps))??;
+        let reason = match self.path {
+            Path::Fused => tuning::gradients_are_slower(caps),
+            Path::FusedTile => {
+                let shape = &self.problem.problem().attention().shape;
+                tuning::gradient_tiles_are_slower(caps, shape)
+            }
+            _ => None,
+        }?;
         Some(Rejection { candidate: self.path.to_string(), reason })
     }
 
@@ -192,7 +203,7 @@ impl BackwardPlan {
         &self.problem
     }
 
-    /// How: [`Path::Fused`] or [`Path::Staged`].
+    /// How: one of [`BackwardPlan::PATHS`].
     pub fn path(&self) -> Path {
         self.path
     }

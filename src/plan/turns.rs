@@ -1,6 +1,6 @@
 //! Iterations of the loops of one invocation in kernels of gradients, which some drivers end after a number of them.
 
-use crate::kernel::TILE;
+use crate::kernel::{BlockTile, RowTile, TILE};
 use crate::plan::BlockSize;
 use crate::plan::fit::keys_of_rows;
 use crate::problem::{BackwardProblem, Operand};
@@ -53,4 +53,56 @@ pub(super) fn over_rows(backward: &BackwardProblem, block: &BlockSize) -> u64 {
     .into_iter()
     .max()
     .unwrap_or(0)
+}
+
+/// The most iterations where rows or keys lie in registers, those within a pair's masks among them.
+pub(super) fn in_registers(backward: &BackwardProblem, tile: &RowTile) -> u64 {
+    let a = backward.problem().attention();
+    let s = a.shape;
+    let group = tile.group_rows();
+    let pair = 1 + u64::from(tile.rows) * of_pair(backward);
+    // Blocks of a stretch or of a step, each with its rows of blocks.
+    let [of_span, spans] = a.masks.blocks.map_or([0, 1], |blocks| {
+        let (rows, keys) = (blocks.rows.max(1), blocks.keys.max(1));
+        [u64::from(group / rows + 2), u64::from(s.seq_kv.div_ceil(keys))]
+    });
+    let keys = u64::from(keys_of_rows(backward.problem(), group));
+    let over_keys = keys.saturating_mul(pair).saturating_add(spans * (3 + of_span));
+    let of_step = 1 + of_blocks(backward, 16, group);
+    let steps = u64::from(s.seq_q.div_ceil(16));
+    let over_rows = u64::from(s.seq_q).saturating_mul(pair).saturating_add(steps * of_step);
+    over_keys.max(over_rows.saturating_add(1).saturating_mul(u64::from(s.group())))
+}
+
+/// The same where rows and keys lie on tiles.
+pub(super) fn in_tiles(backward: &BackwardProblem, tile: &BlockTile) -> u64 {
+    let problem = backward.problem();
+    let s = problem.attention().shape;
+    // An invocation's pairs are gone through four at a time.
+    let pairs = u64::from(tile.keys / tile.across)
+        * (1 + u64::from(tile.rows() / tile.down) * of_pair(backward));
+    let products: u32 =
+        [s.dim_qk, s.dim_v].map(|dim| 2 * tile.of_dim(dim).iterations()).iter().sum();
+    let of_tile = (u64::from(products) + pairs).saturating_add(of_blocks(backward, TILE, TILE));
+    let over_keys =
+        keys_of_rows(problem, tile.rows()).saturating_add(tile.keys).div_ceil(tile.keys);
+    let over_rows = u64::from(s.seq_q.div_ceil(tile.keys)) * u64::from(s.group());
+    u64::from(over_keys).max(over_rows).saturating_mul(of_tile)
+}
+
+/// What is looked for at a pair: an edge by bisection, at most for its mask, its bias and the bias's derivative; a
+/// token's ancestors; ten rounds of random numbers.
+fn of_pair(backward: &BackwardProblem) -> u64 {
+    let a = backward.problem().attention();
+    let edges = a.masks.edges.map_or(0, |_| 3 * (u64::from(a.shape.seq_kv.max(1).ilog2()) + 2));
+    let ancestors = a.masks.tree.map_or(0, |_| u64::from(a.shape.seq_q));
+    edges + ancestors + if a.dropout.is_some() { 10 } else { 0 }
+}
+
+/// Blocks of the block table that are asked whether they are visited, and whether they are whole.
+fn of_blocks(backward: &BackwardProblem, rows: u32, keys: u32) -> u64 {
+    backward.problem().attention().masks.blocks.map_or(0, |blocks| {
+        let (of_rows, of_keys) = (blocks.rows.max(1), blocks.keys.max(1));
+        2 * u64::from(keys / of_keys + 2) * u64::from(rows / of_rows + 3)
+    })
 }

@@ -303,8 +303,11 @@ fn gradients(a: &Attention, i: usize, caps: &Capabilities, all: &mut BTreeMap<St
         backward = backward.from_weights();
     }
     let Ok(problem) = backward.validate() else { return };
-    if let Ok(plan) = BackwardPlan::new(&problem, caps, &Policy::default()) {
-        all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
+    let tile = i.is_multiple_of(2).then_some(Path::FusedTile);
+    for path in [Path::Fused, Path::Staged].into_iter().chain(tile) {
+        if let Ok(plan) = BackwardPlan::new(&problem, caps, &Policy { path, ..Policy::default() }) {
+            all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use heedful::Path;
 use heedful::bench::Buffers;
+use heedful::{BackwardPlan, Path};
 
 use super::PathName;
 
@@ -131,7 +131,7 @@ impl BenchArgs {
         let asked = self.backward || self.suite == SuiteName::Backward;
         let one = self.path.and_then(PathName::path);
         let wanted = |path: &Path| asked && one.is_none_or(|one| one == *path);
-        [Path::Fused, Path::Staged].into_iter().filter(wanted).collect()
+        BackwardPlan::PATHS.into_iter().filter(wanted).collect()
     }
 
     /// Time spent measuring each row.

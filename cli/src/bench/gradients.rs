@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::time::Instant;
 
 use heedful::bench::{Buffers, Workload, measure_backward_host};
+use heedful::plan::tuning::tile_is_slower;
 use heedful::problem::cost;
 use heedful::reference::{Gradients, Incoming};
 use heedful::verify::cases::draw_incoming;
@@ -45,7 +46,14 @@ impl Session<'_> {
         let d_o = draw_incoming(&problem, 1).o;
         let call = Call { problem, data, d_o, truth: OnceCell::new() };
         let mut rows = Vec::new();
-        for path in self.args.gradient_paths() {
+        // As with the tile of the forward pass.
+        let slow = |path: &Path| {
+            let slower = tile_is_slower(self.engine.capabilities()).is_some();
+            *path == Path::FusedTile && self.args.path.is_none() && slower
+        };
+        let paths: Vec<Path> =
+            self.args.gradient_paths().into_iter().filter(|p| !slow(p)).collect();
+        for path in paths {
             if self.stopped() {
                 break;
             }

@@ -5,7 +5,7 @@ use heedful::verify::cases::{BackwardCase, Case};
 use heedful::verify::execute::Placement;
 use heedful::verify::run::policy;
 use heedful::verify::run_backward::Trial;
-use heedful::{Attention, DType, Engine, Path};
+use heedful::{Attention, BackwardPlan, DType, Engine, Path};
 
 use crate::args::{GridName, VerifyArgs};
 
@@ -74,7 +74,7 @@ impl Planned {
 fn on_asked_path(case: BackwardCase, args: &VerifyArgs) -> Option<BackwardCase> {
     match case.path {
         Path::Auto if !args.path.is_empty() => {
-            let mut paths = [Path::Fused, Path::Staged].into_iter();
+            let mut paths = BackwardPlan::PATHS.into_iter();
             let path = paths.find(|path| args.asks_for(*path))?;
             Some(BackwardCase { path, ..case })
         }

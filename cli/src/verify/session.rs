@@ -16,7 +16,7 @@ use heedful::verify::report::{CaseResult, Report, Status};
 use heedful::verify::run::{Outcome as CaseOutcome, run};
 use heedful::verify::run_backward::Trial;
 use heedful::verify::truth::Truth;
-use heedful::{Engine, Error, Path, wgpu};
+use heedful::{BackwardPlan, Engine, Error, Path, wgpu};
 
 use super::ahead::{Ahead, LEAD};
 use super::journal::{CaseName, Journal};
@@ -198,29 +198,36 @@ impl Session<'_> {
             let run = |engine: &Engine| Ok((loaded.run(engine, path)?, None));
             rows.push(self.row(&suite.name, &case.name, None, path, run)?);
         }
-        if case.has_gradients() && self.args.asks_for(Path::Staged) {
-            rows.push(self.recorded_gradients(suite, case)?);
+        if case.has_gradients() {
+            rows.extend(self.recorded_gradients(suite, case)?);
         }
         self.finish(rows)
     }
 
-    /// Computes the recorded gradients of a case.
+    /// Computes the recorded gradients of a case, those of a call on each path.
     fn recorded_gradients(
         &mut self,
         suite: &GoldenSuite,
         case: &GoldenCase,
-    ) -> Outcome<CaseResult> {
+    ) -> Outcome<Vec<CaseResult>> {
         let name = format!("gradients {}", case.name);
+        let mut rows = Vec::new();
         if let Some(recorded) = case.gradients(Precision::Stored)? {
-            let run = |engine: &Engine| Ok((recorded.run(engine)?, None));
-            return self.row(&suite.name, &name, None, Path::Staged, run);
-        }
-        let Some(recorded) = case.layer_gradients(Precision::Stored)? else {
+            for path in BackwardPlan::PATHS.into_iter().filter(|path| self.args.asks_for(*path)) {
+                let run = |engine: &Engine| Ok((recorded.run(engine, path)?, None));
+                rows.push(self.row(&suite.name, &name, None, path, run)?);
+            }
+        } else if let Some(recorded) = case.layer_gradients(Precision::Stored)? {
+            // The forward pass of a layer keeps no lse.
+            if self.args.asks_for(Path::Staged) {
+                let run = |engine: &Engine| Ok((recorded.run(engine)?, None));
+                rows.push(self.row(&suite.name, &name, None, Path::Staged, run)?);
+            }
+        } else {
             let reason = "gradients of what is no call and no layer";
-            return Ok(CaseResult::unsupported(&name, &suite.name, self.index, reason));
-        };
-        let run = |engine: &Engine| Ok((recorded.run(engine)?, None));
-        self.row(&suite.name, &name, None, Path::Staged, run)
+            rows.push(CaseResult::unsupported(&name, &suite.name, self.index, reason));
+        }
+        Ok(rows)
     }
 
     /// Runs a case on one path. What the device fails in is a failed row; what the request is wrong in

@@ -145,7 +145,7 @@ impl Scratch {
         let staged = call.plan.path() == Path::Staged;
         let hidden = if staged { self.hidden(call) } else { None };
         let kept = if call.plan.reads_outputs() { self.kept(call) } else { None };
-        let rows_are_wrong = call.plan.reads_outputs() && self.scales_are_wrong(call);
+        let rows_are_wrong = call.plan.reads_outputs() && self.left_by_rows_is_wrong(call);
         for step in &call.plan.steps {
             let tried = match step.makes {
                 Makes::Products | Makes::Incoming => self.products(call, step.makes),
@@ -155,7 +155,7 @@ impl Scratch {
                 // What is kept of rows is in their sums.
                 Makes::OfRows | Makes::OfKeys if kept.is_some() => Some(None),
                 Makes::OfRows if rows_are_wrong => {
-                    Some(Some("wrong in the self-test: weights of a row do not add up to 1".into()))
+                    Some(Some("wrong in the self-test: what rows leave to keys".into()))
                 }
                 Makes::OfRows => self.in_one_pass(call, &[Operand::Q]),
                 // 1 / l of a wrong kernel of rows is in their sums.

@@ -10,7 +10,7 @@ use crate::feature::{Entry, Position};
 use crate::kernel::Binding;
 use crate::plan::{Block, BlockSize, Makes, Phase};
 use crate::problem::Operand;
-use crate::reference::{Gradients, sees};
+use crate::reference::{Gradients, Outputs, sees};
 use crate::tensor::DType;
 
 /// The bits of scratch that nothing has written: a NaN.
@@ -23,6 +23,15 @@ pub(super) struct Scratch {
     /// Scratch after all.
     last: Vec<f64>,
     gradients: Gradients,
+}
+
+/// What is added to the gradients of a row's weights: d_lse - <d_o, o>.
+fn mean_of(call: &KnownGradients, outputs: &Outputs, row: usize) -> f64 {
+    let (dim, incoming) =
+        (call.plan.problem().problem().attention().shape.dim_v as usize, call.incoming());
+    let own = row * dim..(row + 1) * dim;
+    let mean: f64 = incoming.o[own.clone()].iter().zip(&outputs.o[own]).map(|(d, o)| d * o).sum();
+    incoming.lse.get(row).copied().unwrap_or(0.0) - mean
 }
 
 impl Scratch {
@@ -128,19 +137,13 @@ impl Scratch {
         let outputs = call.outputs().ok().flatten()?;
         let start = call.plan.scratch(Binding::States, None).map_or(0, |part| part.start / 4);
         let (_, [_, kept]) = self.blocks.first()?;
-        let dim = problem.attention().shape.dim_v as usize;
-        let incoming = call.incoming();
         for (row, [batch, head, at]) in problem.attention().shape.row_positions().enumerate() {
             let lse = outputs.lse[row];
             if !lse.is_finite() || !problem.stores(batch, at, &call.tensors.inputs().operands) {
                 continue;
             }
-            let own = row * dim..(row + 1) * dim;
-            let mean: f64 =
-                incoming.o[own.clone()].iter().zip(&outputs.o[own]).map(|(d, o)| d * o).sum();
-            let d_lse = incoming.lse.get(row).copied().unwrap_or(0.0);
             let found = &kept[start as usize + 4 * row..][..2];
-            for (found, wanted) in found.iter().zip([lse, d_lse - mean]) {
+            for (found, wanted) in found.iter().zip([lse, mean_of(call, &outputs, row)]) {
                 let near = (found - wanted).abs() <= allowed(DType::F32) * wanted.abs().max(1.0);
                 // What nothing has written is a NaN.
                 if !near {
@@ -153,8 +156,9 @@ impl Scratch {
         None
     }
 
-    /// Whether what weights are to be multiplied with, 1 / l, is not 1 but for rounding in a row that sees a key.
-    pub(super) fn scales_are_wrong(&self, call: &KnownGradients) -> bool {
+    /// Whether what rows leave to keys is wrong for one that sees a key: what weights are to be multiplied with, 1 / l, which
+    /// is 1 but for rounding, or what is added to their gradients.
+    pub(super) fn left_by_rows_is_wrong(&self, call: &KnownGradients) -> bool {
         let problem = call.plan.problem().problem();
         let Some(outputs) = call.outputs().ok().flatten() else { return false };
         let start = call.plan.scratch(Binding::States, None).map_or(0, |part| part.start / 4);
@@ -163,8 +167,11 @@ impl Scratch {
             let sums = outputs.lse[row].is_finite()
                 && outputs.o[row * problem.attention().shape.dim_v as usize] != 0.0
                 && problem.stores(batch, at, &call.tensors.inputs().operands);
-            let scale = self.last[start as usize + 4 * row + 2];
-            let near = (scale - 1.0).abs() <= allowed(DType::F32);
+            let kept = &self.last[start as usize + 4 * row..];
+            let near = (kept[2] - 1.0).abs() <= allowed(DType::F32);
+            let shift = mean_of(call, &outputs, row);
+            let near =
+                near && (kept[1] - shift).abs() <= allowed(DType::F32) * shift.abs().max(1.0);
             sums && !near
         })
     }

@@ -25,32 +25,34 @@ const OF_ROWS: [&str; 2] = ["q", "d_o"];
 const OF_KEYS: [&str; 2] = ["k", "v"];
 
 impl Own {
-    fn tensors(self) -> [&'static str; 2] {
+    pub(super) fn tensors(self) -> [&'static str; 2] {
         if self == Self::Rows { OF_ROWS } else { OF_KEYS }
     }
 
-    fn others(self) -> [&'static str; 2] {
+    pub(super) fn others(self) -> [&'static str; 2] {
         if self == Self::Rows { OF_KEYS } else { OF_ROWS }
     }
 
-    /// The position of the pair with the r-th that is owned. Rows and keys past the last repeat it, so that nothing is
-    /// read outside.
-    fn position(self, r: u32) -> String {
+    /// The position of the pair with the r-th that is owned, `step` from one to the next. Rows and keys past the last
+    /// repeat it, so that nothing is read outside.
+    fn position(self, r: u32, step: &str) -> String {
         match self {
-            Self::Rows => {
-                format!("position_at(rows, min(row + {r}u * LANES, rows.last), key)")
-            }
+            Self::Rows => format!("position_at(rows, min(row + {r}u * {step}, rows.last), key)"),
             Self::Keys => {
-                format!("position_at(rows, row, min(key + {r}u * LANES, params.seq_kv - 1u))")
+                format!("position_at(rows, row, min(key + {r}u * {step}, params.seq_kv - 1u))")
             }
         }
     }
 }
 
-/// The stride that steps from row to row of a tensor: gradients lie as what they are of.
-fn stride(tensor: &str) -> String {
-    let of = if tensor == "d_o" { "o" } else { tensor };
-    format!("params.{of}_stride_row")
+/// The tensor that a tensor lies as: gradients as what they are of.
+pub(super) fn like(tensor: &'static str) -> &'static str {
+    if tensor == "d_o" { "o" } else { tensor }
+}
+
+/// The stride that steps from row to row of a tensor.
+fn stride(tensor: &'static str) -> String {
+    format!("params.{}_stride_row", like(tensor))
 }
 
 /// The definitions that `kernel/fused_backward_rows.wgsl` and `kernel/fused_backward_keys.wgsl` call.
@@ -71,8 +73,8 @@ pub(in crate::kernel) fn own(tile: &RowTile, spec: &KernelSpec, side: Own) -> St
     let wanted = [Binding::O, Binding::DV].map(|of| spec.elements.iter().any(|(b, _)| *b == of));
     load(&mut out, tile, side, wanted);
     products(&mut out, tile, side);
-    pairs(&mut out, tile, side);
-    kept(&mut out, tile, spec, side);
+    pairs(&mut out, tile.rows, side, "LANES");
+    kept(&mut out, tile.rows, spec, side, "LANES");
     sums(&mut out, tile, side, wanted);
     store(&mut out, tile, side, wanted);
     out
@@ -171,19 +173,19 @@ fn products(out: &mut String, tile: &RowTile, side: Own) {
     }
 }
 
-/// Scores, derivatives, factors and masks, one by one.
-fn pairs(out: &mut String, tile: &RowTile, side: Own) {
+/// Scores, derivatives, factors and masks of the pairs with `n` that are owned, one by one.
+pub(super) fn pairs(out: &mut String, n: u32, side: Own, step: &str) {
     let place = "rows: Rows, row: u32, key: u32";
     let mut each = |signature: &str, kind: &str, of: &dyn Fn(u32) -> String| {
-        let all: Vec<String> = (0..tile.rows).map(of).collect();
+        let all: Vec<String> = (0..n).map(of).collect();
         function(
             out,
             &format!("{signature} -> {kind}"),
             &format!("return {kind}({});", all.join(", ")),
         );
     };
-    let at = |r| side.position(r);
-    let of = |name: &str, r| component(tile, name, r);
+    let at = |r| side.position(r, step);
+    let of = |name: &str, r| component(n, name, r);
     each(&format!("own_modify(x: RowVec, {place})"), "RowVec", &|r| {
         format!("modify({}, {})", of("x", r), at(r))
     });
@@ -197,7 +199,7 @@ fn pairs(out: &mut String, tile: &RowTile, side: Own) {
 }
 
 /// What is known of a row that all invocations go over, or of those that are owned; and how these end.
-fn kept(out: &mut String, tile: &RowTile, spec: &KernelSpec, side: Own) {
+pub(super) fn kept(out: &mut String, n: u32, spec: &KernelSpec, side: Own, step: &str) {
     let each = spec.is_each();
     let place = |row: &str| {
         format!("2u * ((rows.batch * params.heads_q + rows.head) * params.seq_q + {row})")
@@ -215,15 +217,15 @@ fn kept(out: &mut String, tile: &RowTile, spec: &KernelSpec, side: Own) {
     }
     let (mut load, mut scale) = (String::new(), String::new());
     let of = |name: &str| {
-        let all: Vec<String> = (0..tile.rows).map(|r| format!("{name}{r}")).collect();
+        let all: Vec<String> = (0..n).map(|r| format!("{name}{r}")).collect();
         format!("RowVec({})", all.join(", "))
     };
-    for r in (0..tile.rows).filter(|_| !each) {
-        let row = format!("min(row + {r}u * LANES, rows.last)");
+    for r in (0..n).filter(|_| !each) {
+        let row = format!("min(row + {r}u * {step}, rows.last)");
         let _ = write!(load, "\n  let state{r} = states[{}];", place(&row));
         let _ = write!(load, " let lse{r} = state{r}.x; let shift{r} = state{r}.y;");
-        let row = format!("(row + {r}u * LANES)");
-        let l = component(tile, "l", r);
+        let row = format!("(row + {r}u * {step})");
+        let l = component(n, "l", r);
         let _ = write!(
             scale,
             "\n  let at{r} = {}; let seen{r} = {l} + sink_share(rows.head, states[at{r}].x);\
@@ -262,7 +264,8 @@ fn sums(out: &mut String, tile: &RowTile, side: Own, wanted: [bool; 2]) {
             for (d, n) in fours(if wanted[i] { dim } else { 0 }) {
                 fetch(&mut body, tile, other, dim, (d, n));
                 for r in 0..tile.rows {
-                    let (factor, hidden) = (component(tile, "f", r), component(tile, "hidden", r));
+                    let (factor, hidden) =
+                        (component(tile.rows, "f", r), component(tile.rows, "hidden", r));
                     let z = match shown {
                         true => format!("select(z{d}, vec4<f32>(0.0), {hidden})"),
                         false => format!("z{d}"),
@@ -296,7 +299,7 @@ fn store(out: &mut String, tile: &RowTile, side: Own, wanted: [bool; 2]) {
             for (d, n) in fours(dim) {
                 let value = match side {
                     Own::Rows => {
-                        let scale = component(tile, "scale", r);
+                        let scale = component(tile.rows, "scale", r);
                         format!("select({sum}{r}_{d} * {scale}, vec4<f32>(0.0), own{r} >= length)")
                     }
                     Own::Keys => format!("{sum}{r}_{d}"),

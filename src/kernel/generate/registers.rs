@@ -45,9 +45,9 @@ fn rows(tile: &RowTile) -> std::ops::Range<u32> {
     0..tile.rows
 }
 
-/// Component r of a per-row vector; a single row is a scalar.
-pub(in crate::kernel) fn component(tile: &RowTile, name: &str, r: u32) -> String {
-    if tile.rows == 1 { name.to_owned() } else { format!("{name}[{r}u]") }
+/// Component r of a vector with one for each of `n` rows; a single row is a scalar.
+pub(in crate::kernel) fn component(n: u32, name: &str, r: u32) -> String {
+    if n == 1 { name.to_owned() } else { format!("{name}[{r}u]") }
 }
 
 /// Types with one component per row (in the staged normaliser, per score of a row), and a test on them.
@@ -195,7 +195,7 @@ fn per_row(out: &mut String, tile: &RowTile) {
     *out += "fn registers_modify(product: RowVec, rows: Rows, row: u32, key: u32) -> RowVec {\n";
     let modified: Vec<String> = rows(tile)
         .map(|r| {
-            let s = component(tile, "product", r);
+            let s = component(tile.rows, "product", r);
             format!("modify({s}, position_at(rows, row + {r}u * ROW_STEP, key))")
         })
         .collect();
@@ -208,7 +208,7 @@ fn per_row(out: &mut String, tile: &RowTile) {
     *out += "fn registers_hidden(s: RowVec, rows: Rows, row: u32, key: u32) -> RowMask {\n";
     let hidden: Vec<String> = rows(tile)
         .map(|r| {
-            let s = component(tile, "s", r);
+            let s = component(tile.rows, "s", r);
             format!("is_masked({s}) || !keep(position_at(rows, row + {r}u * ROW_STEP, key))")
         })
         .collect();
@@ -225,8 +225,8 @@ fn accumulate(out: &mut String, tile: &RowTile, spec: &KernelSpec, which: Rows) 
     for d in 0..tile.slices(tile.dim_v) {
         fetch(out, tile, spec, Binding::V, d);
         for r in rows(tile) {
-            let (old, p) = (component(tile, "old", r), component(tile, "p", r));
-            let hidden = component(tile, "hidden", r);
+            let (old, p) = (component(tile.rows, "old", r), component(tile.rows, "p", r));
+            let hidden = component(tile.rows, "hidden", r);
             let x = match which {
                 Rows::All => format!("x{d}"),
                 Rows::Shown => format!("select(x{d}, vec4<f32>(0.0), {hidden})"),
@@ -246,7 +246,7 @@ fn accumulate(out: &mut String, tile: &RowTile, spec: &KernelSpec, which: Rows) 
 fn finish(out: &mut String, tile: &RowTile) {
     *out += "fn registers_finish(rows: Rows, row: u32, row_end: u32, o_at: u32, m: RowVec, l: RowVec, slice: u32) {\n";
     for r in rows(tile) {
-        let (m, l) = (component(tile, "m", r), component(tile, "l", r));
+        let (m, l) = (component(tile.rows, "m", r), component(tile.rows, "l", r));
         let _ = writeln!(out, "  let row{r} = row + {r}u * ROW_STEP;");
         let _ = writeln!(out, "  if (row{r} < row_end) {{");
         let _ = writeln!(

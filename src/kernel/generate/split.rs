@@ -34,7 +34,7 @@ pub(in crate::kernel) fn split(tile: &SplitTile, spec: &KernelSpec) -> String {
 
 /// Component r of a per-row vector.
 fn of(tile: &SplitTile, name: &str, r: u32) -> String {
-    component(&tile.registers(), name, r)
+    component(tile.registers().rows, name, r)
 }
 
 /// Products of an invocation that has a key for itself.

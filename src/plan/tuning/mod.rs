@@ -3,13 +3,14 @@
 mod table;
 
 pub use table::{
-    Class, FUSED, FusedRow, MATRIX, MatrixRow, SPLIT, SplitRow, TILES, TileRow, Tuning, class,
+    Class, FUSED, FusedRow, GRADIENT_TILES, MATRIX, MatrixRow, SPLIT, SplitRow, TILES, TileRow,
+    Tuning, class,
 };
 
 use crate::kernel::{BlockTile, MatrixTile, RowTile, SplitTile, TILE};
 use crate::plan::Capabilities;
 use crate::tensor::Shape;
-use table::serves;
+use table::{GRADIENT_DIMS, serves};
 
 /// Most f32 registers a row may take on hardware before its kernel spills; software spills to cache anyway.
 const MAX_ROW_REGISTERS: u32 = 160;
@@ -27,6 +28,24 @@ pub fn rows_are_slower(caps: &Capabilities, tile: &RowTile) -> Option<String> {
 pub fn gradients_are_slower(caps: &Capabilities) -> Option<String> {
     (class(caps) != Class::Software)
         .then(|| "products on tiles read a fraction of what rows in registers do".to_owned())
+}
+
+/// Why gradients on tiles are slow on a device, where they are known to be.
+pub fn gradient_tiles_are_slower(caps: &Capabilities, shape: &Shape) -> Option<String> {
+    let dim = shape.dim_qk.max(shape.dim_v);
+    let named = |(device, _): &&(&str, u32)| serves(Class::Any, device, caps);
+    let most = GRADIENT_DIMS.iter().find(named).map_or(0, |(_, dim)| *dim);
+    let spills = || format!("an invocation's registers spill above head dimension {most} here");
+    tile_is_slower(caps).or_else(|| (dim > most).then(spills))
+}
+
+/// The tile of the fused backward pass, as [`block_tile`] has that of the forward one: the first row of its own table.
+pub fn gradient_block_tile(caps: &Capabilities, shape: &Shape, selects: bool) -> Option<BlockTile> {
+    let dim = shape.dim_qk.max(shape.dim_v);
+    let fits = |row: &&TileRow| dim <= row.max_dim && serves(row.class, &row.device, caps);
+    let tuned = GRADIENT_TILES.iter().find(fits)?;
+    let tile = cut(tuned, caps, &Shape { dim_qk: dim, dim_v: dim, ..*shape }, selects)?;
+    Some(BlockTile { dim_qk: shape.dim_qk, dim_v: shape.dim_v, ..tile })
 }
 
 /// How rows and keys of the fused backward pass lie over invocations; `None` where they are not kept in registers. f32
@@ -64,7 +83,11 @@ pub fn block_tile(
     let dim = shape.dim_qk.max(shape.dim_v);
     let fits = |row: &&TileRow| dim <= row.max_dim && serves(row.class, &row.device, caps);
     let own = tuning.and_then(|tuning| tuning.tile.iter().find(fits));
-    let tuned = own.or_else(|| TILES.iter().find(fits))?;
+    cut(own.or_else(|| TILES.iter().find(fits))?, caps, shape, selects)
+}
+
+/// The largest tile by a row that fits the device's workgroups.
+fn cut(tuned: &TileRow, caps: &Capabilities, shape: &Shape, selects: bool) -> Option<BlockTile> {
     let keys = [128, 64].into_iter().filter(|keys| *keys <= tuned.keys);
     let chunks = [(32, 16), (32, 8), (32, 4), (16, 16), (16, 8), (16, 4)];
     let mut tiles = keys.flat_map(|keys| {

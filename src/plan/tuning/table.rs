@@ -259,6 +259,21 @@ pub const TILES: &[TileRow] = &[
     tile(Class::Any, "", 1024, [16, 16, 64], true),
 ];
 
+/// The same for the fused backward pass, 64 keys: an invocation has two products of each pair. By what Mesa 26.2 compiles,
+/// not measured; rows and keys at dims 64, 128 and 256, f32 without masks. Written out they take 120, 152 and 248 registers
+/// on Ampere and 120, 192 and 256 on RDNA3, and spill nothing. In loops they spill nothing on Adreno 740 at dims 64 and 128
+/// (45 registers written out at 128) and on M1 at 64 (22); on M1 at 128 112 and 84, on DG2 156 and 170 at 64.
+pub const GRADIENT_TILES: &[TileRow] = &[
+    tile(Class::Software, "", 1024, [16, 16, 64], false),
+    tile(Class::Any, "NVIDIA", 256, [16, 16, 64], true),
+    tile(Class::Any, "AMD", 256, [16, 16, 64], true),
+    tile(Class::Any, "", 1024, [16, 16, 64], false),
+];
+
+/// Largest head dimension for which they spill nothing, by a part of the device's name.
+pub(super) const GRADIENT_DIMS: &[(&str, u32)] =
+    &[("NVIDIA", 256), ("AMD", 256), ("Adreno", 128), ("Intel", 0), ("", 64)];
+
 /// NVIDIA: measured on one H200, us with 128 lanes and 1 to a key, 256 and 128 keys; 8 to a key, 256, 128 and 64 keys:
 /// 16x32/8x1x4096x128 f16 161, 190; 124, 134, 151. 1x32/8x1x8192x128 f32 57, 52; 59, 50, 57; with k and v in f16 47,
 /// 46; 46, 41, 50. 1x32/8x1x1024x128 f32 40, 35; 43, 34, 33. 1x8x1x8192x64 f32 38, 39; 37, 36, 36.

@@ -29,7 +29,7 @@ pub struct BackwardCase {
     pub data: DataOptions,
     /// Whether scratch is for some rows only, so that sums are carried from block to block of the staged path.
     pub in_blocks: bool,
-    /// [`Path::Staged`], or whichever is preferred.
+    /// One of [`BackwardPlan::PATHS`](crate::BackwardPlan::PATHS), or whichever is preferred.
     pub path: Path,
 }
 
@@ -86,6 +86,23 @@ impl BackwardCase {
             backward: backward.only(&rows),
             in_blocks: false,
             path: Path::Auto,
+            ..self.clone()
+        })
+    }
+
+    /// The same on tiles, which software adapters do not choose; `None` where they do not serve.
+    fn on_tiles(&self) -> Option<Self> {
+        let rows = [Operand::Q, Operand::K, Operand::V];
+        let a = &self.backward.attention;
+        let serve = !a.inner.is_sum() && !a.normalizer.needs_row() && a.masks.edges.is_none();
+        let mut backward = self.backward.clone().only(&rows);
+        backward.attention.lse |= a.normalizer == Normalizer::Softmax;
+        // Gradients of weights come in for each score.
+        (serve && !backward.from_weights).then(|| Self {
+            name: format!("{} qkv on-tiles", self.name),
+            backward,
+            in_blocks: false,
+            path: Path::FusedTile,
             ..self.clone()
         })
     }
@@ -179,7 +196,7 @@ const SHARE: u64 = 4;
 /// The gradients of a grid's cases: of each in the full grid and that of slots; in the quick one of those that learn
 /// something few cases have, and of a part of the others, which follows from their seeds; of none in the grid for
 /// matrix units, which gradients do not use. Where a call has gradients of more than q, k and v, those of these alone
-/// as well (in the quick grid for a part). And some that only gradients have a use for.
+/// as well, and those of all on tiles (in the quick grid a part of both). And some that only gradients have a use for.
 ///
 /// # Errors
 /// As [`grid`].
@@ -192,10 +209,12 @@ pub fn backward_grid(of: Grid) -> Result<Vec<BackwardCase>> {
     if of == Grid::Quick {
         cases.retain(|case| case.seed % SHARE == 0 || case.learns_what_few_do());
     }
-    let some =
-        cases.iter().filter(|case| of != Grid::Quick || (case.seed / SHARE).is_multiple_of(3));
-    let rows_only: Vec<_> = some.filter_map(BackwardCase::of_rows_only).collect();
-    cases.extend(rows_only);
+    let part = |case: &&BackwardCase, n: u64| of != Grid::Quick || (case.seed / SHARE) % n == 0;
+    let rows_only =
+        cases.iter().filter(|case| part(case, 3)).filter_map(BackwardCase::of_rows_only);
+    let on_tiles = cases.iter().filter(|case| part(case, 5)).filter_map(BackwardCase::on_tiles);
+    let others: Vec<_> = rows_only.chain(on_tiles).collect();
+    cases.extend(others);
     if of != Grid::Slots {
         cases.extend(own()?);
     }
@@ -243,15 +262,24 @@ fn own() -> Result<Vec<BackwardCase>> {
         let in_blocks = i % 2 == 0;
         cases.push(BackwardCase { name, backward, path, in_blocks, ..case });
     }
-    let case = BackwardCase::of(&usual(base().causal(BottomRight)))?;
-    let name = format!("{} accumulate in-one-pass", case.name);
-    let backward = case.backward.clone().accumulate();
-    cases.push(BackwardCase { name, backward, path: Path::Fused, in_blocks: false, ..case });
-    let cosine = base().cosine(1e-6, true).rotary(Rotary::new(8, 100));
-    let case = BackwardCase::of(&usual(cosine))?;
-    let name = format!("{} accumulate in-one-pass", case.name);
-    let backward = case.backward.clone().accumulate();
-    cases.push(BackwardCase { name, backward, path: Path::Fused, in_blocks: false, ..case });
+    let one_pass = [
+        base().causal(BottomRight),
+        base().cosine(1e-6, true).rotary(Rotary::new(8, 100)),
+        base().window(Some(20), Some(3), BottomRight).dtype(DType::F16),
+    ];
+    let paths = [(Path::Fused, "in-one-pass"), (Path::FusedTile, "on-tiles")];
+    for (attention, (path, word)) in one_pass.iter().flat_map(|a| paths.map(|path| (a, path))) {
+        // Rows in registers take the mean of their gradients from o.
+        if path == Path::Fused && attention.dtype != DType::F32 {
+            continue;
+        }
+        let case = BackwardCase::of(&usual(attention.clone()))?;
+        let name = format!("{} accumulate {word}", case.name);
+        let mut backward = case.backward.clone().accumulate();
+        // What o of few bits says of the mean is corrected: seen where gradients have more.
+        backward.in_f32 = attention.dtype != DType::F32;
+        cases.push(BackwardCase { name, backward, path, in_blocks: false, ..case });
+    }
     let nothing = [
         call(2, [2, 1], [0, 5], [8, 8]),
         call(2, [2, 1], [5, 0], [8, 8]),

@@ -4,6 +4,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feature::normalize::Normalizer;
 use crate::feature::score::t5_table_backward;
+use crate::plan::{Path, Policy};
 use crate::problem::{Backward, Operand};
 use crate::reference::{Gradients, Incoming};
 use crate::verify::compare::{Comparison, Tolerance, compare};
@@ -131,13 +132,14 @@ impl GradientCase {
         Incoming { o: &self.d_o, lse: &self.d_lse, weights: &[] }
     }
 
-    /// Computes the gradients twice on an engine and compares them with the recorded ones.
+    /// Computes the gradients twice on an engine, on one path, and compares them with the recorded ones.
     ///
     /// # Errors
     /// Invalid argument when the case does not fit, out of memory, device lost, internal; a call that is not served is
     /// an [`Outcome`].
-    pub fn run(&self, engine: &Engine) -> Result<Outcome> {
-        let plan = match engine.plan_backward(&self.backward) {
+    pub fn run(&self, engine: &Engine, path: Path) -> Result<Outcome> {
+        let policy = Policy { path, ..Policy::default() };
+        let plan = match engine.plan_backward_with(&self.backward, &policy) {
             Ok(plan) => plan,
             Err(error) if error.is_unsupported() => {
                 return Ok(Outcome::Unsupported(reasons(&error)));

@@ -1,37 +1,48 @@
-//! Generated code of `fused_forward_tile` and `split_forward_tile`: scores `s{key}_{strip}`, a vec4 of four rows each,
-//! and outputs `o{row}_{column}`, a vec4 of four columns each, in an invocation's registers.
+//! Generated code of kernels on tiles of rows and keys: scores `s{key}_{strip}`, a vec4 of four rows each, and outputs
+//! `o{row}_{column}`, a vec4 of four columns each, in an invocation's registers. Gradients are in `backward`.
 //!
 //! Registers are variables of their own, since compilers keep arrays in registers under constant indices
 //! only. Workgroup memory is `sh[block][place][16]`: with constant block and place the index check that
 //! validation adds is one `min`.
 
+mod backward;
 mod products;
 mod sums;
+
+pub(in crate::kernel) use backward::tile_backward;
 
 use super::registers::row_types;
 use super::steps::{Index, Steps};
 use crate::feature::score::Stage;
+use crate::kernel::bindings::Binding;
 use crate::kernel::block_tile::BlockTile;
 use crate::kernel::kernels::Kernel;
 use crate::kernel::spec::KernelSpec;
+use sums::Weighing;
 
 /// The definitions that `common/tile_attend.wgsl` and the kernels around it call.
 pub(in crate::kernel) fn tile(tile: &BlockTile, spec: &KernelSpec) -> String {
     let mut out = Steps { text: row_types(4), unrolled: tile.unrolled };
     declare(&mut out, tile, spec);
     products::loads(&mut out, tile, spec);
-    products::products(&mut out, tile);
+    products::load_values(&mut out, tile, spec, ("v", "v", Binding::V));
+    products::products(&mut out, tile, &products::SCORES);
     scores(&mut out, tile, spec);
     peaks(&mut out, tile);
     weights(&mut out, tile);
-    sums::multiply(&mut out, tile);
-    if spec.selects_values() {
-        sums::multiply_selected(&mut out, tile);
-    }
-    sums::sums(&mut out, tile, spec);
+    let weighing = Weighing {
+        name: "tile_sums",
+        weights: "s",
+        values: "v",
+        sums: "o",
+        first: "key0",
+        waits: spec.is_each(),
+    };
+    sums::sums(&mut out, tile, spec, &weighing);
+    row_sums(&mut out, tile, "l");
     match spec.kernel {
         Kernel::SplitForwardTile => store_parts(&mut out, tile),
-        _ => store(&mut out, tile),
+        _ => store(&mut out, tile, &OUTPUTS),
     }
     out.text
 }
@@ -63,21 +74,17 @@ fn plus(base: u32, index: Index) -> String {
     index.number().map_or(format!("{base}u + {index}"), |i| format!("{}u", base + i))
 }
 
-fn declare(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
+/// The tile's numbers and its workgroup memory.
+fn declare_tile(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
     let constants = [
         ("DOWN", tile.down),
         ("ACROSS", tile.across),
         ("LANES", tile.lanes()),
         ("KEYS", tile.keys),
-        ("DIM_QK", tile.dim_qk),
-        ("DIM_V", tile.dim_v),
-        ("STRIDE_V", tile.stride_v()),
     ];
     for (name, value) in constants {
         out.line(format!("const {name}: u32 = {value}u;"));
     }
-    out.line(format!("const RELATIVE: bool = {};", !spec.is_each()));
-    out.line(format!("const SELECTS: bool = {};", spec.selects_values()));
     out.line(format!(
         "var<workgroup> sh: array<array<array<vec4<f32>, 16>, 4>, {}>;",
         tile.blocks()
@@ -86,6 +93,11 @@ fn declare(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
         // Whether some v was NaN or infinite. The first one only; it fills 16 bytes.
         out.line("var<workgroup> sh_special: array<atomic<u32>, 4>;");
     }
+}
+
+fn declare(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
+    declare_tile(out, tile, spec);
+    out.line(format!("const RELATIVE: bool = {};", !spec.is_each()));
     for s in strips(tile) {
         keys(tile).for_each(|j| out.line(format!("var<private> s{j}_{s}: vec4<f32>;")));
         out.line(format!("var<private> l_{s}: vec4<f32>;"));
@@ -119,11 +131,11 @@ fn steps(out: &mut Steps, n: u32, body: impl Fn(&mut Steps, Index, Index)) {
 
 /// The next key's scores take the first one's place: after as many turns all are where they were, and a
 /// loop's text is that of one.
-fn rotate(out: &mut Steps, tile: &BlockTile, s: u32, by: u32) {
+fn rotate(out: &mut Steps, tile: &BlockTile, of: &str, s: u32, by: u32) {
     let n = tile.keys_each();
-    (0..by).for_each(|j| out.line(format!("let first{j}_{s} = s{j}_{s};")));
-    (by..n).for_each(|j| out.line(format!("s{}_{s} = s{j}_{s};", j - by)));
-    (0..by).for_each(|j| out.line(format!("s{}_{s} = first{j}_{s};", n - by + j)));
+    (0..by).for_each(|j| out.line(format!("let first_{of}{j}_{s} = {of}{j}_{s};")));
+    (by..n).for_each(|j| out.line(format!("{of}{}_{s} = {of}{j}_{s};", j - by)));
+    (0..by).for_each(|j| out.line(format!("{of}{}_{s} = first_{of}{j}_{s};", n - by + j)));
 }
 
 /// `body` for each of an invocation's keys in turn, given a strip: what it makes of `s0_{strip}` and `key`.
@@ -132,7 +144,7 @@ fn each_key(out: &mut Steps, tile: &BlockTile, body: impl Fn(&mut Steps, u32)) {
     out.line("let key = key_of(place, key0, i);");
     for s in strips(tile) {
         body(out, s);
-        rotate(out, tile, s, 1);
+        rotate(out, tile, "s", s, 1);
     }
     out.line("}");
 }
@@ -141,14 +153,18 @@ fn row_of(tile: &BlockTile, s: u32) -> String {
     format!("place.row + {}u", s * tile.down * 4)
 }
 
+/// Whether scores are their products, scaled: short enough to be written out for each.
+fn is_plain(spec: &KernelSpec) -> bool {
+    spec.scores.iter().all(|(stage, slot)| *stage == Stage::Scaled && !slot.custom)
+}
+
 fn scores(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
     out.line("fn tile_show(rows: Rows, end: u32, place: Place, key0: u32) {");
     each_key(out, tile, |out, s| {
         out.line(format!("s0_{s} = shown_scores(rows, end, s0_{s}, {}, key);", row_of(tile, s)));
     });
     out.line("}\nfn tile_modify(rows: Rows, end: u32, place: Place, key0: u32) {");
-    let plain = spec.scores.iter().all(|(stage, slot)| *stage == Stage::Scaled && !slot.custom);
-    if plain {
+    if is_plain(spec) {
         for (j, s) in keys(tile).flat_map(|j| strips(tile).map(move |s| (j, s))) {
             let whole = format!("whole_scores(rows, end, s{j}_{s}, {}, key0)", row_of(tile, s));
             out.line(format!("s{j}_{s} = {whole};"));
@@ -197,9 +213,19 @@ fn peaks(out: &mut Steps, tile: &BlockTile) {
         let old = format!("old{}[{}u]", r / 4, r % 4);
         columns(tile).for_each(|t| out.line(format!("o{r}_{t} *= {old};")));
     }
-    out.line("}\n}\nfn tile_put_sums(place: Place) {");
-    strips(tile).for_each(|s| out.line(format!("{} = l_{s};", place(s))));
-    out.line("}\nfn tile_sum(place: Place) -> vec4<f32> {\nvar sum = vec4<f32>(0.0);");
+    out.line("}\n}");
+}
+
+/// `gather_{of}`, `tile_{of}`: the parts of rows' sums, and behind it what they come to, four rows to each of the first 16
+/// invocations.
+fn row_sums(out: &mut Steps, tile: &BlockTile, of: &str) {
+    let (at, _) = tile.peaks_at();
+    let place = |s| format!("sh[{at}u + place.x / 4u][place.x % 4u][{}]", of_strip(tile, s));
+    out.line(format!("fn gather_{of}(place: Place) {{\nworkgroupBarrier();"));
+    strips(tile).for_each(|s| out.line(format!("{} = {of}_{s};", place(s))));
+    out.line(format!(
+        "workgroupBarrier();\n}}\nfn tile_{of}(place: Place) -> vec4<f32> {{\nvar sum = vec4<f32>(0.0);"
+    ));
     across(out, tile, at, |out, part| out.line(format!("sum += {part};")));
     out.line("return sum;\n}");
 }
@@ -250,22 +276,45 @@ fn store_parts(out: &mut Steps, tile: &BlockTile) {
     out.line("}");
 }
 
-fn store(out: &mut Steps, tile: &BlockTile) {
-    out.line("fn tile_store(place: Place, row_end: u32, o_at: u32) {");
-    for s in strips(tile) {
+/// Columns that are in registers, and where they go.
+struct Store {
+    /// The function that stores them.
+    name: &'static str,
+    /// Registers of the columns.
+    sums: &'static str,
+    /// The tensor, and the one that it lies as.
+    to: [&'static str; 2],
+    /// Whether they are multiplied with what workgroup memory says of their rows, or are 0 there.
+    scaled: bool,
+}
+
+const OUTPUTS: Store = Store { name: "tile_store", sums: "o", to: ["o", "o"], scaled: true };
+
+fn store(out: &mut Steps, tile: &BlockTile, of: &Store) {
+    let Store { name, sums, to: [to, like], scaled } = of;
+    let dim = tile.dim_v;
+    out.line(format!("fn {name}(place: Place, end: u32, first: u32) {{"));
+    for s in strips(tile).filter(|_| *scaled) {
         out.line(format!("let scale{s} = sh[0][0][{}];", of_strip(tile, s)));
         out.line(format!("let empty{s} = sh[0][1][{}];", of_strip(tile, s)));
     }
     for r in rows(tile) {
         let (s, c) = (r / 4, r % 4);
-        out.line(format!("if ({} + {c}u < row_end) {{", row_of(tile, s)));
-        out.line(format!("let at = o_at + ({} + {c}u) * params.o_stride_row;", row_of(tile, s)));
+        out.line(format!("if ({} + {c}u < end) {{", row_of(tile, s)));
+        out.line(format!(
+            "let at = first + ({} + {c}u) * params.{like}_stride_row;",
+            row_of(tile, s)
+        ));
         for t in columns(tile) {
             let column = format!("(place.x + {}u) * 4u", t * tile.across);
-            let value =
-                format!("select(o{r}_{t} * scale{s}[{c}u], vec4<f32>(0.0), empty{s}[{c}u] > 0.0)");
-            let store = format!("o_store4(at + c, min(DIM_V - c, 4u), {value});");
-            out.line(format!("{{ let c = {column}; if (c < DIM_V) {{ {store} }} }}"));
+            let value = match scaled {
+                true => format!(
+                    "select({sums}{r}_{t} * scale{s}[{c}u], vec4<f32>(0.0), empty{s}[{c}u] > 0.0)"
+                ),
+                false => format!("{sums}{r}_{t}"),
+            };
+            let store = format!("{to}_store4(at + c, min({dim}u - c, 4u), {value});");
+            out.line(format!("{{ let c = {column}; if (c < {dim}u) {{ {store} }} }}"));
         }
         out.line("}");
     }

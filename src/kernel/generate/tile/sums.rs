@@ -1,9 +1,25 @@
-//! The second product of `fused_forward_tile`: weights and values through workgroup memory, sums of columns.
+//! Sums of weighted rows: weights and values through workgroup memory, columns in registers.
 
 use super::{columns, of_strip, plus, rotate, rows, steps, strips};
 use crate::kernel::block_tile::{BlockTile, PART};
 use crate::kernel::generate::steps::{Index, Steps};
 use crate::kernel::spec::KernelSpec;
+
+/// Weights in registers, and the sums that they make of the columns of another tensor's rows.
+pub(super) struct Weighing {
+    /// The function that makes them; those that multiply are called `{name}_part` and `{name}_selected`.
+    pub(super) name: &'static str,
+    /// Registers of the weights.
+    pub(super) weights: &'static str,
+    /// The tensor, as it is called in `origins`.
+    pub(super) values: &'static str,
+    /// Registers of the sums.
+    pub(super) sums: &'static str,
+    /// The first row of the tile.
+    pub(super) first: &'static str,
+    /// Whether workgroup memory may still be read when it starts.
+    pub(super) waits: bool,
+}
 
 /// The `t`-th vec4 of columns of v at a key of the chunk: the `i`-th of the four of block `d`.
 fn of_v(tile: &BlockTile, d: Index, i: Index, t: u32) -> String {
@@ -11,12 +27,13 @@ fn of_v(tile: &BlockTile, d: Index, i: Index, t: u32) -> String {
         let at = (4 * d + i) * tile.stride_v() + t * tile.across;
         return format!("sh[{}u][{}][{}u + place.x]", at / 64, at / 16 % 4, at % 16);
     }
-    let at = format!("(d * STRIDE_V + {}u)", t * tile.across);
+    let at = format!("(d * {}u + {}u)", tile.stride_v(), t * tile.across);
     format!("sh[{at} / 64u][{at} / 16u % 4u][{at} % 16u + place.x]")
 }
 
-pub(super) fn multiply(out: &mut Steps, tile: &BlockTile) {
-    out.line("fn tile_multiply(place: Place, chunk: u32) {");
+fn multiply(out: &mut Steps, tile: &BlockTile, weighing: &Weighing) {
+    let Weighing { name, sums, .. } = weighing;
+    out.line(format!("fn {name}_part(place: Place, chunk: u32) {{"));
     steps(out, tile.keys_v, |out, d, i| {
         out.line("{");
         for s in strips(tile) {
@@ -27,8 +44,8 @@ pub(super) fn multiply(out: &mut Steps, tile: &BlockTile) {
         for t in columns(tile) {
             out.line(format!("let v{t} = {};", of_v(tile, d, i, t)));
             for r in rows(tile) {
-                let p = format!("p{}[{}u]", r / 4, r % 4);
-                out.line(format!("o{r}_{t} = fma(vec4<f32>({p}), v{t}, o{r}_{t});"));
+                let (p, sum) = (format!("p{}[{}u]", r / 4, r % 4), format!("{sums}{r}_{t}"));
+                out.line(format!("{sum} = fma(vec4<f32>({p}), v{t}, {sum});"));
             }
         }
         out.line("}");
@@ -37,11 +54,12 @@ pub(super) fn multiply(out: &mut Steps, tile: &BlockTile) {
 }
 
 /// The same without the keys that have no part in a row's sum, key by key.
-pub(super) fn multiply_selected(out: &mut Steps, tile: &BlockTile) {
-    out.line("fn tile_multiply_selected(place: Place, chunk: u32) {");
+fn multiply_selected(out: &mut Steps, tile: &BlockTile, weighing: &Weighing) {
+    let Weighing { name, sums, .. } = weighing;
+    out.line(format!("fn {name}_selected(place: Place, chunk: u32) {{"));
     out.line(format!("for (var d = 0u; d < {}u; d += 1u) {{", tile.keys_v));
     for t in columns(tile) {
-        let at = format!("(d * STRIDE_V + {}u + place.x)", t * tile.across);
+        let at = format!("(d * {}u + {}u + place.x)", tile.stride_v(), t * tile.across);
         out.line(format!("let v{t} = sh[{at} / 64u][{at} / 16u % 4u][{at} % 16u];"));
     }
     for s in strips(tile) {
@@ -52,38 +70,47 @@ pub(super) fn multiply_selected(out: &mut Steps, tile: &BlockTile) {
         let p = format!("p{}[{}u]", r / 4, r % 4);
         out.line(format!("if (!has_no_part({p})) {{"));
         for t in columns(tile) {
-            out.line(format!("o{r}_{t} = fma(vec4<f32>({p}), v{t}, o{r}_{t});"));
+            let sum = format!("{sums}{r}_{t}");
+            out.line(format!("{sum} = fma(vec4<f32>({p}), v{t}, {sum});"));
         }
         out.line("}");
     }
     out.line("}\n}");
 }
 
-/// Weights of 32 keys at a time into workgroup memory, chunks of v beside them, and their products.
-pub(super) fn sums(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
-    out.line(
-        "fn tile_sums(rows: Rows, visible: vec2<u32>, origins: Origins, place: Place, key0: u32, tested: bool) {",
-    );
+/// Weights of 32 keys at a time into workgroup memory, chunks of values beside them, and their products: sums of the
+/// tile's `dim_v` columns. Of values only those of keys in `range` are read.
+pub(super) fn sums(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec, weighing: &Weighing) {
+    multiply(out, tile, weighing);
+    if spec.selects_values() {
+        multiply_selected(out, tile, weighing);
+    }
+    let Weighing { name, first, waits, .. } = weighing;
+    out.line(format!(
+        "fn {name}(rows: Rows, range: vec2<u32>, origins: Origins, place: Place, {first}: u32, tested: bool) {{"
+    ));
     // Weights of all before are multiplied, and scores where none were needed for a peak.
     out.repeat("part", tile.keys / PART, |out, part| {
-        if part != Index::Number(0) || spec.is_each() {
+        if part != Index::Number(0) || *waits {
             out.line("workgroupBarrier();");
         }
-        put_weights(out, tile, part);
+        put_weights(out, tile, weighing.weights, part);
         out.line(format!("for (var chunk = 0u; chunk < {PART}u; chunk += {}u) {{", tile.keys_v));
-        put_values(out, tile, part);
+        put_values(out, tile, weighing, part);
         out.line(if spec.selects_values() {
-            "if (tested && atomicLoad(&sh_special[0]) != 0u) { tile_multiply_selected(place, chunk); } \
-             else { tile_multiply(place, chunk); }"
+            format!(
+                "if (tested && atomicLoad(&sh_special[0]) != 0u) {{ {name}_selected(place, chunk); }} \
+                 else {{ {name}_part(place, chunk); }}"
+            )
         } else {
-            "tile_multiply(place, chunk);"
+            format!("{name}_part(place, chunk);")
         });
         out.line("}");
     });
     out.line("}");
 }
 
-fn put_weights(out: &mut Steps, tile: &BlockTile, part: Index) {
+fn put_weights(out: &mut Steps, tile: &BlockTile, weights: &str, part: Index) {
     // An invocation's four neighbouring keys lie in one part; all invocations have some there, or half of them.
     let halves = tile.across == 16;
     let [block, guard] = if halves {
@@ -96,25 +123,28 @@ fn put_weights(out: &mut Steps, tile: &BlockTile, part: Index) {
     out.line(format!("{guard}{{"));
     for (j, s) in (0..4).flat_map(|j| strips(tile).map(move |s| (j, s))) {
         let at = format!("sh[{}u + {block}][{j}][{}]", tile.weights_at(), of_strip(tile, s));
-        out.line(format!("{at} = s{}_{s};", 4 * four + j));
+        out.line(format!("{at} = {weights}{}_{s};", 4 * four + j));
     }
     out.line("}");
     if part.number().is_none() && tile.keys_each() > 4 {
         let last = if halves { format!("if ({part} % 2u == 1u) ") } else { String::new() };
         out.line(format!("{last}{{"));
-        strips(tile).for_each(|s| rotate(out, tile, s, 4));
+        strips(tile).for_each(|s| rotate(out, tile, weights, s, 4));
         out.line("}");
     }
 }
 
-fn put_values(out: &mut Steps, tile: &BlockTile, part: Index) {
+fn put_values(out: &mut Steps, tile: &BlockTile, weighing: &Weighing, part: Index) {
+    let Weighing { values, first, .. } = weighing;
     let all = tile.keys_v * tile.stride_v();
     let turns = all.div_ceil(tile.lanes());
     for i in 0..turns {
         out.line(format!("let e{i} = place.lane + {}u;", i * tile.lanes()));
-        let key = format!("key0 + {part} * {PART}u + chunk + e{i} / STRIDE_V");
-        let four = format!("e{i} % STRIDE_V * 4u");
-        out.line(format!("let x{i} = tile_v(rows, visible, origins.v, {key}, {four}, tested);"));
+        let key = format!("{first} + {part} * {PART}u + chunk + e{i} / {}u", tile.stride_v());
+        let four = format!("e{i} % {}u * 4u", tile.stride_v());
+        out.line(format!(
+            "let x{i} = tile_{values}_of(rows, range, origins.{values}, {key}, {four}, tested);"
+        ));
     }
     out.line("workgroupBarrier();");
     for i in 0..turns {

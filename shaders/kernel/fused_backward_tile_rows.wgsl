@@ -1,0 +1,64 @@
+// Fused backward pass on tiles, second of three: the gradient of q, 64 rows by KEYS keys of one head by LANES
+// invocations, all products register-blocked.
+//
+//   q, d_o, states [batch, heads_q, seq_q, ..], k, v [batch, heads_kv, seq_kv, ..]
+//   -> d_q (o), 1 / l in the second of the row's states
+//
+//   for each tile of KEYS keys that some row may look at:
+//     X = Q K^T;  Y = dO V^T                         64 x KEYS each, by chunks of channels
+//     W, dX of each pair, l as in `fused_backward_rows`;  e = e + dS
+//     dQ = dQ + dX K;  Z = Z + (W * slopes) K        32 keys of dX and of W at a time, by chunks of k
+//   c = e / l - d_lse
+//   (dQ - c Z) / l, 1 / l, shift - c
+//
+// The shift that gradients of scores came from holds <d_o, o>, which was rounded where o was and sums in another order
+// than y does: where one key takes most of the weight, that is all that is left of them. c is how far it was from the
+// mean of y, and Z what the gradient of q owes to it; so o may be f16. Without lse there is neither.
+//
+// Workgroup (x, y) = (block of 64 rows, the last one first, (batch, head) pair). Products, sums and workgroup memory are
+// those of `fused_forward_tile`, with another product; there too are the reasons for what is hidden, what is not
+// visited and what is not tested. 2 * (3 * dim_qk + dim_v) FLOP a pair.
+
+@compute @workgroup_size(LANES, 1, 1)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let batch = workgroup.y / params.heads_q;
+  let head = workgroup.y % params.heads_q;
+  // The last rows first: under a causal mask they have most to do, and what ends last should be little.
+  let row0 = ((params.seq_q + 63u) / 64u - 1u - workgroup.x) * 64u;
+  let rows = rows_of(batch, head, row0, min(row0 + 64u, params.seq_q) - 1u);
+  let row_end = stored_end(rows, params.seq_q);
+  let visible = key_range(rows);
+  let whole = whole_range(rows, visible);
+  let origins = origins_of(batch, head);
+  let place = place_of(lane, row0);
+  tile_begin(rows, place);
+  for (var key0 = next_tile(rows, visible.x / KEYS * KEYS, visible); key0 < visible.y;
+      key0 = next_tile(rows, key0 + KEYS, visible)) {
+    let span = vec2<u32>(key0, min(key0 + KEYS, visible.y));
+    let tested = key0 < whole.x || key0 + KEYS > whole.y || !tile_whole(rows, span);
+    tile_products(rows, visible.y, origins, place, row0, key0);
+    tile_incoming(rows, visible.y, origins, place, row0, key0);
+    if (tested) {
+      tile_pairs_shown(rows, visible.y, place, key0);
+    } else {
+      tile_pairs(rows, visible.y, place, key0);
+    }
+    tile_add(rows, visible, origins, place, key0, tested);
+    tile_weigh(rows, visible, origins, place, key0, tested);
+  }
+  gather_l(place);
+  var l = vec4<f32>(0.0);
+  if (lane < 16u) { l = tile_l(place); }
+  gather_e(place);
+  if (lane < 16u) {
+    let row = row0 + lane * 4u;
+    let ends = row_ends(rows, row, row_end, l, tile_e(place));
+    let past = vec4<u32>(row) + vec4<u32>(0u, 1u, 2u, 3u) >= vec4<u32>(rows.q_len);
+    sh[0][0][lane] = ends.scale;
+    sh[0][1][lane] = select(vec4<f32>(0.0), vec4<f32>(1.0), past);
+    sh[0][2][lane] = ends.left;
+  }
+  workgroupBarrier();
+  tile_correct(place);
+  tile_store(place, row_end, params.o_base + q_origin(batch) + head * params.q_stride_head);
+}
