@@ -15,7 +15,7 @@ use heedful::layer::{
 };
 use heedful::verify::golden::{GoldenSuite, LayerGradientCase, Precision};
 use heedful::{
-    Align, Attention, BufferView, DType, Engine, Normalizer, Operand, Policy, Rotary,
+    Align, Attention, BufferView, DType, Engine, Normalizer, Operand, Path, Policy, Rotary,
     RotaryScaling, Shape, Tensors, WeightsAt, rotary_tables, wgpu,
 };
 
@@ -220,9 +220,19 @@ fn gpu_gradients_are_those_of_the_reference() {
     let Some(engine) = common::gpu::engine("layer_gpu_gradients_are_those_of_the_reference") else {
         return;
     };
-    for layer in layers() {
+    // What lse serves is fused where it is there; gradients of sinks are staged.
+    let with_lse = |layer: &MultiHeadAttention| {
+        let a = &layer.attention;
+        let fused = a.normalizer == Normalizer::Softmax && !a.sinks;
+        fused.then(|| MultiHeadAttention { attention: a.clone().with_lse(), ..layer.clone() })
+    };
+    let all: Vec<_> = layers().iter().filter_map(with_lse).chain(layers()).collect();
+    for layer in all {
         let trial = Trial::new(layer);
         let wanted = trial.gradients();
+        let plan = engine.plan_layer_backward(&trial.backward, &Policy::default()).unwrap();
+        let fused = plan.attention.is_some_and(|plan| plan.path() != Path::Staged);
+        assert_eq!(fused, trial.backward.layer.attention.lse);
         let found = run(&engine, &trial);
         let again = run(&engine, &trial);
         assert_eq!(found, again, "two runs differ");
@@ -234,7 +244,9 @@ fn gpu_gradients_are_those_of_the_reference() {
                 LayerTensor::BK => wanted.get(LayerTensor::WK).unwrap(),
                 _ => values,
             };
-            let allowed = 2e-5 * size(terms).max(size(values));
+            // In one pass the mean of a row's gradients is taken from o as it was rounded: that is twice as far off here.
+            let share = if fused { 4e-5 } else { 2e-5 };
+            let allowed = share * size(terms).max(size(values));
             let x = found.get(tensor).unwrap();
             assert_eq!(x.len(), values.len(), "d_{tensor}");
             for (i, (x, e)) in x.iter().zip(values).enumerate() {

@@ -7,7 +7,7 @@ use crate::device::Wait;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::layer::MultiHeadAttention;
-use crate::plan::{BackwardPlan, Path, Policy, SelfTest};
+use crate::plan::{BackwardPlan, Policy, SelfTest};
 use crate::problem::{Attention, Backward, Operand};
 use crate::reference::Gradients;
 
@@ -105,6 +105,9 @@ impl LayerTensor {
 
 /// The gradients of a layer, as plain data: of ⟨d_out, out⟩.
 ///
+/// A layer whose attention writes lse ([`Attention::with_lse`]) keeps what gradients of its call need; without it they
+/// take planes of scores under softmax.
+///
 /// ```
 /// use heedful::layer::{LayerBackward, LayerTensor, MultiHeadAttention};
 /// use heedful::{Attention, Shape};
@@ -178,7 +181,7 @@ impl LayerBackward {
         let rows = rows.into_iter().filter_map(|(operand, on)| on.then_some(operand));
         let wanted: Vec<Operand> = rows.chain(self.between.iter().copied()).collect();
         // Nothing comes back through weights that are shown.
-        let call = Attention { weights: None, lse: false, ..self.layer.inner() };
+        let call = Attention { weights: None, ..self.layer.inner() };
         (!wanted.is_empty()).then(|| Backward::of(call).only(&wanted))
     }
 
@@ -312,12 +315,7 @@ impl Engine {
         }
         let call = backward.attention();
         let attention = match call {
-            Some(call) => {
-                // Its forward pass keeps no lse, so that the fused path serves some normalisers only.
-                let path = if policy.path == Path::Staged { Path::Staged } else { Path::Auto };
-                let policy = Policy { path, ..policy.clone() };
-                Some(self.plan_backward_in(&call, &policy, wait).await?)
-            }
+            Some(call) => Some(self.plan_backward_in(&call, policy, wait).await?),
             None => None,
         };
         Ok(LayerBackwardPlan { backward: backward.clone(), attention })

@@ -136,12 +136,11 @@ impl Binding<'_> {
         let after = self.after(&held)?;
         let between = self.forward.held();
         let [q, k, v] = [&between.q, &between.k, &between.v].map(Into::into);
-        let o = (&between.context).into();
-        let inner = Tensors { q, k, v, o, weights: None, lse: None, ..*self.tensors };
-        let d_o = match layer.width_out {
-            Some(_) => (&held.context).into(),
-            None => self.backward.d_out,
+        let (o, d_o) = match layer.width_out {
+            Some(_) => ((&between.context).into(), (&held.context).into()),
+            None => (self.tensors.o, self.backward.d_out),
         };
+        let inner = Tensors { q, k, v, o, weights: None, ..*self.tensors };
         let mut tensors = BackwardTensors::new(inner, d_o);
         for (one, d) in Projection::all(layer).iter().zip(&held.rows) {
             if plan.problem().wants(one.operand) {
@@ -274,6 +273,7 @@ impl Binding<'_> {
             let mut inner = x.extents(call, plan.workspace_bytes());
             inner.retain(|x| !["q", "k", "v", "o", "lse", "weights"].contains(&x.name));
             extents.extend(inner);
+            extents.extend(x.lse.map(|lse| Extent::read("lse", lse, 4 * s.rows())));
             for (operand, view) in &self.backward.between {
                 let bytes = 4 * call.elements(*operand).unwrap_or(0);
                 extents.push(Extent::written(operand.gradient_name(), *view, bytes));

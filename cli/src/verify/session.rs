@@ -218,7 +218,7 @@ impl Session<'_> {
                 rows.push(self.row(&suite.name, &name, None, path, run)?);
             }
         } else if let Some(recorded) = case.layer_gradients(Precision::Stored)? {
-            // The forward pass of a layer keeps no lse.
+            // The recorded layers write no lse, which the fused paths need.
             if self.args.asks_for(Path::Staged) {
                 let run = |engine: &Engine| Ok((recorded.run(engine)?, None));
                 rows.push(self.row(&suite.name, &name, None, Path::Staged, run)?);
