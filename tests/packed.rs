@@ -4,8 +4,9 @@
 
 mod common;
 
+use heedful::feature::Operands;
 use heedful::plan::MAX_ROWS;
-use heedful::reference::Outputs;
+use heedful::reference::{Inputs, Outputs, attend};
 use heedful::verify::data::{CaseData, DataOptions};
 use heedful::verify::execute::{Execution, Placement};
 use heedful::verify::run::{Outcome, run};
@@ -77,9 +78,11 @@ fn packed_sequences_with_contradictions_are_refused() {
         error.argument().unwrap_or_default().to_owned()
     };
     assert!(packed().validate().is_ok());
-    assert_eq!(refused(packed().kv_lengths()), "total_kv");
+    // Keys may fill a part of their own; those in pages are not packed.
+    assert!(packed().kv_lengths().validate().is_ok());
+    assert_eq!(refused(packed().kv_lengths().paged(5, 4, 2)), "total_kv");
     assert_eq!(refused(packed().q_lengths()), "q_lengths");
-    // Keys with lengths, in pages or not, are not packed.
+    // Rows alone.
     let rows = || Attention::new(Shape::self_attention(2, 2, 8, 4)).kv_lengths().packed(10, 0);
     assert!(rows().validate().is_ok() && rows().paged(5, 4, 2).validate().is_ok());
     assert_eq!(rows().validate().unwrap().attention().layout_k, Layout::Bhsd);
@@ -147,4 +150,28 @@ fn tables_that_point_outside_read_as_masked() {
             Outcome::Unsupported(why) => panic!("{path}: {why}"),
         }
     }
+}
+
+/// Of each sequence's own keys the first so many: as if the others had never been packed.
+#[test]
+fn lengths_within_packed_keys_leave_the_rest_out() {
+    let shape =
+        Shape { batch: 2, heads_q: 2, heads_kv: 1, seq_q: 3, seq_kv: 6, dim_qk: 4, dim_v: 4 };
+    let call = Attention::new(shape).causal(Align::BottomRight);
+    let noise = |n: usize| (0..n).map(|i| f64::from((i as f32 * 1.7).sin())).collect::<Vec<_>>();
+    let (q, all) = (noise(5 * 2 * 4), noise(10 * 4));
+    // Sequences of 4 and 6 keys, which have filled 3 and 5 of them.
+    let kept = [&all[..3 * 4], &all[4 * 4..9 * 4]].concat();
+    let attended = |call: Attention, keys: &[f64], starts: &[u32], lengths: &[u32]| {
+        let operands = Operands {
+            cu_seqlens_q: &[0, 2, 5],
+            cu_seqlens_kv: starts,
+            kv_lengths: lengths,
+            ..Operands::default()
+        };
+        let inputs = Inputs { q: &q, k: keys, v: keys, operands };
+        attend(&call.validate().unwrap(), &inputs).unwrap().o
+    };
+    let lengths = attended(call.clone().packed(5, 10).kv_lengths(), &all, &[0, 4, 10], &[3, 5]);
+    assert_eq!(lengths, attended(call.packed(5, 8), &kept, &[0, 3, 8], &[]));
 }

@@ -255,9 +255,9 @@ fn place(
     operand: Operand,
     at: [u32; 3],
 ) -> Option<usize> {
-    let (q_len, kv_len) = problem.lengths(at[0], operands);
-    let len = if matches!(operand.rows(), Some(Rows::K | Rows::V)) { kv_len } else { q_len };
-    if problem.attention().packed.is_some() && at[2] >= len {
+    let (rows, keys) = problem.held(at[0], operands);
+    let held = if matches!(operand.rows(), Some(Rows::K | Rows::V)) { keys } else { rows };
+    if at[2] >= held {
         return None;
     }
     let index = match operand {

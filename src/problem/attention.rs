@@ -406,9 +406,9 @@ impl Attention {
     /// with the tensors. The shape's seq_q and seq_kv are the longest lengths; rows beyond are neither
     /// read nor written. Layouts become [`Layout::Bshd`], those of k and v only where total_kv is not 0.
     ///
-    /// Where keys have [lengths](Self::kv_lengths), as those of a cache do, only rows are packed: total_kv is 0, there
-    /// is no `cu_seqlens_kv`, and k and v are padded or in [pages](Self::paged). One call then serves sequences that
-    /// bring a prompt and such that bring a token.
+    /// With [lengths](Self::kv_lengths) a sequence's keys are the first so many of its own, as where each has room to
+    /// grow. Where total_kv is 0 beside lengths, only rows are packed: there is no `cu_seqlens_kv`, and k and v are
+    /// padded or in [pages](Self::paged). One call then serves sequences that bring a prompt and such that bring a token.
     pub fn packed(self, total_q: u32, total_kv: u32) -> Self {
         let bshd = Layout::Bshd;
         let [k, v] = [self.layout_k, self.layout_v].map(|of| if total_kv == 0 { of } else { bshd });
@@ -418,7 +418,7 @@ impl Attention {
 
     /// Whether keys lie one after another, as rows do.
     pub(crate) fn packs_keys(&self) -> bool {
-        self.packed.is_some() && !self.kv_lengths
+        self.packed.is_some_and(|packed| packed.total_kv > 0 || !self.kv_lengths)
     }
 
     /// Puts keys and values in pages: k and v are `[pages, page_size, heads_kv, dim]`, and a page table

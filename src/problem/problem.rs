@@ -294,7 +294,7 @@ impl Problem {
 
     /// Whether o and lse hold a row: packed tensors hold none past a sequence's length.
     pub fn stores(&self, batch: u32, row: u32, operands: &Operands<'_>) -> bool {
-        self.attention.packed.is_none() || row < self.lengths(batch, operands).0
+        row < self.held(batch, operands).0
     }
 
     /// Index of a row's lse: `[batch, heads_q, seq_q]`, or `[total_q, heads_q]` when packed.
@@ -312,24 +312,28 @@ impl Problem {
         }
     }
 
-    /// Query and key lengths of one sequence, never more than the shape holds.
-    pub fn lengths(&self, batch: u32, operands: &Operands<'_>) -> (u32, u32) {
-        let s = self.attention.shape;
-        let packed = |table, total, longest| Self::packed_range(table, batch, total, longest).1;
-        let padded =
-            |table: &[u32], full: u32| table.get(batch as usize).map_or(full, |n| full.min(*n));
+    /// Rows and keys that tensors hold of one sequence: those of the shape, unless they are packed.
+    pub(crate) fn held(&self, batch: u32, operands: &Operands<'_>) -> (u32, u32) {
         let a = &self.attention;
-        let q_table = if a.q_lengths { operands.q_lengths } else { &[] };
-        let kv_table = if a.kv_lengths { operands.kv_lengths } else { &[] };
-        let of_q = match a.packed {
-            Some(x) => packed(operands.cu_seqlens_q, x.total_q, s.seq_q),
-            None => padded(q_table, s.seq_q),
+        let of = |packed: Option<(&[u32], u32)>, longest: u32| match packed {
+            Some((table, total)) => Self::packed_range(table, batch, total, longest).1,
+            None => longest,
         };
-        let of_kv = match a.packed.filter(|_| a.packs_keys()) {
-            Some(x) => packed(operands.cu_seqlens_kv, x.total_kv, s.seq_kv),
-            None => padded(kv_table, s.seq_kv),
+        let rows = a.packed.map(|x| (operands.cu_seqlens_q, x.total_q));
+        let keys = a.packed.filter(|_| a.packs_keys());
+        let keys = keys.map(|x| (operands.cu_seqlens_kv, x.total_kv));
+        (of(rows, a.shape.seq_q), of(keys, a.shape.seq_kv))
+    }
+
+    /// Query and key lengths of one sequence, never more than its tensors hold.
+    pub fn lengths(&self, batch: u32, operands: &Operands<'_>) -> (u32, u32) {
+        let shorter = |on: bool, table: &[u32], held: u32| {
+            let length = table.get(batch as usize).filter(|_| on);
+            length.map_or(held, |n| held.min(*n))
         };
-        (of_q, of_kv)
+        let (a, (rows, keys)) = (&self.attention, self.held(batch, operands));
+        let q_len = shorter(a.q_lengths, operands.q_lengths, rows);
+        (q_len, shorter(a.kv_lengths, operands.kv_lengths, keys))
     }
 
     /// The position of (batch, head, row, 0) with its sequence's lengths and diagonal.

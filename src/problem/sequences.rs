@@ -11,7 +11,7 @@ use crate::tensor::MAX_SEQ;
 pub struct Packed {
     /// Query rows of all sequences together.
     pub total_q: u32,
-    /// Keys of all sequences together; 0 where keys have lengths of their own.
+    /// Keys of all sequences together; 0 beside key lengths: keys are not packed.
     pub total_kv: u32,
 }
 

@@ -84,8 +84,7 @@ pub(super) fn check_masks(a: &Attention) -> Result<()> {
     Ok(())
 }
 
-/// Packed sequences bring their own lengths, have no layout by batch, and return no weights. Where keys have lengths,
-/// only rows are packed.
+/// Packed sequences bring their own lengths of rows, have no layout by batch, and return no weights.
 pub(super) fn check_packed(a: &Attention) -> Result<()> {
     let Some(packed) = a.packed else { return Ok(()) };
     let refuse =
@@ -93,9 +92,9 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
     if a.q_lengths {
         return refuse("q_lengths", "none: cu_seqlens give the lengths");
     }
-    if a.kv_lengths && packed.total_kv > 0 {
-        let found = format!("{} beside key lengths", packed.total_kv);
-        return Err(Error::invalid("total_kv", found, "0: keys with lengths are not packed"));
+    if a.paged.is_some() && packed.total_kv > 0 {
+        let found = format!("{} beside a page table", packed.total_kv);
+        return Err(Error::invalid("total_kv", found, "0: keys in pages are not packed"));
     }
     if a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() {
         return refuse("rotary, cosine or general", "none of them: q and k as they meet");

@@ -98,30 +98,28 @@ pub(in crate::kernel) fn score_glue(out: &mut String, spec: &KernelSpec) {
 
 fn position_glue(out: &mut String, spec: &KernelSpec) {
     origin_glue(out, spec);
-    let packed = |full: &str, table: &str, total: &str| {
+    let packed = |full: &str, side: &str| {
         format!(
-            "let start = min(aux_word(params.{table} + batch), params.{total}); \
-             let end = min(aux_word(params.{table} + batch + 1u), params.{total}); \
+            "let start = min(aux_word(params.aux_cu_seqlens_{side} + batch), params.total_{side}); \
+             let end = min(aux_word(params.aux_cu_seqlens_{side} + batch + 1u), params.total_{side}); \
              return min(max(start, end) - start, params.{full});"
         )
     };
-    let table = |on: bool, full: &str, table: &str| {
-        if spec.is_packed() && full == "seq_q" {
-            packed(full, "aux_cu_seqlens_q", "total_q")
-        } else if spec.has_packed_keys() && full == "seq_kv" {
-            packed(full, "aux_cu_seqlens_kv", "total_kv")
-        } else if on {
-            format!("return min(aux_word(params.{table} + batch), params.{full});")
-        } else {
-            format!("return params.{full};")
-        }
+    let shorter = |on: bool, own: &str, table: &str| match on {
+        true => format!("return min(aux_word(params.{table} + batch), {own});"),
+        false => format!("return {own};"),
     };
-    function(
-        out,
-        "q_length(batch: u32) -> u32",
-        &table(spec.reads(Operand::QLengths), "seq_q", "aux_q_lengths"),
-    );
-    let kv = table(spec.reads(Operand::KvLengths), "seq_kv", "aux_kv_lengths");
+    let q_len = match spec.is_packed() {
+        true => packed("seq_q", "q"),
+        false => shorter(spec.reads(Operand::QLengths), "params.seq_q", "aux_q_lengths"),
+    };
+    function(out, "q_length(batch: u32) -> u32", &q_len);
+    let keys = match spec.has_packed_keys() {
+        true => packed("seq_kv", "kv"),
+        false => "return params.seq_kv;".to_owned(),
+    };
+    function(out, "keys_held(batch: u32) -> u32", &keys);
+    let kv = shorter(spec.reads(Operand::KvLengths), "keys_held(batch)", "aux_kv_lengths");
     function(out, "kv_length(batch: u32) -> u32", &kv);
     if spec.reads(Operand::Table) {
         let body = "return aux_word(params.aux_table + i);";
@@ -234,7 +232,7 @@ fn origin_glue(out: &mut String, spec: &KernelSpec) {
     function(out, "stored_end(rows: Rows, row_end: u32) -> u32", end);
     // In packed tensors the keys past a sequence's own are another's, or nobody's.
     let end = if spec.has_packed_keys() {
-        "return min(key_end, rows.kv_len);"
+        "return min(key_end, keys_held(rows.batch));"
     } else {
         "return key_end;"
     };

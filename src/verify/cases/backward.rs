@@ -81,9 +81,11 @@ impl BackwardCase {
         let rows = [Operand::Q, Operand::K, Operand::V];
         let mut backward = self.backward.clone();
         backward.attention.lse |= backward.attention.normalizer == Normalizer::Softmax;
-        (backward.wanted != rows).then(|| Self {
+        let some = backward.wanted != rows;
+        backward = backward.only(&rows);
+        (some && backward.validate().is_ok()).then(|| Self {
             name: format!("{} qkv", self.name),
-            backward: backward.only(&rows),
+            backward,
             in_blocks: false,
             path: Path::Auto,
             ..self.clone()
@@ -98,7 +100,7 @@ impl BackwardCase {
         let mut backward = self.backward.clone().only(&rows);
         backward.attention.lse |= a.normalizer == Normalizer::Softmax;
         // Gradients of weights come in for each score.
-        (serve && !backward.from_weights).then(|| Self {
+        (serve && !backward.from_weights && backward.validate().is_ok()).then(|| Self {
             name: format!("{} qkv on-tiles", self.name),
             backward,
             in_blocks: false,
@@ -231,6 +233,7 @@ fn own() -> Result<Vec<BackwardCase>> {
         base().bias([1, 4, 1, 90]).softcap(4.0).dtype(DType::Bf16),
         call(3, [4, 2], [40, 60], [16, 24]).packed(90, 140).causal(BottomRight),
         call(3, [4, 2], [40, 60], [24, 16]).packed(90, 140).sinks().dtype(DType::F16),
+        call(3, [4, 2], [40, 90], [24, 16]).packed(90, 140).kv_lengths(),
     ];
     let mut cases = Vec::new();
     for attention in calls {

@@ -7,7 +7,7 @@ use crate::feature::prepare::Rotary;
 use crate::feature::score::KvScales;
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout, Storage};
-use crate::verify::cases::quick::call;
+use crate::verify::cases::quick::{call, usual};
 use crate::verify::cases::{Case, padded};
 use crate::verify::data::{DataOptions, Lengths};
 
@@ -110,6 +110,14 @@ fn served() -> Vec<Case> {
             _ => call.window(Some(20), Some(0), BottomRight),
         };
         cases.push(poisoned(call, Lengths::Full));
+    }
+    // Keys one after another, of which each sequence has filled a part.
+    for dtype in [DType::F32, DType::F16] {
+        let call = call(3, [6, 2], [40, 90], [24, 16]).dtype(dtype).kv_lengths().packed(90, 140);
+        let plain = dtype == DType::F32;
+        let call = if plain { call.with_lse() } else { call.causal(BottomRight).sinks() };
+        // Of mixed lengths, as data is unless it is asked otherwise.
+        cases.push(usual(call));
     }
     let padded = call(3, [6, 2], [19, 70], [40, 24]).kv_lengths().packed(40, 0);
     cases.push(poisoned(padded.causal(BottomRight).with_lse(), Lengths::Mixed));
