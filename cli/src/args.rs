@@ -153,6 +153,8 @@ impl VerifyArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GridName {
+    /// A few cases in which every slot file occurs.
+    Slots,
     Quick,
     Full,
     /// Cases for matrix units; implies --matrix.

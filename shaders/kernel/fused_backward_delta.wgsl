@@ -25,6 +25,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let mean = (sum.x + sum.y) + (sum.z + sum.w);
   let all_row = (batch * params.heads_q + head) * params.seq_q + row;
   let d_lse = d_lse_load(place);
-  states[2u * all_row] = vec2<f32>(lse[params.lse_base + place], d_lse - mean);
+  // Scores are LOWEST_SCORE at least, and a weight e^(s - lse) is 1 at most.
+  let kept = lse[params.lse_base + place];
+  states[2u * all_row] = vec2<f32>(select(max(kept, LOWEST_SCORE), kept, is_nan(kept)), d_lse - mean);
   states[2u * all_row + 1u] = vec2<f32>(0.0, d_lse);
 }

@@ -15,14 +15,13 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
 use crate::feature::score::Stage;
 use crate::feature::{Entry, Position};
 use crate::problem::{BackwardProblem, Operand};
 use crate::reference::arithmetic::{Arithmetic, Row};
 use crate::reference::call::Call;
+use crate::reference::each::each;
 use crate::reference::emulate;
 use crate::reference::prepare::prepare_backward;
 use crate::reference::{Inputs, Order, length, prepare, reserve};
@@ -136,16 +135,13 @@ fn computed(
     let s = problem.attention().shape;
     let prepared = [Operand::Q, Operand::K].map(|x| prepare(problem, inputs, x, |x| how.round(x)));
     let jobs = u64::from(s.batch) * u64::from(s.heads_kv);
-    let parts: Vec<Part> = (0..jobs)
-        .into_par_iter()
-        .map(|job| {
-            let call = Call::new(problem, inputs, &prepared);
-            let heads_kv = u64::from(s.heads_kv);
-            let mut part = Part::new(backward, incoming, how);
-            part.heads(&call, (job / heads_kv) as u32, (job % heads_kv) as u32);
-            part
-        })
-        .collect();
+    let call = || Call::new(problem, inputs, &prepared);
+    let parts = each(0..jobs, call, |call, job| {
+        let heads_kv = u64::from(s.heads_kv);
+        let mut part = Part::new(backward, incoming, how);
+        part.heads(call, (job / heads_kv) as u32, (job % heads_kv) as u32);
+        part
+    });
     gathered(backward, inputs, parts, how)
 }
 

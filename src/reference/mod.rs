@@ -8,6 +8,7 @@
 mod arithmetic;
 mod backward;
 mod call;
+mod each;
 mod emulate;
 mod inputs;
 mod matrix;
@@ -26,7 +27,7 @@ pub use prepare::prepare;
 use crate::error::{Error, Result};
 use crate::problem::{Operand, Problem};
 use call::{Call, Row};
-use rayon::prelude::*;
+use each::each;
 
 /// What a call computes, always without gaps.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,16 +69,11 @@ where
     // In slices, so that finished rows do not all wait in memory beside the outputs.
     for first in (0..rows).step_by(1 << 14) {
         let slice = first..rows.min(first + (1 << 14));
-        let done: Vec<Row> = slice
-            .into_par_iter()
-            .map_init(
-                || Call::new(problem, inputs, &prepared),
-                |call, r| {
-                    let (batch, head) = (r / (heads * seq_q), r / seq_q % heads);
-                    row(call, batch as u32, head as u32, (r % seq_q) as u32)
-                },
-            )
-            .collect();
+        let call = || Call::new(problem, inputs, &prepared);
+        let done = each(slice, call, |call, r| {
+            let (batch, head) = (r / (heads * seq_q), r / seq_q % heads);
+            row(call, batch as u32, head as u32, (r % seq_q) as u32)
+        });
         for row in done {
             o.extend(row.o);
             lse.push(row.lse);

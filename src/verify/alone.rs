@@ -1,5 +1,6 @@
 //! Batch invariance: a sequence computed alone has the bits it has in its batch.
 
+use crate::device::Wait;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::feature::normalize::Normalizer;
@@ -7,8 +8,10 @@ use crate::plan::{Path, Policy};
 use crate::problem::{Attention, Operand};
 use crate::tensor::Broadcast;
 use crate::verify::data::CaseData;
-use crate::verify::execute::{Placement, execute};
-use crate::verify::run::policy;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::verify::execute::Placement;
+use crate::verify::execute::execute_in;
+use crate::verify::run::{On, policy};
 
 /// The last sequence of a batch as a call of its own; `None` where it is not one: a batch of one, packed
 /// sequences, block tables of their own, keys or weights drawn by position in the batch.
@@ -75,10 +78,11 @@ fn fitted<T: Clone>(shape: Option<&mut Broadcast>, table: Vec<T>, batch: usize) 
 
 /// Runs the last sequence of a batch alone; says where its bits are others than `o`, the output of the whole
 /// batch `[batch, heads_q, seq_q, dim_v]`. The split path, whose shares follow the batch, runs both again with
-/// shares of a fixed size.
+/// shares of a fixed size. It blocks the thread.
 ///
 /// # Errors
 /// Device lost, out of memory, internal.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn differs_alone(
     engine: &Engine,
     attention: &Attention,
@@ -87,19 +91,33 @@ pub fn differs_alone(
     placement: Placement,
     o: &[f64],
 ) -> Result<Option<String>> {
+    let (at, wait) = (On { path, placement }, Wait::Blocking);
+    pollster::block_on(differs_alone_in(engine, attention, data, at, o, wait))
+}
+
+pub(super) async fn differs_alone_in(
+    engine: &Engine,
+    attention: &Attention,
+    data: &CaseData,
+    On { path, placement }: On,
+    o: &[f64],
+    wait: Wait,
+) -> Result<Option<String>> {
     let Some((call, own)) = last_alone(attention, data) else { return Ok(None) };
     let batch_invariant = path == Path::Split;
     let policy = Policy { batch_invariant, ..policy(path, placement) };
-    let run = |call: &Attention, data: &CaseData| -> Result<Option<Vec<f64>>> {
-        match engine.plan_with(call, &policy) {
-            Ok(plan) => Ok(Some(execute(engine, &plan, &data.inputs(), placement)?.outputs.o)),
-            Err(error) if error.is_unsupported() => Ok(None),
-            Err(error) => Err(error),
-        }
+    let run = async |call: &Attention, data: &CaseData| -> Result<Option<Vec<f64>>> {
+        let plan = match engine.plan_in(call, &policy, wait).await {
+            Ok(plan) => plan,
+            Err(error) if error.is_unsupported() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let execution = execute_in(engine, &plan, &data.inputs(), placement, wait).await?;
+        Ok(Some(execution.outputs.o))
     };
-    let again = if batch_invariant { run(attention, data)? } else { None };
+    let again = if batch_invariant { run(attention, data).await? } else { None };
     let whole = again.as_deref().unwrap_or(o);
-    let Some(alone) = run(&call, &own)? else { return Ok(None) };
+    let Some(alone) = run(&call, &own).await? else { return Ok(None) };
     let within = &whole[whole.len() - alone.len()..];
     let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
     let differs = within.iter().zip(&alone).position(|pair| !same(pair));

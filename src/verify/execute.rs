@@ -5,9 +5,9 @@
 //! elements of an output must still hold the pattern afterwards. Each call runs twice and must give
 //! the same bits.
 
-use std::time::Instant;
+use web_time::Instant;
 
-use crate::device::Readback;
+use crate::device::{Readback, Wait, scoped, settled};
 use crate::engine::{Engine, HostTables};
 use crate::error::Result;
 use crate::plan::Plan;
@@ -29,38 +29,79 @@ pub struct Execution {
     pub milliseconds: f64,
 }
 
-/// Runs a planned call twice on poisoned, guarded tensors.
+/// Runs a planned call twice on poisoned, guarded tensors, blocking the thread.
 ///
 /// # Errors
 /// Invalid argument when inputs do not fit the problem, out of memory, device lost, internal.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn execute(
     engine: &Engine,
     plan: &Plan,
     inputs: &Inputs<'_>,
     placement: Placement,
 ) -> Result<Execution> {
+    pollster::block_on(execute_in(engine, plan, inputs, placement, Wait::Blocking))
+}
+
+/// `execute` without blocking the thread.
+///
+/// # Errors
+/// As `execute`.
+pub async fn execute_async(
+    engine: &Engine,
+    plan: &Plan,
+    inputs: &Inputs<'_>,
+    placement: Placement,
+) -> Result<Execution> {
+    execute_in(engine, plan, inputs, placement, Wait::Awaiting).await
+}
+
+pub(super) async fn execute_in(
+    engine: &Engine,
+    plan: &Plan,
+    inputs: &Inputs<'_>,
+    placement: Placement,
+    wait: Wait,
+) -> Result<Execution> {
     let problem = plan.problem();
     inputs.validate(problem)?;
     let tables = HostTables::new(problem, &inputs.operands);
-    let held = Held::new(engine, plan, inputs, &tables, placement)?;
-    let tensors = held.tensors(&tables);
-    let bound = engine.bind(plan, &tensors)?;
-    let run = || -> Result<Vec<Vec<u8>>> {
-        let mut encoder = engine.device().create_command_encoder(&Default::default());
-        held.poison(&mut encoder);
-        bound.encode(&mut encoder);
-        let readbacks: Result<Vec<Readback>> = held
-            .outputs
-            .iter()
-            .map(|x| Readback::record(engine.device(), &mut encoder, &x.buffer, 0, x.buffer.size()))
-            .collect();
-        engine.queue().submit([encoder.finish()]);
-        readbacks?.into_iter().map(Readback::read_blocking).collect()
+    let held = settled(|| Held::new(engine, plan, inputs, &tables, placement)).await?;
+    let bound = engine.bind_async(plan, &held.tensors(&tables)).await?;
+    let outputs: Vec<&wgpu::Buffer> = held.outputs.iter().map(|x| &x.buffer).collect();
+    let run = || {
+        submitted(engine, &outputs, wait, |encoder| {
+            held.poison(encoder);
+            bound.encode(encoder);
+        })
     };
-    let first = run()?;
+    let first = run().await?;
     let start = Instant::now();
-    let second = run()?;
+    let second = run().await?;
     let milliseconds = start.elapsed().as_secs_f64() * 1e3;
     let (outputs, stray_write) = held.collect(problem, &inputs.operands, &first);
     Ok(Execution { outputs, stray_write, repeatable: first == second, milliseconds })
+}
+
+/// Submits what is recorded, and gives the bytes that it leaves in `buffers`.
+pub(super) async fn submitted(
+    engine: &Engine,
+    buffers: &[&wgpu::Buffer],
+    wait: Wait,
+    record: impl FnOnce(&mut wgpu::CommandEncoder),
+) -> Result<Vec<Vec<u8>>> {
+    let device = engine.device();
+    let submit = || -> Result<Vec<Readback>> {
+        let mut encoder = device.create_command_encoder(&Default::default());
+        record(&mut encoder);
+        let read = |x: &&wgpu::Buffer| Readback::record(device, &mut encoder, x, 0, x.size());
+        let readbacks = buffers.iter().map(read).collect::<Result<_>>()?;
+        scoped(device, "submitting a case", 0, || engine.queue().submit([encoder.finish()]))?;
+        Ok(readbacks)
+    };
+    let mut bytes = Vec::new();
+    for readback in settled(submit).await? {
+        bytes.push(readback.get(wait).await?);
+    }
+    Ok(bytes)
 }

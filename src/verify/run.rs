@@ -1,12 +1,13 @@
 //! Running a case: plan, execute guarded, compare, and say what happened.
 
+use crate::device::Wait;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::plan::{Path, Policy, SelfTest};
 use crate::problem::{Attention, Operand};
 use crate::reference::Inputs;
 use crate::verify::compare::Comparison;
-use crate::verify::execute::{Execution, Placement, execute};
+use crate::verify::execute::{Execution, Placement, execute_in};
 
 /// What became of one case on one path.
 #[derive(Debug, Clone)]
@@ -61,11 +62,12 @@ pub fn policy(path: Path, placement: Placement) -> Policy {
     Policy { path, native_f16, self_test: SelfTest::Off, ..Policy::default() }
 }
 
-/// Runs a call on one path of an engine and compares its outputs by `check`.
+/// Runs a call on one path of an engine and compares its outputs by `check`, blocking the thread.
 ///
 /// # Errors
 /// Invalid argument when inputs do not fit, out of memory, device lost, internal; a path that cannot
 /// serve the call is an [`Outcome`].
+#[cfg(not(target_arch = "wasm32"))]
 pub fn run(
     engine: &Engine,
     attention: &Attention,
@@ -74,14 +76,49 @@ pub fn run(
     placement: Placement,
     check: impl FnOnce(&Execution) -> Vec<(Operand, Comparison)>,
 ) -> Result<Outcome> {
-    let plan = match engine.plan_with(attention, &policy(path, placement)) {
+    let (at, wait) = (On { path, placement }, Wait::Blocking);
+    pollster::block_on(run_in(engine, attention, at, inputs, check, wait))
+}
+
+/// `run` without blocking the thread.
+///
+/// # Errors
+/// As `run`.
+pub async fn run_async(
+    engine: &Engine,
+    attention: &Attention,
+    path: Path,
+    inputs: &Inputs<'_>,
+    placement: Placement,
+    check: impl FnOnce(&Execution) -> Vec<(Operand, Comparison)>,
+) -> Result<Outcome> {
+    let (at, wait) = (On { path, placement }, Wait::Awaiting);
+    run_in(engine, attention, at, inputs, check, wait).await
+}
+
+/// What a call is run on: a path, and where its tensors start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct On {
+    pub(super) path: Path,
+    pub(super) placement: Placement,
+}
+
+pub(super) async fn run_in(
+    engine: &Engine,
+    attention: &Attention,
+    On { path, placement }: On,
+    inputs: &Inputs<'_>,
+    check: impl FnOnce(&Execution) -> Vec<(Operand, Comparison)>,
+    wait: Wait,
+) -> Result<Outcome> {
+    let plan = match engine.plan_in(attention, &policy(path, placement), wait).await {
         Ok(plan) => plan,
         Err(error) if error.is_unsupported() => {
             return Ok(Outcome::Unsupported(reasons(&error)));
         }
         Err(error) => return Err(error),
     };
-    let execution = execute(engine, &plan, inputs, placement)?;
+    let execution = execute_in(engine, &plan, inputs, placement, wait).await?;
     let comparisons = check(&execution);
     let kernels: Vec<String> = plan.kernels().iter().map(ToString::to_string).collect();
     Ok(Outcome::Ran(Box::new(Ran {

@@ -1,8 +1,8 @@
 //! Running the gradients of a case: plan, execute guarded, compare, and say what happened.
 
-use std::time::Instant;
+use web_time::Instant;
 
-use crate::device::Readback;
+use crate::device::{Wait, settled};
 use crate::engine::{Engine, HostTables};
 use crate::error::Result;
 use crate::plan::{BackwardPlan, Path, Policy, SelfTest};
@@ -11,7 +11,7 @@ use crate::reference::{Gradients, Incoming, Inputs, attend};
 use crate::verify::alone::last_alone;
 use crate::verify::cases::{BackwardCase, CaseIncoming};
 use crate::verify::data::CaseData;
-use crate::verify::execute::Placement;
+use crate::verify::execute::{Placement, submitted};
 use crate::verify::gradients::GradientTruth;
 use crate::verify::held_backward::Held;
 use crate::verify::run::{Outcome, Ran, reasons};
@@ -30,10 +30,12 @@ pub struct BackwardExecution {
 }
 
 /// Computes gradients twice on poisoned, guarded tensors, at odd offsets or aligned ones. o and lse of the forward pass
-/// are the reference's. Gradients that are added to what is there are halves of what two passes add to 0: exact.
+/// are the reference's. Gradients that are added to what is there are halves of what two passes add to 0: exact. It
+/// blocks the thread.
 ///
 /// # Errors
 /// Invalid argument when something does not fit the problem, out of memory, device lost, internal.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn execute_backward(
     engine: &Engine,
     plan: &BackwardPlan,
@@ -41,30 +43,40 @@ pub fn execute_backward(
     incoming: &Incoming<'_>,
     odd: bool,
 ) -> Result<BackwardExecution> {
+    pollster::block_on(execute_in(engine, plan, inputs, incoming, odd, Wait::Blocking))
+}
+
+async fn execute_in(
+    engine: &Engine,
+    plan: &BackwardPlan,
+    inputs: &Inputs<'_>,
+    incoming: &Incoming<'_>,
+    odd: bool,
+    wait: Wait,
+) -> Result<BackwardExecution> {
     let problem = plan.problem();
     incoming.validate(problem)?;
     let accumulate = problem.backward().accumulate;
     let forward = attend(problem.problem(), inputs)?;
     let tables = HostTables::new(problem.problem(), &inputs.operands);
-    let held = Held::new(engine, plan, inputs, &forward, incoming, odd)?;
-    let bound = engine.bind_backward(plan, &held.tensors(&tables)?)?;
-    let run = || -> Result<Vec<Vec<u8>>> {
-        let mut encoder = engine.device().create_command_encoder(&Default::default());
-        held.poison(&mut encoder);
-        if accumulate {
-            held.clear(&mut encoder, problem, &inputs.operands);
-            bound.encode(&mut encoder);
-        }
-        bound.encode(&mut encoder);
-        let read =
-            |x: &wgpu::Buffer| Readback::record(engine.device(), &mut encoder, x, 0, x.size());
-        let readbacks: Result<Vec<Readback>> = held.written().map(read).collect();
-        engine.queue().submit([encoder.finish()]);
-        readbacks?.into_iter().map(Readback::read_blocking).collect()
+    let hold = || Held::new(engine, plan, inputs, &forward, incoming, odd);
+    let held = settled(hold).await?;
+    let tensors = held.tensors(&tables)?;
+    let bound = settled(|| engine.bind_backward(plan, &tensors)).await?;
+    let written: Vec<&wgpu::Buffer> = held.written().collect();
+    let run = || {
+        submitted(engine, &written, wait, |encoder| {
+            held.poison(encoder);
+            if accumulate {
+                held.clear(encoder, problem, &inputs.operands);
+                bound.encode(encoder);
+            }
+            bound.encode(encoder);
+        })
     };
-    let first = run()?;
+    let first = run().await?;
     let start = Instant::now();
-    let second = run()?;
+    let second = run().await?;
     let milliseconds = start.elapsed().as_secs_f64() * 1e3;
     let (mut gradients, stray_write) = held.collect(problem, &inputs.operands, &first);
     if accumulate {
@@ -105,13 +117,35 @@ impl Trial {
     }
 
     /// Computes its gradients on an engine and compares them with the reference's; and says where the last sequence
-    /// alone has other bits than in its batch.
+    /// alone has other bits than in its batch. It blocks the thread.
     ///
     /// # Errors
     /// Out of memory, device lost, internal; a call that is not served is an [`Outcome`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn run(&self, engine: &Engine, placement: Placement) -> Result<(Outcome, Option<String>)> {
+        pollster::block_on(self.run_in(engine, placement, Wait::Blocking))
+    }
+
+    /// `run` without blocking the thread.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub async fn run_async(
+        &self,
+        engine: &Engine,
+        placement: Placement,
+    ) -> Result<(Outcome, Option<String>)> {
+        self.run_in(engine, placement, Wait::Awaiting).await
+    }
+
+    async fn run_in(
+        &self,
+        engine: &Engine,
+        placement: Placement,
+        wait: Wait,
+    ) -> Result<(Outcome, Option<String>)> {
         let (odd, policy) = (placement.is_odd(), Self::policy(&self.case, placement));
-        let plan = match engine.plan_backward_with(&self.case.backward, &policy) {
+        let plan = match engine.plan_backward_in(&self.case.backward, &policy, wait).await {
             Ok(plan) => plan,
             Err(error) if error.is_unsupported() => {
                 return Ok((Outcome::Unsupported(reasons(&error)), None));
@@ -119,7 +153,7 @@ impl Trial {
             Err(error) => return Err(error),
         };
         let (inputs, incoming) = (self.data.inputs(), self.incoming.incoming());
-        let execution = execute_backward(engine, &plan, &inputs, &incoming, odd)?;
+        let execution = execute_in(engine, &plan, &inputs, &incoming, odd, wait).await?;
         let truth = GradientTruth::measure(&self.problem, &inputs, &incoming)?;
         let kernels: Vec<String> = plan.kernels().iter().map(ToString::to_string).collect();
         let ran = Ran {
@@ -130,7 +164,10 @@ impl Trial {
             milliseconds: execution.milliseconds,
         };
         let differs = match ran.failure() {
-            None => self.differs_alone(engine, placement, plan.path(), &execution.gradients)?,
+            None => {
+                let (path, whole) = (plan.path(), &execution.gradients);
+                self.differs_alone(engine, placement, path, whole, wait).await?
+            }
             Some(_) => None,
         };
         Ok((Outcome::Ran(Box::new(ran)), differs))
@@ -138,12 +175,13 @@ impl Trial {
 
     /// Runs the last sequence of the batch alone; says where the bits of its rows' gradients are others than in the
     /// batch.
-    fn differs_alone(
+    async fn differs_alone(
         &self,
         engine: &Engine,
         placement: Placement,
         path: Path,
         whole: &Gradients,
+        wait: Wait,
     ) -> Result<Option<String>> {
         let asked = &self.case.backward;
         let Some((call, own)) = last_alone(&asked.attention, &self.data) else { return Ok(None) };
@@ -151,7 +189,7 @@ impl Trial {
         let asked = Backward { attention: call, ..asked.clone() }.only(&rows);
         // What is wanted beside may have decided on the path.
         let policy = Policy { path, ..Self::policy(&self.case, placement) };
-        let plan = match engine.plan_backward_with(&asked, &policy) {
+        let plan = match engine.plan_backward_in(&asked, &policy, wait).await {
             Ok(plan) => plan,
             Err(error) if error.is_unsupported() => return Ok(None),
             Err(error) => return Err(error),
@@ -161,7 +199,8 @@ impl Trial {
         let CaseIncoming { o, lse, weights } = &self.incoming;
         let incoming = CaseIncoming { o: last(o), lse: last(lse), weights: last(weights) };
         let incoming = incoming.incoming();
-        let alone = execute_backward(engine, &plan, &own.inputs(), &incoming, placement.is_odd())?;
+        let (inputs, odd) = (own.inputs(), placement.is_odd());
+        let alone = execute_in(engine, &plan, &inputs, &incoming, odd, wait).await?;
         for (operand, alone) in alone.gradients.iter() {
             let within = whole.get(operand).unwrap_or_default();
             let within = &within[within.len() - alone.len()..];

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use heedful::Engine;
+use heedful::verify::planned::Planned;
 
-use super::planned::Planned;
+use super::planned::compile;
 
 /// Cases that may be compiled before the one that runs.
 pub(super) const LEAD: usize = 12;
@@ -43,7 +44,7 @@ impl Ahead {
                 running = self.0.load(Ordering::Relaxed);
             }
             if place > running {
-                planned.compile(engine);
+                compile(planned, engine);
             }
         }
     }

@@ -10,10 +10,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use heedful::Error;
 use heedful::verify::expectations::{self, KNOWN};
 use heedful::verify::golden::GoldenSuite;
 use heedful::verify::report::{Adapter, Report, Status, Totals};
-use heedful::{Capabilities, Error, wgpu};
 
 use crate::args::{PathName, VerifyArgs};
 use crate::stop::on_ctrl_c;
@@ -62,7 +62,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     for adapter in &chosen {
         let engine = Arc::new(adapters::open(adapter, args.uses_matrix())?);
         let known = report.adapters.len();
-        let index = place(&mut report, describe(adapter, engine.capabilities()));
+        let index = place(&mut report, Adapter::describe(adapter, engine.capabilities()));
         if index == known {
             journal.adapter(&report.adapters[index])?;
         }
@@ -108,7 +108,7 @@ fn run_alone(args: &VerifyArgs, suites: &[GoldenSuite], told: &str) -> Outcome {
     let mut report = Report::new("");
     for adapter in &adapters::matching(args.adapter.as_deref())? {
         let engine = Arc::new(adapters::open(adapter, args.uses_matrix())?);
-        let found = describe(adapter, engine.capabilities());
+        let found = Adapter::describe(adapter, engine.capabilities());
         if !same(&found, &wanted) {
             continue;
         }
@@ -157,29 +157,6 @@ fn verdict(totals: &Totals) -> Outcome {
         return Err(Failure::Wrong("no case was run".into()));
     }
     Ok(())
-}
-
-fn describe(adapter: &wgpu::Adapter, caps: &Capabilities) -> Adapter {
-    let info = adapter.get_info();
-    let limits = [
-        ("max_storage_buffer_binding_size", caps.max_binding_bytes),
-        ("max_buffer_size", caps.max_buffer_bytes),
-        ("max_storage_buffers_per_shader_stage", caps.max_storage_buffers.into()),
-        ("max_compute_workgroup_storage_size", caps.max_workgroup_bytes.into()),
-        ("max_compute_invocations_per_workgroup", caps.max_invocations.into()),
-        ("max_compute_workgroups_per_dimension", caps.max_workgroups.into()),
-        ("min_storage_buffer_offset_alignment", caps.storage_alignment),
-    ];
-    Adapter {
-        name: info.name,
-        backend: info.backend.to_string(),
-        driver: info.driver,
-        driver_info: info.driver_info,
-        kind: caps.device_type.clone(),
-        limits: limits.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
-        features: adapter.features().iter_names().map(|(name, _)| name.into()).collect(),
-        subgroup: caps.subgroup_size,
-    }
 }
 
 /// A line per adapter and suite, then every failure.

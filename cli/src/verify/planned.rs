@@ -1,70 +1,53 @@
-//! What a grid's run consists of: calls on their paths, then gradients.
+//! What of a grid is run: what the arguments ask for.
 
-use heedful::plan::MAX_ROWS;
-use heedful::verify::cases::{BackwardCase, Case};
-use heedful::verify::execute::Placement;
+use heedful::verify::cases::{BackwardCase, Grid};
+use heedful::verify::planned::{self, Planned, Work};
 use heedful::verify::run::policy;
 use heedful::verify::run_backward::Trial;
-use heedful::{Attention, BackwardPlan, DType, Engine, Path};
+use heedful::{Attention, BackwardPlan, Engine, Error, Path};
 
 use crate::args::{GridName, VerifyArgs};
 
-/// A case and where its tensors start.
-pub(super) struct Planned {
-    pub(super) work: Work,
-    pub(super) placement: Placement,
+/// The grid of a name.
+pub(super) fn grid(name: GridName) -> (Grid, &'static str) {
+    match name {
+        GridName::Slots => (Grid::Slots, "slots"),
+        GridName::Quick => (Grid::Quick, "quick"),
+        GridName::Full => (Grid::Full, "full"),
+        GridName::Matrix => (Grid::Matrix, "matrix"),
+    }
 }
 
-/// What is run of it.
-pub(super) enum Work {
-    Call { case: Case, paths: Vec<Path> },
-    Gradients(BackwardCase),
+/// Every case of a grid, on the paths that are asked for.
+pub(super) fn all(of: Grid, args: &VerifyArgs) -> Result<Vec<Planned>, Error> {
+    let asked = |mut planned: Planned| {
+        planned.work = match planned.work {
+            Work::Call { case, mut paths } => {
+                paths.retain(|path| args.asks_for(*path));
+                Work::Call { case, paths }
+            }
+            Work::Gradients(case) => Work::Gradients(on_asked_path(case, args)?),
+        };
+        Some(planned)
+    };
+    Ok(Planned::all(of, args.uses_matrix())?.into_iter().filter_map(asked).collect())
 }
 
-impl Planned {
-    /// Every case, a third of them at odd offsets, so that both access widths are seen.
-    pub(super) fn all(
-        calls: Vec<Case>,
-        gradients: Vec<BackwardCase>,
-        args: &VerifyArgs,
-    ) -> Vec<Self> {
-        let call = |case: Case| {
-            let paths = paths(&case.attention, args);
-            Work::Call { case, paths }
-        };
-        let placed = |(i, work): (usize, Work)| {
-            let placement = if i % 3 == 0 { Placement::Odd } else { Placement::Aligned };
-            Self { work, placement }
-        };
-        let gradients = gradients.into_iter().filter_map(|case| on_asked_path(case, args));
-        let gradients = gradients.map(Work::Gradients);
-        let calls = calls.into_iter().map(call).enumerate().map(placed);
-        calls.chain(gradients.enumerate().map(placed)).collect()
-    }
-
-    pub(super) fn name(&self) -> &str {
-        match &self.work {
-            Work::Call { case, .. } => &case.name,
-            Work::Gradients(case) => &case.name,
-        }
-    }
-
-    /// Compiles what it needs. What does not compile is found again, and reported, when it runs.
-    pub(super) fn compile(&self, engine: &Engine) {
-        match &self.work {
-            Work::Call { case, paths } => {
-                for path in paths {
-                    let policy = policy(*path, self.placement);
-                    if let Ok(plan) = engine.plan_with(&case.attention, &policy) {
-                        let _ = engine.prepare(&plan);
-                    }
+/// Compiles what a case needs. What does not compile is found again, and reported, when it runs.
+pub(super) fn compile(planned: &Planned, engine: &Engine) {
+    match &planned.work {
+        Work::Call { case, paths } => {
+            for path in paths {
+                let policy = policy(*path, planned.placement);
+                if let Ok(plan) = engine.plan_with(&case.attention, &policy) {
+                    let _ = engine.prepare(&plan);
                 }
             }
-            Work::Gradients(case) => {
-                let policy = Trial::policy(case, self.placement);
-                if let Ok(plan) = engine.plan_backward_with(&case.backward, &policy) {
-                    let _ = engine.prepare_backward(&plan);
-                }
+        }
+        Work::Gradients(case) => {
+            let policy = Trial::policy(case, planned.placement);
+            if let Ok(plan) = engine.plan_backward_with(&case.backward, &policy) {
+                let _ = engine.prepare_backward(&plan);
             }
         }
     }
@@ -83,19 +66,10 @@ fn on_asked_path(case: BackwardCase, args: &VerifyArgs) -> Option<BackwardCase> 
     }
 }
 
-/// The paths a call is run on: f32 is not what matrix units are for. More rows than one workgroup of split takes go
-/// over the tile once more: a third of such calls do outside of the full grid.
+/// The paths a recorded call is run on.
 pub(super) fn paths(call: &Attention, args: &VerifyArgs) -> Vec<Path> {
-    let mut paths = Vec::new();
-    if args.grid != Some(GridName::Matrix) {
-        let s = call.shape;
-        let third = (s.seq_q + s.seq_kv).is_multiple_of(3) || args.grid == Some(GridName::Full);
-        paths.extend((s.seq_q <= MAX_ROWS || third).then_some(Path::Split));
-        paths.extend([Path::Fused, Path::FusedTile, Path::Staged]);
-    }
-    if args.uses_matrix() && call.dtype != DType::F32 {
-        paths.extend([Path::FusedMatrix, Path::StagedMatrix]);
-    }
+    let (of, _) = grid(args.grid.unwrap_or(GridName::Quick));
+    let mut paths = planned::paths(call, of, args.uses_matrix());
     paths.retain(|path| args.asks_for(*path));
     paths
 }

@@ -7,20 +7,20 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use heedful::verify::alone::differs_alone;
-use heedful::verify::cases::{BackwardCase, Case, Grid, backward_grid, grid};
-use heedful::verify::execute::{Execution, Placement};
+use heedful::verify::cases::{BackwardCase, Case};
+use heedful::verify::execute::Placement;
 use heedful::verify::expectations::{self, Expectation};
 use heedful::verify::golden::{GoldenCase, GoldenSuite, Precision, Support};
-use heedful::verify::report::{CaseResult, Report, Status};
-use heedful::verify::run::{Outcome as CaseOutcome, run};
-use heedful::verify::run_backward::Trial;
-use heedful::verify::truth::Truth;
+use heedful::verify::planned::{Planned, Work};
+use heedful::verify::report::{CaseResult, Left, Report};
+use heedful::verify::run::Outcome as CaseOutcome;
+use heedful::verify::run_backward::Trial as BackwardTrial;
+use heedful::verify::trial::Trial;
 use heedful::{BackwardPlan, Engine, Error, Path, wgpu};
 
 use super::ahead::{Ahead, LEAD};
 use super::journal::{CaseName, Journal};
-use super::planned::{self, Planned, Work};
+use super::planned;
 use crate::Outcome;
 use crate::args::{GridName, VerifyArgs};
 use crate::table::Progress;
@@ -68,12 +68,8 @@ impl Session<'_> {
 
     /// Runs a grid of generated cases: calls, then gradients.
     fn grid(&mut self, name: GridName) -> Outcome {
-        let (of, suite) = match name {
-            GridName::Quick => (Grid::Quick, "quick"),
-            GridName::Full => (Grid::Full, "full"),
-            GridName::Matrix => (Grid::Matrix, "matrix"),
-        };
-        let all = Planned::all(grid(of)?, backward_grid(of)?, self.args);
+        let (of, suite) = planned::grid(name);
+        let all = planned::all(of, self.args)?;
         let shard = all.iter().enumerate().filter(|(i, _)| self.args.shard.holds(*i));
         let wanted = shard.filter(|(_, planned)| self.wanted(suite, planned.name()));
         let wanted: Vec<&Planned> = wanted.map(|(_, planned)| planned).collect();
@@ -120,7 +116,7 @@ impl Session<'_> {
     /// Computes the gradients of a case.
     fn gradients(&mut self, suite: &str, case: &BackwardCase, placement: Placement) -> Outcome {
         self.began(suite, &case.name)?;
-        let row = match Trial::new(case) {
+        let row = match BackwardTrial::new(case) {
             Ok(trial) => {
                 let run = |engine: &Engine| trial.run(engine, placement);
                 self.row(suite, &case.name, Some(case.seed), case.path, run)?
@@ -143,31 +139,11 @@ impl Session<'_> {
         placement: Placement,
     ) -> Outcome {
         self.began(suite, &case.name)?;
-        let (problem, data) = case.generate()?;
-        let truth = Truth::measure(&problem, &data.inputs())?;
-        let matrix = paths.iter().any(|path| path.is_matrix());
-        let on_matrix = || Truth::measure_on_matrix_units(&problem, &data.inputs());
-        let on_matrix = matrix.then(on_matrix).transpose()?;
-        let call = &case.attention;
+        let trial = Trial::new(case, paths)?;
         let mut rows = Vec::new();
         for &path in paths {
-            let truth = on_matrix.as_ref().filter(|_| path.is_matrix()).unwrap_or(&truth);
-            let row = self.row(suite, &case.name, Some(case.seed), path, |engine| {
-                let mut o = Vec::new();
-                let check = |x: &Execution| {
-                    o.clone_from(&x.outputs.o);
-                    truth.check(&problem, &x.outputs)
-                };
-                let outcome = run(engine, call, path, &data.inputs(), placement, check)?;
-                let right = matches!(&outcome, CaseOutcome::Ran(ran) if ran.failure().is_none());
-                let differs = if right {
-                    differs_alone(engine, call, &data, path, placement, &o)?
-                } else {
-                    None
-                };
-                Ok((outcome, differs))
-            })?;
-            rows.push(row);
+            let run = |engine: &Engine| trial.run(engine, path, placement);
+            rows.push(self.row(suite, &case.name, Some(case.seed), path, run)?);
         }
         self.finish(rows)
     }
@@ -242,29 +218,9 @@ impl Session<'_> {
     ) -> Outcome<CaseResult> {
         let mut row = CaseResult::unsupported(name, suite, self.index, "");
         row.seed = seed;
-        match run(&self.engine) {
-            Ok((CaseOutcome::Unsupported(reason), _)) => {
-                row.kernel = path.to_string();
-                row.reason = reason;
-            }
-            Ok((CaseOutcome::Ran(ran), differs)) => {
-                row.judge(&ran.comparisons);
-                row.kernel = ran.kernel.clone();
-                row.ms = Some(ran.milliseconds);
-                if let Some(failure) = ran.failure().or(differs) {
-                    row.status = Status::Fail;
-                    row.reason = failure;
-                }
-            }
-            Err(error) if error.is_invalid() => return Err(error.into()),
-            Err(error) => {
-                row.kernel = path.to_string();
-                row.status = Status::Fail;
-                row.reason = error.to_string();
-                // Whatever state the device is in, the next case does not inherit it.
-                let matrix = self.args.uses_matrix();
-                self.engine = Arc::new(crate::adapters::open(self.adapter, matrix)?);
-            }
+        if row.end(path, run(&self.engine))? == Left::Doubtful {
+            let matrix = self.args.uses_matrix();
+            self.engine = Arc::new(crate::adapters::open(self.adapter, matrix)?);
         }
         Ok(row)
     }
@@ -297,9 +253,10 @@ mod tests {
 
     use clap::Parser;
     use heedful::Engine;
-    use heedful::verify::report::{Report, Status};
+    use heedful::verify::cases::{Grid, grid};
+    use heedful::verify::report::{Adapter, Report, Status};
 
-    use super::{Grid, Journal, Path, Session, grid, skip};
+    use super::{Journal, Path, Session, skip};
     use crate::args::{Args, Command};
 
     #[test]
@@ -314,7 +271,7 @@ mod tests {
         };
         let mut report = Report::new("");
         let engine = Engine::with_adapter_blocking(adapter).expect("a device");
-        report.adapters.push(super::super::describe(adapter, engine.capabilities()));
+        report.adapters.push(Adapter::describe(adapter, engine.capabilities()));
         let mut session = Session {
             args: &args,
             adapter,

@@ -209,9 +209,12 @@ pub fn backward_grid(of: Grid) -> Result<Vec<BackwardCase>> {
     };
     let mut cases: Vec<BackwardCase> = cases.iter().map(BackwardCase::of).collect::<Result<_>>()?;
     if of == Grid::Quick {
-        cases.retain(|case| case.seed % SHARE == 0 || case.learns_what_few_do());
+        let rare = |case: &BackwardCase| case.learns_what_few_do() || case.data.lowest_bias;
+        cases.retain(|case| case.seed % SHARE == 0 || rare(case));
     }
-    let part = |case: &&BackwardCase, n: u64| of != Grid::Quick || (case.seed / SHARE) % n == 0;
+    let part = |case: &&BackwardCase, n: u64| {
+        of != Grid::Quick || case.data.lowest_bias || (case.seed / SHARE).is_multiple_of(n)
+    };
     let rows_only =
         cases.iter().filter(|case| part(case, 3)).filter_map(BackwardCase::of_rows_only);
     let on_tiles = cases.iter().filter(|case| part(case, 5)).filter_map(BackwardCase::on_tiles);

@@ -5,6 +5,7 @@
 //! [`Merged::matrix`] counts their rows by [feature](Row::feature).
 
 mod command;
+mod ended;
 mod escape;
 mod features;
 mod html;
@@ -14,14 +15,15 @@ mod markdown;
 mod matrix;
 mod merge;
 
+pub use ended::Left;
 pub use matrix::{Matrix, Row};
 pub use merge::{Column, Merged, Source, merge};
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use web_time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 use crate::verify::compare::Comparison;

@@ -1,0 +1,229 @@
+// Does in a browser what a visitor does: node browser.mjs PAGE OUT CHROMIUM GRID
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import { readFileSync } from 'node:fs';
+import { extname, join } from 'node:path';
+import { chromium } from 'playwright-core';
+
+const [page, out, executablePath, grid] = process.argv.slice(2);
+const MINUTE = 60_000;
+const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.wasm': 'application/wasm' };
+
+// Below /planted the engine's worker changes a kernel's text before the browser compiles it.
+const PLANT = `
+const create = GPUDevice.prototype.createShaderModule;
+GPUDevice.prototype.createShaderModule = function (descriptor) {
+  const wrong = descriptor.code.replace(/(const LOG2_E[^;]*?)1\\.442\\d*/, '$11.45');
+  return create.call(this, descriptor.label.startsWith('fused_forward/') ? { ...descriptor, code: wrong } : descriptor);
+};
+`;
+
+function serve() {
+  const server = createServer((request, response) => {
+    const path = new URL(request.url, 'http://localhost').pathname;
+    const planted = path.startsWith('/planted/');
+    const name = path.replace(/^\/(planted\/)?/, '') || 'index.html';
+    try {
+      let body = readFileSync(join(page, name.replaceAll('..', '')));
+      if (planted && name === 'worker.js') body = body + PLANT;
+      response.writeHead(200, { 'content-type': TYPES[extname(name)] ?? 'text/plain' }).end(body);
+    } catch {
+      response.writeHead(404).end();
+    }
+  });
+  return new Promise((ready) => server.listen(0, '127.0.0.1', () => ready(server)));
+}
+
+function launch() {
+  return chromium.launch({
+    executablePath,
+    args: [
+      '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--no-sandbox', '--disable-dev-shm-usage',
+      '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run',
+    ],
+  });
+}
+
+const started = performance.now();
+const say = (text) => console.log(`browser: ${((performance.now() - started) / 1000).toFixed(0)} s: ${text}`);
+
+async function opened(context, address) {
+  const tab = await context.newPage();
+  tab.setDefaultTimeout(2 * MINUTE);
+  tab.on('pageerror', (error) => say(`error on the page: ${error.message}`));
+  tab.on('console', (message) => message.type() === 'error' && say(`console: ${message.text()}`));
+  await tab.goto(address);
+  await tab.waitForSelector('#see:not([hidden]), #missing:not([hidden])');
+  return tab;
+}
+
+// The map of a head as numbers between 0 and 1, what is drawn.
+async function map(tab, head = 0) {
+  await tab.waitForSelector('#see:not(.busy) figure');
+  const strengths = await tab.locator('#maps figure').nth(head).locator('.cell')
+    .evaluateAll((cells) => cells.map((cell) => Number(cell.getAttribute('fill-opacity'))));
+  const n = Math.sqrt(strengths.length);
+  return Array.from({ length: n }, (_, row) => strengths.slice(row * n, (row + 1) * n));
+}
+
+async function change(tab, action) {
+  await action();
+  // It is asked for at once; busy ends when the newest is drawn.
+  await tab.waitForSelector('#see:not(.busy) figure');
+}
+
+async function sees(tab) {
+  assert.match(await tab.textContent('#device'), /WebGPU in/);
+  await change(tab, () => tab.fill('[name=sentence]', 'I saw a saw'));
+  assert.equal(await tab.locator('#maps figure').count(), 4, 'a map for each head');
+  let rows = await map(tab);
+  assert.equal(rows.length, 4);
+  assert.deepEqual(rows[1], rows[3], 'one word, one row, as long as places are not told');
+  assert.equal(rows[1][1], rows[1][3]);
+  await change(tab, () => tab.selectOption('[name=positions]', 'added'));
+  rows = await map(tab);
+  assert.notDeepEqual(rows[1], rows[3], 'places tell them apart');
+  await change(tab, () => tab.check('[name=causal]'));
+  rows = await map(tab);
+  assert.ok(rows.every((row, i) => row.every((x, j) => j <= i || x === 0)), `no word sees a later one: ${rows}`);
+  assert.ok(rows[3].some((x, j) => j < 3 && x > 0));
+  await change(tab, () => tab.uncheck('[name=causal]'));
+  await change(tab, () => tab.selectOption('[name=weights]', 'hard'));
+  for (const row of await map(tab)) assert.equal(row.filter((x) => x > 0).length, 1, `one key each: ${row}`);
+  await change(tab, () => tab.selectOption('[name=weights]', 'sparsemax'));
+  assert.ok((await map(tab)).flat().includes(0), 'sparsemax has zeros');
+  await change(tab, () => tab.locator('[name=window]').fill('1'));
+  rows = await map(tab);
+  assert.ok(rows.every((row, i) => row.every((x, j) => Math.abs(i - j) <= 1 || x === 0)), `near words only: ${rows}`);
+  await change(tab, () => tab.locator('[name=window]').fill('12'));
+  await change(tab, () => tab.selectOption('[name=weights]', 'softmax'));
+  await change(tab, () => tab.locator('[name=temperature]').fill('20'));
+  assert.ok((await map(tab)).flat().every((x) => x > 0.2 && x < 0.8), 'heat makes it even');
+  await change(tab, () => tab.locator('[name=temperature]').fill('0'));
+  await change(tab, () => tab.selectOption('[name=heads]', '8'));
+  assert.equal(await tab.locator('#maps figure').count(), 8);
+  // The second word is chosen at first.
+  await tab.locator('#words [aria-pressed=true]').focus();
+  for (const word of ['a', 'saw', 'I']) {
+    await tab.keyboard.press('ArrowRight');
+    assert.equal(await tab.locator('#words [aria-pressed=true]').textContent(), word);
+    assert.equal(await tab.evaluate(() => document.activeElement.textContent), word);
+  }
+  assert.match(await tab.textContent('#looks'), /“I”, word 1, looks at/);
+  assert.match(await tab.textContent('#plan'), /staged/);
+  await change(tab, () => tab.fill('[name=sentence]', '   '));
+  assert.match(await tab.textContent('#ran'), /no word/, 'an empty sentence is an error that is said');
+  await change(tab, () => tab.fill('[name=sentence]', 'The animal didn’t cross the street because it was too tired.'));
+  await change(tab, () => tab.selectOption('[name=heads]', '4'));
+  assert.equal(await tab.locator('#maps figure').first().locator('.cell').count(), 144);
+}
+
+async function downloaded(tab, name) {
+  const [file] = await Promise.all([tab.waitForEvent('download'), tab.click('#download')]);
+  await file.saveAs(join(out, name));
+  return JSON.parse(readFileSync(join(out, name), 'utf8'));
+}
+
+// Seconds that each case took, until all are done.
+async function watched(tab) {
+  const taken = new Map();
+  let [name, since, told] = ['', performance.now(), performance.now()];
+  for (;;) {
+    await tab.waitForTimeout(50);
+    const now = performance.now();
+    if (await tab.isVisible('#download')) return taken;
+    const current = await tab.textContent('.now');
+    if (current !== name) {
+      if (name) taken.set(name, (now - since) / 1000);
+      [name, since] = [current, now];
+    }
+    assert.ok(now - since < 5 * MINUTE, `${name} took five minutes`);
+    if (now - told > MINUTE / 2) {
+      told = now;
+      say(await tab.textContent('.counts'));
+    }
+  }
+}
+
+async function verified(tab) {
+  await tab.selectOption('[name=grid]', grid);
+  await tab.click('#start [type=submit]');
+  const taken = await watched(tab);
+  say(await tab.textContent('.counts'));
+  say(await tab.textContent('.now'));
+  const slow = [...taken].sort((a, b) => b[1] - a[1]).slice(0, 8);
+  slow.forEach(([name, seconds]) => say(`  ${seconds.toFixed(1)} s: ${name}`));
+  const report = await downloaded(tab, 'report.json');
+  const failed = report.cases.filter((row) => row.status === 'fail');
+  assert.deepEqual(failed.map((row) => `${row.name} [${row.kernel}] ${row.reason}`), [], 'all that ran is right');
+  assert.ok(report.totals.pass > 60, `${report.totals.pass} rows passed`);
+  assert.equal(report.adapters[0].backend, 'webgpu');
+  const frame = tab.frameLocator('#report');
+  assert.match(await frame.locator('.headline').textContent(), /right/);
+  await frame.locator('.matrix td a').first().click();
+  await frame.locator('.rows .list tbody tr').first().waitFor();
+  // A row says how it is run again.
+  await frame.locator('.rows .list tbody tr').first().click();
+  assert.match(await frame.locator('.rows pre').first().textContent(), /^heedful verify --adapter/);
+}
+
+async function planted(context, address) {
+  const tab = await opened(context, address);
+  await tab.click('#start [type=submit]');
+  await tab.waitForSelector('#wrong li', { timeout: 4 * MINUTE });
+  await tab.click('#halt');
+  await tab.waitForSelector('#download:not([hidden])');
+  const report = await downloaded(tab, 'planted.json');
+  const kernels = report.cases.filter((row) => row.status === 'fail').map((row) => row.kernel);
+  assert.ok(kernels.length > 0 && kernels.every((kernel) => kernel.includes('fused_forward')), `blamed: ${kernels}`);
+  await tab.frameLocator('#report').locator('.failure').first().waitFor();
+  return tab;
+}
+
+async function pictures(tab, name) {
+  for (const [size, width, window] of [['desktop', 1280, 900], ['phone', 390, 844]]) {
+    for (const colorScheme of ['light', 'dark']) {
+      await tab.emulateMedia({ colorScheme });
+      await tab.setViewportSize({ width, height: window });
+      await tab.waitForTimeout(300);
+      const wider = await tab.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert.ok(wider <= 0, `${name} on a ${size} is ${wider} pixels too wide`);
+      const path = join(out, `${name}-${size}-${colorScheme}.png`);
+      const height = Math.min(4000, await tab.evaluate(() => document.documentElement.scrollHeight));
+      await tab.screenshot({ path, fullPage: true, clip: { x: 0, y: 0, width, height } });
+    }
+  }
+}
+
+const server = await serve();
+const address = `http://localhost:${server.address().port}`;
+const browser = await launch();
+let status = 1;
+try {
+  const context = await browser.newContext({ acceptDownloads: true });
+  const tab = await opened(context, `${address}/`);
+  assert.equal(await tab.isVisible('#missing'), false, await tab.textContent('#why'));
+  say(await tab.textContent('#device'));
+  await sees(tab);
+  say('the map shows what is chosen');
+  await pictures(tab, 'see');
+  const wrong = await planted(context, `${address}/planted/`);
+  await pictures(wrong, 'planted');
+  await wrong.close();
+  say('a planted fault is found and blamed');
+  const without = await browser.newContext();
+  await without.addInitScript(() => delete Navigator.prototype.gpu);
+  const bare = await opened(without, `${address}/`);
+  assert.match(await bare.textContent('#why'), /no WebGPU/);
+  await pictures(bare, 'without');
+  say('without WebGPU the page says so');
+  await verified(tab);
+  await pictures(tab, 'verified');
+  status = 0;
+} catch (error) {
+  console.error(error);
+} finally {
+  await browser.close();
+  server.close();
+}
+process.exit(status);

@@ -1,0 +1,129 @@
+//! Builds the page: `cargo run -p heedful-web-bundle`
+//!
+//! Compiles `heedful-web` to WebAssembly in the profile `web`, writes its JavaScript, and puts both beside the files of
+//! `web/page` into `target/web`, which any static server serves. Needs the target: `rustup target add
+//! wasm32-unknown-unknown`.
+
+use std::error::Error;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use wasm_bindgen_cli_support::Bindgen;
+
+/// What a visitor may have to load, gzipped.
+const MOST_BYTES: usize = 600_000;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+fn main() -> ExitCode {
+    match bundle() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("heedful-web-bundle: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bundle() -> Result<(), Box<dyn Error>> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here.ancestors().nth(2).ok_or("no folder above web/bundle")?;
+    let built = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    compile(root)?;
+    let out = built.join("web");
+    if out.exists() {
+        fs::remove_dir_all(&out)?;
+    }
+    fs::create_dir_all(&out)?;
+    let module = built.join(TARGET).join("web/heedful_web.wasm");
+    let mut bindgen = Bindgen::new();
+    bindgen.input_path(module).out_name("heedful").typescript(false).web(true)?;
+    bindgen.remove_name_section(true).remove_producers_section(true);
+    bindgen.generate(&out)?;
+    let module = out.join("heedful_bg.wasm");
+    fs::write(&module, without_comments(fs::read(&module)?, &root.join("shaders"))?)?;
+    for file in fs::read_dir(root.join("web/page"))? {
+        let file = file?;
+        fs::copy(file.path(), out.join(file.file_name()))?;
+    }
+    let bytes = gzipped(&out)?;
+    println!("{}: {bytes} bytes gzipped", out.display());
+    if bytes > MOST_BYTES {
+        return Err(format!("{bytes} bytes gzipped, wanted at most {MOST_BYTES}").into());
+    }
+    Ok(())
+}
+
+/// Compiles the library with what is around it to a module.
+fn compile(root: &Path) -> Result<(), Box<dyn Error>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let revision = std::env::var("HEEDFUL_REVISION").unwrap_or_else(|_| revision(root));
+    let status = Command::new(cargo)
+        .current_dir(root)
+        .env("HEEDFUL_REVISION", revision)
+        .args(["build", "--package", "heedful-web", "--profile", "web", "--target", TARGET])
+        .status()?;
+    if !status.success() {
+        return Err(
+            format!("no module; the target is there after `rustup target add {TARGET}`").into()
+        );
+    }
+    Ok(())
+}
+
+/// The git revision that reports name, empty where there is none.
+fn revision(root: &Path) -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").current_dir(root).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let changes = git(&["status", "--porcelain", "--untracked-files=no"]);
+    let changed = if changes.is_some_and(|x| x.is_empty()) { "" } else { "+changes" };
+    git(&["rev-parse", "--short=12", "HEAD"]).map_or(String::new(), |head| head + changed)
+}
+
+/// A module with spaces for the comments in the shaders that it holds: lines stay where they are, and what is left
+/// packs well. Nobody reads the comments there, and they are half of what the shaders take.
+fn without_comments(mut module: Vec<u8>, shaders: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+    for file in files(shaders)? {
+        let text = fs::read_to_string(&file)?;
+        let place = module.windows(text.len()).position(|bytes| bytes == text.as_bytes());
+        // Some are for the command line only.
+        let Some(place) = place.filter(|_| !text.is_empty()) else { continue };
+        let mut at = place;
+        for line in text.split_inclusive('\n') {
+            // This one is looked for: it parts a slot from its derivative.
+            let comment = line.find("//").filter(|_| line != "// Backward:\n");
+            if let Some(start) = comment {
+                module[at + start..at + line.trim_end().len()].fill(b' ');
+            }
+            at += line.len();
+        }
+    }
+    Ok(module)
+}
+
+/// All files of a folder and those in it.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() { all.extend(files(&path)?) } else { all.push(path) }
+    }
+    Ok(all.into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "wgsl")).collect())
+}
+
+/// What all files take together as servers send them.
+fn gzipped(folder: &Path) -> Result<usize, Box<dyn Error>> {
+    let mut bytes = 0;
+    for file in fs::read_dir(folder)? {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(&fs::read(file?.path())?)?;
+        bytes += gzip.finish()?.len();
+    }
+    Ok(bytes)
+}

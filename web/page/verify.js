@@ -1,0 +1,105 @@
+// The cases of a grid one after another, and the report of what they showed.
+import { ask } from "./engine.js";
+
+// Failures that are listed while cases run; the report has all.
+const LISTED = 20;
+
+function listed(part, row) {
+  const list = part.querySelector("#wrong");
+  if (list.children.length >= LISTED) return;
+  const item = document.createElement("li");
+  item.append(Object.assign(document.createElement("b"), { textContent: `${row.name} [${row.kernel}]` }), row.reason);
+  list.append(item);
+}
+
+function counted(part, counts, done, cases, seconds) {
+  const word = (n, text, className) =>
+    Object.assign(document.createElement("span"), { className, textContent: `${n} ${text}` });
+  const left = done > 4 && done < cases ? `, about ${duration(seconds / done * (cases - done))} left` : "";
+  part.querySelector(".counts").replaceChildren(
+    `${done} of ${cases} cases: `, word(counts.pass, "right", "right"), ", ",
+    word(counts.fail, "wrong", counts.fail ? "bad" : ""), ", ",
+    `${counts.unsupported} not supported${counts.expected_fail ? `, ${counts.expected_fail} known` : ""}${left}`);
+}
+
+function duration(seconds) {
+  return seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`;
+}
+
+// The page that the library writes, in a frame of its own; as high as it is.
+function frame(iframe, html) {
+  if (iframe.src) URL.revokeObjectURL(iframe.src);
+  iframe.onload = () => {
+    const root = iframe.contentDocument.documentElement;
+    const fit = () => { iframe.style.height = `${root.offsetHeight + 2}px`; };
+    new ResizeObserver(fit).observe(root);
+    fit();
+  };
+  iframe.src = URL.createObjectURL(new Blob([html], { type: "text/html" }));
+  iframe.hidden = false;
+}
+
+function save(json) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([json], { type: "application/json" }));
+  link.download = "heedful-browser.json";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+async function run(part, grid, stopped) {
+  const names = JSON.parse(await ask("begin", grid));
+  const counts = { pass: 0, fail: 0, expected_fail: 0, unsupported: 0 };
+  const bar = part.querySelector("progress");
+  const start = performance.now();
+  let slowest = { name: "", seconds: 0 };
+  for (let i = 0; i < names.length && !stopped(); i++) {
+    part.querySelector(".now").textContent = names[i];
+    const began = performance.now();
+    const rows = JSON.parse(await ask("check", i));
+    const seconds = (performance.now() - began) / 1000;
+    if (seconds > slowest.seconds) slowest = { name: names[i], seconds };
+    for (const row of rows) {
+      counts[row.status]++;
+      if (row.status === "fail") listed(part, row);
+    }
+    bar.value = (i + 1) / names.length;
+    counted(part, counts, i + 1, names.length, (performance.now() - start) / 1000);
+  }
+  const total = duration((performance.now() - start) / 1000);
+  const slow = `the slowest case took ${slowest.seconds.toFixed(1)} s: ${slowest.name}`;
+  part.querySelector(".now").textContent = `${stopped() ? "stopped" : "done"} after ${total}; ${slow}`;
+}
+
+export function verify(part) {
+  const [form, halt, download] = ["#start", "#halt", "#download"].map((name) => part.querySelector(name));
+  const begin = form.querySelector("[type=submit]");
+  let stop = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    stop = false;
+    begin.disabled = true;
+    halt.hidden = false;
+    halt.disabled = false;
+    download.hidden = true;
+    part.querySelector("#report").hidden = true;
+    part.querySelector("#wrong").replaceChildren();
+    part.querySelector("#progress").hidden = false;
+    try {
+      await run(part, form.elements.grid.value, () => stop);
+      frame(part.querySelector("#report"), await ask("reportHtml"));
+      download.hidden = false;
+      part.querySelector("#merge").hidden = false;
+    } catch (error) {
+      part.querySelector(".now").textContent = error.message;
+    }
+    begin.disabled = false;
+    halt.hidden = true;
+  });
+  halt.addEventListener("click", () => {
+    stop = true;
+    halt.disabled = true;
+  });
+  download.addEventListener("click", async () => save(await ask("reportJson")));
+  part.hidden = false;
+}
