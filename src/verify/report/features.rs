@@ -206,6 +206,9 @@ fn path(kernel: &str) -> Option<&str> {
     let on_matrix = key.split('/').any(|word| word.starts_with("m8t") || word.starts_with("m16t"));
     match name.split('_').next() {
         _ if name == "fused_forward_tile" => Some("fused-tile"),
+        _ if kernel.contains("fused_backward_tile_") => Some("fused-tile"),
+        // No path was chosen for gradients that a call does not have.
+        Some("auto") => None,
         Some("fused") if on_matrix => Some("fused-matrix"),
         Some("staged") if on_matrix => Some("staged-matrix"),
         // Edges are walked in one pass, and are planned as the fused path.
