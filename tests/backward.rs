@@ -251,9 +251,9 @@ fn what_the_fused_path_does_not_serve_says_why() {
     let scratch = plan(Backward::of(call()), Path::Fused).unwrap().workspace_bytes();
     assert!((2 * 90 * 16..2 * 90 * 16 + 1024).contains(&scratch), "{scratch}");
     let bias = call().bias([1, 1, 90, 90]);
+    // o of 16 bits serves: what its rounding leaves in the mean is corrected.
     let half = Backward::of(call().dtype(DType::F16));
-    let error = plan(half.clone(), Path::Fused).unwrap_err();
-    assert!(error.to_string().contains("o in f16 is too coarse"), "{error}");
+    assert_eq!(plan(half.clone(), Path::Fused).unwrap().path(), Path::Fused);
     assert_eq!(plan(half, Path::Auto).unwrap().path(), Path::FusedTile);
     for (backward, why) in [
         (Backward::of(without()), "Attention::with_lse"),

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path as FilePath;
 
 use common::matrix_caps;
-use heedful::kernel::{Element, Kernel, KernelSpec, Tile, compose};
+use heedful::kernel::{BlockTile, Element, Kernel, KernelSpec, Tile, compose};
 use heedful::plan::MatrixUnit;
 use heedful::{
     Align, Attention, Backward, BackwardPlan, Capabilities, DType, Edges, Normalizer, Path, Plan,
@@ -210,22 +210,33 @@ fn wanted(spec: &KernelSpec) -> String {
         (Kernel::FusedBackwardKeys, Some(Tile::Rows(tile))) => {
             format!("loop {}", tile.rows * 2 * (tile.dim_qk + tile.dim_v))
         }
-        // Two products of the pairs, and sums of d_q and of what corrects it, or of d_k and d_v, in halves of the keys.
-        (
-            Kernel::FusedBackwardTileRows | Kernel::FusedBackwardTileKeys,
-            Some(Tile::Block(tile)),
-        ) => {
-            let all = |dim: u32| 64 * tile.keys * dim / tile.lanes();
-            let v =
-                if spec.kernel == Kernel::FusedBackwardTileRows { tile.dim_qk } else { tile.dim_v };
-            let halves = [all(tile.dim_qk) / 2, all(v) / 2].map(|n| format!("{n},{n}"));
-            format!("tile {},{},{}", all(tile.dim_qk), all(tile.dim_v), halves.join(","))
+        // Two products of the pairs, and sums of d_q and of what corrects it, or of d_v and d_k.
+        (Kernel::FusedBackwardTileRows, Some(Tile::Block(tile))) => {
+            format!("tile {}", of_gradients(&tile, [tile.dim_qk, tile.dim_qk]))
+        }
+        // The tile's loop stands in one over the heads of a group.
+        (Kernel::FusedBackwardTileKeys, Some(Tile::Block(tile))) => {
+            format!("tile-of-heads {}", of_gradients(&tile, [tile.dim_v, tile.dim_qk]))
         }
         (Kernel::StagedScore, _) => "loop 64,16".into(),
         (Kernel::StagedValue | Kernel::BackwardKeys, _) => "loop 64".into(),
         (Kernel::BackwardMatrix | Kernel::BackwardProject, _) => "loop 64".into(),
         _ => "none".into(),
     }
+}
+
+/// Multiply-adds of a tile's loops in kernels of gradients: two products, then sums of as many columns, in two parts.
+fn of_gradients(tile: &BlockTile, sums: [u32; 2]) -> String {
+    let all = |dim: u32| 64 * tile.keys * dim / tile.lanes();
+    // In loops chunks stand around their depths and keys.
+    let product = |dim: u32| match tile.unrolled {
+        true => all(dim).to_string(),
+        false => format!("{}x{}", all(dim), dim.div_ceil(tile.depth)),
+    };
+    let chunks = if tile.unrolled { String::new() } else { format!("x{}", 32 / tile.keys_v) };
+    let sum = |dim: u32| format!("{0}{chunks},{0}{chunks}", all(dim) / 2);
+    let [first, second] = sums.map(sum);
+    [product(tile.dim_qk), product(tile.dim_v), first, second].join(",")
 }
 
 /// `target/compilers/DEVICE/NAME.kernel.wgsl`, and a list of what each is and what is asked of it.

@@ -194,9 +194,9 @@ def shares(kind, record, path, want):
     return fma, wanted, arithmetic, every, [('a turn of the hot loop', hot), ('of the loop around', around)]
 
 
-def tile(kind, record, path, wants):
-    """The same of a turn of the largest loop with multiply-adds, or a complaint. `wants`: of each loop in it, in their order, the
-    multiply-adds wanted in the tile and its turns, or 0: as many as give them. A compiler may have unrolled some of the loops whole:
+def tile(kind, record, path, wants, around=0):
+    """The same of a turn of the largest loop with multiply-adds, or where loops stand `around` that one of the largest in it, or a
+    complaint. `wants`: of each loop in it, in their order, the multiply-adds wanted in the tile and its turns, or 0: as many as give them. A compiler may have unrolled some of the loops whole:
     then those that are left are the ones that fit the sum best."""
     parser, _, slots = KINDS[kind]
     ins, found = assembly(path, parser)
@@ -205,6 +205,7 @@ def tile(kind, record, path, wants):
     found = [l for l in found if fma(l)]
     if not found: return None
     whole, wanted = max(found, key=len), sum(want for want, _ in wants)
+    for _ in range(around): whole = max((l for l in found if l < whole), key=len, default=whole)
     inner = sorted((l for l in found if l < whole and not any(l < m < whole for m in found)), key=min)
     nests = [max((m for m in found if m < l), key=fma, default=frozenset()) for l in inner]
     seen = ', '.join(f'{fma(l):.0f}' + (f' ({fma(nest):.0f} of them in a loop inside)' if nest else '') for l, nest in zip(inner, nests))
@@ -243,7 +244,9 @@ def of_kernel(folder, device, kind, kernel, record, mode, want):
     stats = record['stats'] | dict(subgroup=record['subgroup'])
     row |= dict(zip(('registers', 'spills', 'occupancy', 'instructions'), figures(kind, stats)))
     if mode == 'none' or kind not in KINDS: return row
-    if mode == 'tile': study, want = tile, [tuple(map(int, f'{n}x0'.split('x')[:2])) for n in want.split(',')]
+    if mode in ('tile', 'tile-of-heads'):
+        study = lambda *x: tile(*x, around=int(mode == 'tile-of-heads'))
+        want = [tuple(map(int, f'{n}x0'.split('x')[:2])) for n in want.split(',')]
     else: study, want = shares, [*map(int, want.split(',')), 1][:2]
     paths = sorted(glob.glob(f'{folder}/{glob.escape(kernel)}.*.{KINDS[kind][1]}.txt'))
     found = next((x for path in paths if (x := study(kind, record, path, want))), None)

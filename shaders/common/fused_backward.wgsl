@@ -33,6 +33,12 @@ fn shares(rows: Rows, row: u32, key: u32, x: RowVec, s: RowVec, y: RowVec, kept:
 
 fn shown(share: Shares, hidden: RowMask) -> Shares {
   let none = RowVec(0.0);
-  return Shares(select(share.weight, none, hidden), select(share.of_v, none, hidden), share.d_s, share.slope,
-    select(share.d_x, none, hidden));
+  return Shares(select(share.weight, none, hidden), select(share.of_v, none, hidden),
+    select(share.d_s, none, hidden), select(share.slope, none, hidden), select(share.d_x, none, hidden));
+}
+
+// What rows are multiplied with in the end, and what their means lacked.
+struct RowEnds {
+  scale: RowVec,
+  left: RowVec,
 }

@@ -1,5 +1,5 @@
-// What the kernels of the fused backward pass on tiles share. Four rows of a strip and a key, or four keys and a row, are
-// a RowVec of pairs.
+// What the kernels of the fused backward pass on tiles share. Four rows of a strip and a key, or four keys and a row,
+// are a RowVec of pairs.
 
 // Where the tensors of a head start.
 struct Origins {
@@ -44,10 +44,4 @@ fn pairs_shown(rows: Rows, row: u32, key: u32, outside: bool, x: RowVec, y: RowV
   let none = RowVec(0.0);
   return Pairs(select(pairs.weight, none, hidden), select(pairs.d_s, none, hidden),
     weights_of_parts(pairs.d_x, hidden), weights_of_parts(pairs.other, hidden));
-}
-
-// What rows are multiplied with in the end, and what their means lacked.
-struct RowEnds {
-  scale: vec4<f32>,
-  left: vec4<f32>,
 }

@@ -1,7 +1,8 @@
 // Fused backward pass, first of three: what the others need of each row.
 //
 //   o (v), d_o [batch, heads_q, seq_q, dim_v], lse, d_lse [batch, heads_q, seq_q]
-//   -> states [batch, heads_q, seq_q, 2]: lse and d_lse - <d_o, o>; the second 0, which the rows' kernel replaces, and d_lse
+//   -> states [batch, heads_q, seq_q, 2]: lse and the shift d_lse - <d_o, o>; 0, for which the rows' kernel puts 1 / l,
+//      and d_lse
 //
 // Since sum(w y) over a row's keys is <d_o, o>, whatever factors weights have, the gradient of a score is
 // w (y - <d_o, o> + d_lse) and needs no sum over the row (FlashAttention-2, algorithm 2).

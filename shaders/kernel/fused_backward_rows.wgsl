@@ -1,20 +1,24 @@
 // Fused backward pass, second of three: the gradient of q from scores that are computed again.
 //
 //   q, d_o, states [batch, heads_q, seq_q, ..], k, v [batch, heads_kv, seq_kv, ..]
-//   -> d_q (o), 1 / l in the second of the row's states
+//   -> d_q (o), shift - c and 1 / l in the row's states
 //
 //   for each visible key j:
 //     x = <q, k_j>;  s = modifiers(scale * x);  w = e^(s - lse);  y = <d_o, v_j> * factor
 //     d_s = the normaliser's derivative (softmax: w (y + shift))
-//     d_q = d_q + d_s * derivatives of the modifiers * k_j;  l = l + w
-//   d_q / l, 1 / l
+//     l = l + w;  e = e + d_s;  slope = derivatives of the modifiers
+//     d_q = d_q + d_s * slope * k_j;  z = z + w * slope * k_j
+//   c = e / l - d_lse
+//   (d_q - c z) / l, shift - c, 1 / l
 //
 // l is 1 but for what is rounded off lse: 4e-6 where that is 60. So softmax's weights are as near as if their sum were
-// known, here and, by 1 / l, in `fused_backward_keys`.
+// known, here and, by 1 / l, in `fused_backward_keys`. The shift holds <d_o, o>, which was rounded where o was: where
+// one key takes most of the weight, y and it differ by little more. c is how far it was from the mean of y, and z what
+// the gradient of q owes to it; so o may be f16. Weights that are their score's own have no lse, and need neither.
 //
 // Workgroup (x, y) = (block of GROUP rows, (batch, head) pair). An invocation owns some rows, LANES apart, with
 // their q, d_o and d_q in registers; keys are visited in ascending order as in `common/fused_rows.wgsl`, and read at
-// addresses that are the same for all invocations. 2 * (2 * dim_qk + dim_v) FLOP a pair.
+// addresses that are the same for all invocations. 2 * (3 * dim_qk + dim_v) FLOP a pair.
 
 fn gradients(workgroup: vec3<u32>, lane: u32) {
   let batch = workgroup.y / params.heads_q;
@@ -33,6 +37,7 @@ fn gradients(workgroup: vec3<u32>, lane: u32) {
   own_load(params.q_base + q_at, params.d_o_base + d_o_at, row, row_end);
   let kept = own_kept(rows, row);
   var l = RowVec(0.0);
+  var e = RowVec(0.0);
   for (var start = visible.x; start < visible.y;) {
     let span = next_span(rows, start, visible, whole);
     start = span.w;
@@ -46,8 +51,9 @@ fn gradients(workgroup: vec3<u32>, lane: u32) {
         if (!own_all(hidden)) {
           let y = own_incoming(v_at + key * params.v_stride_row);
           let share = shown(shares(rows, row, key, x, s, y, kept), hidden);
-          own_add_shown(at, share.d_x, hidden);
+          own_add_shown(at, share.d_x, share.weight * share.slope, hidden);
           l += share.weight;
+          e += share.d_s;
         }
       }
       let untested = select(span.yz, span.zz, part == 1u);
@@ -57,10 +63,11 @@ fn gradients(workgroup: vec3<u32>, lane: u32) {
         let s = own_modify(x, rows, row, key);
         let y = own_incoming(v_at + key * params.v_stride_row);
         let share = shares(rows, row, key, x, s, y, kept);
-        own_add(at, share.d_x);
+        own_add(at, share.d_x, share.weight * share.slope);
         l += share.weight;
+        e += share.d_s;
       }
     }
   }
-  own_store(params.o_base + q_at, row, row_end, rows.q_len, own_scale(rows, row, row_end, l));
+  own_store(params.o_base + q_at, row, row_end, rows.q_len, own_ends(rows, row, row_end, l, e));
 }

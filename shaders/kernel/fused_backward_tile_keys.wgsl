@@ -1,5 +1,5 @@
-// Fused backward pass on tiles, last of three: the gradients of k and v, 64 keys by KEYS rows of each head of a group by
-// LANES invocations, all products register-blocked.
+// Fused backward pass on tiles, last of three: the gradients of k and v, 64 keys by KEYS rows of each head of a group
+// by LANES invocations, all products register-blocked.
 //
 //   q, d_o, states [batch, heads_q, seq_q, ..], k, v [batch, heads_kv, seq_kv, ..] -> d_k (o), d_v
 //

@@ -2,21 +2,16 @@
 // invocations, all products register-blocked.
 //
 //   q, d_o, states [batch, heads_q, seq_q, ..], k, v [batch, heads_kv, seq_kv, ..]
-//   -> d_q (o), 1 / l in the second of the row's states
+//   -> d_q (o), shift - c and 1 / l in the row's states
 //
 //   for each tile of KEYS keys that some row may look at:
 //     X = Q K^T;  Y = dO V^T                         64 x KEYS each, by chunks of channels
-//     W, dX of each pair, l as in `fused_backward_rows`;  e = e + dS
+//     W, dS, dX of each pair, l, e and c as in `fused_backward_rows`
 //     dQ = dQ + dX K;  Z = Z + (W * slopes) K        32 keys of dX and of W at a time, by chunks of k
-//   c = e / l - d_lse
-//   (dQ - c Z) / l, 1 / l, shift - c
+//   (dQ - c Z) / l, shift - c, 1 / l
 //
-// The shift that gradients of scores came from holds <d_o, o>, which was rounded where o was and sums in another order
-// than y does: where one key takes most of the weight, that is all that is left of them. c is how far it was from the
-// mean of y, and Z what the gradient of q owes to it; so o may be f16. Without lse there is neither.
-//
-// Workgroup (x, y) = (block of 64 rows, the last one first, (batch, head) pair). Products, sums and workgroup memory are
-// those of `fused_forward_tile`, with another product; there too are the reasons for what is hidden, what is not
+// Workgroup (x, y) = (block of 64 rows, the last one first, (batch, head) pair). Products, sums and workgroup memory
+// are those of `fused_forward_tile`, with another product; there too are the reasons for what is hidden, what is not
 // visited and what is not tested. 2 * (3 * dim_qk + dim_v) FLOP a pair.
 
 @compute @workgroup_size(LANES, 1, 1)
@@ -52,7 +47,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   gather_e(place);
   if (lane < 16u) {
     let row = row0 + lane * 4u;
-    let ends = row_ends(rows, row, row_end, l, tile_e(place));
+    let ends = own_ends(rows, row, row_end, l, tile_e(place));
     let past = vec4<u32>(row) + vec4<u32>(0u, 1u, 2u, 3u) >= vec4<u32>(rows.q_len);
     sh[0][0][lane] = ends.scale;
     sh[0][1][lane] = select(vec4<f32>(0.0), vec4<f32>(1.0), past);

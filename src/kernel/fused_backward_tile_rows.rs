@@ -12,7 +12,7 @@ pub(super) const TWIN: Twin = Twin {
     family: Family::Scores,
     visits: Visits::Tiles,
     backward: true,
-    commons: row_commons,
+    commons,
     bindings,
     glue,
     generated: |spec| Some(("generated/tile", tile_backward(&spec.block_tile()?, spec, Own::Rows))),
@@ -26,13 +26,6 @@ pub(super) const TWIN: Twin = Twin {
 pub(super) fn commons(spec: &KernelSpec) -> Vec<Common> {
     let mut commons = pair_commons(spec);
     commons.extend([common!("tile_place"), common!("tile_backward")]);
-    commons
-}
-
-/// And what rows have beside that: their ends, where something is kept of them.
-fn row_commons(spec: &KernelSpec) -> Vec<Common> {
-    let mut commons = commons(spec);
-    commons.extend((!spec.is_each()).then_some(common!("tile_row_ends")));
     commons
 }
 

@@ -10,7 +10,6 @@ use crate::plan::backward_steps::{Makes, Steps, needs_met};
 use crate::plan::fit::{element_of, gradient_element, too_many};
 use crate::plan::{BlockSize, Capabilities, Path, tuning, turns};
 use crate::problem::{Attention, Backward, BackwardProblem, Operand};
-use crate::tensor::DType;
 
 /// Whether something is kept of rows: what weights are relative to.
 pub(super) fn keeps(attention: &Attention) -> bool {
@@ -34,11 +33,6 @@ pub(super) fn tile(
     let s = a.shape;
     let none = || format!("no tile is tuned for rows of {} channels", s.dim_qk.max(s.dim_v));
     if path == Path::Fused {
-        // Tiles correct it.
-        if keeps(a) && a.dtype != DType::F32 {
-            let of = a.dtype;
-            return Err(format!("o in {of} is too coarse to take the mean of its gradients from"));
-        }
         return tuning::gradient_tile(caps, &s).map(Tile::Rows).ok_or_else(none);
     }
     if a.masks.edges.is_some() {

@@ -131,7 +131,7 @@ impl Scratch {
         Some(difference(problem, operand, &self.gradients, &wanted))
     }
 
-    /// What is wrong with what is kept of rows that see a key: their lse, and that of their gradients' mean.
+    /// What is wrong with what is kept of rows that see a key: their lse and its gradient, and the mean of their gradients.
     pub(super) fn kept(&self, call: &KnownGradients) -> Option<String> {
         let problem = call.plan.problem().problem();
         let outputs = call.outputs().ok().flatten()?;
@@ -142,8 +142,10 @@ impl Scratch {
             if !lse.is_finite() || !problem.stores(batch, at, &call.tensors.inputs().operands) {
                 continue;
             }
-            let found = &kept[start as usize + 4 * row..][..2];
-            for (found, wanted) in found.iter().zip([lse, mean_of(call, &outputs, row)]) {
+            let kept = &kept[start as usize + 4 * row..];
+            let d_lse = call.incoming().lse.get(row).copied().unwrap_or(0.0);
+            let wanted = [lse, mean_of(call, &outputs, row), d_lse];
+            for (found, wanted) in [kept[0], kept[1], kept[3]].into_iter().zip(wanted) {
                 let near = (found - wanted).abs() <= allowed(DType::F32) * wanted.abs().max(1.0);
                 // What nothing has written is a NaN.
                 if !near {
@@ -156,8 +158,8 @@ impl Scratch {
         None
     }
 
-    /// Whether what rows leave to keys is wrong for one that sees a key: what weights are to be multiplied with, 1 / l, which
-    /// is 1 but for rounding, or what is added to their gradients.
+    /// Whether what rows leave to keys is wrong for one that sees a key: what weights are to be multiplied with, 1 / l,
+    /// which is 1 but for rounding, or what is added to their gradients.
     pub(super) fn left_by_rows_is_wrong(&self, call: &KnownGradients) -> bool {
         let problem = call.plan.problem().problem();
         let Some(outputs) = call.outputs().ok().flatten() else { return false };

@@ -2,8 +2,9 @@
 //! gradients, in registers.
 //!
 //! As in `registers`, what must stay in registers is numbered variables: `a{r}_{d}` and `b{r}_{d}` hold channels
-//! 4d..4d+3 of q and d_o of row r, or of k and v of key r; `x{r}_{d}` and `y{r}_{d}` the sums that become their
-//! gradients. Of the other side a row is read at an address that all invocations share.
+//! 4d..4d+3 of q and d_o of row r, or of k and v of key r; `x{r}_{d}` and `y{r}_{d}` the sums that become the gradients
+//! of k and v, or that of q and what corrects it. Of the other side a row is read at an address that all invocations
+//! share.
 
 use std::fmt::Write;
 
@@ -31,6 +32,16 @@ impl Own {
 
     pub(super) fn others(self) -> [&'static str; 2] {
         if self == Self::Rows { OF_KEYS } else { OF_ROWS }
+    }
+
+    /// Whether sums of gradients of products are wanted, and sums of weights: of v, or of k where they correct the gradient
+    /// of q, which each weight by itself has no need of.
+    pub(super) fn sums(self, spec: &KernelSpec) -> [bool; 2] {
+        let stored = |of| spec.elements.iter().any(|(b, _)| *b == of);
+        match self {
+            Self::Rows => [stored(Binding::O), stored(Binding::O) && !spec.is_each()],
+            Self::Keys => [stored(Binding::O), stored(Binding::DV)],
+        }
     }
 
     /// The position of the pair with the r-th that is owned, `step` from one to the next. Rows and keys past the last
@@ -70,7 +81,7 @@ pub(in crate::kernel) fn own(tile: &RowTile, spec: &KernelSpec, side: Own) -> St
     // Broadcasts follow only if some invocation needs them, and then all take part.
     let all = if tile.fetch > 1 { format!("subgroupAll({all})") } else { all.to_owned() };
     function(&mut out, "own_all(hidden: RowMask) -> bool", &format!("return {all};"));
-    let wanted = [Binding::O, Binding::DV].map(|of| spec.elements.iter().any(|(b, _)| *b == of));
+    let wanted = side.sums(spec);
     load(&mut out, tile, side, wanted);
     products(&mut out, tile, side);
     pairs(&mut out, tile.rows, side, "LANES");
@@ -132,7 +143,7 @@ fn load(out: &mut String, tile: &RowTile, side: Own, wanted: [bool; 2]) {
     for r in 0..tile.rows {
         let _ = write!(body, "\n  let own{r} = own + {r}u * LANES;");
         for (i, (tensor, dim)) in side.tensors().into_iter().zip(dims(tile)).enumerate() {
-            let (kept, sum) = [("a", "x"), ("b", "y")][i];
+            let kept = ["a", "b"][i];
             let _ = write!(body, "\n  let {kept}{r} = at_{kept} + own{r} * {};", stride(tensor));
             for (d, n) in fours(dim) {
                 let _ = writeln!(out, "var<private> {kept}{r}_{d}: vec4<f32>;");
@@ -141,14 +152,32 @@ fn load(out: &mut String, tile: &RowTile, side: Own, wanted: [bool; 2]) {
                     "\n  {kept}{r}_{d} = {tensor}_load4({kept}{r} + {}u, select(0u, {n}u, own{r} < end));",
                     4 * d
                 );
-                if wanted[i] {
-                    let _ = writeln!(out, "var<private> {sum}{r}_{d}: vec4<f32>;");
-                    let _ = write!(body, "\n  {sum}{r}_{d} = vec4<f32>(0.0);");
-                }
+            }
+        }
+        for (sum, (_, dim)) in wanted_sums(tile, side, wanted) {
+            for (d, _) in fours(dim) {
+                let _ = writeln!(out, "var<private> {sum}{r}_{d}: vec4<f32>;");
+                let _ = write!(body, "\n  {sum}{r}_{d} = vec4<f32>(0.0);");
             }
         }
     }
     function(out, "own_load(at_a: u32, at_b: u32, own: u32, end: u32)", &body);
+}
+
+/// Sums that are wanted: their registers, the tensor of the other side that they are of, and its channels.
+fn wanted_sums(
+    tile: &RowTile,
+    side: Own,
+    wanted: [bool; 2],
+) -> impl Iterator<Item = (&'static str, (&'static str, u32))> {
+    let ([first, second], [dim_qk, dim_v]) = (side.others(), dims(tile));
+    let second = match side {
+        // Weighed by weights alone, keys say what rounding has left in the gradient of q.
+        Own::Rows => (first, dim_qk),
+        Own::Keys => (second, dim_v),
+    };
+    let sums = [("x", (first, dim_qk)), ("y", second)];
+    sums.into_iter().zip(wanted).filter_map(|(sum, on)| on.then_some(sum))
 }
 
 /// Products of a row of the other side with all that are owned.
@@ -215,70 +244,90 @@ pub(super) fn kept(out: &mut String, n: u32, spec: &KernelSpec, side: Own, step:
         };
         return function(out, "row_kept(rows: Rows, row: u32) -> Kept", &body);
     }
-    let (mut load, mut scale) = (String::new(), String::new());
     let of = |name: &str| {
         let all: Vec<String> = (0..n).map(|r| format!("{name}{r}")).collect();
         format!("RowVec({})", all.join(", "))
     };
+    let (mut load, mut ends) = (String::new(), String::new());
     for r in (0..n).filter(|_| !each) {
-        let row = format!("min(row + {r}u * {step}, rows.last)");
-        let _ = write!(load, "\n  let state{r} = states[{}];", place(&row));
+        let _ = write!(load, "\n  let state{r} = states[{}];", place(&owned_row(r, step)));
         let _ = write!(load, " let lse{r} = state{r}.x; let shift{r} = state{r}.y;");
-        let row = format!("(row + {r}u * {step})");
-        let l = component(n, "l", r);
-        let _ = write!(
-            scale,
-            "\n  let at{r} = {}; let seen{r} = {l} + sink_share(rows.head, states[at{r}].x);\
-             \n  let scale{r} = select(1.0 / seen{r}, 0.0, {l} == 0.0);\
-             \n  if ({row} < end) {{ states[at{r} + 1u].x = scale{r}; }}",
-            place(&row)
-        );
+        ends += &row_end(n, r, &place(&owned_row(r, step)), step);
     }
-    let (load, scale) = match each {
+    let (load, ends) = match each {
         true => {
             let factor = "RowVec(normalize_factor())";
             let none = "RowVec(0.0)";
-            (format!("return Kept({none}, {none}, {factor});"), "return RowVec(1.0);".to_owned())
+            let ends = format!("return RowEnds(RowVec(1.0), {none});");
+            (format!("return Kept({none}, {none}, {factor});"), ends)
         }
         false => (
             format!("{load}\n  return Kept({}, {}, RowVec(1.0));", of("lse"), of("shift")),
-            format!("{scale}\n  return {};", of("scale")),
+            format!("{ends}\n  return RowEnds({}, {});", of("scale"), of("left")),
         ),
     };
     function(out, "own_kept(rows: Rows, row: u32) -> Kept", &load);
-    let signature = "own_scale(rows: Rows, row: u32, end: u32, l: RowVec) -> RowVec";
-    function(out, signature, &scale);
+    let signature = "own_ends(rows: Rows, row: u32, end: u32, l: RowVec, e: RowVec) -> RowEnds";
+    function(out, signature, &ends);
+}
+
+/// The r-th row that is owned; rows past the last repeat it.
+fn owned_row(r: u32, step: &str) -> String {
+    format!("min(row + {r}u * {step}, rows.last)")
+}
+
+/// Statements that make `scale{r}` and `left{r}` of a row whose state is at `place`, and leave its keys what they need.
+///
+/// With L = l and what the row's sink has of it, and m = <d_o, o>: sum(w y) = e - (d_lse - m) l, and what m lacks of
+/// sum(w y) / L is (e - d_lse l - m (L - l)) / L. Of a row that sees nothing all is 0.
+fn row_end(n: u32, r: u32, place: &str, step: &str) -> String {
+    let [l, e] = ["l", "e"].map(|name| component(n, name, r));
+    format!(
+        "\n  let at{r} = {place}; let state{r} = states[at{r}]; let d_lse{r} = states[at{r} + 1u].y;\
+         \n  let sink{r} = sink_share(rows.head, state{r}.x); let empty{r} = {l} == 0.0;\
+         \n  let scale{r} = select(1.0 / ({l} + sink{r}), 0.0, empty{r});\
+         \n  let lacks{r} = ({e} - d_lse{r} * {l} - (d_lse{r} - state{r}.y) * sink{r}) * scale{r};\
+         \n  let left{r} = select(lacks{r}, 0.0, empty{r});\
+         \n  if (row + {r}u * {step} < end) {{\
+         \n    states[at{r}].y = state{r}.y - left{r};\
+         \n    states[at{r} + 1u].x = scale{r};\
+         \n  }}"
+    )
 }
 
 /// sum = sum + factor * a row of the other side; the `shown` forms leave it out where the pair is hidden, whatever it
-/// holds.
+/// holds. Of rows both sums are of k, which is fetched once.
 fn sums(out: &mut String, tile: &RowTile, side: Own, wanted: [bool; 2]) {
-    let each = side.others().into_iter().zip(dims(tile));
-    for (i, (other, dim)) in each.enumerate() {
-        if i == 1 && side == Own::Rows {
-            continue;
-        }
-        let (name, sum) = [("own_add", "x"), ("own_weigh", "y")][i];
+    let each: Vec<_> = wanted_sums(tile, side, wanted).collect();
+    let of = |sum: &str| each.iter().copied().filter(|(of, _)| *of == sum).collect::<Vec<_>>();
+    let functions = match side {
+        Own::Rows => vec![("own_add", "f: RowVec, g: RowVec", each.clone())],
+        Own::Keys => vec![("own_add", "f: RowVec", of("x")), ("own_weigh", "f: RowVec", of("y"))],
+    };
+    for (name, factors, sums) in functions {
         for shown in [false, true] {
             let mut body = String::new();
-            for (d, n) in fours(if wanted[i] { dim } else { 0 }) {
-                fetch(&mut body, tile, other, dim, (d, n));
+            let (_, (tensor, dim)) = sums.first().copied().unwrap_or(("", ("", 0)));
+            for (d, n) in fours(dim) {
+                fetch(&mut body, tile, tensor, dim, (d, n));
                 for r in 0..tile.rows {
-                    let (factor, hidden) =
-                        (component(tile.rows, "f", r), component(tile.rows, "hidden", r));
+                    let hidden = component(tile.rows, "hidden", r);
                     let z = match shown {
                         true => format!("select(z{d}, vec4<f32>(0.0), {hidden})"),
                         false => format!("z{d}"),
                     };
-                    let _ = write!(
-                        body,
-                        "\n  {sum}{r}_{d} = fma(vec4<f32>({factor}), {z}, {sum}{r}_{d});"
-                    );
+                    for (i, (sum, _)) in sums.iter().enumerate() {
+                        let factor = component(tile.rows, ["f", "g"][i], r);
+                        let _ = write!(
+                            body,
+                            "\n  {sum}{r}_{d} = fma(vec4<f32>({factor}), {z}, {sum}{r}_{d});"
+                        );
+                    }
                 }
             }
             let signature = match shown {
-                true => format!("{name}_shown(at: u32, f: RowVec, hidden: RowMask)"),
-                false => format!("{name}(at: u32, f: RowVec)"),
+                true => format!("{name}_shown(at: u32, {factors}, hidden: RowMask)"),
+                false => format!("{name}(at: u32, {factors})"),
             };
             function(out, &signature, &body);
         }
@@ -291,7 +340,7 @@ fn store(out: &mut String, tile: &RowTile, side: Own, wanted: [bool; 2]) {
     for r in 0..tile.rows {
         let _ = write!(body, "\n  let own{r} = own + {r}u * LANES;\n  if (own{r} < end) {{");
         for (i, (tensor, dim)) in side.tensors().into_iter().zip(dims(tile)).enumerate() {
-            if !wanted[i] {
+            if !wanted[i] || (side == Own::Rows && i == 1) {
                 continue;
             }
             let (to, sum) = [("o", "x"), ("d_v", "y")][i];
@@ -299,8 +348,13 @@ fn store(out: &mut String, tile: &RowTile, side: Own, wanted: [bool; 2]) {
             for (d, n) in fours(dim) {
                 let value = match side {
                     Own::Rows => {
-                        let scale = component(tile.rows, "scale", r);
-                        format!("select({sum}{r}_{d} * {scale}, vec4<f32>(0.0), own{r} >= length)")
+                        let [scale, left] =
+                            ["ends.scale", "ends.left"].map(|name| component(tile.rows, name, r));
+                        let sum = match wanted[1] {
+                            true => format!("fma(vec4<f32>(-{left}), y{r}_{d}, x{r}_{d})"),
+                            false => format!("x{r}_{d}"),
+                        };
+                        format!("select({sum} * {scale}, vec4<f32>(0.0), own{r} >= length)")
                     }
                     Own::Keys => format!("{sum}{r}_{d}"),
                 };
@@ -310,7 +364,7 @@ fn store(out: &mut String, tile: &RowTile, side: Own, wanted: [bool; 2]) {
         body += "\n  }";
     }
     let signature = match side {
-        Own::Rows => "own_store(at_o: u32, own: u32, end: u32, length: u32, scale: RowVec)",
+        Own::Rows => "own_store(at_o: u32, own: u32, end: u32, length: u32, ends: RowEnds)",
         Own::Keys => "own_store(at_o: u32, at_d_v: u32, own: u32, end: u32)",
     };
     function(out, signature, &body);

@@ -275,10 +275,6 @@ fn own() -> Result<Vec<BackwardCase>> {
     ];
     let paths = [(Path::Fused, "in-one-pass"), (Path::FusedTile, "on-tiles")];
     for (attention, (path, word)) in one_pass.iter().flat_map(|a| paths.map(|path| (a, path))) {
-        // Rows in registers take the mean of their gradients from o.
-        if path == Path::Fused && attention.dtype != DType::F32 {
-            continue;
-        }
         let case = BackwardCase::of(&usual(attention.clone()))?;
         let name = format!("{} accumulate {word}", case.name);
         let mut backward = case.backward.clone().accumulate();

@@ -1,7 +1,7 @@
-//! Generated code of the fused backward kernels on tiles: products `s{other}_{strip}` of q and k and `y{other}_{strip}` of
-//! d_o and v, a vec4 of four that are owned each, which become gradients of products and weights; sums
-//! `o{own}_{column}` of the first and `z{own}_{column}` of the second, a vec4 of four columns each: gradients of k and v, or
-//! of q and what corrects it.
+//! Generated code of the fused backward kernels on tiles: products `s{other}_{strip}` of q and k and
+//! `y{other}_{strip}` of d_o and v, a vec4 of four that are owned each, which become gradients of products and weights;
+//! sums `o{own}_{column}` of the first and `z{own}_{column}` of the second, a vec4 of four columns each: gradients of k
+//! and v, or of q and what corrects it.
 
 use super::products::{Meeting, Side, load_rows, load_values, products};
 use super::sums::{Weighing, sums};
@@ -28,13 +28,8 @@ struct Shape<'a> {
 /// The definitions that `kernel/fused_backward_tile_rows.wgsl` and `kernel/fused_backward_tile_keys.wgsl` call.
 pub(in crate::kernel) fn tile_backward(tile: &BlockTile, spec: &KernelSpec, side: Own) -> String {
     let mut out = Steps { text: row_types(4), unrolled: tile.unrolled };
-    let stored = |of| spec.elements.iter().any(|(b, _)| *b == of);
-    let wanted = match side {
-        Own::Rows => [stored(Binding::O), stored(Binding::O) && !spec.is_each()],
-        Own::Keys => [stored(Binding::O), stored(Binding::DV)],
-    };
     let tiles = [tile.dim_qk, tile.dim_v].map(|dim| tile.of_dim(dim));
-    let shape = Shape { spec, side, tiles, wanted };
+    let shape = Shape { spec, side, tiles, wanted: side.sums(spec) };
     declare_tile(&mut out, &tile.of_dim(tile.dim_qk.max(tile.dim_v)), spec);
     shape.declare(&mut out);
     pairs(&mut out.text, 4, side, "1u");
@@ -46,7 +41,7 @@ pub(in crate::kernel) fn tile_backward(tile: &BlockTile, spec: &KernelSpec, side
     if side == Own::Rows {
         row_sums(&mut out, tile, "l");
         row_sums(&mut out, tile, "e");
-        shape.ends(&mut out);
+        shape.correct(&mut out);
     }
     shape.stores(&mut out);
     out.text
@@ -182,8 +177,9 @@ impl Shape<'_> {
         for (i, (sums_of, tile, values)) in self.sums_of().into_iter().enumerate() {
             let (name, weights) = [("tile_add", "s"), ("tile_weigh", "y")][i];
             if !self.wanted[i] {
+                let place = format!("origins: Origins, place: Place, {first}: u32");
                 out.line(format!(
-                    "fn {name}(rows: Rows, range: vec2<u32>, origins: Origins, place: Place, {first}: u32, tested: bool) {{}}"
+                    "fn {name}(rows: Rows, range: vec2<u32>, {place}, tested: bool) {{}}"
                 ));
                 continue;
             }
@@ -196,16 +192,8 @@ impl Shape<'_> {
         }
     }
 
-    /// How rows end: what they are multiplied with, and what is left of their means.
-    fn ends(&self, out: &mut Steps) {
-        let corrects = match self.spec.is_each() {
-            // Each weight is its score's own.
-            true => "return RowEnds(vec4<f32>(1.0), vec4<f32>(0.0));",
-            false => "return ends_of(rows, row, end, l, e);",
-        };
-        out.line(format!(
-            "fn row_ends(rows: Rows, row: u32, end: u32, l: vec4<f32>, e: vec4<f32>) -> RowEnds {{ {corrects} }}"
-        ));
+    /// What rows' means lacked is taken off.
+    fn correct(&self, out: &mut Steps) {
         out.line("fn tile_correct(place: Place) {");
         let tile = &self.tiles[0];
         for s in strips(tile).filter(|_| self.wanted[1]) {
