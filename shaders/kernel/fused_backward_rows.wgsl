@@ -14,11 +14,12 @@
 // l is 1 but for what is rounded off lse: 4e-6 where that is 60. So softmax's weights are as near as if their sum were
 // known, here and, by 1 / l, in `fused_backward_keys`. The shift holds <d_o, o>, which was rounded where o was: where
 // one key takes most of the weight, y and it differ by little more. c is how far it was from the mean of y, and z what
-// the gradient of q owes to it; so o may be f16. Weights that are their score's own have no lse, and need neither.
+// the gradient of q owes to it; so o may be f16. Wide rows of f32 have no room for z, and only their keys gain; weights
+// that are their score's own have no lse, and need neither.
 //
 // Workgroup (x, y) = (block of GROUP rows, (batch, head) pair). An invocation owns some rows, LANES apart, with
 // their q, d_o and d_q in registers; keys are visited in ascending order as in `common/fused_rows.wgsl`, and read at
-// addresses that are the same for all invocations. 2 * (3 * dim_qk + dim_v) FLOP a pair.
+// addresses that are the same for all invocations. 2 * (3 * dim_qk + dim_v) FLOP a pair, with z.
 
 fn gradients(workgroup: vec3<u32>, lane: u32) {
   let batch = workgroup.y / params.heads_q;

@@ -56,8 +56,8 @@ impl Engine {
         self.run_backward_host_in(plan, inputs, incoming, outputs.as_ref(), wait).await
     }
 
-    /// What the forward pass writes, where a plan reads it: on the path of the gradients where that serves, so that both
-    /// sum scores in one order. Of sharp weights little but that rounding is left in o less the values they chose.
+    /// What the forward pass writes, where a plan reads it: on the path of the gradients where that serves, so that
+    /// both sum scores in one order. Of sharp weights little but that rounding is left in o less the values they chose.
     pub(crate) async fn outputs_for(
         &self,
         plan: &BackwardPlan,

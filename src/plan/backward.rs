@@ -1,9 +1,9 @@
 //! `BackwardPlan`: how gradients will be computed, without a GPU.
 //!
-//! Staged: products of q and k and of d_o and v in scratch, a kernel that turns them row by row into weights and gradients
-//! of products, and three products that sum these up. Scratch is two planes of scores for a block of rows, three where
-//! a bias is learned, whatever the length. Fused (`fused_backward`): scores are computed again, row by row and key by
-//! key, from what the forward pass wrote, in registers or on tiles.
+//! Staged: products of q and k and of d_o and v in scratch, a kernel that turns them row by row into weights and
+//! gradients of products, and three products that sum these up. Scratch is two planes of scores for a block of rows,
+//! three where a bias is learned, whatever the length. Fused (`fused_backward`): scores are computed again, row by row
+//! and key by key, from what the forward pass wrote, in registers or on tiles.
 
 use std::fmt;
 

@@ -131,7 +131,7 @@ impl Scratch {
         Some(difference(problem, operand, &self.gradients, &wanted))
     }
 
-    /// What is wrong with what is kept of rows that see a key: their lse and its gradient, and the mean of their gradients.
+    /// What is wrong with what is kept of rows that see a key: their lse and its gradient, and their gradients' mean.
     pub(super) fn kept(&self, call: &KnownGradients) -> Option<String> {
         let problem = call.plan.problem().problem();
         let outputs = call.outputs().ok().flatten()?;

@@ -259,10 +259,11 @@ pub const TILES: &[TileRow] = &[
     tile(Class::Any, "", 1024, [16, 16, 64], true),
 ];
 
-/// The same for the fused backward pass, 64 keys: an invocation has two products of each pair. By what Mesa 26.2 compiles,
-/// not measured; rows and keys at dims 64, 128 and 256, f32 without masks. Written out they take 120, 152 and 248 registers
-/// on Ampere and 120, 192 and 256 on RDNA3, and spill nothing. In loops they spill nothing on Adreno 740 at dims 64 and 128
-/// (45 registers written out at 128) and on M1 at 64 (22); on M1 at 128 112 and 84, on DG2 156 and 170 at 64.
+/// The same for the fused backward pass, 64 keys: an invocation has two products of each pair. By what Mesa 26.2
+/// compiles, not measured; registers of rows and keys, f32 without masks, at dims 64, 128 and 256: Ampere 120 and 120,
+/// 152 and 152, 216 and 216, RDNA3 120 and 96, 192 and 168, 256 and 240, written out and without spills. In loops
+/// Adreno 740 spills nothing at 64 and 128, M1 nothing at 64 (5 under a causal mask) and 112 and 84 at 128; written out
+/// these were 33 and 12 at 128, 17 and 5 at 64. DG2 spills 156 and 170 at 64.
 pub const GRADIENT_TILES: &[TileRow] = &[
     tile(Class::Software, "", 1024, [16, 16, 64], false),
     tile(Class::Any, "NVIDIA", 256, [16, 16, 64], true),
@@ -270,7 +271,7 @@ pub const GRADIENT_TILES: &[TileRow] = &[
     tile(Class::Any, "", 1024, [16, 16, 64], false),
 ];
 
-/// Largest head dimension for which they spill nothing, by a part of the device's name.
+/// Largest head dimension for which they spill nothing, or next to nothing, by a part of the device's name.
 pub(super) const GRADIENT_DIMS: &[(&str, u32)] =
     &[("NVIDIA", 256), ("AMD", 256), ("Adreno", 128), ("Intel", 0), ("", 64)];
 

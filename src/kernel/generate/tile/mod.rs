@@ -216,8 +216,8 @@ fn peaks(out: &mut Steps, tile: &BlockTile) {
     out.line("}\n}");
 }
 
-/// `gather_{of}`, `tile_{of}`: the parts of rows' sums, and behind it what they come to, four rows to each of the first 16
-/// invocations.
+/// `gather_{of}`, `tile_{of}`: the parts of rows' sums, and behind it what they come to, four rows to each of the first
+/// 16 invocations.
 fn row_sums(out: &mut Steps, tile: &BlockTile, of: &str) {
     let (at, _) = tile.peaks_at();
     let place = |s| format!("sh[{at}u + place.x / 4u][place.x % 4u][{}]", of_strip(tile, s));

@@ -49,8 +49,9 @@ pub(super) fn load_values(
     } else {
         ""
     };
+    let place = "rows: Rows, range: vec2<u32>, first: u32, wanted: u32, c: u32, tested: bool";
     out.line(format!(
-        "fn tile_{operand}_of(rows: Rows, range: vec2<u32>, first: u32, wanted: u32, c: u32, tested: bool) -> vec4<f32> {{ \
+        "fn tile_{operand}_of({place}) -> vec4<f32> {{ \
          let key = clamp(wanted, range.x, range.y - 1u); \
          let at = first + span_offset(rows, key).y + key * params.{like}_stride_row; {v} \
          let shown = select(x, vec4<f32>(0.0), wanted != key); {note}return shown; }}"
