@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use common::noise::noise;
 use heedful::device::Readback;
 use heedful::reference::{Gradients, Incoming};
-use heedful::verify::cases::{BackwardCase, Case, Grid, backward_grid};
+use heedful::verify::cases::{BackwardCase, Case, Grid, backward_grid, draw_incoming};
 use heedful::verify::data::{CaseData, DataOptions};
 use heedful::verify::execute::Placement;
 use heedful::verify::golden::{GoldenSuite, Precision};
@@ -181,18 +181,44 @@ fn fused_gradients_that_are_wanted_alone_have_the_same_bits() {
     let case = Case::new(all.attention.clone(), Default::default());
     let (_, data, incoming) = BackwardCase::of(&case).unwrap().generate().unwrap();
     let incoming = Incoming { lse: &[], ..incoming.incoming() };
-    let policy = Policy { path: Path::Fused, ..Policy::default() };
-    let run = |backward: &Backward| {
-        let plan = engine.plan_backward_with(backward, &policy).unwrap();
-        engine.run_backward_host(&plan, &data.inputs(), &incoming).unwrap()
-    };
-    let found = run(&all);
-    for wanted in
-        [vec![Operand::Q], vec![Operand::K], vec![Operand::V], vec![Operand::Q, Operand::V]]
-    {
-        let alone = run(&all.clone().only(&wanted));
-        for operand in wanted {
-            assert_eq!(alone.get(operand), found.get(operand), "d_{operand} alone");
+    for path in [Path::Fused, Path::FusedTile] {
+        let policy = Policy { path, ..Policy::default() };
+        let run = |backward: &Backward| {
+            let plan = engine.plan_backward_with(backward, &policy).unwrap();
+            engine.run_backward_host(&plan, &data.inputs(), &incoming).unwrap()
+        };
+        let found = run(&all);
+        for wanted in
+            [vec![Operand::Q], vec![Operand::K], vec![Operand::V], vec![Operand::Q, Operand::V]]
+        {
+            let alone = run(&all.clone().only(&wanted));
+            for operand in wanted {
+                assert_eq!(alone.get(operand), found.get(operand), "d_{operand} alone, {path}");
+            }
+        }
+    }
+}
+
+/// Keys past their length take nothing from rows, whatever these hold, also where no mask has kernels look for that.
+#[test]
+fn gradients_of_keys_past_their_length_are_0_beside_infinite_ones() {
+    let Some(engine) = common::gpu::engine("gradients_of_keys_past_their_length") else { return };
+    let call = Attention::new(Shape { seq_kv: 90, ..Shape::self_attention(1, 1, 8, 16) });
+    let backward = Backward::of(call.kv_lengths().with_lse());
+    let problem = backward.validate().unwrap();
+    let mut data = CaseData::generate(problem.problem(), 7, &DataOptions::default());
+    data.kv_lengths = vec![70];
+    let mut d_o = draw_incoming(&problem, 8).o;
+    d_o[0] = f64::INFINITY;
+    let incoming = Incoming { o: &d_o, ..Incoming::default() };
+    for path in BackwardPlan::PATHS {
+        let policy = Policy { path, ..Policy::default() };
+        let plan = engine.plan_backward_with(&backward, &policy).unwrap();
+        let found = engine.run_backward_host(&plan, &data.inputs(), &incoming).unwrap();
+        for operand in [Operand::K, Operand::V] {
+            let d = found.get(operand).unwrap();
+            assert!(d[..70 * 16].iter().any(|x| !x.is_finite()), "d_{operand}, {path}");
+            assert!(d[70 * 16..].iter().all(|x| *x == 0.0), "d_{operand}, {path}");
         }
     }
 }

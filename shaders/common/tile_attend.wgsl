@@ -1,20 +1,6 @@
 // Rows of a workgroup on a tile of keys: what `fused_forward_tile` does and `split_forward_tile` does with a share of
 // the keys. The first says how; `tile_*` is generated.
 
-// Where the tensors of a head start.
-struct Origins {
-  q: u32,
-  k: u32,
-  v: u32,
-}
-
-fn origins_of(batch: u32, head: u32) -> Origins {
-  let head_kv = head / params.group;
-  return Origins(params.q_base + q_origin(batch) + head * params.q_stride_head,
-    params.k_base + k_origin(batch) + head_kv * params.k_stride_head,
-    params.v_base + v_origin(batch) + head_kv * params.v_stride_head);
-}
-
 // Rows past the block repeat its last, and keys past the visible ones the last of those, so that no table is
 // read outside.
 fn shown(rows: Rows, end: u32, row: u32, key: u32) -> Position {

@@ -1,22 +1,6 @@
 // What the kernels of the fused backward pass on tiles share. Four rows of a strip and a key, or four keys and a row,
 // are a RowVec of pairs.
 
-// Where the tensors of a head start.
-struct Origins {
-  q: u32,
-  k: u32,
-  v: u32,
-  d_o: u32,
-}
-
-fn origins_of(batch: u32, head: u32) -> Origins {
-  let head_kv = head / params.group;
-  return Origins(params.q_base + q_origin(batch) + head * params.q_stride_head,
-    params.k_base + k_origin(batch) + head_kv * params.k_stride_head,
-    params.v_base + v_origin(batch) + head_kv * params.v_stride_head,
-    params.d_o_base + o_origin(batch) + head * params.o_stride_head);
-}
-
 // What pairs add to the sums of rows, and what the other side's rows are weighed with: the gradient of the product, and
 // for v the weight, or for what corrects the gradient of q the weight times the score's slope.
 struct Pairs {

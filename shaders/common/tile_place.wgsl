@@ -9,6 +9,21 @@ struct Place {
   row: u32,
 }
 
+// Where the tensors of a head start; d_o in kernels of gradients.
+struct Origins {
+  q: u32,
+  k: u32,
+  v: u32,
+  d_o: u32,
+}
+
+fn origins_of(batch: u32, head: u32) -> Origins {
+  let head_kv = head / params.group;
+  return Origins(params.q_base + q_origin(batch) + head * params.q_stride_head,
+    params.k_base + k_origin(batch) + head_kv * params.k_stride_head,
+    params.v_base + v_origin(batch) + head_kv * params.v_stride_head, d_o_origin(batch, head));
+}
+
 fn place_of(lane: u32, row0: u32) -> Place {
   return Place(lane, lane / DOWN, lane % DOWN, row0 + lane % DOWN * 4u);
 }

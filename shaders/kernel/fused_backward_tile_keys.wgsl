@@ -31,8 +31,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let batch = workgroup.y / heads_kv;
   let head_kv = workgroup.y % heads_kv;
   let key0 = workgroup.x * 64u;
-  let keys = vec2<u32>(key0, min(key0 + 64u, params.seq_kv));
   let first = rows_of(batch, head_kv * params.group, 0u, 0u);
+  let key_end = read_end(first, params.seq_kv);
+  let keys = vec2<u32>(key0, max(min(key0 + 64u, key_end), key0 + 1u));
   let place = place_of(lane, key0);
   tile_begin(first, place);
   for (var head = head_kv * params.group; head < (head_kv + 1u) * params.group; head += 1u) {
@@ -53,7 +54,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       tile_add(rows, vec2<u32>(row0, row_end), origins, place, row0, visit == TESTED);
     }
   }
-  let key_end = read_end(first, params.seq_kv);
-  tile_store(place, key_end, params.o_base + k_origin(batch) + head_kv * params.k_stride_head);
-  tile_store_v(place, key_end, params.d_v_base + v_origin(batch) + head_kv * params.v_stride_head);
+  // Beyond their sequence's length nobody sees keys, whatever weights of 0 have met.
+  let d_k_at = params.o_base + k_origin(batch) + head_kv * params.k_stride_head;
+  tile_store(place, key_end, first.kv_len, d_k_at);
+  let d_v_at = params.d_v_base + v_origin(batch) + head_kv * params.v_stride_head;
+  tile_store_v(place, key_end, first.kv_len, d_v_at);
 }

@@ -20,8 +20,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let head = workgroup.y % params.heads_q;
   // The last rows first: under a causal mask they have most to do, and what ends last should be little.
   let row0 = ((params.seq_q + 63u) / 64u - 1u - workgroup.x) * 64u;
-  let rows = rows_of(batch, head, row0, min(row0 + 64u, params.seq_q) - 1u);
-  let row_end = stored_end(rows, params.seq_q);
+  let row_end = stored_end(rows_of(batch, head, row0, row0), params.seq_q);
+  let rows = rows_of(batch, head, row0, max(min(row0 + 64u, row_end), row0 + 1u) - 1u);
   let visible = key_range(rows);
   let whole = whole_range(rows, visible);
   let origins = origins_of(batch, head);
@@ -48,12 +48,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (lane < 16u) {
     let row = row0 + lane * 4u;
     let ends = own_ends(rows, row, row_end, l, tile_e(place));
-    let past = vec4<u32>(row) + vec4<u32>(0u, 1u, 2u, 3u) >= vec4<u32>(rows.q_len);
     sh[0][0][lane] = ends.scale;
-    sh[0][1][lane] = select(vec4<f32>(0.0), vec4<f32>(1.0), past);
-    sh[0][2][lane] = ends.left;
+    sh[0][1][lane] = ends.left;
   }
   workgroupBarrier();
   tile_correct(place);
-  tile_store(place, row_end, params.o_base + q_origin(batch) + head * params.q_stride_head);
+  tile_store(place, row_end, rows.q_len, params.o_base + q_origin(batch) + head * params.q_stride_head);
 }

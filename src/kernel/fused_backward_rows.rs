@@ -13,6 +13,7 @@ use super::tile::Tile;
 use super::twin::{Common, Family, Twin, common, kernel_file};
 use super::variants::EDGES;
 use crate::problem::{Operand, Problem};
+use crate::tensor::Storage;
 
 pub(super) const TWIN: Twin = Twin {
     family: Family::Scores,
@@ -72,7 +73,21 @@ pub(super) fn spec(
     .reading(a.masks.edges.is_some(), EDGES)
 }
 
+/// Most channels of k for which rows in registers have room for another sum of them.
+const FEW_CHANNELS: u32 = 32;
+
 impl KernelSpec {
+    /// Whether it corrects the gradient of q by what <d_o, o> lacks of the mean: on tiles, which sum y in another order
+    /// than that; where o has few bits; and where registers have room. y and o of f32 are summed alike in registers,
+    /// which leaves little, and the sum would cost software drivers at dim 64 a fifth of the time (1x8x256x64 on Mesa
+    /// 22.3 and 26.2: 8.8 to 10.5 and 8.1 to 10.2 ms; 12x12x64x32: 6.0 to 6.5 and 5.9 to 6.3).
+    pub(crate) fn corrects_means(&self) -> bool {
+        let of = |binding| self.elements.iter().find(|(of, _)| *of == binding);
+        let few_bits = of(Binding::DO).is_some_and(|(_, o)| o.storage != Storage::F32);
+        let room = self.row_tile().is_none_or(|tile| tile.dim_qk <= FEW_CHANNELS);
+        of(Binding::O).is_some() && !self.is_each() && (few_bits || room)
+    }
+
     /// Backward in one pass: the gradient of q where it is wanted, and what weights are to be multiplied with. In
     /// registers or on tiles.
     pub(crate) fn fused_backward_rows(

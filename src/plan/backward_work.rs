@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::feature::{Operands, Position};
 use crate::kernel::TILE;
-use crate::plan::{BackwardPlan, Makes};
+use crate::plan::{BackwardPlan, BackwardStep, Makes};
 use crate::problem::Operand;
 
 /// Channels, keys or rows that products take at a time.
@@ -12,8 +12,8 @@ const STEP: u32 = 16;
 
 impl BackwardPlan {
     /// FLOPs of one pass as its products make them, those that are asked for. Staged: five products, over tiles of 64
-    /// rows by 64 keys in which any pair is visible; additive scores are no products. Fused: seven, over the keys that
-    /// any of 64 rows sees. Tables that `operands` lack are taken as full lengths and offsets of 0.
+    /// rows by 64 keys in which any pair is visible; additive scores are no products. Fused: seven, or eight where the
+    /// gradient of q is corrected, over the keys that any of 64 rows sees. Tables that `operands` lack are taken as full lengths and offsets of 0.
     pub fn flops(&self, operands: &Operands<'_>) -> u64 {
         let problem = self.problem().problem();
         let s = problem.attention().shape;
@@ -34,7 +34,7 @@ impl BackwardPlan {
                     .steps
                     .iter()
                     .filter(|step| !(summed && of_scores(step.makes)))
-                    .map(|step| products(step.makes, &keys, rows, [s.dim_qk, s.dim_v]));
+                    .map(|step| products(step, &keys, rows, [s.dim_qk, s.dim_v]));
                 total = total.saturating_add(one.sum());
             }
         }
@@ -48,7 +48,7 @@ fn of_scores(makes: Makes) -> bool {
 }
 
 /// Multiply-adds of a step for a tile of rows of one head that sees these keys.
-fn products(makes: Makes, keys: &Range<u32>, rows: u32, [dim_qk, dim_v]: [u32; 2]) -> u64 {
+fn products(step: &BackwardStep, keys: &Range<u32>, rows: u32, [dim_qk, dim_v]: [u32; 2]) -> u64 {
     if keys.is_empty() {
         return 0;
     }
@@ -56,13 +56,16 @@ fn products(makes: Makes, keys: &Range<u32>, rows: u32, [dim_qk, dim_v]: [u32; 2
     let within = |to: u32| up(keys.end, to) - u64::from(keys.start / to * to);
     let (tiles, steps) = (within(TILE), within(STEP));
     let (tile, pairs) = (u64::from(TILE), u64::from(rows) * within(1));
-    match makes {
+    match step.makes {
         Makes::Products => tile * tiles * up(dim_qk, STEP),
         Makes::Incoming => tile * tiles * up(dim_v, STEP),
         Makes::Gradient(Operand::V) => tiles * up(rows, STEP) * up(dim_v, TILE),
         Makes::Gradient(Operand::K) => tiles * up(rows, STEP) * up(dim_qk, TILE),
         Makes::Gradient(Operand::Q) => tile * steps * up(dim_qk, TILE),
-        Makes::OfRows => pairs * (2 * u64::from(dim_qk) + u64::from(dim_v)),
+        Makes::OfRows => {
+            let sums = if step.kernel.corrects_means() { 3 } else { 2 };
+            pairs * (sums * u64::from(dim_qk) + u64::from(dim_v))
+        }
         Makes::OfKeys => pairs * 2 * (u64::from(dim_qk) + u64::from(dim_v)),
         Makes::Delta
         | Makes::Copy(_)

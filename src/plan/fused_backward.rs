@@ -8,6 +8,7 @@ use crate::feature::normalize::Normalizer;
 use crate::kernel::{KernelSpec, Tile};
 use crate::plan::backward_steps::{Makes, Steps, needs_met};
 use crate::plan::fit::{element_of, gradient_element, too_many};
+use crate::plan::tile::no_tile_fits;
 use crate::plan::{BlockSize, Capabilities, Path, tuning, turns};
 use crate::problem::{Attention, Backward, BackwardProblem, Operand};
 
@@ -31,8 +32,9 @@ pub(super) fn tile(
         return Err("needs the lse of the forward pass (Attention::with_lse)".into());
     }
     let s = a.shape;
-    let none = || format!("no tile is tuned for rows of {} channels", s.dim_qk.max(s.dim_v));
     if path == Path::Fused {
+        let none =
+            || format!("rows of {} channels are too wide for registers", s.dim_qk.max(s.dim_v));
         return tuning::gradient_tile(caps, &s).map(Tile::Rows).ok_or_else(none);
     }
     if a.masks.edges.is_some() {
@@ -41,7 +43,7 @@ pub(super) fn tile(
     // What is looked at for NaN and infinity: k, q and d_o.
     let selects = !backward.problem().masks().is_empty() || a.bias.is_some();
     let tile = tuning::gradient_block_tile(caps, &s, selects);
-    tile.map(Tile::Block).ok_or_else(none)
+    tile.map(Tile::Block).ok_or_else(|| no_tile_fits(&s, caps))
 }
 
 /// All of the call as one block, or why this path cannot serve it.

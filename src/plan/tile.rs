@@ -7,6 +7,7 @@ use crate::plan::fused::over_blocks;
 use crate::plan::steps::Schedule;
 use crate::plan::{BlockSize, Capabilities, Path, Policy, tuning};
 use crate::problem::{Operand, Problem};
+use crate::tensor::Shape;
 
 /// The kernel that is a tile of rows and keys.
 pub(super) fn schedule(
@@ -46,17 +47,23 @@ pub(super) fn tile_of(
     let selects = !problem.masks().is_empty() || a.bias.is_some();
     let tile = tuning::block_tile(caps, &a.shape, selects, policy.tuning.as_deref());
     let Some(tile) = tile else {
-        let [qk, v] = [a.shape.dim_qk, a.shape.dim_v];
-        return Err(format!(
-            "no tile for head dimensions {qk} and {v} fits {} invocations and {} B of workgroup memory",
-            caps.max_invocations, caps.max_workgroup_bytes
-        ));
+        return Err(no_tile_fits(&a.shape, caps));
     };
     let iterations = tile_iterations(problem, &tile);
     if iterations > u64::from(caps.max_loop_iterations) {
         return Err(too_many(iterations, caps));
     }
     Ok(tile)
+}
+
+/// Why no tile of rows and keys serves head dimensions on a device.
+pub(super) fn no_tile_fits(shape: &Shape, caps: &Capabilities) -> String {
+    let Shape { dim_qk, dim_v, .. } = shape;
+    let Capabilities { max_invocations, max_workgroup_bytes, .. } = caps;
+    format!(
+        "no tile for head dimensions {dim_qk} and {dim_v} fits {max_invocations} invocations and \
+         {max_workgroup_bytes} B of workgroup memory"
+    )
 }
 
 /// Why the tile is slow on a device, where it is known to be.

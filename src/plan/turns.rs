@@ -81,8 +81,8 @@ pub(super) fn in_tiles(backward: &BackwardProblem, tile: &BlockTile) -> u64 {
     // An invocation's pairs are gone through four at a time.
     let pairs = u64::from(tile.keys / tile.across)
         * (1 + u64::from(tile.rows() / tile.down) * of_pair(backward));
-    let products: u32 =
-        [s.dim_qk, s.dim_v].map(|dim| 2 * tile.of_dim(dim).iterations()).iter().sum();
+    // Two products and two sums, of which one tile's count holds one each.
+    let products = 2 * tile.of_dim(s.dim_qk.max(s.dim_v)).iterations();
     let of_tile = (u64::from(products) + pairs).saturating_add(of_blocks(backward, TILE, TILE));
     let over_keys =
         keys_of_rows(problem, tile.rows()).saturating_add(tile.keys).div_ceil(tile.keys);

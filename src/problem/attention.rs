@@ -408,7 +408,7 @@ impl Attention {
     ///
     /// With [lengths](Self::kv_lengths) a sequence's keys are the first so many of its own, as where each has room to
     /// grow. Where total_kv is 0 beside lengths, only rows are packed: there is no `cu_seqlens_kv`, and k and v are
-    /// padded or in [pages](Self::paged). One call then serves sequences that bring a prompt and such that bring a
+    /// padded or in [pages](Self::paged), also where no sequence has a key. One call then serves sequences that bring a prompt and such that bring a
     /// token.
     pub fn packed(self, total_q: u32, total_kv: u32) -> Self {
         let bshd = Layout::Bshd;

@@ -162,13 +162,16 @@ impl Scratch {
     /// which is 1 but for rounding, or what is added to their gradients.
     pub(super) fn left_by_rows_is_wrong(&self, call: &KnownGradients) -> bool {
         let problem = call.plan.problem().problem();
-        let Some(outputs) = call.outputs().ok().flatten() else { return false };
+        // The mean that they leave is corrected, so o is taken before it is rounded.
+        let Some(outputs) = call.attended().ok().flatten() else { return false };
+        let (inputs, keys) = (call.tensors.inputs(), problem.attention().shape.seq_kv);
         let start = call.plan.scratch(Binding::States, None).map_or(0, |part| part.start / 4);
         let mut rows = problem.attention().shape.row_positions().enumerate();
-        rows.any(|(row, [batch, _, at])| {
-            let sums = outputs.lse[row].is_finite()
-                && outputs.o[row * problem.attention().shape.dim_v as usize] != 0.0
-                && problem.stores(batch, at, &call.tensors.inputs().operands);
+        rows.any(|(row, [batch, head, at])| {
+            let place = problem.position(batch, head, at, &inputs.operands);
+            let seen = |key| sees(problem, &Position { key, ..place }, &inputs.operands);
+            let stored = problem.stores(batch, at, &inputs.operands);
+            let sums = stored && outputs.lse[row].is_finite() && (0..keys).any(seen);
             let kept = &self.last[start as usize + 4 * row..];
             let near = (kept[2] - 1.0).abs() <= allowed(DType::F32);
             let shift = mean_of(call, &outputs, row);

@@ -47,8 +47,16 @@ impl KnownGradients {
         Incoming { o, lse, weights }
     }
 
-    /// What the forward pass writes, by the reference, where the plan reads it.
+    /// What the forward pass writes, by the reference, where the plan reads it: o as it is stored.
     pub(super) fn outputs(&self) -> Result<Option<Outputs>> {
+        let dtype = self.plan.problem().problem().attention().dtype;
+        let mut outputs = self.attended()?;
+        outputs.iter_mut().flat_map(|x| &mut x.o).for_each(|x| *x = dtype.round(*x));
+        Ok(outputs)
+    }
+
+    /// The same before it is rounded.
+    pub(super) fn attended(&self) -> Result<Option<Outputs>> {
         if !self.plan.reads_outputs() {
             return Ok(None);
         }

@@ -11,9 +11,8 @@ use std::fmt::Write;
 use super::function;
 use super::registers::{component, row_types};
 use crate::kernel::bindings::Binding;
-use crate::kernel::element::{Element, RowTile};
+use crate::kernel::element::RowTile;
 use crate::kernel::spec::KernelSpec;
-use crate::tensor::Storage;
 
 /// Which side of pairs an invocation owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +39,7 @@ impl Own {
     pub(super) fn sums(self, spec: &KernelSpec) -> [bool; 2] {
         let stored = |of| spec.elements.iter().any(|(b, _)| *b == of);
         match self {
-            Self::Rows => [stored(Binding::O), stored(Binding::O) && corrects(spec)],
+            Self::Rows => [stored(Binding::O), spec.corrects_means()],
             Self::Keys => [stored(Binding::O), stored(Binding::DV)],
         }
     }
@@ -55,21 +54,6 @@ impl Own {
             }
         }
     }
-}
-
-/// Most channels of k for which rows in registers have room for another sum of them.
-const FEW_CHANNELS: u32 = 32;
-
-/// Whether the gradient of q is corrected by what <d_o, o> lacks of the mean: on tiles, which sum y in another order
-/// than that; where o has few bits; and where registers have room. y and o of f32 are summed alike in registers, which
-/// leaves little, and the sum would cost software drivers at dim 64 a fifth of the time (1x8x256x64 on Mesa 22.3 and
-/// 26.2: 8.8 to 10.5 and 8.1 to 10.2 ms; 12x12x64x32: 6.0 to 6.5 and 5.9 to 6.3).
-fn corrects(spec: &KernelSpec) -> bool {
-    let rounded =
-        |(of, element): &(Binding, Element)| *of == Binding::DO && element.storage != Storage::F32;
-    let few_bits = spec.elements.iter().any(rounded);
-    let room = spec.row_tile().is_none_or(|tile| tile.dim_qk <= FEW_CHANNELS);
-    !spec.is_each() && (few_bits || room)
 }
 
 /// The tensor that a tensor lies as: gradients as what they are of.

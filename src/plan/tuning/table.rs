@@ -265,10 +265,10 @@ pub const TILES: &[TileRow] = &[
 /// Adreno 740 spills nothing at 64 and 128, M1 nothing at 64 (5 under a causal mask) and 112 and 84 at 128; written out
 /// these were 33 and 12 at 128, 17 and 5 at 64. DG2 spills 156 and 170 at 64.
 pub const GRADIENT_TILES: &[TileRow] = &[
-    tile(Class::Software, "", 1024, [16, 16, 64], false),
+    tile(Class::Software, "", 512, [16, 16, 64], false),
     tile(Class::Any, "NVIDIA", 256, [16, 16, 64], true),
     tile(Class::Any, "AMD", 256, [16, 16, 64], true),
-    tile(Class::Any, "", 1024, [16, 16, 64], false),
+    tile(Class::Any, "", 512, [16, 16, 64], false),
 ];
 
 /// Largest head dimension for which they spill nothing, or next to nothing, by a part of the device's name.

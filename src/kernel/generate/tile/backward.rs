@@ -6,8 +6,8 @@
 use super::products::{Meeting, Side, load_rows, load_values, products};
 use super::sums::{Weighing, sums};
 use super::{
-    Store, columns, declare_tile, keys, of_strip, rotate, row_of, row_sums, row_types, rows, store,
-    strips,
+    Ends, Store, columns, declare_tile, keys, of_strip, rotate, row_of, row_sums, row_types, rows,
+    store, strips,
 };
 use crate::kernel::bindings::Binding;
 use crate::kernel::block_tile::BlockTile;
@@ -32,6 +32,8 @@ pub(in crate::kernel) fn tile_backward(tile: &BlockTile, spec: &KernelSpec, side
     let shape = Shape { spec, side, tiles, wanted: side.sums(spec) };
     declare_tile(&mut out, &tile.of_dim(tile.dim_qk.max(tile.dim_v)), spec);
     shape.declare(&mut out);
+    let d_o = "params.d_o_base + o_origin(batch) + head * params.o_stride_head";
+    out.line(format!("fn d_o_origin(batch: u32, head: u32) -> u32 {{ return {d_o}; }}"));
     pairs(&mut out.text, 4, side, "1u");
     kept(&mut out.text, 4, spec, side, "1u");
     shape.products(&mut out);
@@ -197,7 +199,7 @@ impl Shape<'_> {
         out.line("fn tile_correct(place: Place) {");
         let tile = &self.tiles[0];
         for s in strips(tile).filter(|_| self.wanted[1]) {
-            out.line(format!("let left{s} = sh[0][2][{}];", of_strip(tile, s)));
+            out.line(format!("let left{s} = sh[0][1][{}];", of_strip(tile, s)));
         }
         for (r, t) in rows(tile).flat_map(|r| columns(tile).map(move |t| (r, t))) {
             if self.wanted[1] {
@@ -214,10 +216,10 @@ impl Shape<'_> {
         for (i, (sums, tile, _)) in self.sums_of().into_iter().enumerate().take(made) {
             let (name, to) = names[i];
             let of = like(self.side.tensors()[i]);
-            let scaled = self.side == Own::Rows;
+            let ends = if self.side == Own::Rows { Ends::Rows } else { Ends::Keys };
             match self.wanted[i] {
-                true => store(out, tile, &Store { name, sums, to: [to, of], scaled }),
-                false => out.line(format!("fn {name}(place: Place, end: u32, first: u32) {{}}")),
+                true => store(out, tile, &Store { name, sums, to: [to, of], ends }),
+                false => out.line(format!("{} {{}}", Store::signature(name, ends))),
             }
         }
     }

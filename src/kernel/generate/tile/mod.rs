@@ -24,6 +24,7 @@ use sums::Weighing;
 pub(in crate::kernel) fn tile(tile: &BlockTile, spec: &KernelSpec) -> String {
     let mut out = Steps { text: row_types(4), unrolled: tile.unrolled };
     declare(&mut out, tile, spec);
+    out.line("fn d_o_origin(batch: u32, head: u32) -> u32 { return 0u; }");
     products::loads(&mut out, tile, spec);
     products::load_values(&mut out, tile, spec, ("v", "v", Binding::V));
     products::products(&mut out, tile, &products::SCORES);
@@ -276,6 +277,17 @@ fn store_parts(out: &mut Steps, tile: &BlockTile) {
     out.line("}");
 }
 
+/// What becomes of columns where they are stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// They are multiplied with what workgroup memory says of their rows, or 0 where it says that these are empty.
+    Outputs,
+    /// They are multiplied with what it says of their rows; 0 past the sequence's length.
+    Rows,
+    /// They are as they are; 0 past the sequence's length.
+    Keys,
+}
+
 /// Columns that are in registers, and where they go.
 struct Store {
     /// The function that stores them.
@@ -284,35 +296,42 @@ struct Store {
     sums: &'static str,
     /// The tensor, and the one that it lies as.
     to: [&'static str; 2],
-    /// Whether they are multiplied with what workgroup memory says of their rows, or are 0 there.
-    scaled: bool,
+    ends: Ends,
 }
 
-const OUTPUTS: Store = Store { name: "tile_store", sums: "o", to: ["o", "o"], scaled: true };
+const OUTPUTS: Store = Store { name: "tile_store", sums: "o", to: ["o", "o"], ends: Ends::Outputs };
+
+impl Store {
+    fn signature(name: &str, ends: Ends) -> String {
+        let length = if ends == Ends::Outputs { "" } else { "length: u32, " };
+        format!("fn {name}(place: Place, end: u32, {length}first: u32)")
+    }
+}
 
 fn store(out: &mut Steps, tile: &BlockTile, of: &Store) {
-    let Store { name, sums, to: [to, like], scaled } = of;
+    let Store { name, sums, to: [to, like], ends } = of;
     let dim = tile.dim_v;
-    out.line(format!("fn {name}(place: Place, end: u32, first: u32) {{"));
-    for s in strips(tile).filter(|_| *scaled) {
+    out.line(format!("{} {{", Store::signature(name, *ends)));
+    for s in strips(tile).filter(|_| *ends != Ends::Keys) {
         out.line(format!("let scale{s} = sh[0][0][{}];", of_strip(tile, s)));
+    }
+    for s in strips(tile).filter(|_| *ends == Ends::Outputs) {
         out.line(format!("let empty{s} = sh[0][1][{}];", of_strip(tile, s)));
     }
     for r in rows(tile) {
         let (s, c) = (r / 4, r % 4);
-        out.line(format!("if ({} + {c}u < end) {{", row_of(tile, s)));
-        out.line(format!(
-            "let at = first + ({} + {c}u) * params.{like}_stride_row;",
-            row_of(tile, s)
-        ));
+        let row = format!("{} + {c}u", row_of(tile, s));
+        out.line(format!("if ({row} < end) {{"));
+        out.line(format!("let at = first + ({row}) * params.{like}_stride_row;"));
         for t in columns(tile) {
             let column = format!("(place.x + {}u) * 4u", t * tile.across);
-            let value = match scaled {
-                true => format!(
-                    "select({sums}{r}_{t} * scale{s}[{c}u], vec4<f32>(0.0), empty{s}[{c}u] > 0.0)"
-                ),
-                false => format!("{sums}{r}_{t}"),
+            let scaled = format!("{sums}{r}_{t} * scale{s}[{c}u]");
+            let (value, none) = match ends {
+                Ends::Outputs => (scaled, format!("empty{s}[{c}u] > 0.0")),
+                Ends::Rows => (scaled, format!("{row} >= length")),
+                Ends::Keys => (format!("{sums}{r}_{t}"), format!("{row} >= length")),
             };
+            let value = format!("select({value}, vec4<f32>(0.0), {none})");
             let store = format!("{to}_store4(at + c, min({dim}u - c, 4u), {value});");
             out.line(format!("{{ let c = {column}; if (c < {dim}u) {{ {store} }} }}"));
         }
