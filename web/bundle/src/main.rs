@@ -132,3 +132,23 @@ fn gzipped(folder: &Path) -> Result<usize, Box<dyn Error>> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::fs;
+
+    use super::without_comments;
+
+    #[test]
+    fn comments_are_spaces_and_an_empty_file_is_nothing() -> Result<(), Box<dyn Error>> {
+        let folder = std::env::temp_dir().join(format!("heedful-shaders-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("empty.wgsl"), "")?;
+        fs::write(folder.join("a.wgsl"), "x // y\n// Backward:\nz\n")?;
+        let module = without_comments(b"__x // y\n// Backward:\nz\n__".to_vec(), &folder);
+        fs::remove_dir_all(&folder)?;
+        assert_eq!(String::from_utf8(module?)?, "__x     \n// Backward:\nz\n__");
+        Ok(())
+    }
+}
