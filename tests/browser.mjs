@@ -18,14 +18,24 @@ GPUDevice.prototype.createShaderModule = function (descriptor) {
 };
 `;
 
+// Below /lost the test can destroy the device, and have no other given.
+const LOSE = `
+const request = GPUAdapter.prototype.requestDevice;
+GPUAdapter.prototype.requestDevice = async function (...wanted) {
+  if (self.none) throw new DOMException('none is left', 'OperationError');
+  return self.device = await request.apply(this, wanted);
+};
+`;
+const CHANGES = { planted: PLANT, lost: LOSE };
+
 function serve() {
   const server = createServer((request, response) => {
     const path = new URL(request.url, 'http://localhost').pathname;
-    const planted = path.startsWith('/planted/');
-    const name = path.replace(/^\/(planted\/)?/, '') || 'index.html';
+    const [, changed, file] = path.match(/^\/(?:(planted|lost)\/)?(.*)/);
+    const name = file || 'index.html';
     try {
       let body = readFileSync(join(page, name.replaceAll('..', '')));
-      if (planted && name === 'worker.js') body = body + PLANT;
+      if (changed && name === 'worker.js') body = body + CHANGES[changed];
       response.writeHead(200, { 'content-type': TYPES[extname(name)] ?? 'text/plain' }).end(body);
     } catch {
       response.writeHead(404).end();
@@ -111,8 +121,18 @@ async function sees(tab) {
   }
   assert.match(await tab.textContent('#looks'), /“I”, word 1, looks at/);
   assert.match(await tab.textContent('#plan'), /staged/);
+  await change(tab, () => tab.selectOption('[name=scores]', 'true'));
+  await change(tab, () => tab.check('[name=causal]'));
+  const highest = await tab.textContent('#looks');
+  assert.match(highest, /^“I”, word 1, scores highest with “I” -?[\d.]+ \(/, 'and with none that is hidden');
+  await change(tab, () => tab.uncheck('[name=causal]'));
+  await change(tab, () => tab.selectOption('[name=scores]', 'false'));
   await change(tab, () => tab.fill('[name=sentence]', '   '));
   assert.match(await tab.textContent('#ran'), /no word/, 'an empty sentence is an error that is said');
+  assert.equal(await tab.locator('#see.stale').count(), 1, 'and the old maps are no answer');
+  await change(tab, () => tab.fill('[name=sentence]', 'saw '.repeat(30)));
+  assert.equal(await tab.locator('#see.stale').count(), 0);
+  assert.match(await tab.textContent('#ran'), /the first 28 of 30 words/);
   await change(tab, () => tab.fill('[name=sentence]', 'The animal didn’t cross the street because it was too tired.'));
   await change(tab, () => tab.selectOption('[name=heads]', '4'));
   assert.equal(await tab.locator('#maps figure').first().locator('.cell').count(), 144);
@@ -120,6 +140,8 @@ async function sees(tab) {
 
 async function downloaded(tab, name) {
   const [file] = await Promise.all([tab.waitForEvent('download'), tab.click('#download')]);
+  const whole = /of all/.test(await tab.textContent('#extent'));
+  assert.match(file.suggestedFilename(), whole ? /^heedful-browser\.json$/ : /^heedful-browser-\d+-of-\d+\.json$/);
   await file.saveAs(join(out, name));
   return JSON.parse(readFileSync(join(out, name), 'utf8'));
 }
@@ -131,7 +153,10 @@ async function watched(tab) {
   for (;;) {
     await tab.waitForTimeout(50);
     const now = performance.now();
+    // In this order: what is offered at the end is there before the button to stop goes.
+    const ended = await tab.isHidden('#halt');
     if (await tab.isVisible('#download')) return taken;
+    assert.ok(!ended, `the run ended without a report: ${await tab.textContent('.now')}`);
     const current = await tab.textContent('.now');
     if (current !== name) {
       if (name) taken.set(name, (now - since) / 1000);
@@ -156,7 +181,11 @@ async function verified(tab) {
   const report = await downloaded(tab, 'report.json');
   const failed = report.cases.filter((row) => row.status === 'fail');
   assert.deepEqual(failed.map((row) => `${row.name} [${row.kernel}] ${row.reason}`), [], 'all that ran is right');
-  assert.ok(report.totals.pass > 60, `${report.totals.pass} rows passed`);
+  const [, done, cases] = (await tab.textContent('.counts')).match(/^(\d+) of (\d+) cases/).map(Number);
+  assert.equal(done, cases, await tab.textContent('.now'));
+  assert.equal(new Set(report.cases.map((row) => row.name)).size, cases, 'every case has a row');
+  assert.ok(report.totals.pass > cases, `${report.totals.pass} rows of ${cases} cases passed`);
+  assert.equal(await tab.textContent('#extent'), `Report of all ${cases} cases`);
   assert.equal(report.adapters[0].backend, 'webgpu');
   const frame = tab.frameLocator('#report');
   assert.match(await frame.locator('.headline').textContent(), /right/);
@@ -173,11 +202,40 @@ async function planted(context, address) {
   await tab.waitForSelector('#wrong li', { timeout: 4 * MINUTE });
   await tab.click('#halt');
   await tab.waitForSelector('#download:not([hidden])');
+  assert.match(await tab.textContent('#extent'), /^Report of \d+ of \d+ cases: the run ended early$/);
   const report = await downloaded(tab, 'planted.json');
   const kernels = report.cases.filter((row) => row.status === 'fail').map((row) => row.kernel);
   assert.ok(kernels.length > 0 && kernels.every((kernel) => kernel.includes('fused_forward')), `blamed: ${kernels}`);
   await tab.frameLocator('#report').locator('.failure').first().waitFor();
   return tab;
+}
+
+// A device that is lost is another's turn; where there is no other, what was seen is reported.
+async function loses(context, address) {
+  const tab = await opened(context, address);
+  await map(tab);
+  const lose = (none) => tab.workers()[0].evaluate((none) => {
+    self.none = none;
+    self.device.destroy();
+  }, none);
+  await lose(false);
+  await change(tab, () => tab.fill('[name=sentence]', 'I saw a saw'));
+  assert.equal(await tab.locator('#see.stale').count(), 0, await tab.textContent('#ran'));
+  assert.equal((await map(tab)).length, 4);
+  await tab.click('#start [type=submit]');
+  const done = async (cases) => tab.waitForFunction((cases) =>
+    parseInt(document.querySelector('.counts').textContent, 10) >= cases, cases);
+  await done(1);
+  await lose(false);
+  await done(3);
+  await lose(true);
+  await tab.waitForSelector('#download:not([hidden])');
+  assert.match(await tab.textContent('#extent'), /the run ended early$/);
+  const report = await downloaded(tab, 'lost.json');
+  const names = report.cases.map((row) => row.name);
+  for (const name of names) assert.ok(names.filter((x) => x === name).length >= 3, `every path of ${name} has a row`);
+  assert.ok(report.totals.pass > 0 && report.totals.fail <= 2, JSON.stringify(report.totals));
+  await tab.close();
 }
 
 async function pictures(tab, name) {
@@ -211,6 +269,8 @@ try {
   await pictures(wrong, 'planted');
   await wrong.close();
   say('a planted fault is found and blamed');
+  await loses(context, `${address}/lost/`);
+  say('a lost device is replaced, and the report outlives it');
   const without = await browser.newContext();
   await without.addInitScript(() => delete Navigator.prototype.gpu);
   const bare = await opened(without, `${address}/`);

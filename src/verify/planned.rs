@@ -31,7 +31,8 @@ pub enum Work {
 }
 
 impl Planned {
-    /// Every case of a grid, a third of them at odd offsets, so that both access widths are seen.
+    /// Every case of a grid, a third of them at odd offsets, so that both access widths are seen; on the paths that
+    /// [`paths`] says.
     ///
     /// # Errors
     /// As [`grid`].
@@ -59,7 +60,8 @@ impl Planned {
 }
 
 /// The paths a call of a grid is run on: f32 is not what matrix units are for. More rows than one workgroup of split
-/// takes go over the tile once more: a third of such calls do outside of the full grid.
+/// takes go over the tile once more: a third of such calls do outside of the full grid. `matrix` adds the paths of
+/// matrix units, which the grid for them has in any case.
 pub fn paths(call: &Attention, of: Grid, matrix: bool) -> Vec<Path> {
     let mut paths = Vec::new();
     if of != Grid::Matrix {
@@ -68,7 +70,7 @@ pub fn paths(call: &Attention, of: Grid, matrix: bool) -> Vec<Path> {
         paths.extend((s.seq_q <= MAX_ROWS || third).then_some(Path::Split));
         paths.extend([Path::Fused, Path::FusedTile, Path::Staged]);
     }
-    if matrix && call.dtype != DType::F32 {
+    if (matrix || of == Grid::Matrix) && call.dtype != DType::F32 {
         paths.extend([Path::FusedMatrix, Path::StagedMatrix]);
     }
     paths

@@ -19,6 +19,9 @@ worker.addEventListener("message", ({ data }) => {
 });
 worker.addEventListener("error", (event) => end(event.message || "it could not be loaded"));
 
+// Whether something is being done: what is asked now waits for it.
+export const busy = () => waiting.size > 0;
+
 export function ask(method, ...args) {
   if (ended) return Promise.reject(ended);
   return new Promise((resolve, reject) => {

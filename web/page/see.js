@@ -1,5 +1,5 @@
 // Attention maps of a sentence, drawn anew whenever something is changed.
-import { ask } from "./engine.js";
+import { ask, busy } from "./engine.js";
 import { figure } from "./map.js";
 
 // Past this the window hides nothing.
@@ -33,12 +33,36 @@ function label(form) {
   heat.value = (10 ** (Number(temperature.value) / 20)).toFixed(2);
 }
 
-// Of all heads, the weight that a word has for the chosen one.
+// Of all heads, the mean of the weight or score that a word has for the chosen one; null where it is hidden, which all
+// heads agree in.
 function mean({ weights, heads, words }, row, key) {
   const n = words.length;
   let sum = 0;
-  for (let head = 0; head < heads; head++) sum += weights[(head * n + row) * n + key] ?? 0;
+  for (let head = 0; head < heads; head++) {
+    const value = weights[(head * n + row) * n + key];
+    if (value === null) return null;
+    sum += value;
+  }
   return sum / heads;
+}
+
+// Where the chosen word looks. Weights of next to nothing are not named; scores count from no zero.
+function looks({ words, scores }, shares) {
+  const who = `“${words[chosen]}”, word ${chosen + 1},`;
+  const order = shares.map((share, key) => ({ share, key })).filter(({ share }) => share !== null)
+    .filter(({ share }) => scores || share > 0.005).sort((a, b) => b.share - a.share).slice(0, 3);
+  if (!order.length) return `${who} sees nothing`;
+  const named = order.map(({ share, key }) => `“${words[key]}” ${share.toFixed(2)}`).join(", ");
+  return `${who} ${scores ? "scores highest with" : "looks at"} ${named} (mean of the heads)`;
+}
+
+// From 0 to 1: weights by the largest; scores from the lowest that is visible, and even the lowest is tinted.
+function tints(shares, scores) {
+  const visible = shares.filter((share) => share !== null);
+  const most = Math.max(...visible, scores ? -Infinity : 1e-9);
+  const least = scores ? Math.min(...visible) : 0;
+  const tint = (share) => (most > least ? (share - least) / (most - least) : 1);
+  return shares.map((share) => (share === null ? 0 : scores ? 0.1 + 0.9 * tint(share) : Math.max(0, tint(share))));
 }
 
 function show(part) {
@@ -46,19 +70,14 @@ function show(part) {
   chosen = Math.min(chosen, words.length - 1);
   const buttons = [...part.querySelectorAll("#words button")];
   const shares = words.map((_, key) => mean(drawn, chosen, key));
-  const most = Math.max(...shares, 1e-9);
+  const strengths = tints(shares, drawn.scores);
   buttons.forEach((button, key) => {
     button.setAttribute("aria-pressed", key === chosen);
     button.tabIndex = key === chosen ? 0 : -1;
-    button.style.setProperty("--weight", Math.max(0, shares[key] / most));
+    button.style.setProperty("--weight", strengths[key]);
   });
   part.querySelectorAll("#maps figure").forEach((map) => map.choose(chosen));
-  const order = shares.map((share, key) => [share, key]).sort((a, b) => b[0] - a[0]).slice(0, 3);
-  const named = order.filter(([share]) => share > 0.005).map(([share, key]) =>
-    `“${words[key]}” ${share.toFixed(2)}`);
-  part.querySelector("#looks").textContent = named.length
-    ? `“${words[chosen]}”, word ${chosen + 1}, looks at ${named.join(", ")} (mean of the heads)`
-    : `“${words[chosen]}”, word ${chosen + 1}, sees nothing`;
+  part.querySelector("#looks").textContent = looks(drawn, shares);
 }
 
 function wordButtons(part) {
@@ -70,7 +89,7 @@ function wordButtons(part) {
   part.querySelector("#words").replaceChildren(...buttons);
 }
 
-function draw(part, map, milliseconds) {
+function draw(part, map) {
   const same = drawn && drawn.words.join("\n") === map.words.join("\n");
   drawn = map;
   if (!same) wordButtons(part);
@@ -81,8 +100,10 @@ function draw(part, map, milliseconds) {
   const figures = Array.from({ length: map.heads }, (_, head) => figure(map, head, choose));
   part.querySelector("#maps").replaceChildren(...figures);
   const heads = map.heads === 1 ? "1 head" : `${map.heads} heads`;
-  part.querySelector("#ran").textContent =
-    `${heads}, ${map.words.length} words, on the GPU and back in ${milliseconds} ms`;
+  const n = map.words.length;
+  const words = map.of > n ? `the first ${n} of ${map.of} words` : `${n} words`;
+  const took = map.milliseconds < 10 ? map.milliseconds.toFixed(1) : map.milliseconds.toFixed(0);
+  part.querySelector("#ran").textContent = `${heads}, ${words}, to the GPU and back in ${took} ms`;
   part.querySelector("#plan").textContent = map.plan;
   part.querySelector("#call").textContent = map.call;
   show(part);
@@ -104,13 +125,17 @@ export function see(part) {
       const asked = wanted;
       wanted = null;
       part.classList.add("busy");
-      if (!drawn) part.querySelector("#ran").textContent = "Compiling kernels and trying them on a known answer …";
-      const start = performance.now();
+      const ran = part.querySelector("#ran");
+      if (busy()) ran.textContent = "Waiting for the case that is being verified …";
+      else if (!drawn) ran.textContent = "Compiling kernels and trying them on a known answer …";
       try {
         const map = JSON.parse(await ask("see", JSON.stringify(asked)));
-        draw(part, map, Math.round(performance.now() - start));
+        draw(part, { ...map, scores: asked.scores });
+        part.classList.remove("stale");
       } catch (error) {
-        part.querySelector("#ran").textContent = error.message;
+        // What is still drawn answers what was asked before.
+        part.classList.add("stale");
+        ran.textContent = error.message;
       }
     }
     part.classList.remove("busy");

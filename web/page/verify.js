@@ -39,16 +39,21 @@ function frame(iframe, html) {
   iframe.hidden = false;
 }
 
-function save(json) {
+// A run that ended early is not taken for a whole one, wherever its report goes.
+const fileName = ({ done, cases }) => `heedful-browser${done < cases ? `-${done}-of-${cases}` : ""}.json`;
+
+function save(json, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([json], { type: "application/json" }));
-  link.download = "heedful-browser.json";
+  link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-async function run(part, grid, stopped) {
+// Runs cases until all are done or it is stopped, and counts in `extent` those that ran.
+async function run(part, grid, extent, stopped) {
   const names = JSON.parse(await ask("begin", grid));
+  extent.cases = names.length;
   const counts = { pass: 0, fail: 0, expected_fail: 0, unsupported: 0 };
   const bar = part.querySelector("progress");
   const start = performance.now();
@@ -63,6 +68,7 @@ async function run(part, grid, stopped) {
       counts[row.status]++;
       if (row.status === "fail") listed(part, row);
     }
+    extent.done = i + 1;
     bar.value = (i + 1) / names.length;
     counted(part, counts, i + 1, names.length, (performance.now() - start) / 1000);
   }
@@ -71,28 +77,35 @@ async function run(part, grid, stopped) {
   part.querySelector(".now").textContent = `${stopped() ? "stopped" : "done"} after ${total}; ${slow}`;
 }
 
+// Shows what was found, however the run ended.
+async function reported(part, extent) {
+  if (!extent.cases) return;
+  frame(part.querySelector("#report"), await ask("reportHtml"));
+  const { done, cases } = extent;
+  const heading = part.querySelector("#extent");
+  heading.textContent = done < cases ? `Report of ${done} of ${cases} cases: the run ended early`
+    : `Report of all ${cases} cases`;
+  for (const name of ["#extent", "#download", "#merge"]) part.querySelector(name).hidden = false;
+}
+
 export function verify(part) {
   const [form, halt, download] = ["#start", "#halt", "#download"].map((name) => part.querySelector(name));
   const begin = form.querySelector("[type=submit]");
   let stop = false;
+  let extent = { done: 0, cases: 0 };
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     stop = false;
     begin.disabled = true;
     halt.hidden = false;
     halt.disabled = false;
-    download.hidden = true;
-    part.querySelector("#report").hidden = true;
+    for (const name of ["#download", "#report", "#extent", "#merge"]) part.querySelector(name).hidden = true;
     part.querySelector("#wrong").replaceChildren();
     part.querySelector("#progress").hidden = false;
-    try {
-      await run(part, form.elements.grid.value, () => stop);
-      frame(part.querySelector("#report"), await ask("reportHtml"));
-      download.hidden = false;
-      part.querySelector("#merge").hidden = false;
-    } catch (error) {
-      part.querySelector(".now").textContent = error.message;
-    }
+    extent = { done: 0, cases: 0 };
+    const say = (error) => { part.querySelector(".now").textContent = error.message; };
+    await run(part, form.elements.grid.value, extent, () => stop).catch(say);
+    await reported(part, extent).catch(say);
     begin.disabled = false;
     halt.hidden = true;
   });
@@ -100,6 +113,6 @@ export function verify(part) {
     stop = true;
     halt.disabled = true;
   });
-  download.addEventListener("click", async () => save(await ask("reportJson")));
+  download.addEventListener("click", async () => save(await ask("reportJson"), fileName(extent)));
   part.hidden = false;
 }

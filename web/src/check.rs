@@ -1,6 +1,8 @@
 //! Verification: the cases of a grid, one after another, into a report.
 
-use heedful::verify::cases::{BackwardCase, Case, Grid};
+use std::collections::VecDeque;
+
+use heedful::verify::cases::Grid;
 use heedful::verify::execute::Placement;
 use heedful::verify::expectations::{self, KNOWN};
 use heedful::verify::planned::{Planned, Work};
@@ -9,12 +11,17 @@ use heedful::verify::run_backward::Trial as BackwardTrial;
 use heedful::verify::trial::Trial;
 use heedful::{Engine, Error, Path, Result};
 
+/// Why a path was left out.
+const LARGE_TILES: &str =
+    "not tried: on a CPU fused-tile, the slowest to compile, is tried on every fourth call";
+
 /// A grid and what its cases have shown so far.
 #[derive(Debug)]
-pub struct Check {
+pub(crate) struct Check {
     suite: &'static str,
     cases: Vec<Planned>,
     report: Report,
+    fewer_tiles: bool,
 }
 
 impl Check {
@@ -22,128 +29,200 @@ impl Check {
     ///
     /// # Errors
     /// Invalid argument for a grid of another name.
-    pub fn new(grid: &str, adapter: Adapter, host: Host) -> Result<Self> {
+    pub(crate) fn new(grid: &str, adapter: Adapter, host: Host) -> Result<Self> {
         let (of, suite) = match grid {
             "slots" => (Grid::Slots, "slots"),
             "quick" => (Grid::Quick, "quick"),
             other => return Err(Error::invalid("grid", other, "slots or quick")),
         };
-        let mut cases = Planned::all(of, false)?;
-        if adapter.kind == "cpu" {
-            fewer_tiles(&mut cases);
-        }
+        let cases = Planned::all(of, false)?;
+        // Where a CPU compiles shaders and runs them, kernels of large tiles take most of the time and serve last.
+        let fewer_tiles = adapter.kind == "cpu";
         let mut report = Report::new(option_env!("HEEDFUL_REVISION").unwrap_or_default());
         report.host = host;
         report.adapters.push(adapter);
-        Ok(Self { suite, cases, report })
+        Ok(Self { suite, cases, report, fewer_tiles })
     }
 
     /// The names of its cases.
-    pub fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         self.cases.iter().map(Planned::name).collect()
     }
 
     /// The report so far.
-    pub fn report(&self) -> &Report {
+    pub(crate) fn report(&self) -> &Report {
         &self.report
     }
 
     /// A case of this place, to be run while nothing holds on to the report.
     ///
     /// # Errors
-    /// Invalid argument where there is none.
-    pub fn case(&self, place: usize) -> Result<Running> {
+    /// Invalid argument where there is none, and a case that is wrong in itself.
+    pub(crate) fn case(&self, place: usize) -> Result<Running> {
         let cases = self.cases.len();
-        let planned = self.cases.get(place).cloned();
-        let planned =
-            planned.ok_or_else(|| Error::invalid("case", place, format!("below {cases}")))?;
-        Ok(Running { planned, suite: self.suite })
+        let wrong = || Error::invalid("case", place, format!("below {cases}"));
+        let planned = self.cases.get(place).ok_or_else(wrong)?;
+        let left_out = self.fewer_tiles && !place.is_multiple_of(4);
+        Running::new(planned, self.suite, left_out.then_some(Path::FusedTile))
     }
 
-    /// Adds a case's rows.
-    pub fn add(&mut self, rows: &[CaseResult]) {
-        for row in rows {
-            self.report.push(row.clone());
-        }
+    /// Adds a row.
+    pub(crate) fn add(&mut self, row: &CaseResult) {
+        self.report.push(row.clone());
     }
 }
 
-/// Where a CPU compiles shaders and runs them, kernels of large tiles take most of the time and serve last: they are
-/// tried on every fourth call.
-fn fewer_tiles(cases: &mut [Planned]) {
-    for (i, planned) in cases.iter_mut().enumerate() {
-        if let Work::Call { paths, .. } = &mut planned.work {
-            paths.retain(|path| *path != Path::FusedTile || i % 4 == 0);
-        }
-    }
+/// A case that runs, path after path: after a path that a device failed in, the next gets another device.
+pub(crate) struct Running {
+    trial: Either,
+    placement: Placement,
+    /// Those that have no row yet.
+    paths: VecDeque<Path>,
+    left_out: Option<Path>,
+    /// A row that says nothing yet.
+    blank: CaseResult,
 }
 
-/// A case that runs.
-pub struct Running {
-    planned: Planned,
-    suite: &'static str,
+/// A case with its data and what they should yield.
+enum Either {
+    Call(Box<Trial>),
+    Gradients(Box<BackwardTrial>),
+    /// A call that has no gradients, and why.
+    NoGradients(String),
 }
 
 impl Running {
-    /// Its rows, one for each path; and in which state the device is left. A device that has failed in something is
-    /// not asked again.
+    fn new(planned: &Planned, suite: &str, left_out: Option<Path>) -> Result<Self> {
+        let (seed, paths, trial) = match &planned.work {
+            Work::Call { case, paths } => {
+                let trial = Either::Call(Box::new(Trial::new(case, paths)?));
+                (case.seed, paths.iter().copied().collect(), trial)
+            }
+            Work::Gradients(case) => {
+                let trial = match BackwardTrial::new(case) {
+                    Ok(trial) => Either::Gradients(Box::new(trial)),
+                    Err(error) => Either::NoGradients(error.to_string()),
+                };
+                (case.seed, VecDeque::from([case.path]), trial)
+            }
+        };
+        let left_out = left_out.filter(|_| matches!(trial, Either::Call(_)));
+        let blank = CaseResult::unsupported(planned.name(), suite, 0, "");
+        let blank = CaseResult { seed: Some(seed), ..blank };
+        Ok(Self { trial, placement: planned.placement, paths, left_out, blank })
+    }
+
+    /// Whether a path has no row yet.
+    pub(crate) fn more(&self) -> bool {
+        !self.paths.is_empty()
+    }
+
+    /// The next path's row, and in which state the device is left: one that has failed in something is not to be
+    /// asked again.
     ///
     /// # Errors
-    /// Invalid argument: a case that is wrong in itself.
-    pub async fn rows(
-        &self,
+    /// Invalid argument: a case that is wrong in itself, or one that has all its rows.
+    pub(crate) async fn row(
+        &mut self,
         engine: &Engine,
         adapter: &Adapter,
-    ) -> Result<(Vec<CaseResult>, Left)> {
-        let placement = self.planned.placement;
-        let (mut rows, left) = match &self.planned.work {
-            Work::Call { case, paths } => self.call(engine, case, paths, placement).await?,
-            Work::Gradients(case) => self.gradients(engine, case, placement).await?,
-        };
-        rows.iter_mut().for_each(|row| expectations::apply(KNOWN, adapter, row));
-        Ok((rows, left))
-    }
-
-    async fn call(
-        &self,
-        engine: &Engine,
-        case: &Case,
-        paths: &[Path],
-        placement: Placement,
-    ) -> Result<(Vec<CaseResult>, Left)> {
-        let trial = Trial::new(case, paths)?;
-        let mut rows = Vec::new();
-        for &path in paths {
-            let mut row = self.row(&case.name, case.seed);
-            let left = row.end(path, trial.run_async(engine, path, placement).await)?;
-            rows.push(row);
-            if left == Left::Doubtful {
-                return Ok((rows, left));
-            }
+    ) -> Result<(CaseResult, Left)> {
+        let path = self.paths.pop_front();
+        let path = path.ok_or_else(|| Error::invalid("path", "none", "one that has no row yet"))?;
+        let mut row = self.blank.clone();
+        if self.left_out == Some(path) {
+            return Ok((without(row, path, LARGE_TILES), Left::Sound));
         }
-        Ok((rows, Left::Sound))
-    }
-
-    async fn gradients(
-        &self,
-        engine: &Engine,
-        case: &BackwardCase,
-        placement: Placement,
-    ) -> Result<(Vec<CaseResult>, Left)> {
-        let mut row = self.row(&case.name, case.seed);
-        let left = match BackwardTrial::new(case) {
-            Ok(trial) => row.end(case.path, trial.run_async(engine, placement).await)?,
-            // The call has no gradients.
-            Err(error) => {
-                row.kernel = case.path.to_string();
-                row.reason = error.to_string();
-                Left::Sound
+        let left = match &self.trial {
+            Either::Call(trial) => {
+                row.end(path, trial.run_async(engine, path, self.placement).await)?
             }
+            Either::Gradients(trial) => {
+                row.end(path, trial.run_async(engine, self.placement).await)?
+            }
+            Either::NoGradients(why) => return Ok((without(row, path, why), Left::Sound)),
         };
-        Ok((vec![row], left))
+        expectations::apply(KNOWN, adapter, &mut row);
+        Ok((row, left))
     }
 
-    fn row(&self, name: &str, seed: u64) -> CaseResult {
-        CaseResult { seed: Some(seed), ..CaseResult::unsupported(name, self.suite, 0, "") }
+    /// Rows for the paths that have none, which say why they were not run.
+    pub(crate) fn not_run(&mut self, why: &str) -> Vec<CaseResult> {
+        let why = format!("not run: {why}");
+        self.paths.drain(..).map(|path| without(self.blank.clone(), path, &why)).collect()
+    }
+}
+
+/// A row of a path that did not run.
+fn without(row: CaseResult, path: Path, why: &str) -> CaseResult {
+    CaseResult { kernel: path.to_string(), reason: why.to_owned(), ..row }
+}
+
+#[cfg(test)]
+#[path = "../../tests/common/skip.rs"]
+mod skip;
+
+#[cfg(test)]
+mod tests {
+    use heedful::verify::report::{Adapter, CaseResult, Host, Left, Status};
+    use heedful::{Engine, Result, device};
+
+    use super::{Check, LARGE_TILES, skip};
+
+    fn check(adapter: Adapter) -> Result<Check> {
+        let host = Host { os: String::new(), cpu: String::new() };
+        Check::new("slots", adapter, host)
+    }
+
+    #[test]
+    fn a_lost_device_is_one_failed_row_and_the_case_goes_on_with_the_next() -> Result<()> {
+        let adapters = pollster::block_on(device::adapters());
+        let Some(adapter) = adapters.first() else {
+            skip::skipped("a_lost_device_is_one_failed_row", "no adapter");
+            return Ok(());
+        };
+        let lost = Engine::with_adapter_blocking(adapter)?;
+        let sound = Engine::with_adapter_blocking(adapter)?;
+        let described = Adapter::describe(adapter, sound.capabilities());
+        let check = check(described.clone())?;
+        let mut running = check.case(0)?;
+        lost.device().destroy();
+        let (row, left) = pollster::block_on(running.row(&lost, &described))?;
+        assert_eq!((row.status, left), (Status::Fail, Left::Doubtful), "{}", row.reason);
+        let mut rows: Vec<CaseResult> = Vec::new();
+        while running.more() {
+            let (row, left) = pollster::block_on(running.row(&sound, &described))?;
+            assert_eq!(left, Left::Sound, "{}", row.reason);
+            rows.push(row);
+        }
+        assert!(rows.iter().any(|row| row.status == Status::Pass), "{rows:?}");
+        assert!(rows.iter().all(|row| row.status != Status::Fail), "{rows:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn paths_that_were_not_run_have_rows_that_say_so() -> Result<()> {
+        let adapters = pollster::block_on(device::adapters());
+        let Some(adapter) = adapters.first() else {
+            skip::skipped("paths_that_were_not_run", "no adapter");
+            return Ok(());
+        };
+        let engine = Engine::with_adapter_blocking(adapter)?;
+        let mut described = Adapter::describe(adapter, engine.capabilities());
+        described.kind = "cpu".into();
+        let check = check(described.clone())?;
+        let paths = check.case(0)?.paths.len();
+        let rows = check.case(0)?.not_run("no device");
+        assert_eq!(rows.len(), paths);
+        assert!(rows.iter().all(|row| row.reason == "not run: no device"));
+        let mut running = check.case(1)?;
+        let mut left_out = 0;
+        while running.more() {
+            let (row, _) = pollster::block_on(running.row(&engine, &described))?;
+            left_out += usize::from(row.kernel == "fused-tile" && row.reason == LARGE_TILES);
+        }
+        assert_eq!(left_out, 1);
+        assert!(check.case(check.names().len()).is_err());
+        Ok(())
     }
 }

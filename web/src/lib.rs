@@ -8,18 +8,21 @@ mod see;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use heedful::verify::report::{Adapter, Host, Left};
+use heedful::verify::report::{Adapter, CaseResult, Host, Left};
 use heedful::{Engine, Error, Policy, device};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::{JsError, wasm_bindgen};
 
-pub use check::{Check, Running};
-pub use see::{MOST_WORDS, Positions, Sentence, Settings, Weights};
+use check::Check;
+use see::{Sentence, Settings};
 
 #[wasm_bindgen]
 extern "C" {
     #[wasm_bindgen(js_namespace = console)]
     fn error(text: &str);
+    /// Milliseconds, of a clock that workers have too.
+    #[wasm_bindgen(js_namespace = performance)]
+    fn now() -> f64;
 }
 
 /// What only the page can say of the browser and its adapter.
@@ -38,7 +41,8 @@ struct Told {
 /// The page's device, and what it was used for so far.
 #[wasm_bindgen]
 pub struct Page {
-    engine: RefCell<Rc<Engine>>,
+    /// None after a device has failed: the next use opens another.
+    engine: RefCell<Option<Rc<Engine>>>,
     adapter: Adapter,
     host: Host,
     check: RefCell<Option<Check>>,
@@ -48,11 +52,15 @@ pub struct Page {
 #[derive(Serialize)]
 struct Map<'a> {
     words: &'a [String],
+    /// Words of the sentence; a map has room for the first.
+    of: usize,
     heads: u32,
-    /// `[heads, words, words]`; `null` where a score is −∞.
-    weights: &'a [f64],
+    /// `[heads, words, words]`; `null` where a score is −∞: a key that is hidden.
+    weights: Vec<Option<f64>>,
     plan: String,
     call: String,
+    /// From the tensors on this side to the weights on this side, after kernels were compiled.
+    milliseconds: f64,
 }
 
 type Answer<T> = Result<T, JsError>;
@@ -79,7 +87,7 @@ impl Page {
         adapter.name = about.adapter;
         (adapter.driver, adapter.driver_info) = (about.browser, about.version);
         let host = Host { os: about.os, cpu: about.cpu };
-        let engine = RefCell::new(Rc::new(engine));
+        let engine = RefCell::new(Some(Rc::new(engine)));
         Ok(Self { engine, adapter, host, check: RefCell::default() })
     }
 
@@ -91,25 +99,24 @@ impl Page {
         json(&self.adapter)
     }
 
-    /// Attends to a sentence, as [`Settings`] say.
+    /// Attends to a sentence, as the settings say. A device that was lost meanwhile is replaced.
     ///
     /// # Errors
-    /// What the library says of the call.
+    /// What the library says of the call; there is no device any more.
     pub async fn see(&self, settings: &str) -> Answer<String> {
         let settings: Settings =
             serde_json::from_str(settings).map_err(|e| JsError::new(&e.to_string()))?;
         let sentence = Sentence::new(&settings).map_err(told)?;
-        let engine = Rc::clone(&self.engine.borrow());
-        let call = &sentence.attention;
-        let plan = engine.plan_async(call, &Policy::default()).await.map_err(told)?;
-        let outputs = engine.run_host_async(&plan, &sentence.inputs()).await.map_err(told)?;
-        json(&Map {
-            words: &sentence.words,
-            heads: settings.heads,
-            weights: outputs.weights.as_deref().unwrap_or_default(),
-            plan: plan.to_string(),
-            call: json(call)?,
-        })
+        let engine = self.engine().await?;
+        let seen = match seen(&engine, &sentence).await {
+            Err(lost) if lost.is_device_lost() => {
+                self.replace_later();
+                let engine = self.engine().await?;
+                self.kept(seen(&engine, &sentence).await)
+            }
+            seen => self.kept(seen),
+        };
+        json(&seen.map_err(told)?)
     }
 
     /// Begins to verify a grid, `slots` or `quick`: the names of its cases.
@@ -123,23 +130,37 @@ impl Page {
         names
     }
 
-    /// Runs a case of the grid: its rows.
+    /// Runs a case of the grid: its rows. A device that fails in one path is replaced before the next, and where that
+    /// cannot be, the rows say which paths were not run.
     ///
     /// # Errors
-    /// No grid was begun, there is no such case, or no device any more.
+    /// No grid was begun, there is no such case, or there is no device to begin it on.
     pub async fn check(&self, place: usize) -> Answer<String> {
-        let running = match &*self.check.borrow() {
+        let mut engine = self.engine().await?;
+        let mut running = match &*self.check.borrow() {
             Some(check) => check.case(place).map_err(told)?,
             None => return Err(JsError::new("nothing is being verified")),
         };
-        let engine = Rc::clone(&self.engine.borrow());
-        let (rows, left) = running.rows(&engine, &self.adapter).await.map_err(told)?;
-        if let Some(check) = &mut *self.check.borrow_mut() {
-            check.add(&rows);
-        }
-        if left == Left::Doubtful {
-            let (engine, _) = open().await?;
-            *self.engine.borrow_mut() = Rc::new(engine);
+        let mut rows = Vec::new();
+        while running.more() {
+            let (row, left) = running.row(&engine, &self.adapter).await.map_err(told)?;
+            // In the report at once: whatever comes after it, it was seen.
+            self.add(&row);
+            rows.push(row);
+            if left == Left::Sound {
+                continue;
+            }
+            self.replace_later();
+            if running.more() {
+                match self.engine().await {
+                    Ok(another) => engine = another,
+                    Err(_) => {
+                        let rest = running.not_run("the browser gave no other device");
+                        rest.iter().for_each(|row| self.add(row));
+                        rows.extend(rest);
+                    }
+                }
+            }
         }
         json(&rows)
     }
@@ -160,12 +181,65 @@ impl Page {
         self.report(|check| check.report().to_json())
     }
 
+    fn add(&self, row: &CaseResult) {
+        if let Some(check) = &mut *self.check.borrow_mut() {
+            check.add(row);
+        }
+    }
+
+    /// The device that is there, or another where that one has failed.
+    async fn engine(&self) -> Answer<Rc<Engine>> {
+        let held = self.engine.borrow().clone();
+        if let Some(engine) = held {
+            return Ok(engine);
+        }
+        let (engine, _) = open().await?;
+        let engine = Rc::new(engine);
+        *self.engine.borrow_mut() = Some(Rc::clone(&engine));
+        Ok(engine)
+    }
+
+    /// Lets a device go that has failed in something.
+    fn replace_later(&self) {
+        *self.engine.borrow_mut() = None;
+    }
+
+    /// What came of a call. Its own mistakes leave the device as it was, anything else does not.
+    fn kept<T>(&self, came: heedful::Result<T>) -> heedful::Result<T> {
+        if came.as_ref().is_err_and(|e| !e.is_invalid() && !e.is_unsupported()) {
+            self.replace_later();
+        }
+        came
+    }
+
     fn report(&self, text: impl FnOnce(&Check) -> heedful::Result<String>) -> Answer<String> {
         match &*self.check.borrow() {
             Some(check) => text(check).map_err(told),
             None => Err(JsError::new("nothing was verified")),
         }
     }
+}
+
+/// The map of a sentence.
+async fn seen<'a>(engine: &Engine, sentence: &'a Sentence) -> heedful::Result<Map<'a>> {
+    let call = &sentence.attention;
+    // Compiles every kernel too, so that the time is that of the run.
+    let plans = engine.warm(std::slice::from_ref(call), &Policy::default()).await;
+    let none = || Error::internal("a map of weights", "no plan");
+    let plan = plans.into_iter().next().ok_or_else(none)??;
+    let start = now();
+    let outputs = engine.run_host_async(&plan, &sentence.inputs()).await?;
+    let milliseconds = now() - start;
+    let written = serde_json::to_string(call);
+    Ok(Map {
+        words: &sentence.words,
+        of: sentence.of,
+        heads: call.shape.heads_q,
+        weights: sentence.shown(outputs.weights)?,
+        plan: plan.to_string(),
+        call: written.map_err(|e| Error::internal("a call as JSON", e.to_string()))?,
+        milliseconds,
+    })
 }
 
 /// A device, on an adapter of its own: a browser's adapter gives one only.

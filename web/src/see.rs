@@ -1,6 +1,5 @@
 //! A sentence as a call: a vector for each word, and what the visitor chose.
 
-use heedful::feature::Operands;
 use heedful::reference::{Inputs, OwnedInputs};
 use heedful::{
     Align, Attention, Error, Normalizer, Result, Rotary, RotaryScaling, Scalar, Shape, WeightsAt,
@@ -11,40 +10,40 @@ use serde::Deserialize;
 /// Channels of a head.
 const DIM: u32 = 16;
 /// Most words that a map has room for.
-pub const MOST_WORDS: usize = 28;
+pub(crate) const MOST_WORDS: usize = 28;
 /// Most heads.
 const MOST_HEADS: u32 = 8;
 
 /// What the visitor chose.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The sentence.
-    pub sentence: String,
+    pub(crate) sentence: String,
     /// Heads.
-    pub heads: u32,
+    pub(crate) heads: u32,
     /// Whether q and k are projections of their own rather than the words' vectors.
-    pub project: bool,
+    pub(crate) project: bool,
     /// How places are told.
-    pub positions: Positions,
+    pub(crate) positions: Positions,
     /// Whether words see only those before them and themselves.
-    pub causal: bool,
+    pub(crate) causal: bool,
     /// Words that are seen on either side; all where it is `None`.
-    pub window: Option<u32>,
+    pub(crate) window: Option<u32>,
     /// Divides the scores.
-    pub temperature: f32,
+    pub(crate) temperature: f32,
     /// How scores become weights.
-    pub weights: Weights,
+    pub(crate) weights: Weights,
     /// What is drawn by lot is drawn by this.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Whether scores are shown instead of weights.
-    pub scores: bool,
+    pub(crate) scores: bool,
 }
 
 /// How places are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Positions {
+pub(crate) enum Positions {
     /// Not at all.
     None,
     /// Sinusoidal vectors, added to those of the words.
@@ -59,7 +58,7 @@ pub enum Positions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the words of `heedful::Normalizer`")]
-pub enum Weights {
+pub(crate) enum Weights {
     Softmax,
     Entmax15,
     Sparsemax,
@@ -72,11 +71,13 @@ pub enum Weights {
 
 /// A call and its tensors.
 #[derive(Debug)]
-pub struct Sentence {
+pub(crate) struct Sentence {
     /// Its words, as the map names rows and keys.
-    pub words: Vec<String>,
+    pub(crate) words: Vec<String>,
+    /// How many words it has, those that a map has no room for among them.
+    pub(crate) of: usize,
     /// What is asked.
-    pub attention: Attention,
+    pub(crate) attention: Attention,
     tensors: OwnedInputs,
 }
 
@@ -85,8 +86,10 @@ impl Sentence {
     ///
     /// # Errors
     /// Invalid argument for numbers out of range and a sentence without words.
-    pub fn new(settings: &Settings) -> Result<Self> {
-        let words = words(&settings.sentence);
+    pub(crate) fn new(settings: &Settings) -> Result<Self> {
+        let mut words = words(&settings.sentence);
+        let of = words.len();
+        words.truncate(MOST_WORDS);
         if words.is_empty() {
             return Err(Error::invalid("sentence", "no word", "one at least"));
         }
@@ -126,17 +129,36 @@ impl Sentence {
                 tensors.rotary_sin = sin.into_iter().map(f64::from).collect();
             }
         }
-        Ok(Self { words, attention: call, tensors })
+        Ok(Self { words, of, attention: call, tensors })
     }
 
     /// The tensors.
-    pub fn inputs(&self) -> Inputs<'_> {
+    pub(crate) fn inputs(&self) -> Inputs<'_> {
         self.tensors.inputs()
     }
 
-    /// Those beside q, k and v.
-    pub fn operands(&self) -> Operands<'_> {
-        self.tensors.operands()
+    /// The weights that a map shows of what the device returned: `None` where a key is hidden, whose score is −∞.
+    ///
+    /// # Errors
+    /// Internal, where there are none, or what cannot be drawn: the kernels returned what no such call yields.
+    pub(crate) fn shown(&self, weights: Option<Vec<f64>>) -> Result<Vec<Option<f64>>> {
+        let scores = self.attention.weights == Some(WeightsAt::AfterBias);
+        let n = self.words.len();
+        let wanted = self.attention.shape.heads_q as usize * n * n;
+        let wrong = |what: String| Error::internal("a map of weights", what);
+        let weights = weights.ok_or_else(|| wrong("no weights came back".into()))?;
+        if weights.len() != wanted {
+            return Err(wrong(format!("{} weights came back, wanted {wanted}", weights.len())));
+        }
+        let value = |(i, x): (usize, f64)| match x {
+            f64::NEG_INFINITY if scores => Ok(None),
+            x if x.is_finite() => Ok(Some(x)),
+            x => {
+                let (head, row, key) = (i / n / n + 1, i / n % n + 1, i % n + 1);
+                Err(wrong(format!("head {head} has {x} from word {row} to word {key}")))
+            }
+        };
+        weights.into_iter().enumerate().map(value).collect()
     }
 }
 
@@ -156,7 +178,7 @@ impl Weights {
     }
 }
 
-/// Words and marks, the first that a map has room for.
+/// Words and marks.
 fn words(sentence: &str) -> Vec<String> {
     let mut words = Vec::new();
     for chunk in sentence.split_whitespace() {
@@ -172,7 +194,6 @@ fn words(sentence: &str) -> Vec<String> {
             words.push(word);
         }
     }
-    words.truncate(MOST_WORDS);
     words
 }
 
@@ -293,9 +314,29 @@ mod tests {
     }
 
     #[test]
+    fn only_hidden_scores_have_no_number() -> Result<()> {
+        let [weights, scores] = [false, true].map(|scores| {
+            Sentence::new(&Settings { sentence: "a b".into(), scores, ..settings() })
+        });
+        let (weights, scores) = (weights?, scores?);
+        let returned = |x: f64| Some([x].repeat(8));
+        assert_eq!(weights.shown(returned(0.5))?, [Some(0.5); 8]);
+        assert_eq!(scores.shown(returned(f64::NEG_INFINITY))?, [None; 8]);
+        assert!(weights.shown(returned(f64::NEG_INFINITY)).is_err());
+        for wrong in [f64::NAN, f64::INFINITY] {
+            assert!(
+                weights.shown(returned(wrong)).is_err() && scores.shown(returned(wrong)).is_err()
+            );
+        }
+        assert!(weights.shown(None).is_err() && weights.shown(Some(vec![0.5; 7])).is_err());
+        Ok(())
+    }
+
+    #[test]
     fn marks_are_words_and_the_sentence_has_an_end() {
         assert_eq!(words("Don't stop, I saw."), ["Don't", "stop", ",", "I", "saw", "."]);
-        assert_eq!(words(&"saw ".repeat(100)).len(), super::MOST_WORDS);
+        let long = Sentence::new(&Settings { sentence: "saw ".repeat(100), ..settings() });
+        assert!(long.is_ok_and(|x| (x.words.len(), x.of) == (super::MOST_WORDS, 100)));
         assert!(Sentence::new(&Settings { sentence: " ".into(), ..settings() }).is_err());
         assert!(Sentence::new(&Settings { temperature: 0.0, ..settings() }).is_err());
         assert!(Sentence::new(&Settings { heads: 9, ..settings() }).is_err());

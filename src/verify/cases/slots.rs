@@ -12,7 +12,8 @@ use crate::verify::cases::{Case, full_grid};
 pub(super) enum Part {
     Slot(Slot),
     Kernel(Kernel),
-    /// What is done to rows before they meet: whether they are rotated, normalised, multiplied with a factor, projected.
+    /// What is done to rows before they meet: whether they are rotated, normalised, multiplied with a factor,
+    /// projected.
     Rows([bool; 4]),
 }
 
@@ -29,8 +30,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// What a case takes where compilers are slow, wide heads first: their loops are unrolled; then its products. Cases with
-/// usual data come before those that stand for what went wrong elsewhere.
+/// What a case takes where compilers are slow, wide heads first: their loops are unrolled; then its products. Cases
+/// with usual data come before those that stand for what went wrong elsewhere.
 fn cost(case: &Case) -> (bool, u32, u64) {
     let s = case.attention.shape;
     let products = [s.batch, s.heads_q, s.seq_q, s.seq_kv, s.dim_qk + s.dim_v];

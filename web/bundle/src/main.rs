@@ -32,8 +32,10 @@ fn main() -> ExitCode {
 fn bundle() -> Result<(), Box<dyn Error>> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = here.ancestors().nth(2).ok_or("no folder above web/bundle")?;
+    // Cargo takes a relative folder from where it is called, and it is called from the root below.
     let built = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    compile(root)?;
+    let built = std::path::absolute(built)?;
+    compile(root, &built)?;
     let out = built.join("web");
     if out.exists() {
         fs::remove_dir_all(&out)?;
@@ -59,18 +61,18 @@ fn bundle() -> Result<(), Box<dyn Error>> {
 }
 
 /// Compiles the library with what is around it to a module.
-fn compile(root: &Path) -> Result<(), Box<dyn Error>> {
+fn compile(root: &Path, built: &Path) -> Result<(), Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let revision = std::env::var("HEEDFUL_REVISION").unwrap_or_else(|_| revision(root));
     let status = Command::new(cargo)
         .current_dir(root)
+        .env("CARGO_TARGET_DIR", built)
         .env("HEEDFUL_REVISION", revision)
         .args(["build", "--package", "heedful-web", "--profile", "web", "--target", TARGET])
         .status()?;
     if !status.success() {
-        return Err(
-            format!("no module; the target is there after `rustup target add {TARGET}`").into()
-        );
+        let hint = format!("if the target is missing: rustup target add {TARGET}");
+        return Err(format!("cargo build failed, {status}; {hint}").into());
     }
     Ok(())
 }
@@ -91,9 +93,12 @@ fn revision(root: &Path) -> String {
 fn without_comments(mut module: Vec<u8>, shaders: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     for file in files(shaders)? {
         let text = fs::read_to_string(&file)?;
+        if text.is_empty() {
+            continue;
+        }
         let place = module.windows(text.len()).position(|bytes| bytes == text.as_bytes());
         // Some are for the command line only.
-        let Some(place) = place.filter(|_| !text.is_empty()) else { continue };
+        let Some(place) = place else { continue };
         let mut at = place;
         for line in text.split_inclusive('\n') {
             // This one is looked for: it parts a slot from its derivative.
@@ -126,4 +131,24 @@ fn gzipped(folder: &Path) -> Result<usize, Box<dyn Error>> {
         bytes += gzip.finish()?.len();
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::fs;
+
+    use super::without_comments;
+
+    #[test]
+    fn comments_are_spaces_and_an_empty_file_is_nothing() -> Result<(), Box<dyn Error>> {
+        let folder = std::env::temp_dir().join(format!("heedful-shaders-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("empty.wgsl"), "")?;
+        fs::write(folder.join("a.wgsl"), "x // y\n// Backward:\nz\n")?;
+        let module = without_comments(b"__x // y\n// Backward:\nz\n__".to_vec(), &folder);
+        fs::remove_dir_all(&folder)?;
+        assert_eq!(String::from_utf8(module?)?, "__x     \n// Backward:\nz\n__");
+        Ok(())
+    }
 }
