@@ -225,7 +225,8 @@ fn wanted(spec: &KernelSpec) -> String {
     }
 }
 
-/// Multiply-adds of a tile's loops in kernels of gradients: two products, then sums of as many columns, in two parts.
+/// Multiply-adds of a tile's loops in kernels of gradients: two products, then sums of as many columns, 32 keys
+/// at a time.
 fn of_gradients(tile: &BlockTile, sums: [u32; 2]) -> String {
     let all = |dim: u32| 64 * tile.keys * dim / tile.lanes();
     // In loops chunks stand around their depths and keys.
@@ -234,7 +235,8 @@ fn of_gradients(tile: &BlockTile, sums: [u32; 2]) -> String {
         false => format!("{}x{}", all(dim), dim.div_ceil(tile.depth)),
     };
     let chunks = if tile.unrolled { String::new() } else { format!("x{}", 32 / tile.keys_v) };
-    let sum = |dim: u32| format!("{0}{chunks},{0}{chunks}", all(dim) / 2);
+    let parts = tile.keys / 32;
+    let sum = |dim: u32| vec![format!("{}{chunks}", all(dim) / parts); parts as usize].join(",");
     let [first, second] = sums.map(sum);
     [product(tile.dim_qk), product(tile.dim_v), first, second].join(",")
 }
