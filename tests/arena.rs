@@ -13,8 +13,8 @@ use heedful::verify::data::{CaseData, DataOptions};
 use heedful::verify::execute::{Placement, execute};
 use heedful::verify::run::policy;
 use heedful::{
-    Align, Attention, Blocks, BufferView, DType, Engine, Error, Layout, MergeStates, Path, Policy,
-    Rotary, Shape, Strides, Tensors, WeightsAt, wgpu,
+    Align, Attention, Backward, BackwardTensors, Blocks, BufferView, DType, Engine, Error, Layout,
+    MergeStates, Operand, Path, Policy, Rotary, Shape, Strides, Tensors, WeightsAt, wgpu,
 };
 
 const USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
@@ -364,6 +364,123 @@ fn an_output_in_the_gaps_of_another_tensor_is_refused_and_packed_inputs_are_not(
     assert!(message.contains("192..2560") && message.contains("q is at 0..2368"), "{message}");
     let bound = engine.bind(&plan, &Tensors::new(q, k, v, at(&buffer, 2560))).unwrap();
     submit(&engine, |encoder| bound.encode(encoder));
+}
+
+/// Runs a call with an o of its own, and with o over q: whether the path serves it, and both results are the same.
+fn same_in_place(engine: &Engine, attention: &Attention, path: Path) -> bool {
+    let plan = match engine.plan_with(attention, &Policy { path, ..Default::default() }) {
+        Err(error) if error.is_unsupported() => return false,
+        plan => plan.unwrap(),
+    };
+    let problem = attention.validate().unwrap();
+    let elements = |operand| problem.elements(operand).unwrap() as u32;
+    let tensor = |salt, operand| {
+        let values = values(salt, elements(operand));
+        upload(engine, &attention.dtype.encode(values))
+    };
+    let [q, k, v, o] = [(1, Operand::Q), (2, Operand::K), (3, Operand::V), (4, Operand::O)]
+        .map(|(i, x)| tensor(i, x));
+    let lse = upload(engine, &[0; 4096]);
+    let (starts, angles) = ([0, 33, 75], [0.6; 800]);
+    let run = |o: &wgpu::Buffer| {
+        let mut tensors = Tensors::new(&q, &k, &v, o);
+        tensors.lse = attention.lse.then_some((&lse).into());
+        if attention.rotary.is_some() {
+            tensors.rotary_cos = Some(heedful::Table::F32(&angles));
+            tensors.rotary_sin = Some(heedful::Table::F32(&angles));
+        }
+        tensors.head_scale = attention.cosine.map(|_| heedful::Table::F32(&angles[..4]));
+        if attention.packed.is_some() {
+            tensors.cu_seqlens_q = Some(heedful::Table::U32(&starts));
+            tensors.cu_seqlens_kv = Some(heedful::Table::U32(&starts));
+        }
+        let bound =
+            engine.bind(&plan, &tensors).unwrap_or_else(|e| panic!("{path} {attention:?}: {e}"));
+        submit(engine, |encoder| bound.encode(encoder));
+        [read(engine, o), read(engine, &lse)]
+    };
+    let (before, apart) = (read(engine, &q), run(&o));
+    assert!(apart == run(&q), "{path}\n{plan}");
+    assert!(before != apart[0]);
+    true
+}
+
+#[test]
+fn o_over_q_has_the_same_bits_on_every_path() {
+    let Some(engine) = common::gpu::engine("o_over_q") else { return };
+    let shape = Shape { heads_kv: 2, ..Shape::self_attention(2, 4, 75, 20) };
+    let plain = Attention::new(shape).with_lse();
+    let packed = Shape { heads_kv: 2, ..Shape::self_attention(2, 4, 42, 20) };
+    let calls = [
+        plain.clone().causal(Align::TopLeft),
+        plain.clone().dtype(DType::F16),
+        plain.clone().dtype(DType::Bf16).layout(Layout::Bshd),
+        plain.clone().rotary(Rotary::new(20, 80)),
+        plain.clone().cosine(1e-6, true),
+        Attention::new(packed).packed(75, 75),
+        Attention::new(Shape { seq_kv: 300, ..Shape::self_attention(2, 2, 150, 128) }).with_lse(),
+        Attention::new(Shape { seq_q: 3, dim_qk: 7, dim_v: 7, ..shape }).with_lse(),
+        Attention::new(Shape { seq_q: 1, seq_kv: 900, ..Shape::self_attention(1, 8, 1, 64) })
+            .with_lse(),
+    ];
+    for attention in &calls {
+        let paths = [Path::Split, Path::Fused, Path::FusedTile, Path::Staged];
+        let ran = paths.into_iter().filter(|path| same_in_place(&engine, attention, *path)).count();
+        assert!(ran >= 3, "{ran} paths of {attention:?}");
+    }
+}
+
+#[test]
+fn o_over_q_has_the_same_bits_with_keys_in_steps_and_on_matrix_units() {
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 32 << 10, ..Default::default() };
+    if let Some(engine) = common::gpu::engine_with("o_over_q_in_steps", limits) {
+        let shape = Shape { seq_q: 70, ..Shape::self_attention(2, 2, 300, 64) };
+        assert!(same_in_place(&engine, &Attention::new(shape).with_lse(), Path::Staged));
+    }
+    if let Some(engine) = common::gpu::matrix_engine("o_over_q_on_matrix_units") {
+        let call =
+            Attention::new(Shape::self_attention(1, 4, 150, 64)).dtype(DType::F16).with_lse();
+        for path in [Path::FusedMatrix, Path::StagedMatrix] {
+            assert!(same_in_place(&engine, &call, path));
+        }
+    }
+}
+
+#[test]
+fn o_over_q_is_refused_where_rows_of_both_do_not_lie_alike() {
+    let Some(engine) = common::gpu::engine("o_over_q_refused") else { return };
+    let shape = Shape::self_attention(1, 2, 10, 8);
+    let place = upload(&engine, &[0; 4096]);
+    let other = upload(&engine, &[0; 4096]);
+    let bind = |attention: &Attention, q, o| {
+        let plan = engine.plan(attention).unwrap();
+        engine.bind(&plan, &Tensors::new(q, &other, &other, o))
+    };
+    let whole = at(&place, 0);
+    let plain = Attention::new(shape);
+    bind(&plain, whole, whole).unwrap();
+    // Rows of others, one row further.
+    assert_eq!(refusal(bind(&plain, whole, at(&place, 32))).0, "o");
+    let turned = Attention { layout_o: Layout::Bshd, ..plain.clone() };
+    assert_eq!(refusal(bind(&turned, whole, whole)).0, "o");
+    let narrow = Attention::new(Shape { dim_v: 6, ..shape });
+    assert_eq!(refusal(bind(&narrow, whole, whole)).0, "o");
+    // Two rows in a word.
+    let odd = Attention::new(Shape { dim_qk: 7, dim_v: 7, ..shape }).dtype(DType::F16);
+    assert_eq!(refusal(bind(&odd, whole, whole)).0, "o");
+    let half = plain.clone().dtype(DType::F16);
+    assert_eq!(refusal(bind(&half, at(&place, 2), at(&place, 2))).0, "o");
+    // Gradients are made of q and o.
+    let training = plain.with_lse();
+    let plan = engine.plan_backward(&Backward::of(training)).unwrap();
+    let mut tensors = Tensors::new(whole, &other, &other, whole);
+    tensors.lse = Some(at(&place, 2048));
+    let gradients = upload(&engine, &[0; 4096]);
+    let mut tensors = BackwardTensors::new(tensors, at(&gradients, 3072));
+    for (operand, offset) in [(Operand::Q, 0), (Operand::K, 1024), (Operand::V, 2048)] {
+        tensors = tensors.with(operand, at(&gradients, offset));
+    }
+    assert_eq!(refusal(engine.bind_backward(&plan, &tensors)).0, "o");
 }
 
 #[test]

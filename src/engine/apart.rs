@@ -1,4 +1,5 @@
-//! Tensors in one buffer: outputs lie apart from all else, and kernels bind such a buffer one way only.
+//! Tensors in one buffer: outputs lie apart from all else but the input that they replace, and kernels bind such a
+//! buffer one way only.
 
 use crate::engine::BufferView;
 use crate::engine::range::BoundRange;
@@ -14,15 +15,17 @@ pub(crate) struct Extent<'a> {
     pub(crate) bytes: u64,
     /// Whether the call writes it.
     pub(crate) written: bool,
+    /// The input whose very bytes it may have.
+    pub(crate) over: Option<&'static str>,
 }
 
 impl<'a> Extent<'a> {
     pub(crate) fn read(name: &'static str, view: BufferView<'a>, bytes: u64) -> Self {
-        Self { name, view, bytes, written: false }
+        Self { name, view, bytes, written: false, over: None }
     }
 
     pub(crate) fn written(name: &'static str, view: BufferView<'a>, bytes: u64) -> Self {
-        Self { name, view, bytes, written: true }
+        Self { name, view, bytes, written: true, over: None }
     }
 
     fn ends(&self) -> [u64; 2] {
@@ -33,14 +36,22 @@ impl<'a> Extent<'a> {
         let ([a, b], [c, d]) = (self.ends(), other.ends());
         self.view.buffer == other.view.buffer && a.max(c) < b.min(d)
     }
+
+    /// Whether this output lies just where the input does that it may replace.
+    fn replaces(&self, other: &Self) -> bool {
+        self.over == Some(other.name)
+            && self.view.buffer == other.view.buffer
+            && self.ends() == other.ends()
+    }
 }
 
-/// Refuses an output that shares bytes with any other tensor.
+/// Refuses an output that shares bytes with any other tensor but the one that it replaces.
 pub(crate) fn check_apart(extents: &[Extent<'_>]) -> Result<()> {
     for (i, output) in extents.iter().enumerate().filter(|(_, x)| x.written) {
         let other = extents.iter().enumerate().find(|(j, other)| {
             // Of two outputs the later one is named.
-            *j != i && (!other.written || *j < i) && other.overlaps(output)
+            let differs = *j != i && (!other.written || *j < i);
+            differs && other.overlaps(output) && !output.replaces(other)
         });
         if let Some((_, other)) = other {
             let ([a, b], [c, d]) = (output.ends(), other.ends());
@@ -89,8 +100,12 @@ pub(crate) fn shared_for(
                     b.offset,
                     b.offset + b.size
                 );
-                let wanted =
-                    format!("tensors that start at multiples of {}", caps.storage_alignment);
+                let wanted = match a.offset == b.offset {
+                    true => "a range of its own, as browsers want it".to_owned(),
+                    false => {
+                        format!("tensors that start at multiples of {}", caps.storage_alignment)
+                    }
+                };
                 return Err(Error::invalid(binding.name(), found, wanted));
             }
         }

@@ -201,6 +201,9 @@ impl Engine {
         tensors.forward.validate(call, plan.workspace_bytes())?;
         let others = tensors.others(problem)?;
         let mut extents = tensors.forward.extents(call, plan.workspace_bytes());
+        // Of an o over q the rows of q are gone.
+        extents.iter_mut().for_each(|extent| extent.over = None);
+        check_apart(&extents)?;
         // What the forward pass wrote is only read here.
         for extent in extents.iter_mut().filter(|extent| extent.name != "workspace") {
             extent.written = false;

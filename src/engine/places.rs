@@ -14,12 +14,14 @@ pub(super) struct Place {
     pub(super) offset: u64,
     bytes: u64,
     written: bool,
+    over: Option<&'static str>,
 }
 
 impl Place {
     fn extent(&self) -> Extent<'_> {
         let view = BufferView { buffer: &self.buffer, offset: self.offset };
-        Extent { name: self.name, view, bytes: self.bytes, written: self.written }
+        let &Self { name, bytes, written, over, .. } = self;
+        Extent { name, view, bytes, written, over }
     }
 }
 
@@ -38,6 +40,7 @@ impl Places {
             offset: x.view.offset,
             bytes: x.bytes,
             written: x.written,
+            over: x.over,
         };
         let places = extents.iter().map(place).collect();
         Self { device: engine.device.clone(), places }

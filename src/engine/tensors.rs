@@ -49,8 +49,10 @@ macro_rules! define_tensors {
         ///
         /// All of them may lie in one buffer, as sub-allocators place them. Outputs and the workspace share no byte
         /// with anything else, where a tensor with strides counts from its first byte to its last: an output in the
-        /// gaps of another tensor is refused. A call compiles variants of its own for operands that share a buffer
-        /// with an output. In a browser the tensors of such a buffer start at multiples of 256 bytes.
+        /// gaps of another tensor is refused. But o may be q, the same view twice, where rows of both lie alike in whole
+        /// words: the rows of q are gone then, and in a browser it is refused. A call compiles variants of its own for
+        /// operands that share a buffer with an output. In a browser the tensors of such a buffer start at multiples of
+        /// 256 bytes.
         #[derive(Debug, Clone, Copy)]
         pub struct Tensors<'a> {
             $($(#[$rows_doc])* pub $rows: BufferView<'a>,)*
@@ -203,7 +205,10 @@ impl<'a> Tensors<'a> {
             if let Some(view) = self.view(operand) {
                 let bytes = n.saturating_mul(problem.element_bits(operand)).div_ceil(8);
                 let written = operand.is_output();
-                extents.push(Extent { name: operand.name(), view, bytes, written });
+                // Elements of two rows in one word would be written by both.
+                let in_place = problem.replaces_q() && view.offset.is_multiple_of(4);
+                let over = (operand == Operand::O && in_place).then(|| Operand::Q.name());
+                extents.push(Extent { name: operand.name(), view, bytes, written, over });
             } else if let Some(Table::Buffer(view)) = self.table(operand) {
                 extents.push(Extent::read(operand.name(), view, n.saturating_mul(4)));
             }

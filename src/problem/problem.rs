@@ -75,6 +75,16 @@ impl Problem {
         operand.rows().map_or(Strides::default(), |rows| self.strides[rows as usize])
     }
 
+    /// Whether o may be written over q: each row lies, in whole words, where that row of q does of which alone it is
+    /// made.
+    pub(crate) fn replaces_q(&self) -> bool {
+        let like = |operand| (self.dim(operand), self.strides(operand), self.element_bits(operand));
+        let (dim, Strides { batch, head, row }, bits) = like(Operand::O);
+        let words = |n: u64| (n * bits).is_multiple_of(32);
+        like(Operand::Q) == like(Operand::O)
+            && [u64::from(dim), batch, head, row].into_iter().all(words)
+    }
+
     /// Channels of a row of q, k, v or o as the caller has it; 0 for other operands.
     pub fn dim(&self, operand: Operand) -> u32 {
         let a = &self.attention;
@@ -119,11 +129,21 @@ impl Problem {
 
     /// Strides of an operand as kernels that make scores read it.
     pub(crate) fn read_strides(&self, operand: Operand) -> Strides {
-        if self.prepares(operand) {
-            let dim = self.attention.shape.dim_qk;
-            return Layout::Bhsd.strides(self.heads(operand), self.seq(operand), dim);
+        match self.prepares(operand) {
+            true => self.copy_strides(operand, self.attention.shape.dim_qk),
+            false => self.strides(operand),
         }
-        self.strides(operand)
+    }
+
+    /// Strides of a copy of q or k with `dim` channels: rows without gaps, head by head; packed ones as the caller's.
+    pub(crate) fn copy_strides(&self, operand: Operand, dim: u32) -> Strides {
+        Layout::Bhsd.strides(self.heads(operand), self.extent(operand).1, dim)
+    }
+
+    /// Rows of such a copy, of all heads.
+    pub(crate) fn copy_rows(&self, operand: Operand) -> u64 {
+        let (batch, rows) = self.extent(operand);
+        [batch, self.heads(operand), rows].into_iter().map(u64::from).product()
     }
 
     /// How q, k, v or o is stored.
@@ -262,13 +282,18 @@ impl Problem {
     }
 
     /// Index of the first element of a row of q, k, v or o.
-    pub fn index(
+    pub fn index(&self, operand: Operand, at: [u32; 3], operands: &Operands<'_>) -> u64 {
+        self.index_in(self.strides(operand), operand, at, operands)
+    }
+
+    /// The same where the operand lies otherwise.
+    pub(crate) fn index_in(
         &self,
+        strides: Strides,
         operand: Operand,
         [batch, head, row]: [u32; 3],
         operands: &Operands<'_>,
     ) -> u64 {
-        let strides = self.strides(operand);
         if let (Some(paged), Operand::K | Operand::V) = (self.attention.paged, operand) {
             let page = self.page_of(batch, row, operands).unwrap_or(0);
             return strides.index(page.into(), head.into(), (row % paged.page_size).into());
