@@ -11,7 +11,10 @@ use heedful::verify::data::{CaseData, DataOptions};
 use heedful::verify::execute::{Execution, Placement};
 use heedful::verify::run::{Outcome, run};
 use heedful::verify::truth::Truth;
-use heedful::{Align, Attention, DType, Engine, Layout, Operand, Path, Policy, Shape, Tree};
+use heedful::{
+    Align, Attention, DType, Engine, Layout, Normalizer, Operand, Path, Policy, Rotary, Shape,
+    Tree, WeightsAt,
+};
 
 fn check(engine: &Engine, attention: &Attention) {
     let problem = attention.validate().unwrap();
@@ -88,7 +91,7 @@ fn packed_sequences_with_contradictions_are_refused() {
     assert_eq!(rows().validate().unwrap().attention().layout_k, Layout::Bhsd);
     assert_eq!(refused(rows().layout(Layout::Bhsd)), "layout");
     assert_eq!(refused(packed().layout(Layout::Bhsd)), "layout");
-    assert_eq!(refused(packed().with_weights(heedful::WeightsAt::RawScores)), "weights");
+    assert_eq!(refused(packed().normalizer(Normalizer::Monotonic)), "normalizer");
     assert_eq!(refused(Attention { packed: None, ..packed() }.packed(u32::MAX, 1)), "total_q");
 }
 
@@ -100,7 +103,15 @@ fn packed_rows_against_a_cache_are_those_of_the_padded_call() {
     let shape = Shape { batch: 4, seq_q: 17, seq_kv: 80, ..Shape::self_attention(4, 4, 80, 24) };
     let keys = Attention::new(Shape { heads_kv: 2, ..shape }).causal(Align::BottomRight).with_lse();
     let total = lengths.iter().sum();
-    for keys in [keys.clone().kv_lengths(), keys.paged(24, 16, 6)] {
+    // Rows that are turned by their places at the end of the keys, which lie turned already.
+    let rotary = Rotary { at_end: true, keys_from: 80, ..Rotary::new(16, 100) };
+    let turned = keys.clone().rotary(rotary);
+    for keys in [
+        keys.clone().kv_lengths(),
+        keys.paged(24, 16, 6),
+        turned.clone().kv_lengths(),
+        turned.paged(24, 16, 6),
+    ] {
         let padded = keys.clone().q_lengths();
         let packed = keys.packed(total, 0);
         let problem = padded.validate().unwrap();
@@ -133,21 +144,68 @@ fn packed_rows_against_a_cache_are_those_of_the_padded_call() {
     }
 }
 
+/// Weights of the padded call where both have rows and keys, and 0 elsewhere.
+#[test]
+fn weights_of_packed_sequences_are_those_of_the_padded_call() {
+    let Some(engine) = common::gpu::engine("packed_weights") else { return };
+    let lengths = [9, 0, 20];
+    let shape = Shape { heads_kv: 1, ..Shape::self_attention(3, 2, 20, 8) };
+    let call = Attention::new(shape).rotary(Rotary::new(8, 30)).causal(Align::TopLeft);
+    let call = call.with_weights(WeightsAt::Probabilities);
+    let padded = call.clone().q_lengths().kv_lengths();
+    let packed = call.packed(29, 29);
+    let mut data = CaseData::generate(&padded.validate().unwrap(), 5, &DataOptions::default());
+    (data.q_lengths, data.kv_lengths) = (lengths.to_vec(), lengths.to_vec());
+    let own = |values: &[f64], heads: usize| {
+        let mut rows = Vec::new();
+        for (batch, length) in lengths.iter().enumerate() {
+            for (row, head) in (0..*length).flat_map(|row| (0..heads).map(move |head| (row, head)))
+            {
+                let at = ((batch * heads + head) * 20 + row as usize) * 8;
+                rows.extend_from_slice(&values[at..at + 8]);
+            }
+        }
+        rows
+    };
+    let [q, k, v] = [own(&data.q, 2), own(&data.k, 1), own(&data.v, 1)];
+    let starts = vec![0, 9, 9, 29];
+    let rows = CaseData {
+        q,
+        k,
+        v,
+        cu_seqlens_q: starts.clone(),
+        cu_seqlens_kv: starts,
+        q_lengths: Vec::new(),
+        kv_lengths: Vec::new(),
+        ..data.clone()
+    };
+    let run = |attention: &Attention, data: &CaseData| {
+        engine.run_host(&engine.plan(attention).unwrap(), &data.inputs()).unwrap().weights.unwrap()
+    };
+    let (padded, packed) = (run(&padded, &data), run(&packed, &rows));
+    assert_eq!(padded, packed);
+    assert_eq!(packed.iter().filter(|w| **w != 0.0).count(), 2 * (9 * 10 / 2 + 20 * 21 / 2));
+}
+
 #[test]
 fn tables_that_point_outside_read_as_masked() {
     let Some(engine) = common::gpu::engine("tables_outside") else { return };
-    let attention = Attention::new(Shape::self_attention(3, 2, 20, 16)).packed(30, 30).with_lse();
-    let problem = attention.validate().unwrap();
-    let mut data = CaseData::generate(&problem, 3, &DataOptions::default());
-    data.cu_seqlens_q = vec![0, 10, 4_000_000_000, 7];
-    data.cu_seqlens_kv = vec![5, 900, 20, 30];
-    let truth = Truth::measure(&problem, &data.inputs()).unwrap();
-    for path in [Path::Fused, Path::Staged] {
-        let compare = |x: &Execution| truth.check(&problem, &x.outputs);
-        let inputs = data.inputs();
-        match run(&engine, &attention, path, &inputs, Placement::Aligned, compare).unwrap() {
-            Outcome::Ran(ran) => assert_eq!(ran.failure(), None, "{path}"),
-            Outcome::Unsupported(why) => panic!("{path}: {why}"),
+    let plain = Attention::new(Shape::self_attention(3, 2, 20, 16)).packed(30, 30).with_lse();
+    // What is turned lies in copies, where sequences that share rows would share these too.
+    let turned = plain.clone().rotary(Rotary::new(16, 50));
+    for (attention, keys) in [(plain, [5, 900, 20, 30]), (turned, [5, 25, 900, 30])] {
+        let problem = attention.validate().unwrap();
+        let mut data = CaseData::generate(&problem, 3, &DataOptions::default());
+        data.cu_seqlens_q = vec![0, 10, 4_000_000_000, 7];
+        data.cu_seqlens_kv = keys.to_vec();
+        let truth = Truth::measure(&problem, &data.inputs()).unwrap();
+        for path in [Path::Fused, Path::Staged] {
+            let compare = |x: &Execution| truth.check(&problem, &x.outputs);
+            let inputs = data.inputs();
+            match run(&engine, &attention, path, &inputs, Placement::Aligned, compare).unwrap() {
+                Outcome::Ran(ran) => assert_eq!(ran.failure(), None, "{path}"),
+                Outcome::Unsupported(why) => panic!("{path}: {why}"),
+            }
         }
     }
 }

@@ -53,9 +53,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (i >= params.row_n) { return; }
   let batch = workgroup.y / params.head_n;
   let head = workgroup.y % params.head_n;
-  let at = params.q_base + batch * params.q_stride_batch + head * params.q_stride_head + i * params.q_stride_row;
-  let d_at = params.k_base + batch * params.k_stride_batch + head * params.k_stride_head + i * params.k_stride_row;
-  let out = params.o_base + batch * params.o_stride_batch + head * params.o_stride_head + i * params.o_stride_row;
+  let sums_at = (batch * params.head_n + head) * params.row_n + i;
+  if (i >= rows_held(batch)) {
+    row_sums_store(sums_at, 0.0);
+    return;
+  }
+  let at = params.q_base + q_origin(batch) + head * params.q_stride_head + i * params.q_stride_row;
+  let d_at = params.k_base + k_origin(batch) + head * params.k_stride_head + i * params.k_stride_row;
+  let out = params.o_base + o_origin(batch) + head * params.o_stride_head + i * params.o_stride_row;
   var row = Prepared(at, d_at, angle_of(batch, i), 1.0, 0.0);
 
   var nothing = true;
@@ -83,5 +88,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var j = 0u; j < n && !nothing; j += 1u) { v[j] = turned_back(row, c + j); }
     o_store4(out + c, n, v);
   }
-  row_sums_store((batch * params.head_n + head) * params.row_n + i, part);
+  row_sums_store(sums_at, part);
 }

@@ -1,7 +1,7 @@
 // q or k on its way to a score: rotated by position, then projected or brought to length 1.
 //
 //   binding q: rows [batch, heads, rows, params.dim_source] in any type and strides -> o [batch, heads, rows, dim_qk],
-//   f32
+//   f32; packed rows [total, heads, ..] -> o [heads, total, dim_qk]
 //
 // Invocation = one row; workgroup (x, y) = (64 rows, (batch, head) pair). Bound by bandwidth, but for the projection of
 // the general score, whose matrix is read at uniform addresses.
@@ -22,11 +22,11 @@ fn projected(at: u32, c: u32, angle: u32) -> vec4<f32> {
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let row = workgroup.x * 64u + lane;
-  if (row >= params.row_n) { return; }
   let batch = workgroup.y / params.head_n;
   let head = workgroup.y % params.head_n;
-  let at = params.q_base + batch * params.q_stride_batch + head * params.q_stride_head + row * params.q_stride_row;
-  let out = params.o_base + batch * params.o_stride_batch + head * params.o_stride_head + row * params.o_stride_row;
+  if (row >= rows_held(batch)) { return; }
+  let at = params.q_base + q_origin(batch) + head * params.q_stride_head + row * params.q_stride_row;
+  let out = params.o_base + o_origin(batch) + head * params.o_stride_head + row * params.o_stride_row;
   let angle = angle_of(batch, row);
 
   var factor = 1.0;

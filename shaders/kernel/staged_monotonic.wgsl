@@ -56,7 +56,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       scores[(base >> 2u) + i] = weights_of_parts(vec4<f32>(1.0), keys != vec4<u32>(found));
     }
     if (lane == 0u) { inverse_sums[workgroup.x * params.row_n + local_row] = 1.0; }
-    if (CAPTURE == CAPTURE_PROBABILITIES && row < stored_end(rows, row + 1u)) {
+    if (CAPTURE == CAPTURE_PROBABILITIES) {
       let all_row = (batch * params.heads_q + head) * params.seq_q + row;
       for (var key = lane; key < params.seq_kv; key += 64u) {
         weights_store(all_row * params.seq_kv + key, select(0.0, 1.0, key == found));

@@ -31,7 +31,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     workgroupBarrier();
   }
-  if (!part.alive || row >= stored_end(rows, row + 1u)) { return; }
+  if (!part.alive) { return; }
+  // Packed sequences have fewer rows than the longest; weights of the others are 0.
+  let held = row < stored_end(rows, row + 1u);
+  if (!held && CAPTURE != CAPTURE_PROBABILITIES) { return; }
   let head_lane = lane - slice;
   var total = Normalizer(sh_m[head_lane], sh_l[head_lane]);
   if (row < rows.q_len) {
@@ -39,14 +42,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   }
   let inverse = normalize_scale(total, total);
 
-  for (var i = part.first_own; i < part.end; i += LANES) {
+  for (var i = part.first_own; held && i < part.end; i += LANES) {
     let s = scores[base + i];
     var w = weights4(s, total, i * 4u);
     if (FACTOR) { w *= weight_factor4(position_at(rows, row, i * 4u)); }
     scores[base + i] = weights_of_parts(w, no_part4(s, total, i * 4u));
   }
   let all_row = (rows.batch * params.heads_q + rows.head) * params.seq_q + row;
-  if (slice == 0u) {
+  if (held && slice == 0u) {
     inverse_sums[part.scratch_row] = inverse;
     if (LSE) {
       lse_store(lse_index(rows, row), normalize_lse(total));
@@ -55,7 +58,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (CAPTURE == CAPTURE_PROBABILITIES) {
     // The same lane wrote what it reads here, so no barrier is needed.
     for (var i = slice; i * 4u < params.seq_kv; i += LANES) {
-      let inside = i >= part.begin && i < part.end;
+      let inside = held && i >= part.begin && i < part.end;
       for (var c = 0u; c < 4u && i * 4u + c < params.seq_kv; c += 1u) {
         var p = 0.0;
         if (inside) {

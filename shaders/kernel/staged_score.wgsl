@@ -24,7 +24,7 @@ fn finish4(rows: Rows, row: u32, key: u32, product: vec4<f32>) -> vec4<f32> {
     if (CAPTURE != CAPTURE_NONE) {
       let shown = select(final_score, masked(), final_score == LOWEST);
       let s = select(select(shown, capped, CAPTURE == CAPTURE_CAPPED), scaled, CAPTURE == CAPTURE_SCALED);
-      let held = !PAGED || (p.key < rows.kv_len && key_there(rows, p.key));
+      let held = pair_held(rows, row, p.key) && (!PAGED || (p.key < rows.kv_len && key_there(rows, p.key)));
       weights_store(row_of(rows, row) * params.seq_kv + p.key, select(masked(), s, held));
     }
   }
@@ -46,6 +46,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let rows = rows_of(batch, head, row0, min(row0 + TILE, row_end) - 1u);
   let visible = key_range(rows);
   let key_end = read_end(rows, params.key0 + params.key_n);
+  let q_end = stored_end(rows, row_end);
   let hidden = key0 >= visible.y || key0 + TILE <= visible.x;
   if (hidden && CAPTURE == CAPTURE_NONE) { return; }
 
@@ -72,10 +73,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let column = c + d * 4u;
     let n = min(max(params.dim_qk, column) - column, 4u);
     tile_put_a(r, d, mat4x4<f32>(
-      q_load4(q_at + column, select(0u, n, q_row < row_end)),
-      q_load4(q_at + params.q_stride_row + column, select(0u, n, q_row + 1u < row_end)),
-      q_load4(q_at + 2u * params.q_stride_row + column, select(0u, n, q_row + 2u < row_end)),
-      q_load4(q_at + 3u * params.q_stride_row + column, select(0u, n, q_row + 3u < row_end))));
+      q_load4(q_at + column, select(0u, n, q_row < q_end)),
+      q_load4(q_at + params.q_stride_row + column, select(0u, n, q_row + 1u < q_end)),
+      q_load4(q_at + 2u * params.q_stride_row + column, select(0u, n, q_row + 2u < q_end)),
+      q_load4(q_at + 3u * params.q_stride_row + column, select(0u, n, q_row + 3u < q_end))));
     tile_put_b_columns(r, d, mat4x4<f32>(
       k_read4(k_at + pages.x, column, select(0u, n, k_row < key_end && placed.x)),
       k_read4(k_at + params.k_stride_row + pages.y, column, select(0u, n, k_row + 1u < key_end && placed.y)),

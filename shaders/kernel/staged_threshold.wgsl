@@ -63,21 +63,24 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     tau = select(tau, next, moves);
     if (workgroupUniformLoad(&sh_going) == 0u) { break; }
   }
-  if (!part.alive || row >= stored_end(rows, row + 1u)) { return; }
+  if (!part.alive) { return; }
+  // Packed sequences have fewer rows than the longest; weights of the others are 0.
+  let held = row < stored_end(rows, row + 1u);
+  if (!held && CAPTURE != CAPTURE_PROBABILITIES) { return; }
 
-  for (var i = part.first_own; i < part.end; i += LANES) {
+  for (var i = part.first_own; held && i < part.end; i += LANES) {
     let s = scores[base + i];
     var w = threshold_weight(THRESHOLD_SCALE * (s - m) - tau);
     if (FACTOR) { w *= weight_factor4(position_at(rows, row, i * 4u)); }
     w = select(w, vec4<f32>(not_a_number()), vec4<bool>(lost));
     scores[base + i] = weights_of_parts(w, masked4(s));
   }
-  if (slice == 0u) { inverse_sums[part.scratch_row] = 1.0; }
+  if (held && slice == 0u) { inverse_sums[part.scratch_row] = 1.0; }
   if (CAPTURE == CAPTURE_PROBABILITIES) {
     let all_row = (rows.batch * params.heads_q + rows.head) * params.seq_q + row;
     // The same lane wrote what it reads here, so no barrier is needed.
     for (var i = slice; i * 4u < params.seq_kv; i += LANES) {
-      let inside = i >= part.begin && i < part.end;
+      let inside = held && i >= part.begin && i < part.end;
       for (var c = 0u; c < 4u && i * 4u + c < params.seq_kv; c += 1u) {
         var p = 0.0;
         if (inside) {

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Binding;
 use crate::plan::{BackwardPlan, BackwardStep, Makes};
 use crate::problem::{Operand, Problem};
-use crate::tensor::{Layout, Strides};
+use crate::tensor::Strides;
 
 /// What stands for q, k, v or o in a dispatch, and how it lies.
 pub(super) struct Role<'a> {
@@ -52,10 +52,8 @@ impl<'a> Roles<'a> {
     /// f32 rows of q or k without gaps that a step leaves to others.
     fn rows<'b>(&self, binding: Binding, view: BufferView<'b>, of: Operand, dim: u32) -> Role<'b> {
         let call = self.call();
-        let (heads, seq) = (call.heads(of), call.seq(of));
-        let strides = Layout::Bhsd.strides(heads, seq, dim);
-        let sizes = [call.attention().shape.batch, heads, seq, dim];
-        let elements = sizes.map(u64::from).iter().product();
+        let strides = call.copy_strides(of, dim);
+        let elements = call.copy_rows(of) * u64::from(dim);
         Role { binding, name: of.name(), view, strides, elements, bytes: 4 }
     }
 

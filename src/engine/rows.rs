@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::plan::Plan;
 use crate::problem::{Attention, Operand};
 
-/// Writes what a call would make of q and k before they meet, in f32 `[batch, heads, seq, dim_qk]`.
+/// Writes what a call would make of q and k before they meet, in f32 `[batch, heads, seq, dim_qk]`; of packed
+/// sequences `[heads, total, dim_qk]`.
 #[derive(Debug)]
 pub struct PreparedRows {
     recorded: Recorded,

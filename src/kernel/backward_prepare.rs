@@ -3,7 +3,7 @@
 use super::bindings::{Access, Binding};
 use super::element::{Element, Width};
 use super::generate::function;
-use super::generate::glue::rotary_glue;
+use super::generate::glue::{copy_glue, rotary_glue};
 use super::kernels::Kernel;
 use super::spec::KernelSpec;
 use super::twin::{Family, Twin, common, kernel_file};
@@ -18,6 +18,7 @@ pub(super) const TWIN: Twin = Twin {
     },
     glue: |out, spec| {
         rotary_glue(out, spec);
+        copy_glue(out, spec);
         let store = if spec.has_head_scale() { "row_sums[i] = v;" } else { "" };
         function(out, "row_sums_store(i: u32, v: f32)", store);
     },

@@ -19,7 +19,7 @@ impl fmt::Display for KernelSpec {
         masks.extend(self.reads(Operand::KvLengths).then(|| "kv".to_owned()));
         masks.extend(self.reads(Operand::QLengths).then(|| "q".to_owned()));
         masks.extend(self.is_paged().then(|| "paged".to_owned()));
-        masks.extend(self.is_packed().then(|| "packed".to_owned()));
+        masks.extend((self.is_packed() || self.has_packed_keys()).then(|| "packed".to_owned()));
         write!(f, "{}/{}", self.kernel.name(), join(elements, "."))?;
         write!(f, "/{}/{}", join(scores, "+"), join(masks, "+"))?;
         for slot in self.inner.iter().chain(&self.normalize) {

@@ -2,7 +2,7 @@
 
 use super::bindings::Binding;
 use super::element::Element;
-use super::generate::glue::rotary_glue;
+use super::generate::glue::{copy_glue, rotary_glue};
 use super::kernels::Kernel;
 use super::spec::{KernelSpec, Preparation};
 use super::twin::{Family, Twin, common, kernel_file};
@@ -20,7 +20,10 @@ pub(crate) const DIM_SOURCE: Parameter = Parameter::u32("dim_source");
 pub(super) const TWIN: Twin = Twin {
     family: Family::Alone,
     commons: |_| vec![common!("angle")],
-    glue: rotary_glue,
+    glue: |out, spec| {
+        rotary_glue(out, spec);
+        copy_glue(out, spec);
+    },
     grid: |_, work| [work.rows.div_ceil(64), work.pairs(), 1],
     parameters: &[ROTARY_FROM, ROTARY_START, POSITIONS_ROW, POSITIONS_STRIDE, DIM_SOURCE],
     ..kernel_file!("prepare")
@@ -45,6 +48,8 @@ impl KernelSpec {
             preparation: Some(preparation),
             ..Self::empty(Kernel::Prepare)
         }
+        .reading(a.packed.is_some() && !keys, &[Operand::CuSeqlensQ])
+        .reading(a.packs_keys() && (keys || preparation.at_end), &[Operand::CuSeqlensKv])
         .reading(preparation.at_end && a.kv_lengths, &[Operand::KvLengths])
         .reading(preparation.at_end && a.q_lengths, &[Operand::QLengths])
     }

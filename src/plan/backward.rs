@@ -238,10 +238,7 @@ impl BackwardPlan {
     /// Bytes of what a step leaves to others beside the scratch; `None` where it leaves nothing.
     pub(crate) fn held_bytes(&self, makes: Makes) -> Option<u64> {
         let problem = self.problem.problem();
-        let rows = |of: Operand, dim: u32| {
-            let sizes = [problem.attention().shape.batch, problem.heads(of), problem.seq(of), dim];
-            Some(4 * sizes.map(u64::from).iter().product::<u64>())
-        };
+        let rows = |of: Operand, dim: u32| Some(4 * problem.copy_rows(of) * u64::from(dim));
         let stored = |of| {
             let elements = problem.elements(of).unwrap_or(0);
             Some(elements * self.problem.gradient_bits(of) / 8)
@@ -264,7 +261,10 @@ impl BackwardPlan {
             Makes::Turned => rows(Operand::Q, problem.dim(Operand::Q)),
             Makes::Gradient(of @ Operand::Q) if !self.problem.wants(of) => stored(of),
             // Each row's part.
-            Makes::Gradient(Operand::ScoreV) => rows(Operand::Q, problem.attention().shape.dim_qk),
+            Makes::Gradient(Operand::ScoreV) => {
+                let s = problem.attention().shape;
+                Some(4 * s.rows() * u64::from(s.dim_qk))
+            }
             Makes::Unprepared(of) if !self.problem.wants(of) => stored(of),
             _ => None,
         }

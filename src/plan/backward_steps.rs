@@ -95,8 +95,8 @@ pub(super) fn before(backward: &BackwardProblem, caps: &Capabilities) -> Result<
 
 /// Rows of q as they are rotated are bound whole.
 fn check_turned(problem: &Problem, caps: &Capabilities) -> Result<(), Rejection> {
-    let s = problem.attention().shape;
-    let bytes = s.rows().saturating_mul(4 * u64::from(problem.dim(Operand::Q)));
+    let rows = problem.copy_rows(Operand::Q);
+    let bytes = rows.saturating_mul(4 * u64::from(problem.dim(Operand::Q)));
     let limit = caps.max_binding_bytes.min(caps.max_buffer_bytes);
     if bytes <= limit {
         return Ok(());

@@ -17,8 +17,7 @@ fn copy(problem: &Problem, caps: &Capabilities, operand: Operand) -> Result<Step
     let a = problem.attention();
     let s = a.shape;
     let (heads, seq) = (problem.heads(operand), problem.seq(operand));
-    let rows = u64::from(s.batch) * u64::from(heads) * u64::from(seq);
-    let bytes = rows.saturating_mul(4 * u64::from(s.dim_qk));
+    let bytes = problem.copy_rows(operand).saturating_mul(4 * u64::from(s.dim_qk));
     let source = problem.elements(operand).unwrap_or(0);
     let stored = problem.storage(operand);
     let source = stored.bytes(source);

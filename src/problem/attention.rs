@@ -402,14 +402,17 @@ impl Attention {
 
     /// Packs sequences of different lengths one after another: q and o are `[total_q, heads_q, dim]`,
     /// k and v `[total_kv, heads_kv, dim]`, lse `[total_q, heads_q]`. Sequence b has the query rows
-    /// `cu_seqlens_q[b]..cu_seqlens_q[b + 1]` and likewise its keys; both tables, `[batch + 1]`, come
-    /// with the tensors. The shape's seq_q and seq_kv are the longest lengths; rows beyond are neither
+    /// `cu_seqlens_q[b]..cu_seqlens_q[b + 1]` and likewise its keys; both tables, `[batch + 1]`, rise
+    /// and come with the tensors. The shape's seq_q and seq_kv are the longest lengths; rows beyond are neither
     /// read nor written. Layouts become [`Layout::Bshd`], those of k and v only where total_kv is not 0.
     ///
     /// With [lengths](Self::kv_lengths) a sequence's keys are the first so many of its own, as where each has room to
     /// grow. Where total_kv is 0 beside lengths, only rows are packed: there is no `cu_seqlens_kv`, and k and v are
-    /// padded or in [pages](Self::paged), also where no sequence has a key. One call then serves sequences that bring a prompt and such that bring a
-    /// token.
+    /// padded or in [pages](Self::paged), also where no sequence has a key. One call then serves sequences that bring a
+    /// prompt and such that bring a token.
+    ///
+    /// Positions of [`rotary`](Self::rotary) count from each sequence's own first row, and position ids are `[batch,
+    /// seq]` as elsewhere.
     pub fn packed(self, total_q: u32, total_kv: u32) -> Self {
         let bshd = Layout::Bshd;
         let [k, v] = [self.layout_k, self.layout_v].map(|of| if total_kv == 0 { of } else { bshd });
@@ -484,7 +487,8 @@ impl Attention {
         self
     }
 
-    /// Also writes scores or weights, taken at the given point.
+    /// Also writes scores or weights, taken at the given point, `[batch, heads_q, seq_q, seq_kv]`. Of packed sequences
+    /// that is for the longest; what another does not hold is 0 among weights and −∞ among scores.
     pub fn with_weights(mut self, at: WeightsAt) -> Self {
         self.weights = Some(at);
         self

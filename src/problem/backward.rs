@@ -172,6 +172,10 @@ impl Backward {
             | Normalizer::Entmax15
             | Normalizer::Raw => {}
         }
+        if a.packed.is_some() && self.wanted.contains(&Operand::ScoreMatrix) {
+            let wanted = "sequences of one length beside a gradient of score_matrix";
+            return refuse("packed", "packed sequences", wanted);
+        }
         if a.paged.is_some() {
             return refuse("paged", "keys in pages", "keys of their own, since pages are shared");
         }

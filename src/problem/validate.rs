@@ -84,7 +84,7 @@ pub(super) fn check_masks(a: &Attention) -> Result<()> {
     Ok(())
 }
 
-/// Packed sequences bring their own lengths of rows, have no layout by batch, and return no weights.
+/// Packed sequences bring their own lengths of rows and have no layout by batch.
 pub(super) fn check_packed(a: &Attention) -> Result<()> {
     let Some(packed) = a.packed else { return Ok(()) };
     let refuse =
@@ -96,16 +96,10 @@ pub(super) fn check_packed(a: &Attention) -> Result<()> {
         let found = format!("{} beside a page table", packed.total_kv);
         return Err(Error::invalid("total_kv", found, "0: keys in pages are not packed"));
     }
-    if a.rotary.is_some() || a.cosine.is_some() || a.general.is_some() {
-        return refuse("rotary, cosine or general", "none of them: q and k as they meet");
-    }
     for mask in a.masks.iter() {
         if let Some(wanted) = mask.unpacked() {
             return refuse(&mask.slot().name, wanted);
         }
-    }
-    if a.weights.is_some() {
-        return refuse("weights", "no weights, or sequences that are not packed");
     }
     let some_keys = a.packs_keys() && packed.total_kv > 0;
     let packed_keys = some_keys.then_some([a.layout_k, a.layout_v]);

@@ -7,6 +7,7 @@ use crate::feature::score::{Score, Stage};
 use crate::feature::{Entry, Operands, Position};
 use crate::problem::{Operand, Problem, WeightsAt};
 use crate::reference::Inputs;
+use crate::tensor::Layout;
 
 /// What one query row yields: o `[dim_v]`, its lse, and scores or weights `[seq_kv]` if asked for.
 pub(super) struct Row {
@@ -189,11 +190,13 @@ impl<'a> Call<'a> {
             Some(WeightsAt::AfterBias) => Stage::Biased,
         };
         let paged = self.problem.attention().paged;
+        let (rows, keys) = self.problem.held(at.batch, self.operands);
         let mut score = |key| {
             at.key = key;
-            let held = paged.is_none()
+            let there = paged.is_none()
                 || at.key < at.kv_len
                     && self.problem.page_of(at.batch, at.key, self.operands).is_some();
+            let held = there && at.row < rows && at.key < keys;
             if !held || stage == Stage::Biased && !self.sees(&at) {
                 return f64::NEG_INFINITY;
             }
@@ -210,9 +213,10 @@ impl<'a> Call<'a> {
         at: &Position,
         [head, row]: [u32; 2],
     ) -> &'a [f64] {
-        let strides = self.problem.read_strides(operand);
+        let (problem, dim) = (self.problem, self.dims().0);
+        let strides = Layout::Bhsd.strides(problem.heads(operand), problem.seq(operand), dim);
         let start = strides.index(at.batch.into(), head.into(), row.into()) as usize;
-        &values[start..start + self.dims().0 as usize]
+        &values[start..start + dim as usize]
     }
 
     /// A row of `values`; empty where a packed tensor does not hold it.

@@ -26,6 +26,10 @@ pub fn prepare(
         for head in 0..heads {
             for row in 0..seq {
                 let at = [batch, head, row];
+                if row >= held(problem, batch, operand, &inputs.operands) {
+                    out.resize(out.len() + s.dim_qk as usize, 0.0);
+                    continue;
+                }
                 let start = problem.index(operand, at, &inputs.operands) as usize;
                 let mut x = values.get(start..start + dim).unwrap_or_default().to_vec();
                 turn(problem, &inputs.operands, operand, at, &mut x, Turn::Forth, &round);
@@ -34,6 +38,12 @@ pub fn prepare(
         }
     }
     Some(out)
+}
+
+/// Rows that q or k holds of a sequence: fewer than the longest where sequences are packed.
+fn held(problem: &Problem, batch: u32, operand: Operand, operands: &Operands<'_>) -> u32 {
+    let (rows, keys) = problem.held(batch, operands);
+    if operand == Operand::K { keys } else { rows }
 }
 
 /// How a row is rotated.

@@ -11,7 +11,7 @@ use crate::feature::operand::Dense;
 use crate::plan::Plan;
 use crate::problem::{Operand, Problem};
 use crate::reference::{Inputs, Outputs};
-use crate::tensor::DType;
+use crate::tensor::{DType, Layout};
 
 /// NaN as f32, and both halves NaN as f16 and as bf16.
 pub(super) const POISON: [u8; 4] = 0x7fff_ffff_u32.to_le_bytes();
@@ -301,12 +301,16 @@ fn rows_of(
         Some(Dense::Weights | Dense::Mask | Dense::Bias) => a.shape.seq_kv,
     } as usize;
     let row = |at: [u32; 3]| {
-        if !problem.stores(at[0], at[2], operands) {
+        // Weights have rows for the longest sequence, also where others are packed.
+        let shown = operand.dense().is_some_and(|x| x != Dense::Lse);
+        if !shown && !problem.stores(at[0], at[2], operands) {
             return OutputRow::Absent(len);
         }
+        let all = Layout::Bhsd.strides(a.shape.heads_q, a.shape.seq_q, len as u32);
         let index = match operand.dense() {
             None => problem.index(operand, at, operands) as usize,
-            Some(_) => problem.lse_index(at, operands) as usize * len,
+            Some(Dense::Lse) => problem.lse_index(at, operands) as usize,
+            Some(_) => all.index(at[0].into(), at[1].into(), at[2].into()) as usize,
         };
         OutputRow::Held(offset + index * size..offset + (index + len) * size)
     };

@@ -14,8 +14,8 @@ use crate::feature::Position;
 use crate::feature::score::Stage;
 use crate::kernel::{Binding, Kernel, KernelSpec};
 use crate::plan::{BlockSize, Over, Plan};
-use crate::problem::{Attention, Problem, WeightsAt};
-use crate::reference::prepare;
+use crate::problem::{Attention, Operand, Problem, WeightsAt};
+use crate::reference::{Inputs, prepare};
 use crate::tensor::DType;
 
 /// The bits of scratch that nothing has written: a NaN.
@@ -81,7 +81,8 @@ impl Engine {
         let found = DType::F32.decode(&self.run_part(&plan, &call.tensors, run, read, wait).await?);
         let inputs = call.tensors.inputs();
         let wanted = prepare(problem, &inputs, operand, |x| x).unwrap_or_default();
-        Ok(first_far(&found, &wanted, |_| true).map(|text| wrong(&format!("{operand} {text}"))))
+        let (found, held) = rows_of_copy(problem, operand, &inputs, &found);
+        Ok(first_far(&found, &wanted, |i| held[i]).map(|text| wrong(&format!("{operand} {text}"))))
     }
 
     /// The table that a `classify` kernel builds.
@@ -289,6 +290,33 @@ impl<'a> Scratch<'a> {
     fn factors(&self, scratch: &[f64]) -> Vec<f64> {
         scratch[self.inverse_sums..][..self.rows as usize].to_vec()
     }
+}
+
+/// The elements of a copy of q or k as `[batch, heads, seq, dim_qk]`, and which of them there are: packed sequences
+/// hold fewer rows than the longest.
+fn rows_of_copy(
+    problem: &Problem,
+    operand: Operand,
+    inputs: &Inputs<'_>,
+    copy: &[f64],
+) -> (Vec<f64>, Vec<bool>) {
+    let s = problem.attention().shape;
+    let strides = problem.copy_strides(operand, s.dim_qk);
+    let (mut found, mut held) = (Vec::new(), Vec::new());
+    for batch in 0..s.batch {
+        let (rows, keys) = problem.held(batch, &inputs.operands);
+        let rows = if operand == Operand::K { keys } else { rows };
+        for (head, row) in
+            (0..problem.heads(operand)).flat_map(|h| (0..problem.seq(operand)).map(move |r| (h, r)))
+        {
+            let at = [batch, head, row];
+            let start = problem.index_in(strides, operand, at, &inputs.operands);
+            let element = |c: u32| copy.get((start + u64::from(c)) as usize);
+            found.extend((0..s.dim_qk).map(|c| element(c).copied().unwrap_or(f64::NAN)));
+            held.resize(found.len(), row < rows);
+        }
+    }
+    (found, held)
 }
 
 /// The first of some values that is off by more than a correct kernel's can be; operands may have been rounded to bf16.

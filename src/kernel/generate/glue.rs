@@ -98,24 +98,17 @@ pub(in crate::kernel) fn score_glue(out: &mut String, spec: &KernelSpec) {
 
 fn position_glue(out: &mut String, spec: &KernelSpec) {
     origin_glue(out, spec);
-    let packed = |full: &str, side: &str| {
-        format!(
-            "let start = min(aux_word(params.aux_cu_seqlens_{side} + batch), params.total_{side}); \
-             let end = min(aux_word(params.aux_cu_seqlens_{side} + batch + 1u), params.total_{side}); \
-             return min(max(start, end) - start, params.{full});"
-        )
-    };
     let shorter = |on: bool, own: &str, table: &str| match on {
         true => format!("return min(aux_word(params.{table} + batch), {own});"),
         false => format!("return {own};"),
     };
     let q_len = match spec.is_packed() {
-        true => packed("seq_q", "q"),
+        true => packed_length("q"),
         false => shorter(spec.reads(Operand::QLengths), "params.seq_q", "aux_q_lengths"),
     };
     function(out, "q_length(batch: u32) -> u32", &q_len);
     let keys = match spec.has_packed_keys() {
-        true => packed("seq_kv", "kv"),
+        true => packed_length("kv"),
         false => "return params.seq_kv;".to_owned(),
     };
     function(out, "keys_held(batch: u32) -> u32", &keys);
@@ -191,17 +184,50 @@ fn angle_glue(out: &mut String, spec: &KernelSpec) {
     if !spec.preparation.is_some_and(|x| x.at_end) {
         return function(out, "rotary_first(batch: u32) -> u32", "return params.rotary_start;");
     }
-    let length = |on: bool, name: &str| {
-        if on {
-            format!("min(aux_word(params.aux_{name}_lengths + batch), params.seq_{name})")
-        } else {
-            format!("params.seq_{name}")
+    let held = |packed: bool, side: &str| match packed {
+        true => packed_length(side),
+        false => format!("return params.seq_{side};"),
+    };
+    function(out, "q_held(batch: u32) -> u32", &held(spec.is_packed(), "q"));
+    function(out, "kv_held(batch: u32) -> u32", &held(spec.has_packed_keys(), "kv"));
+    let length = |on: bool, side: &str| match on {
+        true => {
+            format!("min(aux_word(params.aux_{side}_lengths + batch), {side}_held(batch))")
         }
+        false => format!("{side}_held(batch)"),
     };
     let [kv, q] =
         [length(spec.reads(Operand::KvLengths), "kv"), length(spec.reads(Operand::QLengths), "q")];
     let body = format!("let rows = {q}; return max({kv}, rows) - rows;");
     function(out, "rotary_first(batch: u32) -> u32", &body);
+}
+
+/// How long a packed sequence is, as the body of a function of `batch`.
+fn packed_length(side: &str) -> String {
+    format!(
+        "let start = min(aux_word(params.aux_cu_seqlens_{side} + batch), params.total_{side}); \
+         let end = min(aux_word(params.aux_cu_seqlens_{side} + batch + 1u), params.total_{side}); \
+         return min(max(start, end) - start, params.seq_{side});"
+    )
+}
+
+/// Where a sequence starts in rows, in their copy and in the gradient of that, and how many rows it has.
+pub(in crate::kernel) fn copy_glue(out: &mut String, spec: &KernelSpec) {
+    let keys = spec.preparation.is_some_and(|x| x.keys);
+    let (side, packed) =
+        if keys { ("kv", spec.has_packed_keys()) } else { ("q", spec.is_packed()) };
+    for tensor in ["q", "k", "o"] {
+        let body = match packed {
+            true => format!(
+                "return min(aux_word(params.aux_cu_seqlens_{side} + batch), params.total_{side}) * \
+                 params.{tensor}_stride_row;"
+            ),
+            false => format!("return batch * params.{tensor}_stride_batch;"),
+        };
+        function(out, &format!("{tensor}_origin(batch: u32) -> u32"), &body);
+    }
+    let rows = if packed { packed_length(side) } else { "return params.row_n;".to_owned() };
+    function(out, "rows_held(batch: u32) -> u32", &rows);
 }
 
 /// Where a sequence starts in q, k, v, o and lse, and how many of a block's rows are stored.
@@ -237,6 +263,13 @@ fn origin_glue(out: &mut String, spec: &KernelSpec) {
         "return key_end;"
     };
     function(out, "read_end(rows: Rows, key_end: u32) -> u32", end);
+    let own = [
+        spec.is_packed().then_some("row < rows.q_len"),
+        spec.has_packed_keys().then_some("key < keys_held(rows.batch)"),
+    ];
+    let own: Vec<&str> = own.into_iter().flatten().collect();
+    let held = if own.is_empty() { "true".to_owned() } else { own.join(" && ") };
+    function(out, "pair_held(rows: Rows, row: u32, key: u32) -> bool", &format!("return {held};"));
 }
 
 fn chain_glue(out: &mut String, spec: &KernelSpec) {

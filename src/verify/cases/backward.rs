@@ -237,6 +237,9 @@ fn own() -> Result<Vec<BackwardCase>> {
         call(3, [4, 2], [40, 60], [16, 24]).packed(90, 140).causal(BottomRight),
         call(3, [4, 2], [40, 60], [24, 16]).packed(90, 140).sinks().dtype(DType::F16),
         call(3, [4, 2], [40, 90], [24, 16]).packed(90, 140).kv_lengths(),
+        call(3, [4, 2], [40, 60], [16, 24]).packed(90, 140).rotary(Rotary::new(8, 100)),
+        call(3, [4, 2], [40, 60], [16, 24]).packed(90, 140).cosine(1e-6, true).with_lse(),
+        call(3, [4, 2], [40, 60], [16, 24]).packed(90, 140).with_weights(WeightsAt::Probabilities),
     ];
     let mut cases = Vec::new();
     for attention in calls {

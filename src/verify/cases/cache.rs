@@ -6,7 +6,7 @@ use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::Rotary;
 use crate::feature::score::KvScales;
 use crate::problem::{Attention, WeightsAt};
-use crate::tensor::{DType, Layout, Storage};
+use crate::tensor::{DType, Layout, Scalar, Storage};
 use crate::verify::cases::quick::{call, usual};
 use crate::verify::cases::{Case, padded};
 use crate::verify::data::{DataOptions, Lengths};
@@ -121,6 +121,50 @@ fn served() -> Vec<Case> {
     }
     let padded = call(3, [6, 2], [19, 70], [40, 24]).kv_lengths().packed(40, 0);
     cases.push(poisoned(padded.causal(BottomRight).with_lse(), Lengths::Mixed));
+    cases.extend(turned());
+    cases.extend(shown());
+    cases
+}
+
+/// Weights and scores of packed sequences, which have rows and keys of the longest.
+fn shown() -> Vec<Case> {
+    let base = || call(3, [6, 2], [70, 90], [24, 16]).packed(120, 140);
+    let calls = [
+        base().with_weights(WeightsAt::Probabilities).causal(BottomRight).with_lse(),
+        base().with_weights(WeightsAt::Probabilities).normalizer(Normalizer::Sparsemax),
+        base()
+            .with_weights(WeightsAt::Probabilities)
+            .normalizer(Normalizer::Relu { power: 1, divisor: Scalar(90.0) }),
+        base().with_weights(WeightsAt::RawScores).dtype(DType::F16),
+        base().with_weights(WeightsAt::AfterSoftcap).softcap(4.0).kv_lengths(),
+        base().with_weights(WeightsAt::AfterBias).alibi(BottomRight).dtype(DType::Bf16),
+        base().with_weights(WeightsAt::Probabilities).rotary(Rotary::new(24, 100)),
+    ];
+    let mut cases: Vec<Case> = calls.map(usual).into();
+    let rows = call(3, [6, 2], [70, 90], [24, 16]).kv_lengths().packed(120, 0);
+    cases.push(poisoned(rows.with_weights(WeightsAt::Probabilities), Lengths::Mixed));
+    let pages = in_pages(call(3, [6, 2], [70, 90], [24, 16]), 16).packed(120, 0);
+    cases.push(poisoned(pages.with_weights(WeightsAt::RawScores), Lengths::Mixed));
+    cases
+}
+
+/// Packed rows and keys that are rotated, brought to length 1 or projected before they meet.
+fn turned() -> Vec<Case> {
+    let base = || call(3, [6, 2], [40, 90], [24, 16]);
+    let at_end = Rotary { at_end: true, ..Rotary::new(16, 200) };
+    let in_cache = Rotary { keys_from: 90, ..at_end };
+    let packed = [
+        base().rotary(Rotary::new(24, 100)).packed(90, 140).causal(BottomRight).with_lse(),
+        base().rotary(Rotary { interleaved: true, ..at_end }).packed(90, 140).dtype(DType::F16),
+        base().cosine(1e-6, true).packed(90, 140).dtype(DType::Bf16).with_lse(),
+        base().general(12).rotary(Rotary::new(12, 100)).packed(90, 140),
+        base().rotary(at_end).kv_lengths().packed(90, 140),
+    ];
+    let mut cases: Vec<Case> = packed.map(usual).into();
+    let rows = base().rotary(in_cache).kv_lengths().packed(90, 0).causal(BottomRight);
+    cases.push(poisoned(rows, Lengths::Mixed));
+    let pages = in_pages(base().rotary(in_cache), 16).packed(90, 0).causal(BottomRight);
+    cases.push(poisoned(pages.dtype(DType::F16).with_lse(), Lengths::Mixed));
     cases
 }
 
