@@ -296,7 +296,7 @@ fn bad_tensors_are_named() {
     assert_eq!(with(&|t| t.q.offset = 2), "q offset");
     assert_eq!(with(&|t| t.q.offset = 4), "q buffer size");
     assert_eq!(with(&|t| t.q.offset = u64::MAX - 3), "q buffer size");
-    assert_eq!(with(&|t| t.o = t.q), "o");
+    assert_eq!(with(&|t| t.o = t.k), "o");
     assert_eq!(with(&|t| t.lse = Some(t.o)), "lse");
     assert_eq!(with(&|t| t.sinks = Some(Table::F32(&[0.0; 2]))), "sinks");
     let tensors = Tensors { workspace: Some(view(&small)), ..good };
