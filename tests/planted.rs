@@ -42,6 +42,7 @@ const NUMBERS: &str = "o: largest error";
 const WRONG: &str = "o: ";
 const CLASSES: &str = "are NaN, ∞ or finite wrongly";
 const LSE: &str = "lse: ";
+const WEIGHTS: &str = "weights: ";
 const OUTSIDE: &str = "written outside its elements";
 const DIFFER: &str = "two runs differ";
 /// One of these: memory of a workgroup is what was there before.

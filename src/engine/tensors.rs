@@ -49,10 +49,11 @@ macro_rules! define_tensors {
         ///
         /// All of them may lie in one buffer, as sub-allocators place them. Outputs and the workspace share no byte
         /// with anything else, where a tensor with strides counts from its first byte to its last: an output in the
-        /// gaps of another tensor is refused. But o may be q, the same view twice, where rows of both lie alike in whole
-        /// words: the rows of q are gone then, and in a browser it is refused. A call compiles variants of its own for
-        /// operands that share a buffer with an output. In a browser the tensors of such a buffer start at multiples of
-        /// 256 bytes.
+        /// gaps of another tensor is refused. A call compiles variants of its own for operands that share a buffer
+        /// with an output. In a browser the tensors of such a buffer start at multiples of 256 bytes.
+        ///
+        /// o may be q, the same view twice, where rows of both lie alike in whole words. The rows of q are gone then.
+        /// In a browser that is refused.
         #[derive(Debug, Clone, Copy)]
         pub struct Tensors<'a> {
             $($(#[$rows_doc])* pub $rows: BufferView<'a>,)*

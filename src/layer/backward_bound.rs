@@ -80,8 +80,8 @@ impl fmt::Display for BoundLayerBackward {
 impl Engine {
     /// Ties the gradients of a layer to tensors: those that the layer was bound to, with the inputs as they were, and
     /// `backward` beside them. What lay between the layer's steps is read where `forward` left it, so its newest
-    /// recording has run before. Where the layer's attention writes lse, that is read as `forward` wrote it, and so is o
-    /// of a layer without an output projection.
+    /// recording has run before. Where the layer's attention writes lse, that is read as `forward` wrote it, and so is
+    /// o of a layer without an output projection.
     ///
     /// Gradients are written whole. They share no byte with anything else, but for those of inputs that name one place.
     ///

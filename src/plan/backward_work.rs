@@ -13,7 +13,8 @@ const STEP: u32 = 16;
 impl BackwardPlan {
     /// FLOPs of one pass as its products make them, those that are asked for. Staged: five products, over tiles of 64
     /// rows by 64 keys in which any pair is visible; additive scores are no products. Fused: seven, or eight where the
-    /// gradient of q is corrected, over the keys that any of 64 rows sees. Tables that `operands` lack are taken as full lengths and offsets of 0.
+    /// gradient of q is corrected, over the keys that any of 64 rows sees. Tables that `operands` lack are taken as
+    /// full lengths and offsets of 0.
     pub fn flops(&self, operands: &Operands<'_>) -> u64 {
         let problem = self.problem().problem();
         let s = problem.attention().shape;

@@ -76,7 +76,8 @@ impl Problem {
     }
 
     /// Whether o may be written over q: each row lies, in whole words, where that row of q does of which alone it is
-    /// made.
+    /// made. Nothing stored to a row may come before the loads that it is made of, whatever a compiler assumes of the
+    /// two bindings; workgroups that share a row (shares of keys) leave it to a later dispatch.
     pub(crate) fn replaces_q(&self) -> bool {
         let like = |operand| (self.dim(operand), self.strides(operand), self.element_bits(operand));
         let (dim, Strides { batch, head, row }, bits) = like(Operand::O);
@@ -348,6 +349,12 @@ impl Problem {
         let keys = a.packed.filter(|_| a.packs_keys());
         let keys = keys.map(|x| (operands.cu_seqlens_kv, x.total_kv));
         (of(rows, a.shape.seq_q), of(keys, a.shape.seq_kv))
+    }
+
+    /// Rows that q, or k, holds of one sequence.
+    pub(crate) fn rows_held(&self, operand: Operand, batch: u32, operands: &Operands<'_>) -> u32 {
+        let (rows, keys) = self.held(batch, operands);
+        if operand == Operand::K { keys } else { rows }
     }
 
     /// Query and key lengths of one sequence, never more than its tensors hold.

@@ -24,9 +24,10 @@ pub fn prepare(
     let mut out = Vec::new();
     for batch in 0..s.batch {
         for head in 0..heads {
+            let held = problem.rows_held(operand, batch, &inputs.operands);
             for row in 0..seq {
                 let at = [batch, head, row];
-                if row >= held(problem, batch, operand, &inputs.operands) {
+                if row >= held {
                     out.resize(out.len() + s.dim_qk as usize, 0.0);
                     continue;
                 }
@@ -38,12 +39,6 @@ pub fn prepare(
         }
     }
     Some(out)
-}
-
-/// Rows that q or k holds of a sequence: fewer than the longest where sequences are packed.
-fn held(problem: &Problem, batch: u32, operand: Operand, operands: &Operands<'_>) -> u32 {
-    let (rows, keys) = problem.held(batch, operands);
-    if operand == Operand::K { keys } else { rows }
 }
 
 /// How a row is rotated.

@@ -185,8 +185,8 @@ impl Trial {
     ) -> Result<Option<String>> {
         let asked = &self.case.backward;
         let Some((call, own)) = last_alone(&asked.attention, &self.data) else { return Ok(None) };
-        // With all that is wanted beside: a compiler may round the same sums differently in a kernel that stores more (the
-        // Gaussian of a predicted centre on one H200).
+        // With all that is wanted beside: a compiler may round the same sums differently in a kernel that stores more
+        // (the Gaussian of a predicted centre on one H200).
         let asked = Backward { attention: call, ..asked.clone() };
         let policy = Policy { path, ..Self::policy(&self.case, placement) };
         let plan = match engine.plan_backward_in(&asked, &policy, wait).await {

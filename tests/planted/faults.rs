@@ -45,6 +45,19 @@ faults! {
         Serves("it runs once, on memory that is zero"),
         |text| swap(text, "o[i >> 2u] = ", "o[i >> 2u] += ");
 
+    packed_rows_are_prepared_from_the_first_sequence: PREPARE, Fused,
+        ["3x6/2x40/90x24/16 f32 rotary(24x100,halves) causal(bottom-right) packed(90,140) lse bshd"], NUMBERS, Refuses,
+        |text| swap(text, "let at = params.q_base + q_origin(batch)", "let at = params.q_base + q_origin(0u)");
+    packed_rows_are_turned_by_their_place_among_all: PREPARE, Fused,
+        ["3x6/2x40/90x24/16 f32 rotary(24x100,halves) causal(bottom-right) packed(90,140) lse bshd"], NUMBERS, Refuses,
+        |text| swap(text, "angle_of(batch, row);", "angle_of(batch, row + q_origin(batch) / params.q_stride_row);");
+    rows_that_a_packed_sequence_lacks_have_weights: NORMALIZE, Staged,
+        ["3x6/2x70/90x24/16 f32 causal(bottom-right) packed(120,140) lse probabilities bshd"], WEIGHTS, Refuses,
+        |text| swap(text, "let inside = held && i >= part.begin", "let inside = i >= part.begin");
+    scores_past_a_packed_sequence_are_shown: SCORE, Staged,
+        ["3x6/2x70/90x24/16 f16 packed(120,140) raw-scores bshd"], WEIGHTS, Refuses,
+        |text| swap(text, "let held = pair_held(rows, row, p.key) && ", "let held = ");
+
     // Barriers: before values of others are read, and before they are overwritten.
     staged_score_lacks_the_barrier_before_reading: SCORE, Staged,
         ["2x2/1x129x40 f32"], WRONG, Refuses,

@@ -174,16 +174,21 @@ mod tests {
         Check::new("slots", adapter, host)
     }
 
+    /// The first adapter; without one the test says that it is skipped.
+    fn adapter(test: &str) -> Option<heedful::wgpu::Adapter> {
+        let found = pollster::block_on(device::adapters()).into_iter().next();
+        if found.is_none() {
+            skip::skipped(test, "no adapter");
+        }
+        found
+    }
+
     #[test]
     fn a_lost_device_is_one_failed_row_and_the_case_goes_on_with_the_next() -> Result<()> {
-        let adapters = pollster::block_on(device::adapters());
-        let Some(adapter) = adapters.first() else {
-            skip::skipped("a_lost_device_is_one_failed_row", "no adapter");
-            return Ok(());
-        };
-        let lost = Engine::with_adapter_blocking(adapter)?;
-        let sound = Engine::with_adapter_blocking(adapter)?;
-        let described = Adapter::describe(adapter, sound.capabilities());
+        let Some(adapter) = adapter("a_lost_device_is_one_failed_row") else { return Ok(()) };
+        let lost = Engine::with_adapter_blocking(&adapter)?;
+        let sound = Engine::with_adapter_blocking(&adapter)?;
+        let described = Adapter::describe(&adapter, sound.capabilities());
         let check = check(described.clone())?;
         let on =
             |running: &mut Running, engine| pollster::block_on(running.row(engine, &described));
@@ -220,13 +225,9 @@ mod tests {
 
     #[test]
     fn paths_that_were_not_run_have_rows_that_say_so() -> Result<()> {
-        let adapters = pollster::block_on(device::adapters());
-        let Some(adapter) = adapters.first() else {
-            skip::skipped("paths_that_were_not_run", "no adapter");
-            return Ok(());
-        };
-        let engine = Engine::with_adapter_blocking(adapter)?;
-        let mut described = Adapter::describe(adapter, engine.capabilities());
+        let Some(adapter) = adapter("paths_that_were_not_run") else { return Ok(()) };
+        let engine = Engine::with_adapter_blocking(&adapter)?;
+        let mut described = Adapter::describe(&adapter, engine.capabilities());
         described.kind = "cpu".into();
         let check = check(described.clone())?;
         let paths = check.case(0)?.paths.len();

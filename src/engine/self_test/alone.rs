@@ -304,8 +304,7 @@ fn rows_of_copy(
     let strides = problem.copy_strides(operand, s.dim_qk);
     let (mut found, mut held) = (Vec::new(), Vec::new());
     for batch in 0..s.batch {
-        let (rows, keys) = problem.held(batch, &inputs.operands);
-        let rows = if operand == Operand::K { keys } else { rows };
+        let rows = problem.rows_held(operand, batch, &inputs.operands);
         for (head, row) in
             (0..problem.heads(operand)).flat_map(|h| (0..problem.seq(operand)).map(move |r| (h, r)))
         {
@@ -321,7 +320,9 @@ fn rows_of_copy(
 
 /// The first of some values that is off by more than a correct kernel's can be; operands may have been rounded to bf16.
 fn first_far(found: &[f64], wanted: &[f64], asked: impl Fn(usize) -> bool) -> Option<String> {
-    let near = |x: f64, e: f64| (x - e).abs() <= allowed(DType::F16) * e.abs().max(1.0);
+    let near = |x: f64, e: f64| {
+        x == e || e.is_finite() && (x - e).abs() <= allowed(DType::F16) * e.abs().max(1.0)
+    };
     let off =
         (0..wanted.len()).find(|&i| asked(i) && !found.get(i).is_some_and(|x| near(*x, wanted[i])));
     off.map(|i| format!("{i} is {:e}, want {:e}", found.get(i).unwrap_or(&f64::NAN), wanted[i]))

@@ -302,8 +302,8 @@ pub(super) fn difference(problem: &Problem, found: &Outputs, wanted: &Outputs) -
             return Some(format!("self-test: {operand} has {} elements", found.len()));
         }
         let off = found.iter().zip(wanted).position(|(x, e)| {
-            let close = (x - e).abs() <= allowed * e.abs().max(1.0);
-            // Equal covers infinities; NaN is never wanted here.
+            // What is infinite is near anything; NaN is never wanted here.
+            let close = e.is_finite() && (x - e).abs() <= allowed * e.abs().max(1.0);
             !(close || x == e)
         });
         if let Some(i) = off {

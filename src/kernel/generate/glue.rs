@@ -202,13 +202,28 @@ fn angle_glue(out: &mut String, spec: &KernelSpec) {
     function(out, "rotary_first(batch: u32) -> u32", &body);
 }
 
+/// The row at which a packed sequence starts, by an expression for its number.
+fn packed_start(side: &str, batch: &str) -> String {
+    format!("min(aux_word(params.aux_cu_seqlens_{side} + {batch}), params.total_{side})")
+}
+
 /// How long a packed sequence is, as the body of a function of `batch`.
 fn packed_length(side: &str) -> String {
+    let [start, end] = ["batch", "batch + 1u"].map(|batch| packed_start(side, batch));
     format!(
-        "let start = min(aux_word(params.aux_cu_seqlens_{side} + batch), params.total_{side}); \
-         let end = min(aux_word(params.aux_cu_seqlens_{side} + batch + 1u), params.total_{side}); \
+        "let start = {start}; let end = {end}; \
          return min(max(start, end) - start, params.seq_{side});"
     )
+}
+
+/// The first element of a sequence in a tensor, as the body of a function of `batch`; `packed` is the side it lies by.
+fn origin(tensor: &str, packed: Option<&str>) -> String {
+    match packed {
+        Some(side) => {
+            format!("return {} * params.{tensor}_stride_row;", packed_start(side, "batch"))
+        }
+        None => format!("return batch * params.{tensor}_stride_batch;"),
+    }
 }
 
 /// Where a sequence starts in rows, in their copy and in the gradient of that, and how many rows it has.
@@ -217,13 +232,7 @@ pub(in crate::kernel) fn copy_glue(out: &mut String, spec: &KernelSpec) {
     let (side, packed) =
         if keys { ("kv", spec.has_packed_keys()) } else { ("q", spec.is_packed()) };
     for tensor in ["q", "k", "o"] {
-        let body = match packed {
-            true => format!(
-                "return min(aux_word(params.aux_cu_seqlens_{side} + batch), params.total_{side}) * \
-                 params.{tensor}_stride_row;"
-            ),
-            false => format!("return batch * params.{tensor}_stride_batch;"),
-        };
+        let body = origin(tensor, packed.then_some(side));
         function(out, &format!("{tensor}_origin(batch: u32) -> u32"), &body);
     }
     let rows = if packed { packed_length(side) } else { "return params.row_n;".to_owned() };
@@ -235,15 +244,9 @@ fn origin_glue(out: &mut String, spec: &KernelSpec) {
     let tensors = [("q", "q"), ("k", "kv"), ("v", "kv"), ("o", "q")];
     for (name, side) in tensors {
         let packed = if side == "q" { spec.is_packed() } else { spec.has_packed_keys() };
-        let body = if packed {
-            format!(
-                "return min(aux_word(params.aux_cu_seqlens_{side} + batch), params.total_{side}) * \
-                 params.{name}_stride_row;"
-            )
-        } else if spec.is_paged() && side == "kv" {
-            "return 0u;".to_owned()
-        } else {
-            format!("return batch * params.{name}_stride_batch;")
+        let body = match spec.is_paged() && side == "kv" && !packed {
+            true => "return 0u;".to_owned(),
+            false => origin(name, packed.then_some(side)),
         };
         function(out, &format!("{name}_origin(batch: u32) -> u32"), &body);
     }

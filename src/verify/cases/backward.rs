@@ -252,6 +252,9 @@ fn own() -> Result<Vec<BackwardCase>> {
         };
         cases.extend([BackwardCase { in_blocks: false, path: Path::Auto, ..case }, in_blocks]);
     }
+    // Of q, k and v only: the matrix has no gradient beside packed rows.
+    let projected = call(3, [4, 2], [40, 60], [16, 24]).general(12).packed(90, 140);
+    cases.extend(BackwardCase::of(&usual(projected))?.of_rows_only());
     // In f32, and added to what is there: each kernel that writes a gradient.
     let learned = [
         base().sinks().alibi(BottomRight).bias([1, 4, 1, 90]).dtype(DType::F16),

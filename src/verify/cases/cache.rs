@@ -159,6 +159,7 @@ fn turned() -> Vec<Case> {
         base().cosine(1e-6, true).packed(90, 140).dtype(DType::Bf16).with_lse(),
         base().general(12).rotary(Rotary::new(12, 100)).packed(90, 140),
         base().rotary(at_end).kv_lengths().packed(90, 140),
+        base().rotary(Rotary { ids: true, key_ids: true, ..Rotary::new(16, 200) }).packed(90, 140),
     ];
     let mut cases: Vec<Case> = packed.map(usual).into();
     let rows = base().rotary(in_cache).kv_lengths().packed(90, 0).causal(BottomRight);
