@@ -82,6 +82,20 @@ macro_rules! define_tensors {
                 }
             }
 
+            /// The same with one more tensor or table, named rather than written as a field. A table is then read on
+            /// the GPU, as [`Table::Buffer`].
+            pub fn with(mut self, operand: Operand, view: impl Into<BufferView<'a>>) -> Self {
+                let view = view.into();
+                match operand {
+                    $(Operand::$Rows => self.$rows = view,)*
+                    Operand::$Output => self.$output = view,
+                    $(Operand::$Result => self.$result = Some(view),)*
+                    $(Operand::$Dense => self.$dense = Some(view),)*
+                    $(Operand::$Table => self.$table = Some(Table::Buffer(view)),)*
+                }
+                self
+            }
+
             /// The view of an operand; `None` where there is none, and for tables.
             pub(crate) fn view(&self, operand: Operand) -> Option<BufferView<'a>> {
                 match operand {
