@@ -56,14 +56,21 @@ pub struct Attended<const D: usize = 4> {
 }
 
 impl Attend<4> {
-    /// Softmax of scaled dot products, every key for every row.
+    /// Softmax of scaled dot products, every key for every row. One sequence of q, k or v serves a batch of the others:
+    /// a query that is learned, say.
     pub fn new(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Self {
-        let [batch, heads_q, seq_q, dim_q] = q.dims();
+        let batch = [&q, &k, &v].map(|x| x.dims()[0]).into_iter().max().unwrap_or(1);
+        let [q, k, v] = [q, k, v].map(|x| match x.dims() {
+            [1, heads, seq, dim] if batch > 1 => x.expand([batch, heads, seq, dim]),
+            _ => x,
+        });
+        let [_, heads_q, seq_q, dim_q] = q.dims();
         let ([_, heads_kv, seq_kv, dim_qk], [_, _, _, dim_v]) = (k.dims(), v.dims());
         let sizes = [batch, heads_q, heads_kv, seq_q, seq_kv, dim_qk, dim_v];
-        let [k_dims, v_dims] = [k.dims(), v.dims()];
+        let [q_dims, k_dims, v_dims] = [q.dims(), k.dims(), v.dims()];
         let mut call =
             Self::of([q.into_dispatch(), k.into_dispatch(), v.into_dispatch()], sizes, dim_q);
+        call.check("q", q_dims, [batch, heads_q, seq_q, dim_q]);
         call.check("k", k_dims, [batch, heads_kv, seq_kv, dim_qk]);
         call.check("v", v_dims, [batch, heads_kv, seq_kv, dim_v]);
         call

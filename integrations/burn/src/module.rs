@@ -6,7 +6,7 @@ use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Initializer, Module, ModuleDisplay, Param};
 use burn::nn::attention::MultiHeadAttention as BurnAttention;
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
-use burn::tensor::{Bool, Device, Tensor};
+use burn::tensor::{Bool, Device, Int, Tensor};
 use heedful::Align;
 
 use crate::call::{Attend, Attended};
@@ -19,6 +19,7 @@ pub struct MhaInput {
     value: Tensor<3>,
     mask_pad: Option<Tensor<2, Bool>>,
     mask_attn: Option<Tensor<3, Bool>>,
+    lengths: Option<Tensor<1, Int>>,
     weights: bool,
 }
 
@@ -30,7 +31,8 @@ impl MhaInput {
 
     /// Queries of one sequence, keys and values of another.
     pub fn new(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Self {
-        Self { query, key, value, mask_pad: None, mask_attn: None, weights: false }
+        let (mask_pad, mask_attn, lengths) = (None, None, None);
+        Self { query, key, value, mask_pad, mask_attn, lengths, weights: false }
     }
 
     /// Keys that are padding where true, `[batch, seq_kv]`.
@@ -42,6 +44,12 @@ impl MhaInput {
     /// Pairs that do not attend where true, `[batch, seq_q, seq_kv]` or `[1, seq_q, seq_kv]`.
     pub fn mask_attn(mut self, mask_attn: Tensor<3, Bool>) -> Self {
         self.mask_attn = Some(mask_attn);
+        self
+    }
+
+    /// How many keys of each sequence are no padding, `[batch]`: cheaper than a mask where padding is at the end.
+    pub fn lengths(mut self, lengths: Tensor<1, Int>) -> Self {
+        self.lengths = Some(lengths);
         self
     }
 
@@ -306,6 +314,9 @@ fn forward(
     let mut call = Attend::new(q, k, v);
     if let Some(blocked) = blocked {
         call = call.blocked(blocked);
+    }
+    if let Some(lengths) = input.lengths {
+        call = call.lengths(lengths);
     }
     if trains && dropout.prob > 0.0 {
         call = call.dropout(dropout.prob as f32, next_seed());

@@ -298,3 +298,24 @@ fn other_scores_have_gradients() {
     let scores = q.clone().matmul(k.clone().swap_dims(2, 3)).mul_scalar(0.5);
     check("local", found, (softmax(scores, 3) * near).matmul(v.clone()), &centers);
 }
+
+#[test]
+fn one_query_serves_a_batch() {
+    let mut numbers = Numbers::new(13);
+    let q = numbers.tensor([1, 2, 1, 4]).require_grad();
+    let k = numbers.tensor([3, 2, 7, 4]).require_grad();
+    let v = numbers.tensor([3, 2, 7, 4]).require_grad();
+    let d_o = numbers.tensor([3, 2, 1, 4]);
+    let found = Attend::new(q.clone(), k.clone(), v.clone()).run().expect("a call").o;
+    let wide = q.clone().expand([3, 2, 1, 4]);
+    let wanted = burns([wide, k.clone(), v.clone()], 0.5, None, None);
+    gradients(
+        "one query",
+        [("q", q.clone()), ("k", k.clone()), ("v", v.clone())],
+        found,
+        wanted,
+        &d_o,
+    );
+    let plain = Attend::new(q.inner(), k.clone().inner(), v.clone().inner()).run();
+    assert_eq!(plain.expect("a call").o.dims(), [3, 2, 1, 4]);
+}

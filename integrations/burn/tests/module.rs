@@ -8,7 +8,7 @@ use burn::nn::attention::{
 };
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::{Bool, Tensor, activation};
+use burn::tensor::{Bool, Int, Tensor, activation};
 use common::{Draw, Numbers, device, same};
 use heedful_burn::heedful::Align;
 use heedful_burn::{GroupedAttentionConfig, MhaInput, MultiHeadAttention};
@@ -38,6 +38,19 @@ fn burns_records_are_ours() {
         same("context", found.context, wanted.context);
         same("weights", found.weights.expect("weights"), wanted.weights);
     }
+}
+
+#[test]
+fn lengths_are_padding_at_the_end() {
+    let mut numbers = Numbers::new(4);
+    let ours = MultiHeadAttention::from(config().init(&device()));
+    let x = numbers.tensor([2, 5, 24]);
+    let pad = [[false, false, false, true, true], [false, false, false, false, true]];
+    let pad = Tensor::<2, Bool>::from_data(pad, &device());
+    let lengths = Tensor::<1, Int>::from_data([3, 4], &device());
+    let run = |input: MhaInput| ours.forward(input).expect("a call").context;
+    let wanted = run(MhaInput::self_attn(x.clone()).mask_pad(pad));
+    same("lengths", run(MhaInput::self_attn(x).lengths(lengths)), wanted);
 }
 
 /// Attention, norm, two linear layers, norm.

@@ -25,8 +25,8 @@ fn shapes_that_do_not_fit() {
     let mut numbers = Numbers::new(2);
     let [q, k, v] = qkv();
     refused(
-        Attend::new(q.clone(), numbers.tensor([1, 4, 6, 8]), v.clone()),
-        &["k", "[2, 4, 6, 8]"],
+        Attend::new(q.clone(), numbers.tensor([3, 4, 6, 8]), v.clone()),
+        &["q", "[2, 4, 6, 8]", "[3, 4, 6, 8]"],
     );
     refused(
         Attend::new(q.clone(), k.clone(), numbers.tensor([2, 4, 5, 8])),
