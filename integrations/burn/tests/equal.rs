@@ -152,7 +152,8 @@ fn packed_sequences_are_each_its_own() {
     let found = found.causal(Align::TopLeft).run().expect("a call").o;
     let parts = starts.windows(2).filter(|ends| ends[0] < ends[1]).map(|ends| {
         let (from, to) = (ends[0] as usize, ends[1] as usize);
-        let part = |x: &Tensor<3>| x.clone().narrow(0, from, to - from).swap_dims(0, 1).unsqueeze::<4>();
+        let part =
+            |x: &Tensor<3>| x.clone().narrow(0, from, to - from).swap_dims(0, 1).unsqueeze::<4>();
         let n = to - from;
         let causal = Tensor::<2, Bool>::tril_mask([n, n], 0, &device()).reshape([1, 1, n, n]);
         let o = burns([part(&q), part(&k), part(&v)], 8_f32.powf(-0.5), None, Some(causal));
