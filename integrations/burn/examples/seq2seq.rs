@@ -239,8 +239,8 @@ impl Translator {
 
 type Adam = burn::optim::ModuleOptimizer;
 
-/// A layer of LSTM. Burn's own multiplies once for each of the four gates, some 30 kernels a step against 14 here; of
-/// so small a model a step is its kernels.
+/// A layer of LSTM. Burn's own makes two products for each of the four gates at every word; here it is one a word, and
+/// one for all inputs before. What so small a model takes is the number of its kernels.
 #[derive(Module, Debug)]
 struct Lstm {
     /// From an input to the gates: forget, in, out, and what goes in.

@@ -12,7 +12,7 @@ use heedful::{Attention, Backward, BackwardPlan, Engine, Plan};
 use crate::error::{Error, Result};
 use crate::memory;
 
-/// The plans that an engine keeps, of each kind; beyond that it forgets them all. Planning anew takes some 50 µs.
+/// The plans that an engine keeps, of each kind; beyond that it forgets them all. Kernels stay compiled and proved.
 const PLANS: usize = 512;
 
 /// Initialises Burn's wgpu runtime and prepares it for attention.
@@ -35,7 +35,8 @@ pub fn open(options: WgpuOptions) -> Result<Device> {
 }
 
 /// Prepares a Burn device for attention whose wgpu handles the caller has: those that were given to
-/// [`WgpuOptions::setup`], or came from `init_with_setup`. A second time it changes nothing.
+/// [`WgpuOptions::setup`], or came from `init_with_setup`. A second time it changes nothing. That the setup is this
+/// device's is for the caller to see to: neither Burn's device nor a buffer says what it belongs to.
 ///
 /// # Errors
 /// A device that is not of Burn's wgpu runtime.
@@ -43,7 +44,7 @@ pub fn share(device: &Device, setup: &WgpuSetup) -> Result<()> {
     let device = cube_device(device)?;
     let mut devices = devices();
     if !devices.iter().any(|(known, _)| *known == device) {
-        let engine = Engine::from_wgpu(setup.device.clone(), setup.queue.clone());
+        let engine = Arc::new(Engine::from_wgpu(setup.device.clone(), setup.queue.clone()));
         let (forward, backward) = (Plans::default(), Plans::default());
         devices.push((device, Arc::new(Shared { engine, forward, backward })));
     }
@@ -54,8 +55,8 @@ pub fn share(device: &Device, setup: &WgpuSetup) -> Result<()> {
 ///
 /// # Errors
 /// A device that was not [opened](open) or [shared](share) here.
-pub fn engine(device: &Device) -> Result<Arc<impl std::ops::Deref<Target = Engine> + use<>>> {
-    Shared::of(&cube_device(device)?)
+pub fn engine(device: &Device) -> Result<Arc<Engine>> {
+    Ok(Shared::of(&cube_device(device)?)?.engine.clone())
 }
 
 fn cube_device(device: &Device) -> Result<CubeDevice> {
@@ -71,17 +72,9 @@ fn devices() -> MutexGuard<'static, Vec<(CubeDevice, Arc<Shared>)>> {
 
 /// An engine and the plans that it made.
 pub(crate) struct Shared {
-    engine: Engine,
+    pub(crate) engine: Arc<Engine>,
     forward: Plans<Attention, Plan>,
     backward: Plans<Backward, BackwardPlan>,
-}
-
-impl std::ops::Deref for Shared {
-    type Target = Engine;
-
-    fn deref(&self) -> &Engine {
-        &self.engine
-    }
 }
 
 impl Shared {

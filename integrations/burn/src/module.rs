@@ -20,6 +20,7 @@ pub struct MhaInput {
     mask_pad: Option<Tensor<2, Bool>>,
     mask_attn: Option<Tensor<3, Bool>>,
     lengths: Option<Tensor<1, Int>>,
+    seed: Option<u64>,
     weights: bool,
 }
 
@@ -31,8 +32,8 @@ impl MhaInput {
 
     /// Queries of one sequence, keys and values of another.
     pub fn new(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Self {
-        let (mask_pad, mask_attn, lengths) = (None, None, None);
-        Self { query, key, value, mask_pad, mask_attn, lengths, weights: false }
+        let (mask_pad, mask_attn, lengths, seed) = (None, None, None, None);
+        Self { query, key, value, mask_pad, mask_attn, lengths, seed, weights: false }
     }
 
     /// Keys that are padding where true, `[batch, seq_kv]`.
@@ -50,6 +51,13 @@ impl MhaInput {
     /// How many keys of each sequence are no padding, `[batch]`: cheaper than a mask where padding is at the end.
     pub fn lengths(mut self, lengths: Tensor<1, Int>) -> Self {
         self.lengths = Some(lengths);
+        self
+    }
+
+    /// Which weights dropout leaves out. Without it each call of the process takes the next seed, so that what one
+    /// leaves out depends on how many there were before.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
         self
     }
 
@@ -102,6 +110,7 @@ pub struct MhaOutput {
 /// ```
 #[derive(Module, Debug)]
 #[module(custom_display)]
+#[non_exhaustive]
 pub struct MultiHeadAttention {
     /// From the input to the queries of all heads.
     pub query: Linear,
@@ -177,6 +186,7 @@ impl MultiHeadAttention {
 
 /// What a [`GroupedAttention`] is made of.
 #[derive(Config, Debug)]
+#[non_exhaustive]
 pub struct GroupedAttentionConfig {
     /// Channels of input and output.
     pub d_model: usize,
@@ -212,6 +222,7 @@ pub struct GroupedAttentionConfig {
 
 /// Attention as current models have it: grouped heads, causal, windowed, capped, with learned sinks.
 #[derive(Module, Debug)]
+#[non_exhaustive]
 pub struct GroupedAttention {
     /// From the input to the queries of all heads.
     pub query: Linear,
@@ -319,7 +330,7 @@ fn forward(
         call = call.lengths(lengths);
     }
     if trains && dropout.prob > 0.0 {
-        call = call.dropout(dropout.prob as f32, next_seed());
+        call = call.dropout(dropout.prob as f32, input.seed.unwrap_or_else(next_seed));
     }
     if input.weights {
         call = call.with_weights();

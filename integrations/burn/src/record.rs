@@ -3,7 +3,8 @@
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use heedful::{
-    Attention, Backward, BackwardTensors, Layout, Normalizer, Operand, Plan, Table, Tensors,
+    Attention, Backward, BackwardTensors, Engine, Layout, Normalizer, Operand, Plan, Problem,
+    Table, Tensors,
 };
 
 use crate::device::Shared;
@@ -71,12 +72,11 @@ impl Call {
         if !packed {
             self.attention.layout_o = self.output_layout();
         }
-        self.check_lengths()
+        Ok(())
     }
 
     /// Burn's pool puts many tensors in one buffer, where one that is too short would be read on into its neighbour.
-    fn check_lengths(&self) -> Result<()> {
-        let problem = self.attention.validate()?;
+    pub(crate) fn check_lengths(&self, problem: &Problem) -> Result<()> {
         for (operand, tensor) in self.floats[3..].iter().chain(&self.ints) {
             let found = tensor.meta.num_elements() as u64;
             // Of a mask a word holds 32.
@@ -143,8 +143,8 @@ impl Call {
     pub(crate) fn forward(&self, shared: &Shared, plan: &Plan) -> Result<Written> {
         let written = self.outputs();
         let places = self.places(&written)?;
-        let bound = shared.bind(plan, &self.tensors(&places))?;
-        submit(shared, |encoder| bound.encode(encoder));
+        let bound = shared.engine.bind(plan, &self.tensors(&places))?;
+        submit(&shared.engine, |encoder| bound.encode(encoder));
         Ok(written)
     }
 
@@ -176,8 +176,8 @@ impl Call {
         for (of, place) in &held {
             tensors = tensors.with(*of, place.view());
         }
-        let bound = shared.bind_backward(&plan, &tensors)?;
-        submit(shared, |encoder| bound.encode(encoder));
+        let bound = shared.engine.bind_backward(&plan, &tensors)?;
+        submit(&shared.engine, |encoder| bound.encode(encoder));
         Ok(gradients)
     }
 
@@ -241,10 +241,10 @@ impl Call {
     }
 }
 
-fn submit(shared: &Shared, record: impl FnOnce(&mut heedful::wgpu::CommandEncoder)) {
-    let mut encoder = shared.device().create_command_encoder(&Default::default());
+fn submit(engine: &Engine, record: impl FnOnce(&mut heedful::wgpu::CommandEncoder)) {
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
     record(&mut encoder);
-    shared.queue().submit([encoder.finish()]);
+    engine.queue().submit([encoder.finish()]);
 }
 
 /// Whether a float tensor may have a gradient; tables of angles are constants.

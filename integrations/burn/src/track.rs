@@ -90,6 +90,7 @@ fn forward(call: &mut Call, trains: bool) -> Result<(Arc<Shared>, Written)> {
     let shared = Shared::of(&call.floats[0].1.device)?;
     call.arrange(trains)?;
     let plan = shared.forward(&call.attention)?;
+    call.check_lengths(plan.problem())?;
     let written = call.forward(&shared, &plan)?;
     Ok((shared, written))
 }
@@ -184,7 +185,10 @@ impl Step {
             OpsKind::Tracked(step) => {
                 call.check_gradients()?;
                 let (shared, written) = forward(&mut call, true)?;
-                let kept = Kept { shared, call, written: written.clone() };
+                // Returned weights are as large as the scores, and the backward pass has no use for them.
+                call.attention.weights = None;
+                let kept = Written { weights: None, ..written.clone() };
+                let kept = Kept { shared, call, written: kept };
                 Ok((step.finish(kept, written.o.clone()), written))
             }
         }

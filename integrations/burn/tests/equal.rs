@@ -83,6 +83,9 @@ fn heads_swapped_out_of_channels_are_read_and_written_in_place() {
     let d_o = numbers.tensor([2, 3, 24, 16]);
     let heads = |x: &Tensor<4>| x.clone().swap_dims(1, 2);
     let found = Attend::new(heads(&x), heads(&y), heads(&y)).run().expect("a call").o;
+    // o lies as q was read: copied, both would be without gaps in the order of their dimensions.
+    let lies = found.clone().inner().try_into_primitive::<burn::backend::Cube>();
+    assert_eq!(lies.expect("a tensor of the GPU").meta.strides().to_vec(), [1152, 16, 48, 1]);
     let wanted = burns([heads(&x), heads(&y), heads(&y)], 0.25, None, None);
     gradients("swapped", [("x", x), ("y", y)], found, wanted, &d_o);
 }
@@ -101,7 +104,7 @@ fn transposed_and_expanded_tensors_are_copied_first() {
 }
 
 #[test]
-fn slices_of_one_projection_are_read_where_they_are() {
+fn slices_of_one_projection_are_told_apart() {
     let mut numbers = Numbers::new(4);
     // [batch, seq, 3, heads, dim], as one matrix gives q, k and v.
     let packed = numbers.tensor([2, 3 * 4 * 8, 17, 1]).require_grad();
@@ -298,6 +301,21 @@ fn other_scores_have_gradients() {
     let near = (off.clone() * off).div_scalar(-32.0).exp();
     let scores = q.clone().matmul(k.clone().swap_dims(2, 3)).mul_scalar(0.5);
     check("local", found, (softmax(scores, 3) * near).matmul(v.clone()), &centers);
+}
+
+#[test]
+fn weights_are_returned_beside_gradients() {
+    let mut numbers = Numbers::new(14);
+    let [q, k] = [0; 2].map(|_| numbers.tensor([1, 2, 6, 4]).require_grad());
+    let v = numbers.tensor([1, 2, 6, 4]).require_grad();
+    let d_o = numbers.tensor([1, 2, 6, 4]);
+    let found = Attend::new(q.clone(), k.clone(), v.clone()).with_weights().with_lse().run();
+    let found = found.expect("a call");
+    let wanted = burns([q.clone(), k.clone(), v.clone()], 0.5, None, None);
+    let weights = found.weights.expect("weights").inner();
+    same("weights times v", weights.matmul(v.clone().inner()), wanted.clone().inner());
+    assert_eq!(found.lse.expect("lse").dims(), [1, 2, 6]);
+    gradients("weights", [("q", q), ("k", k), ("v", v)], found.o, wanted, &d_o);
 }
 
 #[test]

@@ -138,6 +138,12 @@ fn a_grouped_module_learns_its_sinks() {
     let sinks = module.sinks.as_ref().expect("sinks").val();
     let gradient = sinks.grad(&gradients).expect("a gradient").into_data();
     assert!(gradient.iter::<f32>().all(|d| d.is_finite() && d != 0.0), "{gradient}");
+    let seeded = |seed: u64| {
+        let input = MhaInput::self_attn(x.clone()).seed(seed);
+        module.forward(input).expect("a call").context
+    };
+    same("one seed", seeded(5), seeded(5));
+    assert!(common::differ(seeded(5), seeded(6)) > 1e-3, "another seed leaves out others");
     // Without training nothing is left out: two calls agree.
     let plain = module.valid();
     let run = || plain.forward(MhaInput::self_attn(x.clone().inner())).expect("a call").context;

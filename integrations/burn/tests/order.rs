@@ -3,10 +3,11 @@
 mod common;
 
 use burn::tensor::Tensor;
-use common::{Draw, Numbers, burns, device, same};
+use common::{Draw, Numbers, burns, same};
 use heedful_burn::Attend;
 
-/// x ← attention of x, its double and its sum with a new tensor, a thousand operations in all, without a look between.
+/// x becomes attention of x, its double and its sum with another tensor: a thousand operations in all, and no look
+/// between.
 #[test]
 fn a_thousand_operations_in_turn_are_in_order() {
     let mut numbers = Numbers::new(1);
@@ -62,5 +63,4 @@ fn tensors_of_another_thread_are_read_after_it_wrote_them() {
         let found = Attend::new(q.clone(), k.clone(), v.clone()).run().expect("a call").o;
         same("another thread's", found, burns([q, k, v], 8_f32.powf(-0.5), None, None));
     }
-    drop(device());
 }

@@ -41,7 +41,7 @@ pub(crate) fn burns(
     blocked: Option<Tensor<4, Bool>>,
 ) -> Tensor<4> {
     let (heads, group) = (q.dims()[1], q.dims()[1] / k.dims()[1]);
-    // Not by a reshape and repeat_dim: of three sequences of two heads Burn 0.22.1 then has a wrong gradient of k.
+    // Not by repeat_dim: once, Burn 0.22.1 has a wrong gradient of k (tests/upstream.rs).
     let each: Vec<i32> = (0..heads).map(|head| (head / group) as i32).collect();
     let each = Tensor::<1, Int>::from_data(each.as_slice(), &q.device());
     let [k, v] = [k, v].map(|x| x.select(1, each.clone()));
