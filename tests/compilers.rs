@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path as FilePath;
 
 use common::matrix_caps;
-use heedful::kernel::{BlockTile, Element, Kernel, KernelSpec, Tile, compose};
+use heedful::kernel::{Binding, BlockTile, Element, Kernel, KernelSpec, Tile, compose};
 use heedful::plan::MatrixUnit;
 use heedful::{
     Align, Attention, Backward, BackwardPlan, Capabilities, DType, Edges, Normalizer, Path, Plan,
@@ -210,13 +210,21 @@ fn wanted(spec: &KernelSpec) -> String {
         (Kernel::FusedBackwardKeys, Some(Tile::Rows(tile))) => {
             format!("loop {}", tile.rows * 2 * (tile.dim_qk + tile.dim_v))
         }
-        // Two products of the pairs, and sums of d_q and of what corrects it, or of d_v and d_k.
+        // Two products of the pairs, and sums of d_q and of what corrects it, unless these are another kernel's.
         (Kernel::FusedBackwardTileRows, Some(Tile::Block(tile))) => {
-            format!("tile {}", of_gradients(&tile, [tile.dim_qk, tile.dim_qk]))
+            let sums = if makes(spec, Binding::O) { vec![tile.dim_qk; 2] } else { vec![] };
+            format!("tile {}", of_gradients(&tile, &[tile.dim_qk, tile.dim_v], &sums))
         }
-        // The tile's loop stands in one over the heads of a group.
+        (Kernel::FusedBackwardTileQueries, Some(Tile::Block(tile))) => {
+            format!("tile {}", of_gradients(&tile, &[tile.dim_qk, tile.dim_v], &[tile.dim_qk]))
+        }
+        // The tile's loop stands in one over the heads of a group. Weights take one product.
         (Kernel::FusedBackwardTileKeys, Some(Tile::Block(tile))) => {
-            format!("tile-of-heads {}", of_gradients(&tile, [tile.dim_v, tile.dim_qk]))
+            let [d_k, d_v] = [Binding::O, Binding::DV].map(|of| makes(spec, of));
+            let products = if d_k { vec![tile.dim_qk, tile.dim_v] } else { vec![tile.dim_qk] };
+            let sums = [(d_v, tile.dim_v), (d_k, tile.dim_qk)];
+            let sums: Vec<u32> = sums.iter().filter_map(|(on, dim)| on.then_some(*dim)).collect();
+            format!("tile-of-heads {}", of_gradients(&tile, &products, &sums))
         }
         (Kernel::StagedScore, _) => "loop 64,16".into(),
         (Kernel::StagedValue | Kernel::BackwardKeys, _) => "loop 64".into(),
@@ -225,20 +233,23 @@ fn wanted(spec: &KernelSpec) -> String {
     }
 }
 
-/// Multiply-adds of a tile's loops in kernels of gradients: two products, then sums of as many columns, 32 keys
-/// at a time.
-fn of_gradients(tile: &BlockTile, sums: [u32; 2]) -> String {
-    let all = |dim: u32| 64 * tile.keys * dim / tile.lanes();
+/// Whether a kernel writes what it binds so.
+fn makes(spec: &KernelSpec, binding: Binding) -> bool {
+    spec.elements.iter().any(|(of, _)| *of == binding)
+}
+
+/// Multiply-adds of a tile's loops in kernels of gradients: products, then sums of as many columns, 32 keys at a time.
+fn of_gradients(tile: &BlockTile, products: &[u32], sums: &[u32]) -> String {
+    let all = |dim: u32| tile.rows * tile.keys * dim / tile.lanes();
     // In loops chunks stand around their depths and keys.
-    let product = |dim: u32| match tile.unrolled {
-        true => all(dim).to_string(),
-        false => format!("{}x{}", all(dim), dim.div_ceil(tile.depth)),
+    let product = |dim: &u32| match tile.unrolled {
+        true => all(*dim).to_string(),
+        false => format!("{}x{}", all(*dim), dim.div_ceil(tile.depth)),
     };
     let chunks = if tile.unrolled { String::new() } else { format!("x{}", 32 / tile.keys_v) };
     let parts = tile.keys / 32;
-    let sum = |dim: u32| vec![format!("{}{chunks}", all(dim) / parts); parts as usize].join(",");
-    let [first, second] = sums.map(sum);
-    [product(tile.dim_qk), product(tile.dim_v), first, second].join(",")
+    let sum = |dim: &u32| vec![format!("{}{chunks}", all(*dim) / parts); parts as usize].join(",");
+    products.iter().map(product).chain(sums.iter().map(sum)).collect::<Vec<_>>().join(",")
 }
 
 /// `target/compilers/DEVICE/NAME.kernel.wgsl`, and a list of what each is and what is asked of it.

@@ -240,8 +240,48 @@ faults! {
         WRONG, Serves("its tensors hold no NaN"),
         |text| text.replace("+ 0u >= length)", "+ 0u >= end)").replace("+ 1u >= length)", "+ 1u >= end)");
     tiles_of_rows_lack_the_barrier_before_their_weights: FusedBackwardTileRows,
-        ["2x2/1x65/130x16 f32 causal(top-left) lse"], WRONG, Refuses,
+        ["2x4/2x70/90x16/24 f32 causal(bottom-right) accumulate on-tiles"], WRONG, Refuses,
         |text| text.replace("\nworkgroupBarrier();\nif (place.x / 8u", "\nif (place.x / 8u");
+    // Each gradient by itself, 32 rows or keys by 128.
+    tiles_of_queries_leave_out_the_last_one: FusedBackwardTileQueries,
+        ["2x4/2x70/150x16/12 f32 causal(bottom-right) sinks qkv on-tiles"], NUMBERS, Refuses,
+        |text| swap(text, "key0 < visible.y;", "key0 + KEYS < visible.y;");
+    tiles_of_queries_are_not_tested: FusedBackwardTileQueries,
+        ["2x4/2x70/150x16/12 f32 causal(bottom-right) sinks qkv on-tiles"], NUMBERS, Refuses,
+        |text| swap(text, "    if (tested) {", "    if (tested && false) {");
+    tiles_of_queries_lack_the_scale: FusedBackwardTileQueries,
+        ["2x4/2x70/150x16/12 f32 causal(bottom-right) sinks qkv on-tiles"], NUMBERS, Refuses,
+        |text| swap(text, " d.x *= score_scale_derivative(s, p);", "");
+    tiles_of_queries_forget_the_derivative_of_the_softcap: FusedBackwardTileQueries,
+        ["2x4/2x150/70x12/16 bf16 softcap(4.0) bias[1, 4, 1, 70] qkv on-tiles"], NUMBERS, Refuses,
+        |text| swap(text, " d.x *= score_softcap_derivative(s, p);", "");
+    tiles_of_queries_do_not_divide_by_the_sum: FusedBackwardTileQueries,
+        ["2x4/2x70/150x16/12 f32 causal(bottom-right) sinks qkv on-tiles"], NUMBERS, Refuses,
+        |text| text.replace("let known0 = states", "let known0 = 2.0 * states");
+    tiles_of_queries_do_not_take_off_the_mean: FusedBackwardTileQueries,
+        ["2x4/2x70/150x16/12 f32 causal(bottom-right) sinks qkv on-tiles"], NUMBERS, Refuses,
+        |text| text.replace("let shift0 = state0.y", "let shift0 = 0.0 * state0.y");
+    tiles_of_queries_lack_the_barrier_behind_their_keys: FusedBackwardTileQueries,
+        ["2x4/2x70/150x16/12 f32 causal(bottom-right) sinks qkv on-tiles"], WRONG, Refuses,
+        |text| text.replace("= x1; }\nworkgroupBarrier();", "= x1; }");
+    narrow_tiles_of_rows_take_the_columns_of_their_first_half: FusedBackwardTileRows,
+        ["1x2/1x70/140x72/80 f16 causal(top-left) kv-lengths qkv on-tiles"], NUMBERS, Refuses,
+        |text| text.replace(" + place.x / 16u]", "]");
+    states_of_queries_on_tiles_leave_out_the_last_one: FusedBackwardTileRows,
+        ["2x4/2x70/150x16/12 f32 causal(bottom-right) sinks qkv on-tiles"], NUMBERS, Refuses,
+        |text| swap(text, "key0 < visible.y;", "key0 + KEYS < visible.y;");
+    states_of_queries_on_tiles_reach_into_the_next_rows: FusedBackwardTileRows,
+        ["2x4/2x70/150x16/12 f32 causal(bottom-right) sinks qkv on-tiles"], WRONG, Refuses,
+        |text| text.replace("const OWNED: u32 = 32u;", "const OWNED: u32 = 64u;");
+    keys_on_tiles_alone_take_weights_of_the_first_quarter: FusedBackwardTileKeys,
+        ["2x4/2x150/70x12/16 bf16 softcap(4.0) bias[1, 4, 1, 70] qkv on-tiles"], NUMBERS, Refuses,
+        |text| text.replace("if (place.x / 8u == 1u)", "if (place.x / 8u == 0u)");
+    keys_on_tiles_take_rows_of_their_first_half: FusedBackwardTileKeys,
+        ["2x4/2x150/70x12/16 bf16 softcap(4.0) bias[1, 4, 1, 70] qkv on-tiles"], NUMBERS, Refuses,
+        |text| text.replace(" + place.x / 16u * 4u]", "]");
+    keys_on_tiles_leave_out_half_of_their_steps: FusedBackwardTileKeys,
+        ["2x4/2x150/70x12/16 bf16 softcap(4.0) bias[1, 4, 1, 70] qkv on-tiles"], NUMBERS, Refuses,
+        |text| text.replace("(d * 2u + 1u)", "(d * 2u)");
     tiles_of_keys_leave_out_a_head_of_the_group: FusedBackwardTileKeys,
         ["2x4/2x19/65x32 f32 lse"], NUMBERS, Refuses,
         |text| swap(text, "head < (head_kv + 1u) * params.group;", "head + 1u < (head_kv + 1u) * params.group;");
@@ -265,7 +305,7 @@ faults! {
         ["2x4/2x70/90x16/24 bf16 causal(bottom-right) in-f32 accumulate"], NUMBERS, Refuses,
         |text| swap(text, "own_weigh(at.y, share.of_v);", "own_weigh(at.y, share.d_x);");
     tiles_of_keys_take_rows_of_the_wrong_half: FusedBackwardTileKeys,
-        ["2x2/1x65/130x16 f32 causal(top-left) lse"], NUMBERS, Refuses,
+        ["2x4/2x70/90x16/24 f32 causal(bottom-right) accumulate on-tiles"], NUMBERS, Refuses,
         |text| text.replace("if (place.x / 8u == part % 2u)", "if (place.x / 8u == 0u)");
     tiles_of_keys_write_a_row_past_the_end: FusedBackwardTileKeys,
         ["2x4x33x64 f32 causal(top-left) strides(9792,2448,68)"], OUTSIDE,

@@ -1,16 +1,17 @@
-// Fused backward pass on tiles, last of three: the gradients of k and v, 64 keys by KEYS rows of each head of a group
+// Fused backward pass on tiles, last of three: the gradients of k and v, OWNED keys by KEYS rows of each head of a group
 // by LANES invocations, all products register-blocked.
 //
 //   q, d_o, states [batch, heads_q, seq_q, ..], k, v [batch, heads_kv, seq_kv, ..] -> d_k (o), d_v
 //
 //   for each query head of the group, for each tile of KEYS rows of which some may look at the keys:
-//     X = K Q^T;  Y = V dO^T                         64 x KEYS each, by chunks of channels
+//     X = K Q^T;  Y = V dO^T                         OWNED x KEYS each, by chunks of channels
 //     W, dX of each pair as in `fused_backward_keys`
 //     dV = dV + W dO;  dK = dK + dX Q                32 rows of W and of dX at a time, by chunks of d_o and q
 //
-// Workgroup (x, y) = (block of 64 keys, (batch, head of k and v) pair). Keys and rows have changed places: keys lie as
+// Workgroup (x, y) = (block of OWNED keys, (batch, head of k and v) pair). Keys and rows have changed places: keys lie as
 // rows do in `fused_forward_tile`, in strips of four. Heads and rows ascend, so the sums are the same in every run.
-// 4 * (dim_qk + dim_v) FLOP a pair.
+// 4 * (dim_qk + dim_v) FLOP a pair. Either gradient may be left to a dispatch of its own, of fewer registers: dK takes
+// X, Y and its sum, dV X and its sum.
 
 const NOT_VISITED: u32 = 0u;
 const TESTED: u32 = 1u;
@@ -30,10 +31,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let heads_kv = params.heads_q / params.group;
   let batch = workgroup.y / heads_kv;
   let head_kv = workgroup.y % heads_kv;
-  let key0 = workgroup.x * 64u;
+  let key0 = workgroup.x * OWNED;
   let first = rows_of(batch, head_kv * params.group, 0u, 0u);
   let key_end = read_end(first, params.seq_kv);
-  let keys = vec2<u32>(key0, max(min(key0 + 64u, key_end), key0 + 1u));
+  let keys = vec2<u32>(key0, max(min(key0 + OWNED, key_end), key0 + 1u));
   let place = place_of(lane, key0);
   tile_begin(first, place);
   for (var head = head_kv * params.group; head < (head_kv + 1u) * params.group; head += 1u) {

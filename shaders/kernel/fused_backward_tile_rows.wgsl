@@ -1,16 +1,16 @@
-// Fused backward pass on tiles, second of three: the gradient of q, 64 rows by KEYS keys of one head by LANES
+// Fused backward pass on tiles, second of three: the gradient of q, OWNED rows by KEYS keys of one head by LANES
 // invocations, all products register-blocked.
 //
 //   q, d_o, states [batch, heads_q, seq_q, ..], k, v [batch, heads_kv, seq_kv, ..]
 //   -> d_q (o), shift - c and 1 / l in the row's states
 //
 //   for each tile of KEYS keys that some row may look at:
-//     X = Q K^T;  Y = dO V^T                         64 x KEYS each, by chunks of channels
+//     X = Q K^T;  Y = dO V^T                         OWNED x KEYS each, by chunks of channels
 //     W, dS, dX of each pair, l, e and c as in `fused_backward_rows`
 //     dQ = dQ + dX K;  Z = Z + (W * slopes) K        32 keys of dX and of W at a time, by chunks of k
 //   (dQ - c Z) / l, shift - c, 1 / l
 //
-// Workgroup (x, y) = (block of 64 rows, the last one first, (batch, head) pair). Products, sums and workgroup memory
+// Workgroup (x, y) = (block of OWNED rows, the last one first, (batch, head) pair). Products, sums and workgroup memory
 // are those of `fused_forward_tile`, with another product; there too are the reasons for what is hidden, what is not
 // visited and what is not tested. 2 * (3 * dim_qk + dim_v) FLOP a pair.
 
@@ -19,9 +19,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let batch = workgroup.y / params.heads_q;
   let head = workgroup.y % params.heads_q;
   // The last rows first: under a causal mask they have most to do, and what ends last should be little.
-  let row0 = ((params.seq_q + 63u) / 64u - 1u - workgroup.x) * 64u;
+  let row0 = ((params.seq_q + OWNED - 1u) / OWNED - 1u - workgroup.x) * OWNED;
   let row_end = stored_end(rows_of(batch, head, row0, row0), params.seq_q);
-  let rows = rows_of(batch, head, row0, max(min(row0 + 64u, row_end), row0 + 1u) - 1u);
+  let rows = rows_of(batch, head, row0, max(min(row0 + OWNED, row_end), row0 + 1u) - 1u);
   let visible = key_range(rows);
   let whole = whole_range(rows, visible);
   let origins = origins_of(batch, head);
@@ -43,9 +43,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   }
   gather_l(place);
   var l = vec4<f32>(0.0);
-  if (lane < 16u) { l = tile_l(place); }
+  if (lane < OWNED / 4u) { l = tile_l(place); }
   gather_e(place);
-  if (lane < 16u) {
+  if (lane < OWNED / 4u) {
     let row = row0 + lane * 4u;
     let ends = own_ends(rows, row, row_end, l, tile_e(place));
     sh[0][0][lane] = ends.scale;

@@ -39,7 +39,7 @@ impl<'a> Drafting<'a> {
         };
         let mut held = Vec::new();
         for step in &plan.steps {
-            if let Some(bytes) = plan.held_bytes(step.makes) {
+            if let Some(bytes) = plan.held_bytes(step) {
                 let bytes = bytes.next_multiple_of(16).max(16);
                 let usage = wgpu::BufferUsages::STORAGE;
                 let buffer = device::create_buffer(&engine.device, "rows", bytes, usage)?;
@@ -109,7 +109,7 @@ impl<'a> Drafting<'a> {
             Makes::Incoming => params.dim_qk = s.dim_v,
             Makes::Gradient(Operand::K | Operand::Q) => params.dim_v = s.dim_qk,
             Makes::Products | Makes::Rows | Makes::Gradient(_) => {}
-            Makes::Delta | Makes::OfRows | Makes::OfKeys => {}
+            Makes::Delta | Makes::OfRows | Makes::OfQueries | Makes::OfKeys => {}
         }
         let mut work = Work {
             batch: block.batch.len() as u32,
@@ -298,7 +298,7 @@ impl<'a> Drafting<'a> {
 }
 
 fn in_one_pass(makes: Makes) -> bool {
-    matches!(makes, Makes::OfRows | Makes::OfKeys)
+    matches!(makes, Makes::OfRows | Makes::OfQueries | Makes::OfKeys)
 }
 
 /// The parameters with where a binding starts.

@@ -79,11 +79,11 @@ impl<'a> Roles<'a> {
     /// The gradient of q, k or v as they meet.
     fn d_met(&self, binding: Binding, operand: Operand) -> Result<Role<'_>> {
         let in_one_pass = match operand {
-            Operand::Q => Makes::OfRows,
-            _ => Makes::OfKeys,
+            Operand::Q => [Makes::OfRows, Makes::OfQueries].as_slice(),
+            _ => &[Makes::OfKeys],
         };
-        let held = [Makes::Gradient(operand), in_one_pass];
-        let held = held.into_iter().find_map(|makes| self.held(makes));
+        let held = [Makes::Gradient(operand)].into_iter().chain(in_one_pass.iter().copied());
+        let held = { held }.find_map(|makes| self.held(makes));
         match held.filter(|_| self.call().prepares(operand)) {
             Some(view) => {
                 Ok(self.rows(binding, view, operand, self.call().attention().shape.dim_qk))
@@ -150,7 +150,7 @@ impl<'a> Roles<'a> {
                 let o = self.tensors.forward.o;
                 vec![self.like(Binding::O, "o", o, Operand::O), d_o(Binding::DO)]
             }
-            Makes::OfRows => {
+            Makes::OfRows | Makes::OfQueries => {
                 let mut roles = self.pairs();
                 if of_elements(Binding::O) {
                     roles.push(self.d_met(Binding::O, Operand::Q)?);

@@ -17,13 +17,15 @@ pub(super) const PART: u32 = 32;
 /// Most blocks of workgroup memory: 16 KiB, which every device has.
 const BLOCKS: u32 = 16;
 
-/// Shape of the tile kernel's workgroups: [`TILE`] rows by `keys` keys, whose scores and outputs are blocks of each
+/// Shape of the tile kernels' workgroups: `rows` rows by `keys` keys, whose scores and outputs are blocks of each
 /// invocation's registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BlockTile {
+    /// Rows, which are keys where these are owned: [`TILE`], or half of it.
+    pub rows: u32,
     /// Invocations along the rows: 8 or 16. Each has 8 or 4 rows.
     pub down: u32,
-    /// Invocations along keys and columns: 8 or 16.
+    /// Invocations along keys and columns: 8, 16 or 32.
     pub across: u32,
     /// Keys between looks at the rows' maxima: 64 or 128.
     pub keys: u32,
@@ -37,14 +39,11 @@ pub struct BlockTile {
     pub dim_v: u32,
     /// Whether steps over depth and keys are written out. Software drivers compile loops many times as fast.
     pub unrolled: bool,
+    /// Whether loops take eight steps a turn, and do not tell compilers how many turns there are.
+    pub eights: bool,
 }
 
 impl BlockTile {
-    /// Query rows of a workgroup.
-    pub fn rows(&self) -> u32 {
-        TILE
-    }
-
     /// Invocations per workgroup.
     pub fn lanes(&self) -> u32 {
         self.down * self.across
@@ -52,7 +51,7 @@ impl BlockTile {
 
     /// Strips of four rows of an invocation.
     pub(super) fn strips(&self) -> u32 {
-        TILE / 4 / self.down
+        self.rows / 4 / self.down
     }
 
     /// Scores of a row that an invocation has.
@@ -75,7 +74,7 @@ impl BlockTile {
         Self { dim_qk: dim, dim_v: dim, ..*self }
     }
 
-    /// Groups of 64 rows or keys by [`DEPTH`] channels: those of q and all.
+    /// Groups of 64 rows or keys by [`DEPTH`] channels: those of q and all. Half of the first is none where rows are 32.
     pub(super) fn groups(&self) -> [u32; 2] {
         let deep = self.depth / DEPTH;
         [deep, deep * (1 + self.keys / TILE)]
@@ -83,7 +82,11 @@ impl BlockTile {
 
     /// Iterations of an invocation's loops in one tile.
     pub fn iterations(&self) -> u32 {
-        let steps = |n: u32| if self.unrolled { 1 } else { n };
+        let steps = |n: u32| match (self.unrolled, self.eights) {
+            (true, _) => 1,
+            (_, true) => n.div_ceil(8),
+            _ => n,
+        };
         let products = self.dim_qk.max(1).div_ceil(self.depth) * steps(1 + self.depth);
         let sums = self.keys / self.keys_v * steps(1 + self.keys_v) + self.keys / PART;
         1 + products + sums + 2 * self.keys_each() + self.across / 4
@@ -115,11 +118,16 @@ impl BlockTile {
 
 impl fmt::Display for BlockTile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { down, across, keys, depth, keys_v, dim_qk, dim_v, unrolled } = *self;
+        let Self { rows, down, across, keys, depth, keys_v, dim_qk, dim_v, unrolled, eights } =
+            *self;
         write!(f, "b{down}x{across}k{keys}c{depth}v{keys_v}d{dim_qk}")?;
         if dim_v != dim_qk {
             write!(f, "v{dim_v}")?;
         }
-        if unrolled { f.write_str("u") } else { Ok(()) }
+        if rows != TILE {
+            write!(f, "r{rows}")?;
+        }
+        f.write_str(if unrolled { "u" } else { "" })?;
+        f.write_str(if eights { "e" } else { "" })
     }
 }

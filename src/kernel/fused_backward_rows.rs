@@ -85,7 +85,13 @@ impl KernelSpec {
         let of = |binding| self.elements.iter().find(|(of, _)| *of == binding);
         let few_bits = of(Binding::DO).is_some_and(|(_, o)| o.storage != Storage::F32);
         let room = self.row_tile().is_none_or(|tile| tile.dim_qk <= FEW_CHANNELS);
-        of(Binding::O).is_some() && !self.is_each() && (few_bits || room)
+        let kept = self.is_each() || self.knows_states();
+        of(Binding::O).is_some() && !kept && (few_bits || room)
+    }
+
+    /// Whether another kernel has gone over its rows before, for the sums and means of weights.
+    pub(super) fn knows_states(&self) -> bool {
+        self.kernel == Kernel::FusedBackwardTileQueries
     }
 
     /// Backward in one pass: the gradient of q where it is wanted, and what weights are to be multiplied with. In

@@ -1,6 +1,5 @@
 //! Backward in one pass on tiles: gradients of k and v.
 
-use super::block_tile::TILE;
 use super::fused_backward_rows::{bindings, glue};
 use super::fused_backward_tile_rows::{commons, workgroup_bytes};
 use super::fused_forward::invocations;
@@ -18,6 +17,9 @@ pub(super) const TWIN: Twin = Twin {
     generated: |spec| Some(("generated/tile", tile_backward(&spec.block_tile()?, spec, Own::Keys))),
     invocations,
     workgroup_bytes,
-    grid: |_, work| [work.keys.div_ceil(TILE), work.pairs() / work.group.max(1), 1],
+    grid: |spec, work| {
+        let pairs = work.pairs() / work.group.max(1);
+        [work.keys.div_ceil(spec.group_rows()), pairs, 1]
+    },
     ..kernel_file!("fused_backward_tile_keys")
 };

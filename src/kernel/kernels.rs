@@ -84,6 +84,8 @@ macro_rules! for_kernels {
             FusedBackwardKeys: fused_backward_keys,
             /// Backward in one pass on tiles: gradients of q.
             FusedBackwardTileRows: fused_backward_tile_rows,
+            /// Backward on tiles, each gradient by itself: that of q.
+            FusedBackwardTileQueries: fused_backward_tile_queries,
             /// Backward in one pass on tiles: gradients of k and v.
             FusedBackwardTileKeys: fused_backward_tile_keys,
             /// What functions of the caller's own say of each pair.

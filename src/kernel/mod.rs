@@ -42,6 +42,7 @@ mod fused_backward_delta;
 mod fused_backward_keys;
 mod fused_backward_rows;
 mod fused_backward_tile_keys;
+mod fused_backward_tile_queries;
 mod fused_backward_tile_rows;
 mod fused_forward;
 mod fused_forward_matrix;

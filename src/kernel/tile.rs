@@ -38,7 +38,7 @@ impl Tile {
     pub(super) fn rows(&self) -> u32 {
         match self {
             Self::Rows(tile) => tile.group_rows(),
-            Self::Block(tile) => tile.rows(),
+            Self::Block(tile) => tile.rows,
             Self::Split(tile) => tile.rows,
             Self::Merge(_) => 1,
             Self::Matrix(tile) => tile.rows(),

@@ -9,9 +9,7 @@ use std::fmt;
 
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::{BackwardParts, Binding, KernelSpec, Resources, TILE};
-use crate::plan::backward_steps::{
-    BackwardStep, Makes, Steps, after, before, by_blocks, needs_met,
-};
+use crate::plan::backward_steps::{BackwardStep, Makes, Steps, after, before, by_blocks};
 use crate::plan::fit::{check_resources, fitted};
 use crate::plan::steps::Part;
 use crate::plan::{
@@ -236,26 +234,25 @@ impl BackwardPlan {
     }
 
     /// Bytes of what a step leaves to others beside the scratch; `None` where it leaves nothing.
-    pub(crate) fn held_bytes(&self, makes: Makes) -> Option<u64> {
+    pub(crate) fn held_bytes(&self, step: &BackwardStep) -> Option<u64> {
+        let writes = |binding| step.kernel.elements.iter().any(|(of, _)| *of == binding);
         let problem = self.problem.problem();
         let rows = |of: Operand, dim: u32| Some(4 * problem.copy_rows(of) * u64::from(dim));
         let stored = |of| {
             let elements = problem.elements(of).unwrap_or(0);
             Some(elements * self.problem.gradient_bits(of) / 8)
         };
-        match makes {
+        match step.makes {
             Makes::Copy(of) => rows(of, problem.attention().shape.dim_qk),
             Makes::Gradient(of) if problem.prepares(of) => {
                 rows(of, problem.attention().shape.dim_qk)
             }
-            Makes::OfRows
-                if problem.prepares(Operand::Q) && needs_met(&self.problem, Operand::Q) =>
+            Makes::OfRows | Makes::OfQueries
+                if problem.prepares(Operand::Q) && writes(Binding::O) =>
             {
                 rows(Operand::Q, problem.attention().shape.dim_qk)
             }
-            Makes::OfKeys
-                if problem.prepares(Operand::K) && needs_met(&self.problem, Operand::K) =>
-            {
+            Makes::OfKeys if problem.prepares(Operand::K) && writes(Binding::O) => {
                 rows(Operand::K, problem.attention().shape.dim_qk)
             }
             Makes::Turned => rows(Operand::Q, problem.dim(Operand::Q)),
@@ -281,7 +278,9 @@ impl BackwardPlan {
 fn adds_to(backward: &BackwardProblem, makes: Makes, kernel: &KernelSpec) -> Vec<Binding> {
     let own = |operand| backward.wants(operand) && !backward.problem().prepares(operand);
     let adds = |binding: &Binding| match (makes, binding) {
-        (Makes::Gradient(Operand::Q) | Makes::OfRows, Binding::O) => own(Operand::Q),
+        (Makes::Gradient(Operand::Q) | Makes::OfRows | Makes::OfQueries, Binding::O) => {
+            own(Operand::Q)
+        }
         (Makes::Gradient(Operand::K) | Makes::OfKeys, Binding::O) => own(Operand::K),
         (Makes::Gradient(_), Binding::O | Binding::DTable) => true,
         (Makes::Unprepared(operand), Binding::O) => backward.wants(operand),
@@ -355,7 +354,7 @@ impl fmt::Display for BackwardPlan {
             )?;
         }
         writeln!(f, "  blocks  of at most {batch} sequences x {heads} heads x {rows} rows")?;
-        let held = self.steps.iter().filter_map(|step| self.held_bytes(step.makes)).sum::<u64>();
+        let held = self.steps.iter().filter_map(|step| self.held_bytes(step)).sum::<u64>();
         if held > 0 {
             writeln!(f, "  copies  {held} B of q and k as they meet, and of their gradients")?;
         }

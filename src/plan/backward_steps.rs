@@ -25,9 +25,11 @@ pub(crate) enum Makes {
     Rows,
     /// What the one-pass kernels need of each row.
     Delta,
-    /// The gradient of q as it meets, in one pass.
+    /// What rows leave to the other one-pass kernels, and the gradient of q as it meets unless that is made alone.
     OfRows,
-    /// The gradients of k as it meets and of v, in one pass.
+    /// The gradient of q as it meets, alone.
+    OfQueries,
+    /// The gradients of k as it meets and of v in one pass, or one of them.
     OfKeys,
     /// The gradient of an operand: of v and k key by key, of q row by row, of tables at the end or block by block. Of q
     /// and k as they meet.
@@ -52,7 +54,7 @@ impl Makes {
         match self {
             Self::Copy(_) | Self::Turned => Phase::Before,
             Self::Products | Self::Incoming | Self::Rows => Phase::Blocks,
-            Self::Delta | Self::OfRows | Self::OfKeys => Phase::Blocks,
+            Self::Delta | Self::OfRows | Self::OfQueries | Self::OfKeys => Phase::Blocks,
             Self::Gradient(
                 Operand::Sinks
                 | Operand::HeadScale

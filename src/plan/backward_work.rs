@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::feature::{Operands, Position};
-use crate::kernel::TILE;
+use crate::kernel::{Binding, TILE};
 use crate::plan::{BackwardPlan, BackwardStep, Makes};
 use crate::problem::Operand;
 
@@ -57,6 +57,7 @@ fn products(step: &BackwardStep, keys: &Range<u32>, rows: u32, [dim_qk, dim_v]: 
     let within = |to: u32| up(keys.end, to) - u64::from(keys.start / to * to);
     let (tiles, steps) = (within(TILE), within(STEP));
     let (tile, pairs) = (u64::from(TILE), u64::from(rows) * within(1));
+    let made = |binding| u64::from(step.kernel.elements.iter().any(|(of, _)| *of == binding));
     match step.makes {
         Makes::Products => tile * tiles * up(dim_qk, STEP),
         Makes::Incoming => tile * tiles * up(dim_v, STEP),
@@ -64,10 +65,15 @@ fn products(step: &BackwardStep, keys: &Range<u32>, rows: u32, [dim_qk, dim_v]: 
         Makes::Gradient(Operand::K) => tiles * up(rows, STEP) * up(dim_qk, TILE),
         Makes::Gradient(Operand::Q) => tile * steps * up(dim_qk, TILE),
         Makes::OfRows => {
-            let sums = if step.kernel.corrects_means() { 3 } else { 2 };
-            pairs * (sums * u64::from(dim_qk) + u64::from(dim_v))
+            let corrects = u64::from(step.kernel.corrects_means());
+            pairs * ((1 + made(Binding::O) + corrects) * u64::from(dim_qk) + u64::from(dim_v))
         }
-        Makes::OfKeys => pairs * 2 * (u64::from(dim_qk) + u64::from(dim_v)),
+        Makes::OfQueries => pairs * (2 * u64::from(dim_qk) + u64::from(dim_v)),
+        // Weights take the first product, gradients of scores the second as well.
+        Makes::OfKeys => {
+            let [d_k, d_v] = [Binding::O, Binding::DV].map(made);
+            pairs * ((1 + d_k) * u64::from(dim_qk) + (d_k + d_v) * u64::from(dim_v))
+        }
         Makes::Delta
         | Makes::Copy(_)
         | Makes::Turned

@@ -9,6 +9,7 @@ use crate::kernel::{KernelSpec, Tile};
 use crate::plan::backward_steps::{Makes, Steps, needs_met};
 use crate::plan::fit::{element_of, gradient_element, too_many};
 use crate::plan::tile::no_tile_fits;
+use crate::plan::tuning::Apart;
 use crate::plan::{BlockSize, Capabilities, Path, tuning, turns};
 use crate::problem::{Attention, Backward, BackwardProblem, Operand};
 
@@ -54,7 +55,7 @@ pub(super) fn block(
 ) -> Result<BlockSize, String> {
     let s = backward.problem().attention().shape;
     let (group, turns) = match tile {
-        Tile::Block(tile) => (tile.rows(), turns::in_tiles(backward, tile)),
+        Tile::Block(tile) => (tile.rows, turns::in_tiles(backward, tile)),
         Tile::Rows(tile) => (tile.group_rows(), turns::in_registers(backward, tile)),
         _ => return Err("no such kernel".into()),
     };
@@ -108,14 +109,29 @@ pub(super) fn steps(backward: &BackwardProblem, tile: Tile, caps: &Capabilities)
         steps.push((Makes::Delta, KernelSpec::fused_backward_delta(backward, o)));
     }
     let written = |operand, read| gradient_element(backward, operand, read);
+    let shape = &problem.attention().shape;
+    let apart = match tile {
+        Tile::Block(_) => tuning::gradients_apart(caps, shape),
+        _ => Apart::Nothing,
+    };
     let d_q = needs_met(backward, Operand::Q).then_some(written(Operand::Q, q));
-    if d_q.is_some() || keeps(problem.attention()) {
-        steps.push((Makes::OfRows, KernelSpec::fused_backward_rows(problem, read, d_q, tile)));
+    let [with_states, alone] = if apart == Apart::Nothing { [d_q, None] } else { [None, d_q] };
+    if with_states.is_some() || keeps(problem.attention()) {
+        let kernel = KernelSpec::fused_backward_rows(problem, read, with_states, tile);
+        steps.push((Makes::OfRows, kernel));
     }
-    let of_keys = [(Operand::K, k), (Operand::V, v)]
+    if let Some(d_q) = alone {
+        let kernel = KernelSpec::fused_backward_queries(problem, read, d_q, tile);
+        steps.push((Makes::OfQueries, kernel));
+    }
+    let [d_k, d_v] = [(Operand::K, k), (Operand::V, v)]
         .map(|(operand, read)| backward.wants(operand).then_some(written(operand, read)));
-    if of_keys.iter().any(Option::is_some) {
-        let kernel = KernelSpec::fused_backward_keys(problem, read, of_keys, tile);
+    let of_keys = match apart {
+        Apart::All => vec![[d_k, None], [None, d_v]],
+        _ => vec![[d_k, d_v]],
+    };
+    for made in of_keys.into_iter().filter(|made| made.iter().any(Option::is_some)) {
+        let kernel = KernelSpec::fused_backward_keys(problem, read, made, tile);
         steps.push((Makes::OfKeys, kernel));
     }
     steps

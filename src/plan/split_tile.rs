@@ -47,7 +47,7 @@ pub(super) fn schedule(
     }
     let keys = if policy.batch_invariant { INVARIANT_KEYS } else { 0 };
     let n = match keys {
-        0 => even_shares(tiles_of_rows(problem, block_tile.rows()), s.seq_kv),
+        0 => even_shares(tiles_of_rows(problem, block_tile.rows), s.seq_kv),
         keys => s.seq_kv.div_ceil(keys).max(1),
     };
     in_shares(problem, caps, policy, block, Shares { n, keys }, steps).map_err(refuse)

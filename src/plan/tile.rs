@@ -21,7 +21,7 @@ pub(super) fn schedule(
     let operands = [Operand::Q, Operand::K, Operand::V, Operand::O];
     let elements = operands.map(|operand| element_of(problem, operand, caps));
     let kernel = |table| KernelSpec::fused_tile(problem, elements, tile, table);
-    over_blocks(problem, caps, Path::FusedTile, block, tile.rows(), kernel)
+    over_blocks(problem, caps, Path::FusedTile, block, tile.rows, kernel)
 }
 
 /// The tile of rows and keys that a problem gets, or why it gets none.
@@ -78,6 +78,6 @@ pub(super) fn slower(
 
 /// Iterations of the tile kernel's loops.
 fn tile_iterations(problem: &Problem, tile: &BlockTile) -> u64 {
-    let keys = keys_of_rows(problem, tile.rows()).saturating_add(tile.keys);
+    let keys = keys_of_rows(problem, tile.rows).saturating_add(tile.keys);
     u64::from(keys.div_ceil(tile.keys)) * u64::from(tile.iterations())
 }

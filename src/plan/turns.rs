@@ -80,12 +80,13 @@ pub(super) fn in_tiles(backward: &BackwardProblem, tile: &BlockTile) -> u64 {
     let s = problem.attention().shape;
     // An invocation's pairs are gone through four at a time.
     let pairs = u64::from(tile.keys / tile.across)
-        * (1 + u64::from(tile.rows() / tile.down) * of_pair(backward));
+        * (1 + u64::from(tile.rows / tile.down) * of_pair(backward));
+    // Rows or keys of a tile, whichever is owned.
+    let side = tile.rows.max(tile.keys);
     // Two products and two sums, of which one tile's count holds one each.
     let products = 2 * tile.of_dim(s.dim_qk.max(s.dim_v)).iterations();
-    let of_tile = (u64::from(products) + pairs).saturating_add(of_blocks(backward, TILE, TILE));
-    let over_keys =
-        keys_of_rows(problem, tile.rows()).saturating_add(tile.keys).div_ceil(tile.keys);
+    let of_tile = (u64::from(products) + pairs).saturating_add(of_blocks(backward, side, side));
+    let over_keys = keys_of_rows(problem, tile.rows).saturating_add(tile.keys).div_ceil(tile.keys);
     let over_rows = u64::from(s.seq_q.div_ceil(tile.keys)) * u64::from(s.group());
     u64::from(over_keys).max(over_rows).saturating_mul(of_tile)
 }

@@ -11,7 +11,7 @@ use crate::engine::verdicts::Verdict;
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::KernelSpec;
 use crate::plan::{BackwardPlan, Makes, Path, Policy, SelfTest};
-use crate::problem::{Attention, Backward, Operand};
+use crate::problem::{Attention, Backward};
 
 impl Engine {
     /// Plans gradients, trying what has not been tried.
@@ -153,14 +153,13 @@ impl Scratch {
                 Makes::Rows => hidden.clone().map(Some),
                 Makes::Delta => Some(kept.clone()),
                 // What is kept of rows is in their sums.
-                Makes::OfRows | Makes::OfKeys if kept.is_some() => Some(None),
+                Makes::OfRows | Makes::OfQueries | Makes::OfKeys if kept.is_some() => Some(None),
                 Makes::OfRows if rows_are_wrong => {
                     Some(Some("wrong in the self-test: what rows leave to keys".into()))
                 }
-                Makes::OfRows => self.in_one_pass(call, &[Operand::Q]),
                 // 1 / l of a wrong kernel of rows is in their sums.
-                Makes::OfKeys if rows_are_wrong => Some(None),
-                Makes::OfKeys => self.in_one_pass(call, &[Operand::K, Operand::V]),
+                Makes::OfQueries | Makes::OfKeys if rows_are_wrong => Some(None),
+                Makes::OfRows | Makes::OfQueries | Makes::OfKeys => self.in_one_pass(call, step),
                 // What the rows did not hide is in their sums.
                 Makes::Gradient(_) if hidden.is_some() => Some(None),
                 Makes::Gradient(operand) => self.sums(call, operand),

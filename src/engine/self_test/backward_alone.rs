@@ -8,7 +8,7 @@ use crate::engine::{BufferView, Engine, gapless};
 use crate::error::Result;
 use crate::feature::{Entry, Position};
 use crate::kernel::Binding;
-use crate::plan::{Block, BlockSize, Makes, Phase};
+use crate::plan::{BackwardStep, Block, BlockSize, Makes, Phase};
 use crate::problem::Operand;
 use crate::reference::{Gradients, Outputs, sees};
 use crate::tensor::DType;
@@ -185,7 +185,7 @@ impl Scratch {
     pub(super) fn in_one_pass(
         &self,
         call: &KnownGradients,
-        of: &[Operand],
+        step: &BackwardStep,
     ) -> Option<Option<String>> {
         let problem = call.plan.problem();
         if [Operand::Q, Operand::K].iter().any(|x| problem.problem().prepares(*x)) {
@@ -195,7 +195,13 @@ impl Scratch {
         let wrong = |of: &Operand| {
             problem.wants(*of).then(|| difference(problem, *of, &self.gradients, &wanted))?
         };
-        Some(of.iter().find_map(wrong))
+        let made = step.kernel.elements.iter().filter_map(|(binding, _)| match binding {
+            Binding::DV => Some(Operand::V),
+            Binding::O if step.makes == Makes::OfKeys => Some(Operand::K),
+            Binding::O => Some(Operand::Q),
+            _ => None,
+        });
+        Some({ made }.find_map(|of| wrong(&of)))
     }
 
     fn len(&self, operand: Operand) -> usize {

@@ -42,7 +42,7 @@ impl KnownCall {
         let (mut rows, mut keys) = (ROWS, KEYS);
         for spec in plan.kernels() {
             let tiles = if plan.path() == Path::Split { 3 } else { 1 };
-            let tile = spec.block_tile().map(|x| [x.rows() + 3, tiles * x.keys + 7]);
+            let tile = spec.block_tile().map(|x| [x.rows + 3, tiles * x.keys + 7]);
             let matrix =
                 spec.matrix_tile().filter(|_| loud).map(|x| [x.rows() + 3, 2 * x.keys + 7]);
             if let Some([most_rows, most_keys]) = tile.or(matrix) {

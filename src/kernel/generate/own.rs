@@ -250,10 +250,15 @@ pub(super) fn kept(out: &mut String, n: u32, spec: &KernelSpec, side: Own, step:
     };
     let (mut load, mut ends) = (String::new(), String::new());
     for r in (0..n).filter(|_| !each) {
-        let _ = write!(load, "\n  let state{r} = states[{}];", place(&owned_row(r, step)));
+        let at = place(&owned_row(r, step));
+        let _ = write!(load, "\n  let state{r} = states[{at}];");
         let _ = write!(load, " let lse{r} = state{r}.x; let shift{r} = state{r}.y;");
+        if spec.knows_states() {
+            let _ = write!(load, " let known{r} = states[{at} + 1u].x;");
+        }
         ends += &row_end(n, r, &place(&owned_row(r, step)), step);
     }
+    let scale = if spec.knows_states() { of("known") } else { "RowVec(1.0)".to_owned() };
     let (load, ends) = match each {
         true => {
             let factor = "RowVec(normalize_factor())";
@@ -262,7 +267,7 @@ pub(super) fn kept(out: &mut String, n: u32, spec: &KernelSpec, side: Own, step:
             (format!("return Kept({none}, {none}, {factor});"), ends)
         }
         false => (
-            format!("{load}\n  return Kept({}, {}, RowVec(1.0));", of("lse"), of("shift")),
+            format!("{load}\n  return Kept({}, {}, {scale});", of("lse"), of("shift")),
             format!("{ends}\n  return RowEnds({}, {});", of("scale"), of("left")),
         ),
     };

@@ -1,16 +1,18 @@
 //! Which tile a kernel gets on a device: the first row of a table that fits, and rules for when a kernel pays.
 
+mod gradients;
 mod table;
 
 pub use table::{
-    Class, FUSED, FusedRow, GRADIENT_TILES, MATRIX, MatrixRow, SPLIT, SplitRow, TILES, TileRow,
-    Tuning, class,
+    Class, FUSED, FusedRow, MATRIX, MatrixRow, SPLIT, SplitRow, TILES, TileRow, Tuning, class,
 };
 
 use crate::kernel::{BlockTile, MatrixTile, RowTile, SplitTile, TILE};
 use crate::plan::Capabilities;
 use crate::tensor::Shape;
-use table::{GRADIENT_DIMS, serves};
+pub(super) use gradients::Apart;
+use gradients::{GRADIENTS, GradientRow, Repeats};
+use table::serves;
 
 /// Most f32 registers a row may take on hardware before its kernel spills; software spills to cache anyway.
 const MAX_ROW_REGISTERS: u32 = 160;
@@ -30,21 +32,43 @@ pub fn gradients_are_slower(caps: &Capabilities) -> Option<String> {
         .then(|| "products on tiles read a fraction of what rows in registers do".to_owned())
 }
 
+/// The first row for gradients on tiles that fits.
+fn gradient_row(caps: &Capabilities, shape: &Shape) -> Option<&'static GradientRow> {
+    let dim = shape.dim_qk.max(shape.dim_v);
+    let fits = |row: &&GradientRow| dim <= row.max_dim && serves(row.class, row.device, caps);
+    GRADIENTS.iter().find(fits)
+}
+
 /// Why gradients on tiles are slow on a device, where they are known to be.
 pub fn gradient_tiles_are_slower(caps: &Capabilities, shape: &Shape) -> Option<String> {
     let dim = shape.dim_qk.max(shape.dim_v);
-    let named = |(device, _): &&(&str, u32)| serves(Class::Any, device, caps);
-    let most = GRADIENT_DIMS.iter().find(named).map_or(0, |(_, dim)| *dim);
-    let spills = || format!("an invocation's registers spill above head dimension {most} here");
-    tile_is_slower(caps).or_else(|| (dim > most).then(spills))
+    let spills = gradient_row(caps, shape).is_some_and(|row| !row.fits);
+    let reason = || format!("an invocation's registers spill at head dimension {dim} here");
+    tile_is_slower(caps).or_else(|| spills.then(reason))
+}
+
+/// Which gradients on tiles have kernels of their own.
+pub fn gradients_apart(caps: &Capabilities, shape: &Shape) -> Apart {
+    gradient_row(caps, shape).map_or(Apart::Nothing, |row| row.apart)
 }
 
 /// The tile of the fused backward pass, as [`block_tile`] has that of the forward one: the first row of its own table.
 pub fn gradient_block_tile(caps: &Capabilities, shape: &Shape, selects: bool) -> Option<BlockTile> {
     let dim = shape.dim_qk.max(shape.dim_v);
-    let fits = |row: &&TileRow| dim <= row.max_dim && serves(row.class, &row.device, caps);
-    let tuned = GRADIENT_TILES.iter().find(fits)?;
-    let tile = cut(tuned, caps, &Shape { dim_qk: dim, dim_v: dim, ..*shape }, selects)?;
+    let GradientRow { shape: [down, across, keys], repeats, .. } = *gradient_row(caps, shape)?;
+    let base = BlockTile {
+        rows: if across > 16 { TILE / 2 } else { TILE },
+        down,
+        across,
+        keys,
+        depth: 0,
+        keys_v: 0,
+        dim_qk: dim,
+        dim_v: dim,
+        unrolled: repeats == Repeats::Written,
+        eights: repeats == Repeats::Eights,
+    };
+    let tile = cut(base, caps, selects)?;
     Some(BlockTile { dim_qk: shape.dim_qk, dim_v: shape.dim_v, ..tile })
 }
 
@@ -83,25 +107,21 @@ pub fn block_tile(
     let dim = shape.dim_qk.max(shape.dim_v);
     let fits = |row: &&TileRow| dim <= row.max_dim && serves(row.class, &row.device, caps);
     let own = tuning.and_then(|tuning| tuning.tile.iter().find(fits));
-    cut(own.or_else(|| TILES.iter().find(fits))?, caps, shape, selects)
+    let TileRow { down, across, keys, unrolled, .. } = *own.or_else(|| TILES.iter().find(fits))?;
+    let (dim_qk, dim_v) = (shape.dim_qk, shape.dim_v);
+    let (rows, depth, keys_v, eights) = (TILE, 0, 0, false);
+    let base =
+        BlockTile { rows, down, across, keys, depth, keys_v, dim_qk, dim_v, unrolled, eights };
+    cut(base, caps, selects)
 }
 
-/// The largest tile by a row that fits the device's workgroups.
-fn cut(tuned: &TileRow, caps: &Capabilities, shape: &Shape, selects: bool) -> Option<BlockTile> {
-    let keys = [128, 64].into_iter().filter(|keys| *keys <= tuned.keys);
+/// The largest tile of a shape that fits the device's workgroups: with fewer keys, and chunks of them and of channels.
+fn cut(shape: BlockTile, caps: &Capabilities, selects: bool) -> Option<BlockTile> {
+    // Invocations take keys in fours.
+    let keys = [128, 64].into_iter().filter(|keys| (4 * shape.across..=shape.keys).contains(keys));
     let chunks = [(32, 16), (32, 8), (32, 4), (16, 16), (16, 8), (16, 4)];
-    let mut tiles = keys.flat_map(|keys| {
-        chunks.map(|(depth, keys_v)| BlockTile {
-            down: tuned.down,
-            across: tuned.across,
-            keys,
-            depth,
-            keys_v,
-            dim_qk: shape.dim_qk,
-            dim_v: shape.dim_v,
-            unrolled: tuned.unrolled,
-        })
-    });
+    let mut tiles = keys
+        .flat_map(|keys| chunks.map(|(depth, keys_v)| BlockTile { keys, depth, keys_v, ..shape }));
     let limit = caps.max_workgroup_bytes.min(MAX_TILE_BYTES);
     tiles.find(|tile| {
         // Each invocation of 256 stages four rows or keys of four channels at once, and so does each of 128

@@ -259,28 +259,6 @@ pub const TILES: &[TileRow] = &[
     tile(Class::Any, "", 1024, [16, 16, 64], true),
 ];
 
-/// The same for the fused backward pass: an invocation has two products of each pair.
-///
-/// NVIDIA: one H200, f32, 1x16x4096 by dim, TFLOP/s by the convention of 2.5 forward passes; 16 by 16, 16 by 8 and 8 by
-/// 16 with 64 keys, 16 by 16 with 128, staged: dim 64 17.6, 17.5, 17.9, 15.1, 4.7; dim 128 17.1, 19.1, 19.2, 17.3, 8.8;
-/// dim 256 15.8, 12.8, 12.2, 16.9, 14.4. In loops, 16 by 16 at dim 64: 9.6.
-///
-/// Others by what Mesa 26.2 compiles, not measured; registers of rows and keys, f32 without masks, at dims 64, 128 and
-/// 256: RDNA3 120 and 96, 192 and 168, 256 and 240, written out and without spills. In loops
-/// Adreno 740 spills nothing at 64 and 128, M1 nothing at 64 (5 under a causal mask) and 112 and 84 at 128; written out
-/// these were 33 and 12 at 128, 17 and 5 at 64. DG2 spills 156 and 170 at 64.
-pub const GRADIENT_TILES: &[TileRow] = &[
-    tile(Class::Software, "", 512, [16, 16, 64], false),
-    tile(Class::Any, "NVIDIA", 128, [8, 16, 64], true),
-    tile(Class::Any, "NVIDIA", 256, [16, 16, 128], true),
-    tile(Class::Any, "AMD", 256, [16, 16, 64], true),
-    tile(Class::Any, "", 512, [16, 16, 64], false),
-];
-
-/// Largest head dimension for which they spill nothing, or next to nothing, by a part of the device's name.
-pub(super) const GRADIENT_DIMS: &[(&str, u32)] =
-    &[("NVIDIA", 256), ("AMD", 256), ("Adreno", 128), ("Intel", 0), ("", 64)];
-
 /// NVIDIA: measured on one H200, us with 128 lanes and 1 to a key, 256 and 128 keys; 8 to a key, 256, 128 and 64 keys:
 /// 16x32/8x1x4096x128 f16 161, 190; 124, 134, 151. 1x32/8x1x8192x128 f32 57, 52; 59, 50, 57; with k and v in f16 47,
 /// 46; 46, 41, 50. 1x32/8x1x1024x128 f32 40, 35; 43, 34, 33. 1x8x1x8192x64 f32 38, 39; 37, 36, 36.

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::feature::Position;
-use crate::feature::align::Align::BottomRight;
+use crate::feature::align::Align::{BottomRight, TopLeft};
 use crate::feature::mask::Edges;
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::Rotary;
@@ -287,6 +287,16 @@ fn own() -> Result<Vec<BackwardCase>> {
         // What o of few bits says of the mean is corrected: seen where gradients have more.
         backward.in_f32 = attention.dtype != DType::F32;
         cases.push(BackwardCase { name, backward, path, in_blocks: false, ..case });
+    }
+    // More than a tile of rows and keys, for each way of laying gradients over tiles.
+    let on_tiles = [
+        call(2, [4, 2], [70, 150], [16, 12]).sinks().causal(BottomRight),
+        call(2, [4, 2], [150, 70], [12, 16]).bias([1, 4, 1, 70]).softcap(4.0).dtype(DType::Bf16),
+        call(2, [2, 1], [130, 70], [48, 64]).window(Some(40), Some(9), BottomRight),
+        call(1, [2, 1], [70, 140], [72, 80]).kv_lengths().causal(TopLeft).dtype(DType::F16),
+    ];
+    for attention in on_tiles {
+        cases.extend(BackwardCase::of(&usual(attention))?.on_tiles());
     }
     let nothing = [
         call(2, [2, 1], [0, 5], [8, 8]),

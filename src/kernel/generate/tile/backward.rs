@@ -40,7 +40,7 @@ pub(in crate::kernel) fn tile_backward(tile: &BlockTile, spec: &KernelSpec, side
     shape.pairs(&mut out, false);
     shape.pairs(&mut out, true);
     shape.sums(&mut out);
-    if side == Own::Rows {
+    if shape.sums_rows() {
         row_sums(&mut out, tile, "l");
         row_sums(&mut out, tile, "e");
         shape.correct(&mut out);
@@ -60,6 +60,11 @@ fn binding(tensor: &str) -> Binding {
 }
 
 impl Shape<'_> {
+    /// Whether it sums up weights of each row as well.
+    fn sums_rows(&self) -> bool {
+        self.side == Own::Rows && !self.spec.knows_states()
+    }
+
     /// Sums: their registers, the tile that says how many there are, and the tensor that they are of.
     fn sums_of(&self) -> [(&'static str, &BlockTile, &'static str); 2] {
         let ([first, second], others) = (&self.tiles, self.side.others());
@@ -72,6 +77,7 @@ impl Shape<'_> {
 
     fn declare(&self, out: &mut Steps) {
         let tile = &self.tiles[0];
+        out.line(format!("const OWNED: u32 = {}u;", tile.rows));
         out.line(format!("const OWNS_ROWS: bool = {};", self.side == Own::Rows));
         for s in strips(tile) {
             for j in keys(tile) {
@@ -79,7 +85,7 @@ impl Shape<'_> {
                     "var<private> s{j}_{s}: vec4<f32>;\nvar<private> y{j}_{s}: vec4<f32>;"
                 ));
             }
-            if self.side == Own::Rows {
+            if self.sums_rows() {
                 out.line(format!("var<private> l_{s}: vec4<f32>;\nvar<private> e_{s}: vec4<f32>;"));
             }
         }
@@ -93,7 +99,7 @@ impl Shape<'_> {
                 begin += &format!("{name}{r}_{t} = vec4<f32>(0.0);\n");
             }
         }
-        for s in strips(tile).filter(|_| self.side == Own::Rows) {
+        for s in strips(tile).filter(|_| self.sums_rows()) {
             begin += &format!("l_{s} = vec4<f32>(0.0);\ne_{s} = vec4<f32>(0.0);\n");
         }
         if self.spec.selects_values() {
@@ -166,7 +172,7 @@ impl Shape<'_> {
             out.line(format!(
                 "let pairs{s} = {call};\ns0_{s} = pairs{s}.d_x;\ny0_{s} = pairs{s}.other;"
             ));
-            if self.side == Own::Rows {
+            if self.sums_rows() {
                 out.line(format!("l_{s} += pairs{s}.weight;\ne_{s} += pairs{s}.d_s;"));
             }
         }
@@ -216,7 +222,7 @@ impl Shape<'_> {
         for (i, (sums, tile, _)) in self.sums_of().into_iter().enumerate().take(made) {
             let (name, to) = names[i];
             let of = like(self.side.tensors()[i]);
-            let ends = if self.side == Own::Rows { Ends::Rows } else { Ends::Keys };
+            let ends = if self.sums_rows() { Ends::Rows } else { Ends::Known };
             match self.wanted[i] {
                 true => store(out, tile, &Store { name, sums, to: [to, of], ends }),
                 false => out.line(format!("{} {{}}", Store::signature(name, ends))),

@@ -117,12 +117,26 @@ fn declare(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
     out.line("}");
 }
 
+/// The end of a loop; in eights one that compilers do not know: written out by them a tile of gradients spills where its
+/// loops do not (`plan/tuning/table.rs`).
+fn end_of(tile: &BlockTile, end: u32) -> String {
+    if tile.eights { format!("select({end}u, 0u, params.seq_q == 0u)") } else { format!("{end}u") }
+}
+
 /// `body` for each of `n` depths or keys, given its block of four and its place there.
-fn steps(out: &mut Steps, n: u32, body: impl Fn(&mut Steps, Index, Index)) {
+fn steps(out: &mut Steps, tile: &BlockTile, n: u32, body: impl Fn(&mut Steps, Index, Index)) {
     if out.unrolled {
         for d in 0..n {
             body(out, Index::Number(d / 4), Index::Number(d % 4));
         }
+    } else if tile.eights {
+        let blocks = ["(d * 2u)", "(d * 2u + 1u)"].into_iter().take(n as usize / 4);
+        let end = end_of(tile, n.div_ceil(8));
+        out.line(format!("for (var d = 0u; d < {end}; d += 1u) {{"));
+        for block in blocks {
+            (0..4).for_each(|i| body(out, Index::Text(block), Index::Number(i)));
+        }
+        out.line("}");
     } else {
         out.line(format!("for (var d = 0u; d < {n}u; d += 1u) {{"));
         body(out, Index::Text("d / 4u"), Index::Text("d % 4u"));
@@ -285,7 +299,7 @@ enum Ends {
     /// They are multiplied with what it says of their rows; 0 past the sequence's length.
     Rows,
     /// They are as they are; 0 past the sequence's length.
-    Keys,
+    Known,
 }
 
 /// Columns that are in registers, and where they go.
@@ -312,7 +326,7 @@ fn store(out: &mut Steps, tile: &BlockTile, of: &Store) {
     let Store { name, sums, to: [to, like], ends } = of;
     let dim = tile.dim_v;
     out.line(format!("{} {{", Store::signature(name, *ends)));
-    for s in strips(tile).filter(|_| *ends != Ends::Keys) {
+    for s in strips(tile).filter(|_| *ends != Ends::Known) {
         out.line(format!("let scale{s} = sh[0][0][{}];", of_strip(tile, s)));
     }
     for s in strips(tile).filter(|_| *ends == Ends::Outputs) {
@@ -329,7 +343,7 @@ fn store(out: &mut Steps, tile: &BlockTile, of: &Store) {
             let (value, none) = match ends {
                 Ends::Outputs => (scaled, format!("empty{s}[{c}u] > 0.0")),
                 Ends::Rows => (scaled, format!("{row} >= length")),
-                Ends::Keys => (format!("{sums}{r}_{t}"), format!("{row} >= length")),
+                Ends::Known => (format!("{sums}{r}_{t}"), format!("{row} >= length")),
             };
             let value = format!("select({value}, vec4<f32>(0.0), {none})");
             let store = format!("{to}_store4(at + c, min({dim}u - c, 4u), {value});");

@@ -1,6 +1,6 @@
 //! Products of rows of two tensors: their way through workgroup memory, and sums in registers.
 
-use super::{keys, plus, steps, strips};
+use super::{end_of, keys, plus, steps, strips};
 use crate::kernel::bindings::Binding;
 use crate::kernel::block_tile::BlockTile;
 use crate::kernel::generate::steps::{Index, Steps};
@@ -172,8 +172,8 @@ pub(super) fn products(out: &mut Steps, tile: &BlockTile, meeting: &Meeting) {
     }
     let depth = tile.depth;
     out.line(format!(
-        "for (var chunk = 0u; chunk < {}u; chunk += {depth}u) {{",
-        tile.dim_qk.max(1).next_multiple_of(depth)
+        "for (var chunk = 0u; chunk < {}; chunk += {depth}u) {{",
+        end_of(tile, tile.dim_qk.max(1).next_multiple_of(depth))
     ));
     for i in 0..turns {
         out.line(format!("let c{i} = chunk + group{i} % {groups_q}u * 16u + fours * 4u;"));
@@ -190,7 +190,7 @@ pub(super) fn products(out: &mut Steps, tile: &BlockTile, meeting: &Meeting) {
         out.line(format!("{guard}{{ let t = transpose(x{i}); {puts} }}"));
     }
     out.line("workgroupBarrier();");
-    steps(out, depth, |out, d, i| product_step(out, tile, sums, d, i));
+    steps(out, tile, depth, |out, d, i| product_step(out, tile, sums, d, i));
     out.line("}\n}");
 }
 
@@ -220,7 +220,11 @@ fn product_step(out: &mut Steps, tile: &BlockTile, sums: &str, d: Index, i: Inde
     for t in 0..tile.keys_each() / 4 {
         let quad = t * tile.across;
         let block = plus(4 * groups_q * (1 + quad / 16), d);
-        out.line(format!("let b{t} = sh[{block}][{i}][{}u + (place.x ^ {turn})];", quad % 16));
+        let (more, x) = match tile.across > 16 {
+            true => (format!(" + place.x / 16u * {}u", 4 * groups_q), "place.x % 16u"),
+            false => (String::new(), "place.x"),
+        };
+        out.line(format!("let b{t} = sh[{block}{more}][{i}][{}u + ({x} ^ {turn})];", quad % 16));
         for (j, s) in (0..4).flat_map(|j| strips(tile).map(move |s| (j, s))) {
             let sum = format!("{sums}{}_{s}", 4 * t + j);
             out.line(format!("{sum} = fma(a{s}, vec4<f32>(b{t}[{j}u]), {sum});"));

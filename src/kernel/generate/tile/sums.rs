@@ -1,6 +1,6 @@
 //! Sums of weighted rows: weights and values through workgroup memory, columns in registers.
 
-use super::{columns, of_strip, plus, rotate, rows, steps, strips};
+use super::{columns, end_of, of_strip, plus, rotate, rows, steps, strips};
 use crate::kernel::block_tile::{BlockTile, PART};
 use crate::kernel::generate::steps::{Index, Steps};
 use crate::kernel::spec::KernelSpec;
@@ -23,18 +23,32 @@ pub(super) struct Weighing {
 
 /// The `t`-th vec4 of columns of v at a key of the chunk: the `i`-th of the four of block `d`.
 fn of_v(tile: &BlockTile, d: Index, i: Index, t: u32) -> String {
+    let (more, x) = match tile.across > 16 {
+        true => (" + place.x / 16u", "place.x % 16u"),
+        false => ("", "place.x"),
+    };
     if let (Some(d), Some(i)) = (d.number(), i.number()) {
         let at = (4 * d + i) * tile.stride_v() + t * tile.across;
-        return format!("sh[{}u][{}][{}u + place.x]", at / 64, at / 16 % 4, at % 16);
+        return format!("sh[{}u][{}{more}][{}u + {x}]", at / 64, at / 16 % 4, at % 16);
     }
-    let at = format!("(d * {}u + {}u)", tile.stride_v(), t * tile.across);
-    format!("sh[{at} / 64u][{at} / 16u % 4u][{at} % 16u + place.x]")
+    let [stride, column] = [tile.stride_v(), t * tile.across];
+    if let Some(i) = i.number().filter(|_| stride.is_multiple_of(16)) {
+        // Four keys are whole blocks.
+        let at = (i * stride + column) / 16;
+        let block = format!("{d} * {}u + {}u", stride / 16, at / 4);
+        return format!("sh[{block}][{}{more}][{}u + {x}]", at % 4, column % 16);
+    }
+    let at = match i.number() {
+        Some(i) => format!("({d} * {}u + {}u)", 4 * stride, i * stride + column),
+        None => format!("(d * {stride}u + {column}u)"),
+    };
+    format!("sh[{at} / 64u][{at} / 16u % 4u{more}][{at} % 16u + {x}]")
 }
 
 fn multiply(out: &mut Steps, tile: &BlockTile, weighing: &Weighing) {
     let Weighing { name, sums, .. } = weighing;
     out.line(format!("fn {name}_part(place: Place, chunk: u32) {{"));
-    steps(out, tile.keys_v, |out, d, i| {
+    steps(out, tile, tile.keys_v, |out, d, i| {
         out.line("{");
         for s in strips(tile) {
             let block = plus(tile.weights_at(), d);
@@ -90,12 +104,13 @@ pub(super) fn sums(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec, weighin
         "fn {name}(rows: Rows, range: vec2<u32>, origins: Origins, place: Place, {first}: u32, tested: bool) {{"
     ));
     // Weights of all before are multiplied, and scores where none were needed for a peak.
-    out.repeat("part", tile.keys / PART, |out, part| {
+    let body = |out: &mut Steps, part: Index| {
         if part != Index::Number(0) || *waits {
             out.line("workgroupBarrier();");
         }
         put_weights(out, tile, weighing.weights, part);
-        out.line(format!("for (var chunk = 0u; chunk < {PART}u; chunk += {}u) {{", tile.keys_v));
+        let end = end_of(tile, PART);
+        out.line(format!("for (var chunk = 0u; chunk < {end}; chunk += {}u) {{", tile.keys_v));
         put_values(out, tile, weighing, part);
         out.line(if spec.selects_values() {
             format!(
@@ -106,20 +121,25 @@ pub(super) fn sums(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec, weighin
             format!("{name}_part(place, chunk);")
         });
         out.line("}");
-    });
+    };
+    let parts = tile.keys / PART;
+    match tile.eights {
+        true => (0..parts).for_each(|part| body(out, Index::Number(part))),
+        false => out.repeat("part", parts, body),
+    }
     out.line("}");
 }
 
 fn put_weights(out: &mut Steps, tile: &BlockTile, weights: &str, part: Index) {
-    // An invocation's four neighbouring keys lie in one part; all invocations have some there, or half of them.
-    let halves = tile.across == 16;
-    let [block, guard] = if halves {
-        let own = part.number().map_or(format!("{part} % 2u"), |part| format!("{}u", part % 2));
+    // An invocation's four neighbouring keys lie in one part; all invocations have some there, or a half or quarter.
+    let of = tile.across / 8;
+    let [block, guard] = if of > 1 {
+        let own = part.number().map_or(format!("{part} % {of}u"), |part| format!("{}u", part % of));
         ["place.x % 8u".to_owned(), format!("if (place.x / 8u == {own}) ")]
     } else {
         ["place.x".to_owned(), String::new()]
     };
-    let four = part.number().map_or(0, |part| if halves { part / 2 } else { part });
+    let four = part.number().map_or(0, |part| part / of);
     out.line(format!("{guard}{{"));
     for (j, s) in (0..4).flat_map(|j| strips(tile).map(move |s| (j, s))) {
         let at = format!("sh[{}u + {block}][{j}][{}]", tile.weights_at(), of_strip(tile, s));
@@ -127,7 +147,8 @@ fn put_weights(out: &mut Steps, tile: &BlockTile, weights: &str, part: Index) {
     }
     out.line("}");
     if part.number().is_none() && tile.keys_each() > 4 {
-        let last = if halves { format!("if ({part} % 2u == 1u) ") } else { String::new() };
+        let last =
+            if of > 1 { format!("if ({part} % {of}u == {}u) ", of - 1) } else { String::new() };
         out.line(format!("{last}{{"));
         strips(tile).for_each(|s| rotate(out, tile, weights, s, 4));
         out.line("}");
