@@ -191,14 +191,7 @@ fn wanted(spec: &KernelSpec) -> String {
     }
     match (spec.kernel, spec.tile) {
         (Kernel::FusedForwardTile, Some(Tile::Block(tile))) => {
-            let scores = 64 * tile.keys * tile.dim_qk / tile.lanes();
-            // Weights lie in workgroup memory for 32 keys at a time.
-            let part = 64 * 32 * tile.dim_v / tile.lanes();
-            let parts = vec![part.to_string(); (tile.keys / 32) as usize];
-            // In loops the scores' are nested: chunks of channels around the depths of one.
-            let chunks = tile.dim_qk.div_ceil(tile.depth);
-            let nested = if tile.unrolled { String::new() } else { format!("x{chunks}") };
-            format!("tile {scores}{nested},{}", parts.join(","))
+            format!("tile {}", of_tiles(&tile, &[tile.dim_qk], &[tile.dim_v]))
         }
         (Kernel::FusedForward, Some(Tile::Rows(tile))) => {
             format!("loop {}", tile.rows * (tile.dim_qk + tile.dim_v))
@@ -213,10 +206,10 @@ fn wanted(spec: &KernelSpec) -> String {
         // Two products of the pairs, and sums of d_q and of what corrects it, unless these are another kernel's.
         (Kernel::FusedBackwardTileRows, Some(Tile::Block(tile))) => {
             let sums = if makes(spec, Binding::O) { vec![tile.dim_qk; 2] } else { vec![] };
-            format!("tile {}", of_gradients(&tile, &[tile.dim_qk, tile.dim_v], &sums))
+            format!("tile {}", of_tiles(&tile, &[tile.dim_qk, tile.dim_v], &sums))
         }
         (Kernel::FusedBackwardTileQueries, Some(Tile::Block(tile))) => {
-            format!("tile {}", of_gradients(&tile, &[tile.dim_qk, tile.dim_v], &[tile.dim_qk]))
+            format!("tile {}", of_tiles(&tile, &[tile.dim_qk, tile.dim_v], &[tile.dim_qk]))
         }
         // The tile's loop stands in one over the heads of a group. Weights take one product.
         (Kernel::FusedBackwardTileKeys, Some(Tile::Block(tile))) => {
@@ -224,7 +217,7 @@ fn wanted(spec: &KernelSpec) -> String {
             let products = if d_k { vec![tile.dim_qk, tile.dim_v] } else { vec![tile.dim_qk] };
             let sums = [(d_v, tile.dim_v), (d_k, tile.dim_qk)];
             let sums: Vec<u32> = sums.iter().filter_map(|(on, dim)| on.then_some(*dim)).collect();
-            format!("tile-of-heads {}", of_gradients(&tile, &products, &sums))
+            format!("tile-of-heads {}", of_tiles(&tile, &products, &sums))
         }
         (Kernel::StagedScore, _) => "loop 64,16".into(),
         (Kernel::StagedValue | Kernel::BackwardKeys, _) => "loop 64".into(),
@@ -238,15 +231,15 @@ fn makes(spec: &KernelSpec, binding: Binding) -> bool {
     spec.elements.iter().any(|(of, _)| *of == binding)
 }
 
-/// Multiply-adds of a tile's loops in kernels of gradients: products, then sums of as many columns, 32 keys at a time.
-fn of_gradients(tile: &BlockTile, products: &[u32], sums: &[u32]) -> String {
+/// Multiply-adds of a tile's loops in kernels on tiles: products, then sums of as many columns, 32 keys at a time.
+fn of_tiles(tile: &BlockTile, products: &[u32], sums: &[u32]) -> String {
     let all = |dim: u32| tile.rows * tile.keys * dim / tile.lanes();
     // In loops chunks stand around their depths and keys.
-    let product = |dim: &u32| match tile.unrolled {
+    let product = |dim: &u32| match tile.is_written() {
         true => all(*dim).to_string(),
         false => format!("{}x{}", all(*dim), dim.div_ceil(tile.depth)),
     };
-    let chunks = if tile.unrolled { String::new() } else { format!("x{}", 32 / tile.keys_v) };
+    let chunks = if tile.is_written() { String::new() } else { format!("x{}", 32 / tile.keys_v) };
     let parts = tile.keys / 32;
     let sum = |dim: &u32| vec![format!("{}{chunks}", all(*dim) / parts); parts as usize].join(",");
     products.iter().map(product).chain(sums.iter().map(sum)).collect::<Vec<_>>().join(",")

@@ -5,7 +5,7 @@
 mod common;
 
 use heedful::kernel::{Kernel, KernelSpec};
-use heedful::plan::tuning::{Class, SplitRow, TileRow};
+use heedful::plan::tuning::{Class, Repeats, SplitRow, TileRow};
 use heedful::verify::data::{CaseData, DataOptions};
 use heedful::verify::truth::Truth;
 use heedful::{
@@ -100,24 +100,30 @@ fn what_is_hidden_and_not_finite_is_left_out() {
 fn many_rows_are_split_on_tiles() {
     let Some(engine) = common::gpu::engine("many_rows") else { return };
     let shape = Shape { seq_q: 70, seq_kv: 500, dim_v: 20, ..shape(36) };
-    let tile = |down, across, keys, unrolled| {
+    let tile = |down, across, keys, repeats| {
         let (class, device) = (Class::Any, "".into());
-        let tile = vec![TileRow { class, device, max_dim: 512, down, across, keys, unrolled }];
+        let tile = vec![TileRow { class, device, max_dim: 512, down, across, keys, repeats }];
         let tuning = Some(Tuning { tile, ..Tuning::default() }.into());
         Policy { path: Path::Split, tuning, ..Policy::default() }
     };
     let plain = Attention::new(shape).with_lse();
     let calls = [
-        (plain.clone(), tile(16, 8, 64, false)),
+        (plain.clone(), tile(16, 8, 64, Repeats::Loops)),
         // Rows at the start see no key of the last shares, and none at all.
-        (plain.clone().causal(Align::Offset(-3)).mask([2, 1, 70, 500]), tile(8, 16, 128, true)),
-        (plain.clone().sinks().kv_lengths().dtype(DType::F16), tile(16, 16, 64, false)),
-        (plain.clone().paged(80, 16, 32).kv_storage(Storage::Int8), tile(16, 8, 64, false)),
+        (
+            plain.clone().causal(Align::Offset(-3)).mask([2, 1, 70, 500]),
+            tile(8, 16, 128, Repeats::Written),
+        ),
+        (plain.clone().sinks().kv_lengths().dtype(DType::F16), tile(16, 16, 64, Repeats::Loops)),
+        (
+            plain.clone().paged(80, 16, 32).kv_storage(Storage::Int8),
+            tile(16, 8, 64, Repeats::Loops),
+        ),
         (
             Attention::new(shape).normalizer(heedful::Normalizer::Sigmoid { bias: Scalar(-1.0) }),
-            tile(8, 8, 64, false),
+            tile(8, 8, 64, Repeats::Loops),
         ),
-        (plain.clone().packed(100, 700), tile(16, 8, 64, false)),
+        (plain.clone().packed(100, 700), tile(8, 32, 128, Repeats::Eights)),
     ];
     for (call, policy) in calls {
         for batch_invariant in [false, true] {
@@ -129,7 +135,8 @@ fn many_rows_are_split_on_tiles() {
         }
     }
     let special = DataOptions { special: true, poison: true, ..DataOptions::default() };
-    let plan = engine.plan_with(&plain.causal(Align::BottomRight), &tile(16, 8, 64, false));
+    let plan =
+        engine.plan_with(&plain.causal(Align::BottomRight), &tile(16, 8, 64, Repeats::Loops));
     prove_plan(&engine, &plan.unwrap(), &special);
 }
 

@@ -6,14 +6,14 @@
 mod common;
 
 use heedful::kernel::{Kernel, KernelSpec};
-use heedful::plan::tuning::{Class, TileRow};
+use heedful::plan::tuning::{Class, Repeats, TileRow};
 use heedful::verify::data::{CaseData, DataOptions};
 use heedful::verify::truth::Truth;
 use heedful::{Align, Attention, Capabilities, DType, Engine, Path, Plan, Policy, Shape, Tuning};
 
-fn row([down, across, keys]: [u32; 3], unrolled: bool) -> TileRow {
+fn row([down, across, keys]: [u32; 3], repeats: Repeats) -> TileRow {
     let (class, device) = (Class::Any, "".into());
-    TileRow { class, device, max_dim: 512, down, across, keys, unrolled }
+    TileRow { class, device, max_dim: 512, down, across, keys, repeats }
 }
 
 fn policy(row: TileRow) -> Policy {
@@ -49,8 +49,18 @@ fn every_shape_is_right() {
     ];
     for (i, shape) in shapes.enumerate() {
         // Written out each takes a driver on the CPU seconds to compile.
-        prove(&engine, &calls[i % 2], row(shape, i % 3 == 0), &DataOptions::default());
-        prove(&engine, &calls[(i + 1) % 2], row(shape, false), &DataOptions::default());
+        let some = if i % 3 == 0 { Repeats::Written } else { Repeats::Eights };
+        prove(&engine, &calls[i % 2], row(shape, some), &DataOptions::default());
+        prove(&engine, &calls[(i + 1) % 2], row(shape, Repeats::Loops), &DataOptions::default());
+    }
+    // Half the rows, and more columns than invocations across.
+    let wide = |shape| Shape { dim_qk: 16, dim_v: 140, ..shape };
+    let [plain, masked] = calls;
+    let more = Attention { shape: wide(shape), ..masked.clone() };
+    for (call, repeats) in
+        [(plain, Repeats::Eights), (masked, Repeats::Loops), (more, Repeats::Eights)]
+    {
+        prove(&engine, &call, row([8, 32, 128], repeats), &DataOptions::default());
     }
 }
 
@@ -60,7 +70,7 @@ fn what_is_hidden_and_not_finite_is_left_out_where_steps_are_written_out() {
     let call = Attention::new(Shape::self_attention(1, 1, 100, 16)).with_lse();
     let call = call.dtype(DType::F16).causal(Align::TopLeft);
     let options = DataOptions { special: true, ..DataOptions::default() };
-    prove(&engine, &call, row([8, 16, 128], true), &options);
+    prove(&engine, &call, row([8, 16, 128], Repeats::Written), &options);
 }
 
 #[test]
@@ -73,7 +83,7 @@ fn tiles_are_cut_to_workgroup_memory() {
             max_invocations: invocations,
             ..Capabilities::default()
         };
-        Plan::new(&call.validate().unwrap(), &caps, &policy(row([16, 16, 128], true)))
+        Plan::new(&call.validate().unwrap(), &caps, &policy(row([16, 16, 128], Repeats::Written)))
     };
     let shape = |plan: Plan| tile(&plan).block_tile().map(|x| [x.keys, x.depth, x.keys_v]).unwrap();
     for dim in [1, 3, 64, 80, 128, 256, 320, 448, 512] {
@@ -119,7 +129,10 @@ fn rows_of_a_table_are_checked() {
         let table = Tuning { tile: vec![row], ..Tuning::default() };
         table.validate().unwrap_err().to_string()
     };
-    assert!(error(row([12, 8, 64], true)).contains("invocations down of tile row 0"));
-    assert!(error(row([8, 32, 64], true)).contains("invocations across of tile row 0"));
-    assert!(error(row([8, 8, 96], true)).contains("keys of tile row 0"));
+    assert!(error(row([12, 8, 64], Repeats::Written)).contains("invocations down of tile row 0"));
+    assert!(error(row([8, 64, 64], Repeats::Written)).contains("invocations across of tile row 0"));
+    let few = error(row([8, 32, 64], Repeats::Written));
+    assert!(few.contains("keys of tile row 0") && few.contains("128 beside 32 across"), "{few}");
+    assert!(error(row([16, 32, 128], Repeats::Written)).contains("invocations down of tile row 0"));
+    assert!(error(row([8, 8, 96], Repeats::Written)).contains("keys of tile row 0"));
 }

@@ -29,13 +29,13 @@ fn factors(rows: Rows, end: u32, row: u32, key: u32) -> vec4<f32> {
     weight_factor(shown(rows, end, row + 2u, key)), weight_factor(shown(rows, end, row + 3u, key)));
 }
 
-// How a tile starts: the rows' peaks of all tiles so far, four rows to each of the first 16 invocations, and
+// How a tile starts: the rows' peaks of all tiles so far, four rows to each of the first invocations, and
 // what o and l are to be multiplied with.
 fn raise(place: Place, m: vec4<f32>) -> vec4<f32> {
   tile_put_peaks(place);
   workgroupBarrier();
   var peak = m;
-  if (place.lane < 16u) {
+  if (place.lane < OWNED / 4u) {
     peak = tile_peak(place, m);
     sh[0][0][place.lane] = peak;
     sh[0][1][place.lane] = normalize_rescale(m, peak);
@@ -46,7 +46,7 @@ fn raise(place: Place, m: vec4<f32>) -> vec4<f32> {
 }
 
 // Scores, weights and sums of the keys of `range` that some row may look at. Returns the peaks of four rows, to the
-// first 16 invocations.
+// first OWNED / 4 invocations.
 fn attend(rows: Rows, range: vec2<u32>, whole: vec2<u32>, origins: Origins, place: Place, row0: u32) -> vec4<f32> {
   var m = vec4<f32>(normalize_empty().m);
   for (var key0 = next_tile(rows, range.x / KEYS * KEYS, range); key0 < range.y;

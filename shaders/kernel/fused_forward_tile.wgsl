@@ -1,4 +1,4 @@
-// Fused attention on a tile: 64 rows by KEYS keys of one head by LANES invocations, both products
+// Fused attention on a tile: OWNED rows by KEYS keys of one head by LANES invocations, both products
 // register-blocked.
 //
 //   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk],
@@ -6,13 +6,13 @@
 //   -> o [batch, heads_q, seq_q, dim_v], lse [batch, heads_q, seq_q]
 //
 //   for each tile of KEYS keys that some row may look at:
-//     S = modifiers(scale * Q K^T)                   64 x KEYS, by chunks of channels
+//     S = modifiers(scale * Q K^T)                   OWNED x KEYS, by chunks of channels
 //     m' = max(m, rows' maxima of S);  a = exp(m - m')
 //     P = exp(S - m');  l = a l + rows' sums of P
 //     O = a O + P V;    m = m'                       32 keys of P at a time, by chunks of v
 //   O / l, m + ln l
 //
-// Workgroup (x, y) = (block of 64 rows, the last one first, (batch, head) pair). Invocation (x, y)
+// Workgroup (x, y) = (block of OWNED rows, the last one first, (batch, head) pair). Invocation (x, y)
 // of ACROSS by DOWN owns rows 4y..4y+3 (and those of a second strip, 4 DOWN further), keys 4x..4x+3
 // of every 4 ACROSS, and of o every ACROSS-th vec4 of columns. Where it departs from the above:
 //  1. Scores, weights and outputs stay in registers; straight-line code over them (`tile_*`) is
@@ -51,9 +51,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let head = params.head0 + workgroup.y % params.head_n;
   let block_end = params.row0 + params.row_n;
   // The last rows first: under a causal mask they have most to do, and what ends last should be little.
-  let groups = (params.row_n + 63u) / 64u;
-  let row0 = params.row0 + (groups - 1u - workgroup.x) * 64u;
-  let rows = rows_of(batch, head, row0, min(row0 + 64u, block_end) - 1u);
+  let groups = (params.row_n + OWNED - 1u) / OWNED;
+  let row0 = params.row0 + (groups - 1u - workgroup.x) * OWNED;
+  let rows = rows_of(batch, head, row0, min(row0 + OWNED, block_end) - 1u);
   let row_end = stored_end(rows, block_end);
   let visible = key_range(rows);
   let whole = whole_range(rows, visible);
@@ -63,7 +63,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let m = attend(rows, visible, whole, origins_of(batch, head), place, row0);
 
   gather_l(place);
-  if (lane < 16u) { end_rows(rows, row_end, row0, place, m); }
+  if (lane < OWNED / 4u) { end_rows(rows, row_end, row0, place, m); }
   workgroupBarrier();
   tile_store(place, row_end, params.o_base + o_origin(batch) + head * params.o_stride_head);
 }

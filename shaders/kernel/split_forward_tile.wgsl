@@ -1,4 +1,4 @@
-// More query rows than `split_forward` takes, too few to keep a device busy: a tile of 64 rows as in
+// More query rows than `split_forward` takes, too few to keep a device busy: a tile of OWNED rows as in
 // `fused_forward_tile` takes a share of the keys; `split_merge` joins the shares.
 //
 //   q [batch, heads_q, seq_q, dim_qk], k [batch, heads_kv, seq_kv, dim_qk],
@@ -9,7 +9,7 @@
 //   for each tile of KEYS keys of the share that some row may look at: m, l, O as in `fused_forward_tile`
 //   states = (m, l), partials = O
 //
-// Workgroup (x, y, z) = (block of 64 rows, (batch, head) pair, share). Where it departs from the above:
+// Workgroup (x, y, z) = (block of OWNED rows, (batch, head) pair, share). Where it departs from the above:
 //  1. Shares are whole tiles, so a row's bits depend on how many there are, or on their fixed size only.
 //  2. A share without a visible key writes a sum of 0, and what it wrote of O is never read.
 
@@ -25,8 +25,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let batch = params.batch0 + workgroup.y / params.head_n;
   let head = params.head0 + workgroup.y % params.head_n;
   let block_end = params.row0 + params.row_n;
-  let row0 = params.row0 + workgroup.x * 64u;
-  let rows = rows_of(batch, head, row0, min(row0 + 64u, block_end) - 1u);
+  let row0 = params.row0 + workgroup.x * OWNED;
+  let rows = rows_of(batch, head, row0, min(row0 + OWNED, block_end) - 1u);
   let row_end = stored_end(rows, block_end);
   let visible = key_range(rows);
   let share = share_of(visible, workgroup.z);
@@ -36,7 +36,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let m = attend(rows, share, whole, origins_of(batch, head), place, row0);
 
   gather_l(place);
-  if (lane < 16u) {
+  if (lane < OWNED / 4u) {
     let row = row0 + lane * 4u;
     let first = partial_index(batch, head, row, workgroup.z);
     let at = first + vec4<u32>(0u, 1u, 2u, 3u) * params.split_n;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::bench::measure::{Buffers, measure_host};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Repeats};
 use crate::plan::tuning::{self, FusedRow, MatrixRow, SplitRow, TileRow, Tuning, class};
 use crate::plan::{Capabilities, Path, Plan, Policy};
 use crate::problem::{Attention, Problem};
@@ -73,8 +73,12 @@ impl std::fmt::Display for Candidate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Fused(row) => write!(f, "{} rows, {} lanes", row.rows, row.lanes),
-            Self::Tile(TileRow { down, across, keys, unrolled, .. }) => {
-                let form = if *unrolled { "written out" } else { "loops" };
+            Self::Tile(TileRow { down, across, keys, repeats, .. }) => {
+                let form = match repeats {
+                    Repeats::Written => "written out",
+                    Repeats::Loops => "loops",
+                    Repeats::Eights => "loops of eight",
+                };
                 write!(f, "{down} by {across} invocations, {keys} keys, {form}")
             }
             Self::Split(row) => {
@@ -127,12 +131,14 @@ impl Target {
             let grids = [8, 16].into_iter().flat_map(|down| [8, 16].map(|across| (down, across)));
             let shapes = grids.flat_map(|grid| [64, 128].map(|keys| (grid, keys)));
             // Loops are for software drivers, written out they compile for seconds there.
-            let row = |((down, across), keys)| {
-                let (device, unrolled) = (Cow::Owned(device.clone()), !software);
-                let max_dim = dim;
-                Candidate::Tile(TileRow { class, device, max_dim, down, across, keys, unrolled })
+            let form = if software { Repeats::Loops } else { Repeats::Written };
+            let shapes = shapes.map(|shape| (shape, form));
+            let eights = [((16, 16), 64), ((8, 32), 128)].map(|shape| (shape, Repeats::Eights));
+            let row = |(((down, across), keys), repeats)| {
+                let (device, max_dim) = (Cow::Owned(device.clone()), dim);
+                Candidate::Tile(TileRow { class, device, max_dim, down, across, keys, repeats })
             };
-            shapes.map(row).collect::<Vec<_>>()
+            shapes.chain(eights).map(row).collect::<Vec<_>>()
         };
         let target = |kernel: Kernel, attention: Attention, path, candidates| {
             let subgroups = kernel == Kernel::FusedForwardSubgroup;

@@ -37,13 +37,34 @@ pub struct BlockTile {
     pub dim_qk: u32,
     /// Head dimension of v and o.
     pub dim_v: u32,
-    /// Whether steps over depth and keys are written out. Software drivers compile loops many times as fast.
-    pub unrolled: bool,
-    /// Whether loops take eight steps a turn, and do not tell compilers how many turns there are.
-    pub eights: bool,
+    /// How steps over depth and keys are repeated.
+    pub repeats: Repeats,
+}
+
+/// How steps over depth and keys of a tile are repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Repeats {
+    /// Written out.
+    Written,
+    /// In loops, which software drivers compile many times as fast, and compilers of GPUs may write out.
+    Loops,
+    /// In loops of eight steps a turn, which compilers leave loops: they are not told how many turns there are.
+    Eights,
 }
 
 impl BlockTile {
+    /// Whether steps are written out.
+    pub fn is_written(&self) -> bool {
+        self.repeats == Repeats::Written
+    }
+
+    /// Whether loops stay loops.
+    pub(super) fn keeps_loops(&self) -> bool {
+        self.repeats == Repeats::Eights
+    }
+
     /// Invocations per workgroup.
     pub fn lanes(&self) -> u32 {
         self.down * self.across
@@ -82,10 +103,10 @@ impl BlockTile {
 
     /// Iterations of an invocation's loops in one tile.
     pub fn iterations(&self) -> u32 {
-        let steps = |n: u32| match (self.unrolled, self.eights) {
-            (true, _) => 1,
-            (_, true) => n.div_ceil(8),
-            _ => n,
+        let steps = |n: u32| match self.repeats {
+            Repeats::Written => 1,
+            Repeats::Eights => n.div_ceil(8),
+            Repeats::Loops => n,
         };
         let products = self.dim_qk.max(1).div_ceil(self.depth) * steps(1 + self.depth);
         let sums = self.keys / self.keys_v * steps(1 + self.keys_v) + self.keys / PART;
@@ -118,8 +139,7 @@ impl BlockTile {
 
 impl fmt::Display for BlockTile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rows, down, across, keys, depth, keys_v, dim_qk, dim_v, unrolled, eights } =
-            *self;
+        let Self { rows, down, across, keys, depth, keys_v, dim_qk, dim_v, repeats } = *self;
         write!(f, "b{down}x{across}k{keys}c{depth}v{keys_v}d{dim_qk}")?;
         if dim_v != dim_qk {
             write!(f, "v{dim_v}")?;
@@ -127,7 +147,10 @@ impl fmt::Display for BlockTile {
         if rows != TILE {
             write!(f, "r{rows}")?;
         }
-        f.write_str(if unrolled { "u" } else { "" })?;
-        f.write_str(if eights { "e" } else { "" })
+        f.write_str(match repeats {
+            Repeats::Written => "u",
+            Repeats::Loops => "",
+            Repeats::Eights => "e",
+        })
     }
 }

@@ -66,7 +66,7 @@ pub(crate) use backward_bias::BATCH_N;
 pub(crate) use backward_sum_rows::SUM_TILE;
 pub(crate) use backward_table::TABLE_WIDTH;
 pub use bindings::{Access, Binding, BindingKind};
-pub use block_tile::{BlockTile, TILE};
+pub use block_tile::{BlockTile, Repeats, TILE};
 pub(crate) use classify::BLOCK_SCAN;
 pub use compose::{Compiler, Composed, LineMap, compose, compose_for};
 pub use element::{Element, MergeTile, RowTile, SplitTile, Width};

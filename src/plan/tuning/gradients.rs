@@ -1,17 +1,7 @@
 //! Shapes of gradients on tiles, and how many kernels they are.
 
 use super::table::Class;
-
-/// How steps over depth and keys of a tile are repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeats {
-    /// Written out.
-    Written,
-    /// A loop, which compilers may write out.
-    Loops,
-    /// A loop that they leave one, of eight steps a turn.
-    Eights,
-}
+use crate::kernel::Repeats;
 
 /// Which gradients on tiles have kernels of their own, whose sums are the only ones in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 mod gradients;
 mod table;
 
+pub use crate::kernel::Repeats;
 pub use table::{
     Class, FUSED, FusedRow, MATRIX, MatrixRow, SPLIT, SplitRow, TILES, TileRow, Tuning, class,
 };
@@ -11,7 +12,7 @@ use crate::kernel::{BlockTile, MatrixTile, RowTile, SplitTile, TILE};
 use crate::plan::Capabilities;
 use crate::tensor::Shape;
 pub(super) use gradients::Apart;
-use gradients::{GRADIENTS, GradientRow, Repeats};
+use gradients::{GRADIENTS, GradientRow};
 use table::serves;
 
 /// Most f32 registers a row may take on hardware before its kernel spills; software spills to cache anyway.
@@ -57,7 +58,7 @@ pub fn gradient_block_tile(caps: &Capabilities, shape: &Shape, selects: bool) ->
     let dim = shape.dim_qk.max(shape.dim_v);
     let GradientRow { shape: [down, across, keys], repeats, .. } = *gradient_row(caps, shape)?;
     let base = BlockTile {
-        rows: if across > 16 { TILE / 2 } else { TILE },
+        rows: rows_of(across),
         down,
         across,
         keys,
@@ -65,8 +66,7 @@ pub fn gradient_block_tile(caps: &Capabilities, shape: &Shape, selects: bool) ->
         keys_v: 0,
         dim_qk: dim,
         dim_v: dim,
-        unrolled: repeats == Repeats::Written,
-        eights: repeats == Repeats::Eights,
+        repeats,
     };
     let tile = cut(base, caps, selects)?;
     Some(BlockTile { dim_qk: shape.dim_qk, dim_v: shape.dim_v, ..tile })
@@ -107,12 +107,15 @@ pub fn block_tile(
     let dim = shape.dim_qk.max(shape.dim_v);
     let fits = |row: &&TileRow| dim <= row.max_dim && serves(row.class, &row.device, caps);
     let own = tuning.and_then(|tuning| tuning.tile.iter().find(fits));
-    let TileRow { down, across, keys, unrolled, .. } = *own.or_else(|| TILES.iter().find(fits))?;
-    let (dim_qk, dim_v) = (shape.dim_qk, shape.dim_v);
-    let (rows, depth, keys_v, eights) = (TILE, 0, 0, false);
-    let base =
-        BlockTile { rows, down, across, keys, depth, keys_v, dim_qk, dim_v, unrolled, eights };
+    let TileRow { down, across, keys, repeats, .. } = *own.or_else(|| TILES.iter().find(fits))?;
+    let (rows, dim_qk, dim_v) = (rows_of(across), shape.dim_qk, shape.dim_v);
+    let base = BlockTile { rows, down, across, keys, depth: 0, keys_v: 0, dim_qk, dim_v, repeats };
     cut(base, caps, selects)
+}
+
+/// Rows of a tile: half as many where 32 invocations share each, so that it has as many pairs.
+fn rows_of(across: u32) -> u32 {
+    if across > 16 { TILE / 2 } else { TILE }
 }
 
 /// The largest tile of a shape that fits the device's workgroups: with fewer keys, and chunks of them and of channels.

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
+use crate::kernel::Repeats;
 use crate::plan::Capabilities;
 
 /// What kind of device a row is for.
@@ -51,12 +52,12 @@ pub struct TileRow {
     pub max_dim: u32,
     /// Invocations along the 64 rows: 8 or 16.
     pub down: u32,
-    /// Invocations along keys and columns: 8 or 16.
+    /// Invocations along keys and columns: 8 or 16; or 32 beside 8, for 32 rows and 128 keys.
     pub across: u32,
     /// Keys of a tile: 64 or 128. Fewer where workgroup memory is small.
     pub keys: u32,
-    /// Whether steps over depth and keys are written out.
-    pub unrolled: bool,
+    /// How steps over depth and keys are repeated.
+    pub repeats: Repeats,
 }
 
 /// Shape of the split kernel's workgroups up to a head dimension.
@@ -148,15 +149,19 @@ impl Tuning {
             power(format!("tuning: lanes of fused row {i}"), row.lanes, 256)?;
         }
         for (i, row) in self.tile.iter().enumerate() {
-            let sizes = [
-                ("invocations down", row.down, [8, 16]),
-                ("invocations across", row.across, [8, 16]),
-                ("keys", row.keys, [64, 128]),
+            let wide = row.across == 32;
+            let sizes: [(&str, u32, &[u32]); 3] = [
+                ("invocations across", row.across, &[8, 16, 32]),
+                ("invocations down", row.down, if wide { &[8] } else { &[8, 16] }),
+                ("keys", row.keys, if wide { &[128] } else { &[64, 128] }),
             ];
-            for (what, found, [low, high]) in sizes {
-                if found != low && found != high {
+            for (what, found, allowed) in sizes {
+                if !allowed.contains(&found) {
                     let place = format!("tuning: {what} of tile row {i}");
-                    return Err(Error::invalid(place, found, format!("{low} or {high}")));
+                    let beside = if wide { " beside 32 across" } else { "" };
+                    let wanted =
+                        allowed.iter().map(u32::to_string).collect::<Vec<_>>().join(" or ");
+                    return Err(Error::invalid(place, found, format!("{wanted}{beside}")));
                 }
             }
         }
@@ -208,9 +213,9 @@ const fn tile(
     device: &'static str,
     max_dim: u32,
     [down, across, keys]: [u32; 3],
-    unrolled: bool,
+    repeats: Repeats,
 ) -> TileRow {
-    TileRow { class, device: Cow::Borrowed(device), max_dim, down, across, keys, unrolled }
+    TileRow { class, device: Cow::Borrowed(device), max_dim, down, across, keys, repeats }
 }
 
 const fn split(
@@ -243,20 +248,22 @@ pub const FUSED: &[FusedRow] = &[
 /// work, without which some took four times as long. 16 by 8, 8 by 16 and 16 by 16 with 64 keys, 16 by 16 with 128:
 /// dim 64 31, 30, 27, 29; dim 128 31, 30, 32, 34; dim 256 33, 31, 23, 25.
 ///
-/// Intel above dim 64: loops spill 6 and 309 registers at dims 128 and 256 on DG2, written out 173 and 388.
-///
-/// Others by what Mesa 26.2 compiles, not measured: 16 by 16 at dims 64, 128 and 256 takes 96, 96 and 168 registers
-/// on RDNA3 and spills nothing on RDNA3, Ampere and Adreno 740, 0, 0 and 30 on M1, 86, 188 and 385 on DG2 (SIMD8).
+/// Others by what Mesa 26.2 compiles, not measured. 16 by 16 written out at dims 64, 128 and 256 takes 96, 96 and 168
+/// registers on RDNA3 and spills nothing on RDNA3, Ampere and Adreno 740; 0, 0 and 30 on M1, where 32 rows spill nothing.
+/// DG2, spills and share of all issue slots: written out 86 and 51 % at dim 64, loops of one step 6 and 42 % at 128, 308
+/// and 38 % at 256; in eights 0 and 48 % at 64, with 32 rows 0 and 46 % at 128, 36 and 50 % at 256.
 pub const TILES: &[TileRow] = &[
-    tile(Class::Software, "", 1024, [16, 8, 64], false),
-    tile(Class::Any, "NVIDIA", 64, [16, 8, 64], true),
-    tile(Class::Any, "NVIDIA", 128, [16, 16, 128], true),
-    tile(Class::Any, "NVIDIA", 256, [16, 8, 64], true),
-    tile(Class::Any, "AMD", 64, [16, 8, 64], true),
-    tile(Class::Any, "AMD", 128, [8, 16, 64], true),
-    tile(Class::Any, "Intel", 64, [16, 16, 64], true),
-    tile(Class::Any, "Intel", 512, [16, 16, 64], false),
-    tile(Class::Any, "", 1024, [16, 16, 64], true),
+    tile(Class::Software, "", 1024, [16, 8, 64], Repeats::Loops),
+    tile(Class::Any, "NVIDIA", 64, [16, 8, 64], Repeats::Written),
+    tile(Class::Any, "NVIDIA", 128, [16, 16, 128], Repeats::Written),
+    tile(Class::Any, "NVIDIA", 256, [16, 8, 64], Repeats::Written),
+    tile(Class::Any, "AMD", 64, [16, 8, 64], Repeats::Written),
+    tile(Class::Any, "AMD", 128, [8, 16, 64], Repeats::Written),
+    tile(Class::Any, "Intel", 64, [16, 16, 64], Repeats::Eights),
+    tile(Class::Any, "Intel", 512, [8, 32, 128], Repeats::Eights),
+    tile(Class::Any, "Apple", 128, [16, 16, 64], Repeats::Written),
+    tile(Class::Any, "Apple", 512, [8, 32, 128], Repeats::Eights),
+    tile(Class::Any, "", 1024, [16, 16, 64], Repeats::Written),
 ];
 
 /// NVIDIA: measured on one H200, us with 128 lanes and 1 to a key, 256 and 128 keys; 8 to a key, 256, 128 and 64 keys:

@@ -27,7 +27,7 @@ struct Shape<'a> {
 
 /// The definitions that `kernel/fused_backward_tile_rows.wgsl` and `kernel/fused_backward_tile_keys.wgsl` call.
 pub(in crate::kernel) fn tile_backward(tile: &BlockTile, spec: &KernelSpec, side: Own) -> String {
-    let mut out = Steps { text: row_types(4), unrolled: tile.unrolled };
+    let mut out = Steps { text: row_types(4), unrolled: tile.is_written() };
     let tiles = [tile.dim_qk, tile.dim_v].map(|dim| tile.of_dim(dim));
     let shape = Shape { spec, side, tiles, wanted: side.sums(spec) };
     declare_tile(&mut out, &tile.of_dim(tile.dim_qk.max(tile.dim_v)), spec);
@@ -77,7 +77,6 @@ impl Shape<'_> {
 
     fn declare(&self, out: &mut Steps) {
         let tile = &self.tiles[0];
-        out.line(format!("const OWNED: u32 = {}u;", tile.rows));
         out.line(format!("const OWNS_ROWS: bool = {};", self.side == Own::Rows));
         for s in strips(tile) {
             for j in keys(tile) {

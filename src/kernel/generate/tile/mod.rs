@@ -22,7 +22,7 @@ use sums::Weighing;
 
 /// The definitions that `common/tile_attend.wgsl` and the kernels around it call.
 pub(in crate::kernel) fn tile(tile: &BlockTile, spec: &KernelSpec) -> String {
-    let mut out = Steps { text: row_types(4), unrolled: tile.unrolled };
+    let mut out = Steps { text: row_types(4), unrolled: tile.is_written() };
     declare(&mut out, tile, spec);
     out.line("fn d_o_origin(batch: u32, head: u32) -> u32 { return 0u; }");
     products::loads(&mut out, tile, spec);
@@ -78,6 +78,7 @@ fn plus(base: u32, index: Index) -> String {
 /// The tile's numbers and its workgroup memory.
 fn declare_tile(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
     let constants = [
+        ("OWNED", tile.rows),
         ("DOWN", tile.down),
         ("ACROSS", tile.across),
         ("LANES", tile.lanes()),
@@ -120,7 +121,11 @@ fn declare(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
 /// The end of a loop; in eights one that compilers do not know: written out by them a tile of gradients spills where its
 /// loops do not (`plan/tuning/table.rs`).
 fn end_of(tile: &BlockTile, end: u32) -> String {
-    if tile.eights { format!("select({end}u, 0u, params.seq_q == 0u)") } else { format!("{end}u") }
+    if tile.keeps_loops() {
+        format!("select({end}u, 0u, params.seq_q == 0u)")
+    } else {
+        format!("{end}u")
+    }
 }
 
 /// `body` for each of `n` depths or keys, given its block of four and its place there.
@@ -129,7 +134,7 @@ fn steps(out: &mut Steps, tile: &BlockTile, n: u32, body: impl Fn(&mut Steps, In
         for d in 0..n {
             body(out, Index::Number(d / 4), Index::Number(d % 4));
         }
-    } else if tile.eights {
+    } else if tile.keeps_loops() {
         let blocks = ["(d * 2u)", "(d * 2u + 1u)"].into_iter().take(n as usize / 4);
         let end = end_of(tile, n.div_ceil(8));
         out.line(format!("for (var d = 0u; d < {end}; d += 1u) {{"));

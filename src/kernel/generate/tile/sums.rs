@@ -123,7 +123,7 @@ pub(super) fn sums(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec, weighin
         out.line("}");
     };
     let parts = tile.keys / PART;
-    match tile.eights {
+    match tile.keeps_loops() {
         true => (0..parts).for_each(|part| body(out, Index::Number(part))),
         false => out.repeat("part", parts, body),
     }
