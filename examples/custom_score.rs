@@ -3,7 +3,7 @@
 //!
 //! `cargo run --example custom_score`
 
-use heedful::feature::Operands;
+use heedful::Operands;
 use heedful::reference::{Inputs, attend};
 use heedful::{Attention, CustomScore, Engine, Shape};
 

@@ -136,7 +136,7 @@ fn main() -> Result<()> {
     let wide = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
     let [cos64, sin64] = [wide(&cos), wide(&sin)];
     let operands =
-        heedful::feature::Operands { rotary_cos: &cos64, rotary_sin: &sin64, ..Default::default() };
+        heedful::Operands { rotary_cos: &cos64, rotary_sin: &sin64, ..Default::default() };
     let [q, k, v] = &values;
     let inputs = heedful::reference::Inputs { q, k, v, operands };
     // [heads, tokens, dim], as outputs on the host are.

@@ -5,7 +5,7 @@
 
 mod shared;
 
-use heedful::feature::Operands;
+use heedful::Operands;
 use heedful::reference::Inputs;
 use heedful::{Attention, Edges, Shape, WeightsAt};
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::path::Path;
 
-use heedful::feature::Operands;
+use heedful::Operands;
 use heedful::layer::{HostWeights, LayerInputs, MultiHeadAttention, forward};
 use heedful::{Attention, Engine, Policy, Shape};
 use safetensors::SafeTensors;

@@ -7,7 +7,7 @@ mod shared;
 
 use std::time::Instant;
 
-use heedful::feature::Operands;
+use heedful::Operands;
 use heedful::problem::cost;
 use heedful::reference::Inputs;
 use heedful::{Align, Attention, Shape};

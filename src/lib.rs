@@ -53,8 +53,7 @@
 //! Who sees whom: rows down, keys across. Masks are AND-ed in any combination, with these and with tensors.
 //!
 //! ```
-//! use heedful::feature::Operands;
-//! use heedful::{Align::TopLeft, Attention, Neighborhood, Position, Shape};
+//! use heedful::{Align::TopLeft, Attention, Neighborhood, Operands, Position, Shape};
 //!
 //! let call = || Attention::new(Shape::self_attention(1, 1, 8, 16));
 //! let calls = [
@@ -124,7 +123,10 @@ pub mod cache;
 pub mod device;
 pub mod engine;
 pub mod error;
+// What an application needs of these two stands below; the rest is for the command line and the tests of this repository.
+#[doc(hidden)]
 pub mod feature;
+#[doc(hidden)]
 pub mod kernel;
 pub mod layer;
 pub mod plan;
@@ -139,17 +141,28 @@ pub use engine::{
     PreparedRows, Table, Tensors,
 };
 pub use error::{Error, Rejection, Result};
-pub use feature::Position;
+#[doc(inline)]
 pub use feature::align::Align;
+#[doc(inline)]
 pub use feature::custom::{CustomMask, CustomScore};
+#[doc(inline)]
 pub use feature::inner::{Activation, Inner};
+#[doc(inline)]
 pub use feature::mask::{Axis, Blocks, Edges, Local, Masks, Neighborhood, Tree, Window};
+#[doc(inline)]
 pub use feature::normalize::Normalizer;
+#[doc(inline)]
 pub use feature::prepare::{Cosine, Rotary};
+#[doc(inline)]
 pub use feature::rotary::{LongRope, RotaryScaling, Yarn, rotary_tables};
+#[doc(inline)]
 pub use feature::rotary_config::{ModelConfig, RopeScaling, RotaryConfig};
+#[doc(inline)]
 pub use feature::score::{KvScales, Relative, grid_bias, standard_slopes, t5_table};
+#[doc(inline)]
 pub use feature::weight::Dropout;
+#[doc(inline)]
+pub use feature::{Operands, Position};
 pub use plan::tuning::Tuning;
 pub use plan::{BackwardPlan, Capabilities, Checks, Path, Plan, Policy, SelfTest};
 pub use problem::{

@@ -7,8 +7,8 @@ mod cached;
 mod common;
 
 use cached::{DIM, HEADS, Modelled, Random, descriptor, encode, read, upload};
+use heedful::Operands;
 use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
-use heedful::feature::Operands;
 use heedful::reference::{Inputs, attend};
 use heedful::{
     Align, Attention, DType, Rotary, RotaryScaling, Shape, Storage, Table, rotary_tables,

@@ -1,6 +1,6 @@
 //! Sizes at the ends of their ranges: nothing that computes with them panics, overflows or divides by 0.
 
-use heedful::feature::Operands;
+use heedful::Operands;
 use heedful::plan::{Capabilities, Plan, Policy};
 use heedful::problem::cost;
 use heedful::{

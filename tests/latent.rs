@@ -5,8 +5,8 @@
 
 mod common;
 
+use heedful::Operands;
 use heedful::device::Readback;
-use heedful::feature::Operands;
 use heedful::reference::{Inputs, attend};
 use heedful::verify::truth::Truth;
 use heedful::{

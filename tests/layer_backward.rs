@@ -6,8 +6,8 @@ mod common;
 
 use std::path::PathBuf;
 
+use heedful::Operands;
 use heedful::device::Readback;
-use heedful::feature::Operands;
 use heedful::kernel::Kernel;
 use heedful::layer::{
     ExtraKeys, HostWeights, LayerBackward, LayerBackwardTensors, LayerGradients, LayerInputs,

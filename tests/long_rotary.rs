@@ -4,9 +4,9 @@
 
 mod common;
 
+use heedful::Operands;
 use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
 use heedful::device::Readback;
-use heedful::feature::Operands;
 use heedful::plan::Capabilities;
 use heedful::reference::{Inputs, attend};
 use heedful::verify::truth::Truth;

@@ -4,7 +4,7 @@
 
 mod common;
 
-use heedful::feature::Operands;
+use heedful::Operands;
 use heedful::plan::MAX_ROWS;
 use heedful::reference::{Inputs, Outputs, attend};
 use heedful::verify::data::{CaseData, DataOptions};

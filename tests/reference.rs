@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use heedful::feature::Operands;
+use heedful::Operands;
 use heedful::reference::{Inputs, Order, Outputs, attend, emulate};
 use heedful::verify::cases::{packed_qkv, padded};
 use heedful::verify::data::{CaseData, DataOptions, gather};

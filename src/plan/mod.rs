@@ -33,5 +33,6 @@ use classify::Classify;
 pub(crate) use fit::check_matrix;
 pub use plan::Plan;
 pub use policy::{Checks, Path, Policy, SelfTest};
+#[doc(hidden)]
 pub use split::MAX_ROWS;
 pub use steps::{Over, Shares, Step};

@@ -1,9 +1,9 @@
 //! A cache beside a plain model of it, which keeps every token and knows what a window may have given back.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
+use heedful::Operands;
 use heedful::cache::{Append, AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
 use heedful::device::Readback;
-use heedful::feature::Operands;
 use heedful::reference::{Inputs, attend};
 use heedful::{Attention, DType, Engine, Layout, Shape, Storage, wgpu};
 use rand_chacha::ChaCha8Rng;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use heedful::feature::Operands;
+use heedful::Operands;
 use heedful::{Align, DType, Error, Operand, WeightsAt};
 
 use super::PathName;

@@ -5,7 +5,7 @@ use crate::kernel::Repeats;
 
 /// Which gradients on tiles have kernels of their own, whose sums are the only ones in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Apart {
+pub(crate) enum Apart {
     /// None: 4 products for the gradient of q, and 4 for those of k and v.
     Nothing,
     /// That of q, behind what the others need of its rows: 5 products and 4.

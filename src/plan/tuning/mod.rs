@@ -3,10 +3,12 @@
 mod gradients;
 mod table;
 
+#[doc(inline)]
 pub use crate::kernel::Repeats;
-pub use table::{
-    Class, FUSED, FusedRow, MATRIX, MatrixRow, SPLIT, SplitRow, TILES, TileRow, Tuning, class,
-};
+#[doc(hidden)]
+pub use table::class;
+pub use table::{Class, FusedRow, MatrixRow, SplitRow, TileRow, Tuning};
+pub(crate) use table::{FUSED, MATRIX, SPLIT, TILES};
 
 use crate::kernel::{BlockTile, MatrixTile, RowTile, SplitTile, TILE};
 use crate::plan::Capabilities;
@@ -19,7 +21,7 @@ use table::serves;
 const MAX_ROW_REGISTERS: u32 = 160;
 
 /// Why a row tile is slow on a device, where it is known to be: q and o of one row do not fit its registers.
-pub fn rows_are_slower(caps: &Capabilities, tile: &RowTile) -> Option<String> {
+pub(crate) fn rows_are_slower(caps: &Capabilities, tile: &RowTile) -> Option<String> {
     let registers = tile.rows * (tile.dim_qk + tile.dim_v);
     let spills = class(caps) != Class::Software && registers > MAX_ROW_REGISTERS;
     spills.then(|| format!("{registers} f32 registers of an invocation spill here"))
@@ -28,7 +30,7 @@ pub fn rows_are_slower(caps: &Capabilities, tile: &RowTile) -> Option<String> {
 /// Why gradients of rows and keys in registers are slow on a device, where they are known to be: 4 channels that are
 /// read feed 4 multiply-adds a row, and k, v and their gradients do not fit an invocation's registers (RDNA3, which has
 /// most: no spills at dim 32, 109 at 64, 1181 at 128; `benches/record/compilers`).
-pub fn gradients_are_slower(caps: &Capabilities) -> Option<String> {
+pub(crate) fn gradients_are_slower(caps: &Capabilities) -> Option<String> {
     (class(caps) != Class::Software)
         .then(|| "products on tiles read a fraction of what rows in registers do".to_owned())
 }
@@ -41,7 +43,7 @@ fn gradient_row(caps: &Capabilities, shape: &Shape) -> Option<&'static GradientR
 }
 
 /// Why gradients on tiles are slow on a device, where they are known to be.
-pub fn gradient_tiles_are_slower(caps: &Capabilities, shape: &Shape) -> Option<String> {
+pub(crate) fn gradient_tiles_are_slower(caps: &Capabilities, shape: &Shape) -> Option<String> {
     let dim = shape.dim_qk.max(shape.dim_v);
     let spills = gradient_row(caps, shape).is_some_and(|row| !row.fits);
     let reason = || format!("an invocation's registers spill at head dimension {dim} here");
@@ -49,12 +51,16 @@ pub fn gradient_tiles_are_slower(caps: &Capabilities, shape: &Shape) -> Option<S
 }
 
 /// Which gradients on tiles have kernels of their own.
-pub fn gradients_apart(caps: &Capabilities, shape: &Shape) -> Apart {
+pub(crate) fn gradients_apart(caps: &Capabilities, shape: &Shape) -> Apart {
     gradient_row(caps, shape).map_or(Apart::Nothing, |row| row.apart)
 }
 
 /// The tile of the fused backward pass, as [`block_tile`] has that of the forward one: the first row of its own table.
-pub fn gradient_block_tile(caps: &Capabilities, shape: &Shape, selects: bool) -> Option<BlockTile> {
+pub(crate) fn gradient_block_tile(
+    caps: &Capabilities,
+    shape: &Shape,
+    selects: bool,
+) -> Option<BlockTile> {
     let dim = shape.dim_qk.max(shape.dim_v);
     let GradientRow { shape: [down, across, keys], repeats, .. } = *gradient_row(caps, shape)?;
     let base = BlockTile {
@@ -75,7 +81,7 @@ pub fn gradient_block_tile(caps: &Capabilities, shape: &Shape, selects: bool) ->
 /// How rows and keys of the fused backward pass lie over invocations; `None` where they are not kept in registers. f32
 /// on Mesa 22.3 with subgroup fetches, ms with 1, 2 and 4 a lane: 1x8x256x64 16.7, 15.6, 9.5; 1x8/2x256x128 46, 38, 40
 /// (and 2.6, 8, 25 s to compile); 12x12x64x32 11.3, 13.4, 8.7.
-pub fn gradient_tile(caps: &Capabilities, shape: &Shape) -> Option<RowTile> {
+pub(crate) fn gradient_tile(caps: &Capabilities, shape: &Shape) -> Option<RowTile> {
     let dim = shape.dim_qk.max(shape.dim_v);
     let (rows, lanes) = match class(caps) {
         Class::Software if dim <= 64 => (4, 8),
@@ -91,6 +97,7 @@ pub fn gradient_tile(caps: &Capabilities, shape: &Shape) -> Option<RowTile> {
 
 /// Why the tile kernel is slow on a device, where it is known to be: software drivers take turns at barriers,
 /// and rows in registers need none.
+#[doc(hidden)]
 pub fn tile_is_slower(caps: &Capabilities) -> Option<String> {
     (class(caps) == Class::Software)
         .then(|| "invocations that wait for each other take turns on a CPU".to_owned())
@@ -98,6 +105,7 @@ pub fn tile_is_slower(caps: &Capabilities) -> Option<String> {
 
 /// The tile of the tile kernel, by the caller's table or the one that ships, cut to the device's workgroups;
 /// `None` where even the smallest is too large. `selects` says whether v is looked at.
+#[doc(hidden)]
 pub fn block_tile(
     caps: &Capabilities,
     shape: &Shape,
@@ -147,6 +155,7 @@ const MAX_FETCH: u32 = 8;
 
 /// The row tile for a shape, with or without subgroup fetches, by the caller's table or the one that ships;
 /// `None` when neither has a row or the device has no subgroups that are large enough.
+#[doc(hidden)]
 pub fn row_tile(
     caps: &Capabilities,
     shape: &Shape,
@@ -181,7 +190,7 @@ pub fn row_tile(
 
 /// Whether native f16 is faster than unpacking words in integers. Software drivers convert it one value at a time.
 /// Fused, 1×8×512×64 f16 on Mesa 26.2: native 10.6 ms and 3.3 s to compile, unpacked 7.7 ms and 0.5 s.
-pub fn prefers_native_f16(caps: &Capabilities) -> bool {
+pub(crate) fn prefers_native_f16(caps: &Capabilities) -> bool {
     class(caps) != Class::Software
 }
 
@@ -189,7 +198,11 @@ pub fn prefers_native_f16(caps: &Capabilities) -> bool {
 /// split one once per tile of a group's rows. f32, 1xHx1x8192x64 with one head, GB/s of k and v on Mesa 22.3 / 26.2:
 /// fused 3.9 / 4.9, split 7.4 / 13; 1x32/8x1x8192x128: 1.5 / 1.7 and 4.4 / 4.6. With 4 and 16 rows of 8 heads and no
 /// groups split takes 1.6 and 4 times as long.
-pub fn split_is_slower(caps: &Capabilities, shape: &Shape, tile: &SplitTile) -> Option<String> {
+pub(crate) fn split_is_slower(
+    caps: &Capabilities,
+    shape: &Shape,
+    tile: &SplitTile,
+) -> Option<String> {
     let software = caps.device_type == "cpu";
     let blocks = (shape.group() * shape.seq_q).div_ceil(tile.rows);
     let fewest = if shape.group() > 1 { 128 } else { 1024 };
@@ -210,14 +223,15 @@ pub fn split_is_slower(caps: &Capabilities, shape: &Shape, tile: &SplitTile) -> 
 /// Workgroups of the tile kernel that keep hardware busy: with half as many or fewer the keys are shared out. One H200,
 /// f32, us with all keys and with shares of them: 1x8x256x64 58, 39; 1x8x512x64 103, 55; 1x8x1024x64 175, 121; 64 rows
 /// against 8192 keys 1239, 86; 1x8x2048x64, 256 workgroups, 345, 395.
-pub const TILE_WORKGROUPS: u64 = 384;
+pub(crate) const TILE_WORKGROUPS: u64 = 384;
 
 /// Workgroups that keep a device busy: a few for each of a CPU's cores, thousands of small ones for hardware.
-pub fn split_workgroups(caps: &Capabilities) -> u64 {
+pub(crate) fn split_workgroups(caps: &Capabilities) -> u64 {
     if caps.device_type == "cpu" { 8 } else { 1024 }
 }
 
 /// The tile of the split kernel, by the caller's table or the one that ships.
+#[doc(hidden)]
 pub fn split_tile(caps: &Capabilities, shape: &Shape, tuning: Option<&Tuning>) -> SplitTile {
     let packed = (shape.group() * shape.seq_q).max(1).next_power_of_two();
     let dim = shape.dim_qk.max(shape.dim_v);
@@ -234,6 +248,7 @@ pub fn split_tile(caps: &Capabilities, shape: &Shape, tuning: Option<&Tuning>) -
 
 /// The tile of the matrix kernel, by the caller's table or the one that ships, cut to the device's workgroups; `None`
 /// where the device lists no matrices that WGSL can name, or even the smallest tile is too large.
+#[doc(hidden)]
 pub fn matrix_tile(
     caps: &Capabilities,
     shape: &Shape,
@@ -279,6 +294,7 @@ pub fn matrix_tile(
 /// The 64 x 64 tile of the staged path and of projections on matrix units: each of its teams has as many rows as
 /// invocations. `None` where the device lists no matrices that WGSL can name, or its subgroups are not between them and
 /// the tile.
+#[doc(hidden)]
 pub fn square_tile(caps: &Capabilities) -> Option<MatrixTile> {
     let edge = caps.matrix_edge()?;
     let team = matrix_team(caps, edge).filter(|team| *team <= TILE)?;

@@ -231,7 +231,7 @@ const fn split(
 /// dim 64, 4 rows: 75 / 85 by subgroups of 8, 25 / 61 without; dim 128, 2 rows: 45 / 55 (4 rows:
 /// 38 / 69, at 2.7 times the compile time); dim 256, 1 row: 23 / 33.
 /// Other devices: chosen by register count, at most 128 f32 for q and o.
-pub const FUSED: &[FusedRow] = &[
+pub(crate) const FUSED: &[FusedRow] = &[
     fused(Class::Software, 64, true, 4, 8),
     fused(Class::Software, 128, true, 2, 8),
     fused(Class::Software, 512, true, 1, 8),
@@ -252,7 +252,7 @@ pub const FUSED: &[FusedRow] = &[
 /// registers on RDNA3 and spills nothing on RDNA3, Ampere and Adreno 740; 0, 0 and 30 on M1, where 32 rows spill nothing.
 /// DG2, spills and share of all issue slots: written out 86 and 51 % at dim 64, loops of one step 6 and 42 % at 128, 308
 /// and 38 % at 256; in eights 0 and 48 % at 64, with 32 rows 0 and 46 % at 128, 36 and 50 % at 256.
-pub const TILES: &[TileRow] = &[
+pub(crate) const TILES: &[TileRow] = &[
     tile(Class::Software, "", 1024, [16, 8, 64], Repeats::Loops),
     tile(Class::Any, "NVIDIA", 64, [16, 8, 64], Repeats::Written),
     tile(Class::Any, "NVIDIA", 128, [16, 16, 128], Repeats::Written),
@@ -272,7 +272,7 @@ pub const TILES: &[TileRow] = &[
 ///
 /// Others by what Mesa 26.2 compiles, not measured: 4 rows spill nothing on RDNA3, Ampere, Adreno 740 and M1, 44 on
 /// DG2, where 2 spill nothing.
-pub const SPLIT: &[SplitRow] = &[
+pub(crate) const SPLIT: &[SplitRow] = &[
     split(Class::Software, "", 256, [4, 8, 64, 1]),
     split(Class::Software, "", 576, [2, 8, 64, 1]),
     split(Class::Software, "", 1024, [1, 8, 64, 1]),
@@ -302,7 +302,7 @@ const fn matrix(
 ///
 /// Others: chosen by counting, not measured. Two blocks of 16 rows per subgroup of 32
 /// read k and v half as often as one and hold o in 128 registers at dim 128; above, one block.
-pub const MATRIX: &[MatrixRow] = &[
+pub(crate) const MATRIX: &[MatrixRow] = &[
     matrix(Class::Software, "", 8, 512, [4, 1, 16], false),
     matrix(Class::Software, "", 16, 512, [2, 1, 16], false),
     matrix(Class::Any, "NVIDIA", 16, 64, [4, 1, 32], true),
