@@ -180,6 +180,60 @@ fn shader_files_keep_their_contract() {
     }
 }
 
+/// Lines that a function may have, and those that have more, each with its reason.
+const LONGEST: usize = 60;
+const LONGER: &[(&str, &str)] = &[
+    ("cli/src/bench/plot/roofline.rs draw", "one chart, from its axes to its labels"),
+    ("src/engine/backward_roles.rs of", "an arm for each kind of step"),
+    ("src/engine/self_test/known.rs new", "a line for each operand"),
+    ("src/verify/cases/cache.rs quick", "a list"),
+];
+
+#[test]
+fn functions_fit_a_screen() {
+    let mut found = BTreeSet::new();
+    for tree in ["src", "cli/src", "web/src"] {
+        for path in files(&root().join(tree), "rs") {
+            let text = fs::read_to_string(&path).expect("a readable file");
+            let place = path.strip_prefix(root()).expect("a file of the project");
+            for (name, lines) in functions(&text) {
+                if lines > LONGEST {
+                    found.insert(format!("{} {name}", place.display()));
+                }
+            }
+        }
+    }
+    let allowed = LONGER.iter().map(|(place, _)| (*place).to_owned()).collect();
+    assert_eq!(found, allowed, "functions of more than {LONGEST} lines");
+}
+
+/// Functions as rustfmt lays them out, with their lines; not those in strings, which double their braces.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (i, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let modifiers = ["pub", "const", "async", "unsafe"];
+        let starts = code.split(' ').position(|word| word == "fn");
+        let Some(at) = starts.filter(|at| {
+            code.split(' ')
+                .take(*at)
+                .all(|word| modifiers.contains(&word) || word.starts_with("pub("))
+        }) else {
+            continue;
+        };
+        if code.ends_with("{{") || code.ends_with(';') || code.ends_with('}') {
+            continue;
+        }
+        let indent = &line[..line.len() - code.len()];
+        let name = code.split(' ').nth(at + 1).unwrap_or_default();
+        let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let end = lines[i..].iter().position(|line| *line == format!("{indent}}}"));
+        found.extend(end.map(|end| (name, end + 1)));
+    }
+    found
+}
+
 /// Sibling modules that import each other, and why they may.
 const CIRCLES: &[(&str, [&str; 2], &str)] =
     &[("src/cache", ["append", "kv_cache"], "an append is made by a cache and recorded by it")];

@@ -159,7 +159,7 @@ fn options(
         call.bias_dtype = args.bias_dtype.unwrap_or(call.bias_dtype);
         data.bias = array.values.iter().map(|x| call.bias_dtype.round(*x)).collect();
     }
-    let (heads, batch) = ([("heads_q", call.shape.heads_q)], [("batch", call.shape.batch)]);
+    let heads = [("heads_q", call.shape.heads_q)];
     if let Some(name) = &args.alibi {
         let slopes = source.of_shape("alibi", name, Floats, &heads)?;
         data.alibi_slopes = slopes.iter().map(single).collect();
@@ -174,6 +174,17 @@ fn options(
         data.sinks = sinks.iter().map(single).collect();
         call.sinks = true;
     }
+    lengths(args, source, call, data)
+}
+
+/// --kv-lengths and --q-lengths.
+fn lengths(
+    args: &RunArgs,
+    source: &mut Source,
+    call: &mut Attention,
+    data: &mut CaseData,
+) -> Result<(), Error> {
+    let batch = [("batch", call.shape.batch)];
     let mut lengths = |option: &str, name: &str| -> Result<Vec<u32>, Error> {
         let lengths = source.of_shape(option, name, Counts, &batch)?;
         Ok(lengths.into_iter().map(|n| n as u32).collect())

@@ -44,9 +44,10 @@ pub(crate) struct MapArgs {
     out: PathBuf,
 }
 
-/// Pixels of a cell, of a letter's width, and around everything.
+/// Pixels of a cell, of a letter's width, of a title's height, and around everything.
 const CELL: usize = 22;
 const LETTER: usize = 8;
+const TITLE: usize = 20;
 const MARGIN: usize = 14;
 
 /// What is drawn: heads of one sequence with their labels.
@@ -128,60 +129,77 @@ impl Picture {
         let labelled = cell >= 12;
         let side = if labelled { widest(&self.rows) * LETTER + 6 } else { 0 };
         let head = if labelled { widest(&self.keys) * LETTER + 6 } else { 0 };
-        let title = 20;
         let width = side + self.keys.len() * cell + MARGIN;
-        let height = head + self.rows.len() * cell + MARGIN + title;
+        let height = head + self.rows.len() * cell + MARGIN + TITLE;
         let columns = (self.heads.len() as f64).sqrt().ceil() as usize;
         let lines = self.heads.len().div_ceil(columns);
         let size = [columns * width + MARGIN, lines * height + MARGIN].map(|n| n as u32);
         if size[0].max(size[1]) > 20_000 {
             return Err(format!("{} by {} pixels; choose one --head", size[0], size[1]));
         }
-        let draw =
-            |area: &DrawingArea<BitMapBackend<'_>, Shift>| -> Result<(), DrawingAreaErrorKind<_>> {
-                area.fill(&WHITE)?;
-                let font = ("monospace", 13).into_font().color(&BLACK);
-                for (i, (number, weights)) in self.heads.iter().enumerate() {
-                    let x0 = (MARGIN + i % columns * width + side) as i32;
-                    let y0 = (MARGIN + i / columns * height + title + head) as i32;
-                    let name = format!("head {number}");
-                    let at = (x0, y0 - head as i32 - 4);
-                    area.draw(&Text::new(
-                        name,
-                        at,
-                        font.clone().pos(Pos::new(HPos::Left, VPos::Bottom)),
-                    ))?;
-                    let largest =
-                        weights.iter().copied().filter(|w| w.is_finite()).fold(0.0, f64::max);
-                    let step = cell as i32;
-                    for (at, weight) in weights.iter().enumerate() {
-                        let (row, key) =
-                            ((at / self.keys.len()) as i32, (at % self.keys.len()) as i32);
-                        let corner = (x0 + key * step, y0 + row * step);
-                        let far = (corner.0 + step, corner.1 + step);
-                        area.draw(&Rectangle::new(
-                            [corner, far],
-                            shade(*weight, largest).filled(),
-                        ))?;
-                    }
-                    if !labelled {
-                        continue;
-                    }
-                    for (row, label) in self.rows.iter().enumerate() {
-                        let at = (x0 - 5, y0 + row as i32 * step + step / 2);
-                        let style = font.clone().pos(Pos::new(HPos::Right, VPos::Center));
-                        area.draw(&Text::new(label.clone(), at, style))?;
-                    }
-                    for (key, label) in self.keys.iter().enumerate() {
-                        let at = (x0 + key as i32 * step + step / 2 - 6, y0 - 5);
-                        let up = ("monospace", 13).into_font().transform(FontTransform::Rotate270);
-                        area.draw(&Text::new(label.clone(), at, up.color(&BLACK)))?;
-                    }
+        let draw = |area: &Area<'_>| -> Result<(), DrawingAreaErrorKind<_>> {
+            area.fill(&WHITE)?;
+            for (i, (number, weights)) in self.heads.iter().enumerate() {
+                let x0 = (MARGIN + i % columns * width + side) as i32;
+                let y0 = (MARGIN + i / columns * height + TITLE + head) as i32;
+                let at = (x0, y0 - head as i32 - 4);
+                let style = font().pos(Pos::new(HPos::Left, VPos::Bottom));
+                area.draw(&Text::new(format!("head {number}"), at, style))?;
+                self.cells(area, weights, (x0, y0), cell as i32)?;
+                if labelled {
+                    self.labels(area, (x0, y0), cell as i32)?;
                 }
-                area.present()
-            };
+            }
+            area.present()
+        };
         png((size[0], size[1]), |area| draw(area).map_err(|e| e.to_string()))
     }
+
+    /// A head's weights, the first of them at a corner.
+    fn cells(
+        &self,
+        area: &Area<'_>,
+        weights: &[f64],
+        (x0, y0): (i32, i32),
+        step: i32,
+    ) -> Result<(), DrawingAreaErrorKind<DrawingError>> {
+        let largest = weights.iter().copied().filter(|w| w.is_finite()).fold(0.0, f64::max);
+        for (at, weight) in weights.iter().enumerate() {
+            let (row, key) = ((at / self.keys.len()) as i32, (at % self.keys.len()) as i32);
+            let corner = (x0 + key * step, y0 + row * step);
+            let far = (corner.0 + step, corner.1 + step);
+            area.draw(&Rectangle::new([corner, far], shade(*weight, largest).filled()))?;
+        }
+        Ok(())
+    }
+
+    /// What rows and keys are called, beside and above the weights.
+    fn labels(
+        &self,
+        area: &Area<'_>,
+        (x0, y0): (i32, i32),
+        step: i32,
+    ) -> Result<(), DrawingAreaErrorKind<DrawingError>> {
+        for (row, label) in self.rows.iter().enumerate() {
+            let at = (x0 - 5, y0 + row as i32 * step + step / 2);
+            let style = font().pos(Pos::new(HPos::Right, VPos::Center));
+            area.draw(&Text::new(label.clone(), at, style))?;
+        }
+        for (key, label) in self.keys.iter().enumerate() {
+            let at = (x0 + key as i32 * step + step / 2 - 6, y0 - 5);
+            let up = ("monospace", 13).into_font().transform(FontTransform::Rotate270);
+            area.draw(&Text::new(label.clone(), at, up.color(&BLACK)))?;
+        }
+        Ok(())
+    }
+}
+
+/// The picture under way.
+type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+type DrawingError = <BitMapBackend<'static> as DrawingBackend>::ErrorType;
+
+fn font() -> TextStyle<'static> {
+    ("monospace", 13).into_font().color(&BLACK)
 }
 
 /// White for 0 to dark blue for the largest; grey for what is no number.

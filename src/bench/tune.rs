@@ -8,7 +8,7 @@ use crate::bench::measure::{Buffers, measure_host};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::kernel::{Kernel, Repeats};
-use crate::plan::tuning::{self, FusedRow, MatrixRow, SplitRow, TileRow, Tuning, class};
+use crate::plan::tuning::{self, Class, FusedRow, MatrixRow, SplitRow, TileRow, Tuning, class};
 use crate::plan::{Capabilities, Path, Plan, Policy};
 use crate::problem::{Attention, Problem};
 use crate::tensor::{DType, Shape};
@@ -104,55 +104,30 @@ impl Target {
         let square = Attention::new(Shape::self_attention(1, heads, rows, dim));
         let decode = Shape { heads_q: 4 * heads, seq_q: 1, seq_kv: keys, ..square.shape };
         let device = short_name(&caps.driver);
-        let class = class(caps);
-        let fused = |subgroup: bool| {
-            let shapes = [1, 2, 4].into_iter().flat_map(|r| [8, 16, 32, 64, 128].map(|l| (r, l)));
-            let row = |(rows, lanes)| {
-                let device = Cow::Owned(device.clone());
-                Candidate::Fused(FusedRow { class, device, max_dim: dim, subgroup, rows, lanes })
-            };
-            shapes.map(row).collect::<Vec<_>>()
-        };
-        let split = || {
-            let rows = [1, 2, 4].into_iter();
-            let lanes = rows.flat_map(|r| [8, 32, 64, 128, 256].map(|l| (r, l)));
-            let keys = lanes.flat_map(|(r, l)| [64, 128].map(|k| (r, l, k)));
-            // Lanes of a vector of a CPU share nothing.
-            let side: &[u32] = if software { &[1] } else { &[1, 4, 8, 16] };
-            let shapes = keys.flat_map(|(r, l, k)| side.iter().map(move |s| (r, l, k, *s)));
-            let shapes = shapes.filter(|(_, l, k, s)| k * s >= *l);
-            let row = |(rows, lanes, keys, key_lanes)| {
-                let (device, max_dim) = (Cow::Owned(device.clone()), dim);
-                Candidate::Split(SplitRow { class, device, max_dim, rows, lanes, keys, key_lanes })
-            };
-            shapes.map(row).collect::<Vec<_>>()
-        };
-        let tiles = || {
-            let grids = [8, 16].into_iter().flat_map(|down| [8, 16].map(|across| (down, across)));
-            let shapes = grids.flat_map(|grid| [64, 128].map(|keys| (grid, keys)));
-            // Loops are for software drivers, written out they compile for seconds there.
-            let form = if software { Repeats::Loops } else { Repeats::Written };
-            let shapes = shapes.map(|shape| (shape, form));
-            let eights = [((16, 16), 64), ((8, 32), 128)].map(|shape| (shape, Repeats::Eights));
-            let row = |(((down, across), keys), repeats)| {
-                let (device, max_dim) = (Cow::Owned(device.clone()), dim);
-                Candidate::Tile(TileRow { class, device, max_dim, down, across, keys, repeats })
-            };
-            shapes.chain(eights).map(row).collect::<Vec<_>>()
-        };
+        let fused = |subgroup| fused_candidates(caps, dim, &device, subgroup);
         let target = |kernel: Kernel, attention: Attention, path, candidates| {
             let subgroups = kernel == Kernel::FusedForwardSubgroup;
             let name = format!("{}, dim {dim}", kernel.name());
             Self { name, attention, candidates, path, kernel, subgroups }
         };
-        let tile = target(Kernel::FusedForwardTile, square.clone(), Path::FusedTile, tiles());
+        let tile = target(
+            Kernel::FusedForwardTile,
+            square.clone(),
+            Path::FusedTile,
+            tile_candidates(caps, dim, &device),
+        );
         let portable = target(Kernel::FusedForward, square.clone(), Path::Fused, fused(false));
         let mut targets = vec![tile, portable];
         if caps.subgroups && caps.subgroup_size[0] >= 4 {
             let attention = square.clone();
             targets.push(target(Kernel::FusedForwardSubgroup, attention, Path::Fused, fused(true)));
         }
-        targets.push(target(Kernel::SplitForward, Attention::new(decode), Path::Split, split()));
+        targets.push(target(
+            Kernel::SplitForward,
+            Attention::new(decode),
+            Path::Split,
+            split_candidates(caps, dim, &device),
+        ));
         let matrix = matrix_candidates(caps, &square.shape, &device);
         if !matrix.is_empty() {
             let (half, path) = (square.dtype(DType::F16), Path::FusedMatrix);
@@ -219,6 +194,48 @@ impl Target {
             Trial::Refused(_) => Some(best),
         }
     }
+}
+
+fn fused_candidates(caps: &Capabilities, dim: u32, device: &str, subgroup: bool) -> Vec<Candidate> {
+    let (class, max_dim) = (class(caps), dim);
+    let shapes = [1, 2, 4].into_iter().flat_map(|r| [8, 16, 32, 64, 128].map(|l| (r, l)));
+    let row = |(rows, lanes)| {
+        let device = Cow::Owned(device.to_owned());
+        Candidate::Fused(FusedRow { class, device, max_dim, subgroup, rows, lanes })
+    };
+    shapes.map(row).collect()
+}
+
+fn split_candidates(caps: &Capabilities, dim: u32, device: &str) -> Vec<Candidate> {
+    let (class, max_dim) = (class(caps), dim);
+    let rows = [1, 2, 4].into_iter();
+    let lanes = rows.flat_map(|r| [8, 32, 64, 128, 256].map(|l| (r, l)));
+    let keys = lanes.flat_map(|(r, l)| [64, 128].map(|k| (r, l, k)));
+    // Lanes of a vector of a CPU share nothing.
+    let side: &[u32] = if class == Class::Software { &[1] } else { &[1, 4, 8, 16] };
+    let shapes = keys.flat_map(|(r, l, k)| side.iter().map(move |s| (r, l, k, *s)));
+    let shapes = shapes.filter(|(_, l, k, s)| k * s >= *l);
+    let row = |(rows, lanes, keys, key_lanes)| {
+        let device = Cow::Owned(device.to_owned());
+        Candidate::Split(SplitRow { class, device, max_dim, rows, lanes, keys, key_lanes })
+    };
+    shapes.map(row).collect()
+}
+
+fn tile_candidates(caps: &Capabilities, dim: u32, device: &str) -> Vec<Candidate> {
+    let (class, max_dim) = (class(caps), dim);
+    let grids = [8, 16].into_iter().flat_map(|down| [8, 16].map(|across| [down, across]));
+    let shapes = grids.flat_map(|[down, across]| [64, 128].map(|keys| [down, across, keys]));
+    // Loops are for software drivers, written out they compile for seconds there.
+    let software = class == Class::Software;
+    let form = if software { Repeats::Loops } else { Repeats::Written };
+    let eights = [[16, 16, 64], [8, 32, 128]].map(|shape| (shape, Repeats::Eights));
+    let shapes = shapes.map(|shape| (shape, form));
+    let row = |([down, across, keys], repeats): ([u32; 3], Repeats)| {
+        let device = Cow::Owned(device.to_owned());
+        Candidate::Tile(TileRow { class, device, max_dim, down, across, keys, repeats })
+    };
+    shapes.chain(eights.into_iter().filter(|_| !software)).map(row).collect()
 }
 
 /// Shapes for matrix units that come out as different tiles on a device; none where it has no units.

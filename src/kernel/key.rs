@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::bindings::Binding;
-use super::spec::{BlockTable, Capture, KernelSpec, Preparation};
+use super::spec::{BackwardParts, BlockTable, Capture, KernelSpec, Preparation};
 use crate::feature::inner::product;
 use crate::feature::normalize;
 use crate::problem::{Operand, WeightsAt};
@@ -37,36 +37,11 @@ impl fmt::Display for KernelSpec {
         for word in self.preparation.iter().flat_map(preparation_words) {
             write!(f, "/{word}")?;
         }
-        let flags = [
-            self.reads(Operand::Sinks).then_some("sink"),
-            self.reads(Operand::VScales).then_some("v_scales"),
-            self.writes.lse.then_some("lse"),
-            capture_word(self.writes.capture),
-            self.writes.carry.then_some("carry"),
-            (self.blocks == Some(BlockTable::Classified)).then_some("classified"),
-            (self.has_edges() && self.kernel.is_fused()).then_some("edges"),
-            (self.stores(Binding::DV) && self.elements.iter().any(|x| x.0 == Binding::DV))
-                .then_some("d_v"),
-            self.factor.then_some("gaussian"),
-            self.dropout.then_some("dropout"),
-            self.added.then_some("added"),
-            self.build.unchecked.then_some("unchecked"),
-            self.build.small_tables.then_some("small-tables"),
-        ];
-        for flag in flags.into_iter().flatten() {
+        for flag in flags_of(self).into_iter().flatten() {
             write!(f, "/{flag}")?;
         }
-        if let Some(parts) = self.backward {
-            let words = [
-                (parts.lse, "d_lse"),
-                (parts.weights, "d_weights"),
-                (parts.entries, "entries"),
-                (parts.row_sums, "row_sums"),
-                (parts.centers, "centers"),
-            ];
-            for (_, word) in words.iter().filter(|(on, _)| *on) {
-                write!(f, "/{word}")?;
-            }
+        for word in self.backward.iter().flat_map(backward_words) {
+            write!(f, "/{word}")?;
         }
         if !self.adds_to.is_empty() {
             f.write_str("/adds")?;
@@ -78,6 +53,37 @@ impl fmt::Display for KernelSpec {
         }
         Ok(())
     }
+}
+
+/// What it is besides its slots, in the order in which its name says it.
+fn flags_of(spec: &KernelSpec) -> [Option<&'static str>; 13] {
+    [
+        spec.reads(Operand::Sinks).then_some("sink"),
+        spec.reads(Operand::VScales).then_some("v_scales"),
+        spec.writes.lse.then_some("lse"),
+        capture_word(spec.writes.capture),
+        spec.writes.carry.then_some("carry"),
+        (spec.blocks == Some(BlockTable::Classified)).then_some("classified"),
+        (spec.has_edges() && spec.kernel.is_fused()).then_some("edges"),
+        (spec.stores(Binding::DV) && spec.elements.iter().any(|x| x.0 == Binding::DV))
+            .then_some("d_v"),
+        spec.factor.then_some("gaussian"),
+        spec.dropout.then_some("dropout"),
+        spec.added.then_some("added"),
+        spec.build.unchecked.then_some("unchecked"),
+        spec.build.small_tables.then_some("small-tables"),
+    ]
+}
+
+fn backward_words(parts: &BackwardParts) -> impl Iterator<Item = &'static str> {
+    let words = [
+        (parts.lse, "d_lse"),
+        (parts.weights, "d_weights"),
+        (parts.entries, "entries"),
+        (parts.row_sums, "row_sums"),
+        (parts.centers, "centers"),
+    ];
+    words.into_iter().filter_map(|(on, word)| on.then_some(word))
 }
 
 fn capture_word(capture: Capture) -> Option<&'static str> {

@@ -18,6 +18,43 @@ enum Of {
     Vector,
 }
 
+/// What a known-answer layer is given: gradients of its outputs, its inputs, its matrix, and what was there before.
+struct Numbers<'a> {
+    sizes: [u32; 4],
+    d: &'a [f64],
+    x: &'a [f64],
+    w: &'a [f64],
+    before: &'a [f64],
+}
+
+impl Numbers<'_> {
+    /// Element i of a gradient: sums of at most 134 products of multiples of 2^-5 below 1, which are exact in f32.
+    fn wanted(&self, of: Of, i: u32) -> f64 {
+        let [batch, rows, outputs, inputs] = self.sizes;
+        let all_rows = (0..batch).flat_map(|z| (0..rows).map(move |row| [z, row]));
+        let of_row = |values: &[f64], width: u32, [z, row]: [u32; 2], n: u32| {
+            values[(z * stride(rows, width) + row * width + n) as usize]
+        };
+        let d_at = |at, n| of_row(self.d, outputs, at, n);
+        let x_at = |at, c| of_row(self.x, inputs, at, c);
+        let (row, c) = (i / inputs, i % inputs);
+        match of {
+            Of::Input => {
+                let at = [row / rows, row % rows];
+                let term = |n: u32| d_at(at, n) * self.w[(n * inputs + c) as usize];
+                self.before[i as usize] + (0..outputs).map(term).sum::<f64>()
+            }
+            Of::Matrix => all_rows.map(|at| d_at(at, row) * x_at(at, c)).sum(),
+            Of::Vector => all_rows.map(|at| d_at(at, i)).sum(),
+        }
+    }
+}
+
+/// Elements between sequences, which lie apart so that none is joined to the next.
+fn stride(rows: u32, width: u32) -> u32 {
+    rows * width + 8
+}
+
 impl Engine {
     /// Tries the kernels of a layer's gradients the first time some are planned: what is wrong with them on this
     /// device, if anything.
@@ -51,8 +88,7 @@ impl Engine {
             (0..n).map(value).collect()
         };
         let n = batch * rows;
-        // Sequences lie apart, so that none is joined to the next.
-        let [d_stride, x_stride] = [outputs, inputs].map(|width| rows * width + 8);
+        let [d_stride, x_stride] = [outputs, inputs].map(|width| stride(rows, width));
         let (d, x) = (values(1, batch * d_stride), values(2, batch * x_stride));
         let w = values(3, outputs * inputs);
         let before = values(4, n * inputs);
@@ -87,26 +123,11 @@ impl Engine {
         };
         let back = device::settled(work).await?;
         let found = DType::F32.decode(&back.get(wait).await?);
-        let all_rows = (0..batch).flat_map(|z| (0..rows).map(move |row| [z, row]));
-        let d_at = |[z, row]: [u32; 2], n: u32| d[(z * d_stride + row * outputs + n) as usize];
-        let x_at = |[z, row]: [u32; 2], c: u32| x[(z * x_stride + row * inputs + c) as usize];
-        // Sums of at most 134 products of multiples of 2^-5 below 1: exact in f32.
-        let wanted = |i: u32| -> f64 {
-            let (row, c) = (i / inputs, i % inputs);
-            match of {
-                Of::Input => {
-                    let at = [row / rows, row % rows];
-                    let term = |n: u32| d_at(at, n) * w[(n * inputs + c) as usize];
-                    before[i as usize] + (0..outputs).map(term).sum::<f64>()
-                }
-                Of::Matrix => all_rows.clone().map(|at| d_at(at, row) * x_at(at, c)).sum(),
-                Of::Vector => all_rows.clone().map(|at| d_at(at, i)).sum(),
-            }
-        };
+        let numbers = Numbers { sizes, d: &d, x: &x, w: &w, before: &before };
         if found.len() < elements as usize {
             return Err(Error::internal("the self-test", "fewer elements than were asked for"));
         }
-        let wrong = (0..elements).find(|i| found[*i as usize] != wanted(*i));
+        let wrong = (0..elements).find(|i| found[*i as usize] != numbers.wanted(of, *i));
         let told = |i: u32| format!("wrong in the self-test: element {i} is {}", found[i as usize]);
         Ok(wrong.map(told))
     }

@@ -34,13 +34,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
         return run_alone(args, &suites, told);
     }
     outputs::check(args.report.iter().map(|file| ("--report", file)))?;
-    let mut chosen = adapters::matching(args.adapter.as_deref())?;
-    if chosen.is_empty() {
-        return Err(Failure::NoAdapter(adapters::INSTALL.into()));
-    }
-    if !args.all_adapters {
-        chosen.truncate(1);
-    }
+    let chosen = chosen(args)?;
     let mut expected = KNOWN.to_vec();
     for path in &args.expect {
         expected.extend(expectations::read(path)?);
@@ -85,14 +79,31 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
         };
         session.everything(&suites)?;
     }
+    end(args, &report, journal, stop.load(Ordering::Relaxed))
+}
+
+/// The adapters that are asked for.
+fn chosen(args: &VerifyArgs) -> Outcome<Vec<heedful::wgpu::Adapter>> {
+    let mut chosen = adapters::matching(args.adapter.as_deref())?;
+    if chosen.is_empty() {
+        return Err(Failure::NoAdapter(adapters::INSTALL.into()));
+    }
+    if !args.all_adapters {
+        chosen.truncate(1);
+    }
+    Ok(chosen)
+}
+
+/// Writes the reports, and says how it went.
+fn end(args: &VerifyArgs, report: &Report, journal: Journal, stopped: bool) -> Outcome {
     if args.report.iter().all(|path| !outputs::is_stdout(path)) {
-        print(&report);
+        print(report);
     }
     for path in &args.report {
-        outputs::write(&report, path)?;
+        outputs::write(report, path)?;
     }
     journal.finish();
-    if stop.load(Ordering::Relaxed) {
+    if stopped {
         let more = if args.report.is_empty() { "" } else { "; --resume goes on from there" };
         let rows = report.totals.total;
         return Err(Failure::Wrong(format!("stopped by Ctrl-C after {rows} results{more}")));

@@ -104,11 +104,8 @@ pub(in crate::kernel) fn store_glue(
     function(out, &signature, &body.join(" "));
 }
 
-/// `store_row(at, out, angle, lane)`: a new row into the cache at unit `out`, in its storage.
-pub(in crate::kernel) fn store_row_glue(out: &mut String, element: Element) {
-    let body = match element.storage {
-        Storage::Int8 => {
-            "var most = 0.0;
+/// A row of int8 by 32 invocations, with its scale behind it.
+const INT8_ROW: &str = "var most = 0.0;
   let words = (params.dim_source + 3u) / 4u;
   for (var c = lane; c < words; c += 32u) { most = larger(most, largest(channels(at, c, angle))); }
   sh_most[lane] = most;
@@ -119,12 +116,10 @@ pub(in crate::kernel) fn store_row_glue(out: &mut String, element: Element) {
     let q = quantised(channels(at, c, angle), scale, 127.0) & vec4<u32>(0xffu);
     o[(out >> 2u) + c] = q.x | (q.y << 8u) | (q.z << 16u) | (q.w << 24u);
   }
-  if (lane == 0u) { o[(out >> 2u) + words] = select(0x7fc00000u, bitcast<u32>(scale), is_finite(most)); }"
-            .to_owned()
-        }
-        Storage::Int4 => {
-            // An invocation takes two blocks of 32, whose scales share a word.
-            "let words = (params.dim_source + 7u) / 8u;
+  if (lane == 0u) { o[(out >> 2u) + words] = select(0x7fc00000u, bitcast<u32>(scale), is_finite(most)); }";
+
+/// A row of int4 with the scales of its blocks behind it. An invocation takes two blocks of 32, whose scales share a word.
+const INT4_ROW: &str = "let words = (params.dim_source + 7u) / 8u;
   for (var pair = lane; pair * 64u < params.dim_source; pair += 32u) {
     var scales = 0u;
     for (var half = 0u; half < 2u; half += 1u) {
@@ -144,9 +139,13 @@ pub(in crate::kernel) fn store_row_glue(out: &mut String, element: Element) {
       }
     }
     o[(out >> 3u) + words + pair] = scales;
-  }"
-            .to_owned()
-        }
+  }";
+
+/// `store_row(at, out, angle, lane)`: a new row into the cache at unit `out`, in its storage.
+pub(in crate::kernel) fn store_row_glue(out: &mut String, element: Element) {
+    let body = match element.storage {
+        Storage::Int8 => INT8_ROW.to_owned(),
+        Storage::Int4 => INT4_ROW.to_owned(),
         Storage::E4m3Row | Storage::E5m2Row => row_of_bytes(element.storage),
         Storage::E4m3 | Storage::E5m2 => {
             let code = codes(element.storage);
@@ -159,12 +158,10 @@ pub(in crate::kernel) fn store_row_glue(out: &mut String, element: Element) {
             )
         }
         Storage::Mxfp4 => blocks_of_mxfp4(),
-        _ => {
-            "for (var c = lane; 4u * c < params.dim_source; c += 32u) {
+        _ => "for (var c = lane; 4u * c < params.dim_source; c += 32u) {
     o_store4(out + 4u * c, min(params.dim_source - 4u * c, 4u), channels(at, c, angle));
   }"
-            .to_owned()
-        }
+        .to_owned(),
     };
     let signature = "store_row(at: u32, out: u32, angle: u32, lane: u32)";
     let _ = writeln!(out, "fn {signature} {{\n  {body}\n}}");

@@ -255,7 +255,15 @@ fn own() -> Result<Vec<BackwardCase>> {
     // Of q, k and v only: the matrix has no gradient beside packed rows.
     let projected = call(3, [4, 2], [40, 60], [16, 24]).general(12).packed(90, 140);
     cases.extend(BackwardCase::of(&usual(projected))?.of_rows_only());
-    // In f32, and added to what is there: each kernel that writes a gradient.
+    cases.extend(added()?);
+    cases.extend(large_and_empty()?);
+    Ok(cases)
+}
+
+/// In f32, and added to what is there: each kernel that writes a gradient.
+fn added() -> Result<Vec<BackwardCase>> {
+    let base = || call(2, [4, 2], [70, 90], [16, 24]);
+    let mut cases = Vec::new();
     let learned = [
         base().sinks().alibi(BottomRight).bias([1, 4, 1, 90]).dtype(DType::F16),
         base().causal(BottomRight).dtype(DType::Bf16),
@@ -288,7 +296,12 @@ fn own() -> Result<Vec<BackwardCase>> {
         backward.in_f32 = attention.dtype != DType::F32;
         cases.push(BackwardCase { name, backward, path, in_blocks: false, ..case });
     }
-    // More than a tile of rows and keys, for each way of laying gradients over tiles.
+    Ok(cases)
+}
+
+/// More than a tile of rows and keys, for each way of laying gradients over tiles; and no rows, no keys, no sequence.
+fn large_and_empty() -> Result<Vec<BackwardCase>> {
+    let mut cases = Vec::new();
     let on_tiles = [
         call(2, [4, 2], [70, 150], [16, 12]).sinks().causal(BottomRight),
         call(2, [4, 2], [150, 70], [12, 16]).bias([1, 4, 1, 70]).softcap(4.0).dtype(DType::Bf16),

@@ -1,5 +1,6 @@
 //! The roofline: speed against arithmetic intensity, under what the device's arithmetic and memory allow.
 
+use heedful::bench::Roofline;
 use plotters::prelude::*;
 
 use super::{
@@ -7,6 +8,18 @@ use super::{
     tick, timed,
 };
 use crate::bench::rows::Record;
+
+/// A row's FLOP per byte and GFLOP/s, its path and its name.
+type Point<'a> = (f64, f64, &'a str, &'a str);
+
+fn points_of(record: &Record) -> Vec<Point<'_>> {
+    let intensity = |gflop: f64, megabytes: f64| gflop * 1e3 / megabytes.max(1e-9);
+    let points = timed(record).filter_map(|(row, _)| {
+        let x = intensity(row.gflop, row.megabytes);
+        Some((x, row.gflops?, row.path.as_str(), row.name.as_str()))
+    });
+    points.collect()
+}
 
 pub(super) fn draw<B: DrawingBackend>(record: &Record, area: &Area<'_, B>) -> Drawn {
     let Some(roofline) = record.provenance.roofline else { return Ok(()) };
@@ -17,13 +30,7 @@ pub(super) fn draw<B: DrawingBackend>(record: &Record, area: &Area<'_, B>) -> Dr
     )?;
     let paths = paths_of(record);
     legend(area, &paths, (24, 70))?;
-    let intensity = |gflop: f64, megabytes: f64| gflop * 1e3 / megabytes.max(1e-9);
-    let points: Vec<(f64, f64, &str, &str)> = timed(record)
-        .filter_map(|(row, _)| {
-            let x = intensity(row.gflop, row.megabytes);
-            Some((x, row.gflops?, row.path.as_str(), row.name.as_str()))
-        })
-        .collect();
+    let points = points_of(record);
     // The roof of matrix units stands where a point belongs under it.
     let units =
         roofline.matrix_gflops.filter(|_| timed(record).any(|(row, _)| row.of_matrix.is_some()));
@@ -64,10 +71,6 @@ pub(super) fn draw<B: DrawingBackend>(record: &Record, area: &Area<'_, B>) -> Dr
     let mut labels = Labels::default();
     let places: Vec<(i32, i32)> = points.iter().map(|p| chart.backend_coord(&(p.0, p.1))).collect();
     places.iter().for_each(|place| labels.marker(*place));
-    let slope = format!(
-        "{:.1} GB/s from memory, dashed {:.1} from caches",
-        roofline.read_gbps, roofline.cached_gbps
-    );
     let put = |text: String, at: (i32, i32), style: TextStyle<'static>| {
         area.draw(&Text::new(text, at, style)).map_err(|e| e.to_string())
     };
@@ -78,6 +81,8 @@ pub(super) fn draw<B: DrawingBackend>(record: &Record, area: &Area<'_, B>) -> Dr
         let (x, y) = chart.backend_coord(&(right, peak));
         put(text.clone(), (x - 10 - 8 * text.len() as i32, y - 20), font(13, INK))?;
     }
+    let Roofline { read_gbps, cached_gbps, .. } = roofline;
+    let slope = format!("{read_gbps:.1} GB/s from memory, dashed {cached_gbps:.1} from caches");
     put(slope, (24, SIZE.1 as i32 - 24), font(13, GREY))?;
     for ((_, _, path, name), place) in points.iter().zip(&places) {
         let fill = colour(&paths, path).filled();
