@@ -221,7 +221,7 @@ fn product_step(out: &mut Steps, tile: &BlockTile, sums: &str, d: Index, i: Inde
         let quad = t * tile.across;
         let block = plus(4 * groups_q * (1 + quad / 16), d);
         let (more, x) = match tile.across > 16 {
-            true => (format!(" + place.x / 16u * {}u", 4 * groups_q), "place.x % 16u"),
+            true => (format!(" + place.x / 16u * {}u", 4 * groups_q), "(place.x % 16u)"),
             false => (String::new(), "place.x"),
         };
         out.line(format!("let b{t} = sh[{block}{more}][{i}][{}u + ({x} ^ {turn})];", quad % 16));
