@@ -123,7 +123,7 @@ pub mod cache;
 pub mod device;
 pub mod engine;
 pub mod error;
-// What an application needs of these two stands below; the rest is for the command line and the tests of this repository.
+// What an application needs of these two stands below; the rest is for the command line and this repository's tests.
 #[doc(hidden)]
 pub mod feature;
 #[doc(hidden)]
@@ -148,7 +148,10 @@ pub use feature::custom::{CustomMask, CustomScore};
 #[doc(inline)]
 pub use feature::inner::{Activation, Inner};
 #[doc(inline)]
-pub use feature::mask::{Axis, Blocks, Edges, Local, Masks, Neighborhood, Tree, Window};
+pub use feature::mask::{
+    Axis, Bits, Blocks, Causal, Chunked, Dense, Dilated, Edges, Local, Masks, Neighborhood,
+    Segments, Tree, Window,
+};
 #[doc(inline)]
 pub use feature::normalize::Normalizer;
 #[doc(inline)]
@@ -158,7 +161,7 @@ pub use feature::rotary::{LongRope, RotaryScaling, Yarn, rotary_tables};
 #[doc(inline)]
 pub use feature::rotary_config::{ModelConfig, RopeScaling, RotaryConfig};
 #[doc(inline)]
-pub use feature::score::{KvScales, Relative, grid_bias, standard_slopes, t5_table};
+pub use feature::score::{Alibi, KvScales, Relative, grid_bias, standard_slopes, t5_table};
 #[doc(inline)]
 pub use feature::weight::Dropout;
 #[doc(inline)]

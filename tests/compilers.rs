@@ -205,7 +205,7 @@ fn wanted(spec: &KernelSpec) -> String {
         }
         // Two products of the pairs, and sums of d_q and of what corrects it, unless these are another kernel's.
         (Kernel::FusedBackwardTileRows, Some(Tile::Block(tile))) => {
-            let sums = if makes(spec, Binding::O) { vec![tile.dim_qk; 2] } else { vec![] };
+            let sums = if spec.has_element(Binding::O) { vec![tile.dim_qk; 2] } else { vec![] };
             format!("tile {}", of_tiles(&tile, &[tile.dim_qk, tile.dim_v], &sums))
         }
         (Kernel::FusedBackwardTileQueries, Some(Tile::Block(tile))) => {
@@ -213,7 +213,7 @@ fn wanted(spec: &KernelSpec) -> String {
         }
         // The tile's loop stands in one over the heads of a group. Weights take one product.
         (Kernel::FusedBackwardTileKeys, Some(Tile::Block(tile))) => {
-            let [d_k, d_v] = [Binding::O, Binding::DV].map(|of| makes(spec, of));
+            let [d_k, d_v] = [Binding::O, Binding::DV].map(|of| spec.has_element(of));
             let products = if d_k { vec![tile.dim_qk, tile.dim_v] } else { vec![tile.dim_qk] };
             let sums = [(d_v, tile.dim_v), (d_k, tile.dim_qk)];
             let sums: Vec<u32> = sums.iter().filter_map(|(on, dim)| on.then_some(*dim)).collect();
@@ -224,11 +224,6 @@ fn wanted(spec: &KernelSpec) -> String {
         (Kernel::BackwardMatrix | Kernel::BackwardProject, _) => "loop 64".into(),
         _ => "none".into(),
     }
-}
-
-/// Whether a kernel writes what it binds so.
-fn makes(spec: &KernelSpec, binding: Binding) -> bool {
-    spec.elements.iter().any(|(of, _)| *of == binding)
 }
 
 /// Multiply-adds of a tile's loops in kernels on tiles: products, then sums of as many columns, 32 keys at a time.

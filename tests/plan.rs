@@ -153,8 +153,8 @@ fn fused_gradients_are_left_where_loops_end_early_or_tiles_are_faster() {
     assert_eq!(path(call(), &limited, Path::FusedTile), Path::FusedTile);
 }
 
-/// Gradients lie on tiles where these spill nothing, in planes elsewhere; and where all sums of a kernel would spill, each
-/// gradient has one of its own.
+/// Gradients lie on tiles where these spill nothing, in planes elsewhere; where all sums of a kernel would spill, each
+/// gradient has a kernel of its own.
 #[test]
 fn gradients_lie_on_tiles_where_registers_suffice() {
     let kernels = |name: &str, dim| {

@@ -29,8 +29,8 @@ fn factors(rows: Rows, end: u32, row: u32, key: u32) -> vec4<f32> {
     weight_factor(shown(rows, end, row + 2u, key)), weight_factor(shown(rows, end, row + 3u, key)));
 }
 
-// How a tile starts: the rows' peaks of all tiles so far, four rows to each of the first invocations, and
-// what o and l are to be multiplied with.
+// How a tile starts: the rows' peaks of all tiles so far, four rows to each of the first OWNED / 4
+// invocations, and what o and l are to be multiplied with.
 fn raise(place: Place, m: vec4<f32>) -> vec4<f32> {
   tile_put_peaks(place);
   workgroupBarrier();

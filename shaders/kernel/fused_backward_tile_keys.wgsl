@@ -1,5 +1,5 @@
-// Fused backward pass on tiles, last of three: the gradients of k and v, OWNED keys by KEYS rows of each head of a group
-// by LANES invocations, all products register-blocked.
+// Fused backward pass on tiles, the last: the gradients of k and v, OWNED keys by KEYS rows of each head of a group by
+// LANES invocations, all products register-blocked.
 //
 //   q, d_o, states [batch, heads_q, seq_q, ..], k, v [batch, heads_kv, seq_kv, ..] -> d_k (o), d_v
 //
@@ -8,8 +8,8 @@
 //     W, dX of each pair as in `fused_backward_keys`
 //     dV = dV + W dO;  dK = dK + dX Q                32 rows of W and of dX at a time, by chunks of d_o and q
 //
-// Workgroup (x, y) = (block of OWNED keys, (batch, head of k and v) pair). Keys and rows have changed places: keys lie as
-// rows do in `fused_forward_tile`, in strips of four. Heads and rows ascend, so the sums are the same in every run.
+// Workgroup (x, y) = (block of OWNED keys, (batch, head of k and v) pair). Keys and rows have changed places: keys lie
+// as rows do in `fused_forward_tile`, in strips of four. Heads and rows ascend, so the sums are the same in every run.
 // 4 * (dim_qk + dim_v) FLOP a pair. Either gradient may be left to a dispatch of its own, of fewer registers: dK takes
 // X, Y and its sum, dV X and its sum.
 

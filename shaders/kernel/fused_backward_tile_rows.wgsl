@@ -1,4 +1,4 @@
-// Fused backward pass on tiles, second of three: the gradient of q, OWNED rows by KEYS keys of one head by LANES
+// Fused backward pass on tiles, behind the delta: the gradient of q, OWNED rows by KEYS keys of one head by LANES
 // invocations, all products register-blocked.
 //
 //   q, d_o, states [batch, heads_q, seq_q, ..], k, v [batch, heads_kv, seq_kv, ..]
@@ -12,46 +12,25 @@
 //
 // Workgroup (x, y) = (block of OWNED rows, the last one first, (batch, head) pair). Products, sums and workgroup memory
 // are those of `fused_forward_tile`, with another product; there too are the reasons for what is hidden, what is not
-// visited and what is not tested. 2 * (3 * dim_qk + dim_v) FLOP a pair.
+// visited and what is not tested. 2 * (3 * dim_qk + dim_v) FLOP a pair. Without the sums dQ and Z, where
+// `fused_backward_tile_queries` or nobody makes the gradient of q: 2 * (dim_qk + dim_v).
 
 @compute @workgroup_size(LANES, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let batch = workgroup.y / params.heads_q;
-  let head = workgroup.y % params.heads_q;
-  // The last rows first: under a causal mask they have most to do, and what ends last should be little.
-  let row0 = ((params.seq_q + OWNED - 1u) / OWNED - 1u - workgroup.x) * OWNED;
-  let row_end = stored_end(rows_of(batch, head, row0, row0), params.seq_q);
-  let rows = rows_of(batch, head, row0, max(min(row0 + OWNED, row_end), row0 + 1u) - 1u);
-  let visible = key_range(rows);
-  let whole = whole_range(rows, visible);
-  let origins = origins_of(batch, head);
-  let place = place_of(lane, row0);
-  tile_begin(rows, place);
-  for (var key0 = next_tile(rows, visible.x / KEYS * KEYS, visible); key0 < visible.y;
-      key0 = next_tile(rows, key0 + KEYS, visible)) {
-    let span = vec2<u32>(key0, min(key0 + KEYS, visible.y));
-    let tested = key0 < whole.x || key0 + KEYS > whole.y || !tile_whole(rows, span);
-    tile_products(rows, visible.y, origins, place, row0, key0);
-    tile_incoming(rows, visible.y, origins, place, row0, key0);
-    if (tested) {
-      tile_pairs_shown(rows, visible.y, place, key0);
-    } else {
-      tile_pairs(rows, visible.y, place, key0);
-    }
-    tile_add(rows, visible, origins, place, key0, tested);
-    tile_weigh(rows, visible, origins, place, key0, tested);
-  }
+  let own = own_rows(workgroup);
+  let place = place_of(lane, own.row0);
+  over_keys(own, place);
   gather_l(place);
   var l = vec4<f32>(0.0);
   if (lane < OWNED / 4u) { l = tile_l(place); }
   gather_e(place);
   if (lane < OWNED / 4u) {
-    let row = row0 + lane * 4u;
-    let ends = own_ends(rows, row, row_end, l, tile_e(place));
+    let row = own.row0 + lane * 4u;
+    let ends = own_ends(own.rows, row, own.row_end, l, tile_e(place));
     sh[0][0][lane] = ends.scale;
     sh[0][1][lane] = ends.left;
   }
   workgroupBarrier();
   tile_correct(place);
-  tile_store(place, row_end, rows.q_len, params.o_base + q_origin(batch) + head * params.q_stride_head);
+  tile_store(place, own.row_end, own.rows.q_len, d_q_origin(own));
 }

@@ -78,12 +78,11 @@ impl<'a> Roles<'a> {
 
     /// The gradient of q, k or v as they meet.
     fn d_met(&self, binding: Binding, operand: Operand) -> Result<Role<'_>> {
-        let in_one_pass = match operand {
-            Operand::Q => [Makes::OfRows, Makes::OfQueries].as_slice(),
-            _ => &[Makes::OfKeys],
+        let made_by: &[Makes] = match operand {
+            Operand::Q => &[Makes::Gradient(Operand::Q), Makes::OfRows, Makes::OfQueries],
+            _ => &[Makes::Gradient(operand), Makes::OfKeys],
         };
-        let held = [Makes::Gradient(operand)].into_iter().chain(in_one_pass.iter().copied());
-        let held = { held }.find_map(|makes| self.held(makes));
+        let held = made_by.iter().find_map(|makes| self.held(*makes));
         match held.filter(|_| self.call().prepares(operand)) {
             Some(view) => {
                 Ok(self.rows(binding, view, operand, self.call().attention().shape.dim_qk))
@@ -134,7 +133,6 @@ impl<'a> Roles<'a> {
     /// What a step binds as q, k, v and o.
     pub(super) fn of(&self, step: &BackwardStep) -> Result<Vec<Role<'_>>> {
         let makes = step.makes;
-        let of_elements = |binding| step.kernel.elements.iter().any(|(of, _)| *of == binding);
         let dim_q = self.call().dim(Operand::Q);
         let d_o = |binding| self.like(binding, "d_o", self.tensors.d_o, Operand::O);
         let turned = |binding| {
@@ -152,17 +150,17 @@ impl<'a> Roles<'a> {
             }
             Makes::OfRows | Makes::OfQueries => {
                 let mut roles = self.pairs();
-                if of_elements(Binding::O) {
+                if step.kernel.has_element(Binding::O) {
                     roles.push(self.d_met(Binding::O, Operand::Q)?);
                 }
                 roles
             }
             Makes::OfKeys => {
                 let mut roles = self.pairs();
-                if of_elements(Binding::O) {
+                if step.kernel.has_element(Binding::O) {
                     roles.push(self.d_met(Binding::O, Operand::K)?);
                 }
-                if of_elements(Binding::DV) {
+                if step.kernel.has_element(Binding::DV) {
                     roles.push(Role { binding: Binding::DV, ..self.out(Operand::V)? });
                 }
                 roles

@@ -45,6 +45,7 @@ pub struct BlockTile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
 pub enum Repeats {
     /// Written out.
     Written,
@@ -95,7 +96,8 @@ impl BlockTile {
         Self { dim_qk: dim, dim_v: dim, ..*self }
     }
 
-    /// Groups of 64 rows or keys by [`DEPTH`] channels: those of q and all. Half of the first is none where rows are 32.
+    /// Groups of 64 rows or keys by [`DEPTH`] channels: those of q and all. Where rows are 32, half of a group of q
+    /// repeats the last of them.
     pub(super) fn groups(&self) -> [u32; 2] {
         let deep = self.depth / DEPTH;
         [deep, deep * (1 + self.keys / TILE)]
@@ -103,13 +105,15 @@ impl BlockTile {
 
     /// Iterations of an invocation's loops in one tile.
     pub fn iterations(&self) -> u32 {
-        let steps = |n: u32| match self.repeats {
+        let steps = |n: u32, turns: u32| match self.repeats {
             Repeats::Written => 1,
-            Repeats::Eights => n.div_ceil(8),
-            Repeats::Loops => n,
+            Repeats::Eights => 1 + turns,
+            Repeats::Loops => 1 + n,
         };
-        let products = self.dim_qk.max(1).div_ceil(self.depth) * steps(1 + self.depth);
-        let sums = self.keys / self.keys_v * steps(1 + self.keys_v) + self.keys / PART;
+        let products =
+            self.dim_qk.max(1).div_ceil(self.depth) * steps(self.depth, self.depth.div_ceil(8));
+        // Where some value is not finite, keys are gone through one by one.
+        let sums = self.keys / self.keys_v * steps(self.keys_v, self.keys_v) + self.keys / PART;
         1 + products + sums + 2 * self.keys_each() + self.across / 4
     }
 

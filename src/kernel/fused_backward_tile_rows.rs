@@ -22,14 +22,20 @@ pub(super) const TWIN: Twin = Twin {
     ..kernel_file!("fused_backward_tile_rows")
 };
 
-/// What both kernels on tiles share.
-pub(super) fn commons(spec: &KernelSpec) -> Vec<Common> {
+/// What kernels of gradients on tiles share.
+pub(super) fn tile_commons(spec: &KernelSpec) -> Vec<Common> {
     let mut commons = pair_commons(spec);
     commons.extend([common!("tile_place"), common!("tile_backward")]);
     commons
 }
 
-pub(super) fn workgroup_bytes(spec: &KernelSpec) -> u32 {
+fn commons(spec: &KernelSpec) -> Vec<Common> {
+    let mut commons = tile_commons(spec);
+    commons.push(common!("tile_own_rows"));
+    commons
+}
+
+fn workgroup_bytes(spec: &KernelSpec) -> u32 {
     let widest = |tile: BlockTile| tile.of_dim(tile.dim_qk.max(tile.dim_v));
     spec.block_tile().map_or(0, |tile| widest(tile).workgroup_bytes(spec.selects_values()))
 }

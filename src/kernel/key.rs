@@ -65,8 +65,7 @@ fn flags_of(spec: &KernelSpec) -> [Option<&'static str>; 13] {
         spec.writes.carry.then_some("carry"),
         (spec.blocks == Some(BlockTable::Classified)).then_some("classified"),
         (spec.has_edges() && spec.kernel.is_fused()).then_some("edges"),
-        (spec.stores(Binding::DV) && spec.elements.iter().any(|x| x.0 == Binding::DV))
-            .then_some("d_v"),
+        spec.has_element(Binding::DV).then_some("d_v"),
         spec.factor.then_some("gaussian"),
         spec.dropout.then_some("dropout"),
         spec.added.then_some("added"),

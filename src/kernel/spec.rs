@@ -186,6 +186,11 @@ impl KernelSpec {
         if let Some(Tile::Matrix(tile)) = self.tile { Some(tile) } else { None }
     }
 
+    /// Whether it loads or stores a tensor that is bound so.
+    pub fn has_element(&self, binding: Binding) -> bool {
+        self.elements.iter().any(|(of, _)| *of == binding)
+    }
+
     /// Whether it holds functions of the caller's own.
     pub(crate) fn is_custom(&self) -> bool {
         self.scores.iter().map(|(_, slot)| slot).chain(&self.masks).any(|slot| slot.custom)

@@ -235,7 +235,6 @@ impl BackwardPlan {
 
     /// Bytes of what a step leaves to others beside the scratch; `None` where it leaves nothing.
     pub(crate) fn held_bytes(&self, step: &BackwardStep) -> Option<u64> {
-        let writes = |binding| step.kernel.elements.iter().any(|(of, _)| *of == binding);
         let problem = self.problem.problem();
         let rows = |of: Operand, dim: u32| Some(4 * problem.copy_rows(of) * u64::from(dim));
         let stored = |of| {
@@ -248,11 +247,13 @@ impl BackwardPlan {
                 rows(of, problem.attention().shape.dim_qk)
             }
             Makes::OfRows | Makes::OfQueries
-                if problem.prepares(Operand::Q) && writes(Binding::O) =>
+                if problem.prepares(Operand::Q) && step.kernel.has_element(Binding::O) =>
             {
                 rows(Operand::Q, problem.attention().shape.dim_qk)
             }
-            Makes::OfKeys if problem.prepares(Operand::K) && writes(Binding::O) => {
+            Makes::OfKeys
+                if problem.prepares(Operand::K) && step.kernel.has_element(Binding::O) =>
+            {
                 rows(Operand::K, problem.attention().shape.dim_qk)
             }
             Makes::Turned => rows(Operand::Q, problem.dim(Operand::Q)),

@@ -57,7 +57,7 @@ fn products(step: &BackwardStep, keys: &Range<u32>, rows: u32, [dim_qk, dim_v]: 
     let within = |to: u32| up(keys.end, to) - u64::from(keys.start / to * to);
     let (tiles, steps) = (within(TILE), within(STEP));
     let (tile, pairs) = (u64::from(TILE), u64::from(rows) * within(1));
-    let made = |binding| u64::from(step.kernel.elements.iter().any(|(of, _)| *of == binding));
+    let made = |binding| u64::from(step.kernel.has_element(binding));
     match step.makes {
         Makes::Products => tile * tiles * up(dim_qk, STEP),
         Makes::Incoming => tile * tiles * up(dim_v, STEP),

@@ -26,7 +26,7 @@ use crate::args::{GridName, VerifyArgs};
 use crate::table::Progress;
 
 /// Generated cases between one device and the next: an engine keeps every kernel that it has compiled, on Mesa 26.2
-/// 15 MB a case (16 GB after 1054 of the full grid), which go with it.
+/// 15 MB a case of the full grid, which go with it.
 const CASES_OF_A_DEVICE: usize = 500;
 
 /// One adapter with what it has shown so far.
@@ -77,9 +77,17 @@ impl Session<'_> {
         let shard = all.iter().enumerate().filter(|(i, _)| self.args.shard.holds(*i));
         let wanted = shard.filter(|(_, planned)| self.wanted(suite, planned.name()));
         let wanted: Vec<&Planned> = wanted.map(|(_, planned)| planned).collect();
+        self.in_turns(suite, &wanted, CASES_OF_A_DEVICE)
+    }
+
+    /// Runs cases on one device after another, so many on each.
+    fn in_turns(&mut self, suite: &str, wanted: &[&Planned], most: usize) -> Outcome {
         let bar = Progress::new(wanted.len(), "verify");
-        for (i, cases) in wanted.chunks(CASES_OF_A_DEVICE).enumerate() {
-            if i > 0 && !self.stopped() {
+        for (i, cases) in wanted.chunks(most).enumerate() {
+            if self.stopped() {
+                break;
+            }
+            if i > 0 {
                 self.open_anew()?;
             }
             self.on_one_device(suite, cases, &bar)?;
@@ -282,23 +290,23 @@ mod tests {
     use heedful::verify::cases::{Grid, grid};
     use heedful::verify::report::{Adapter, Report, Status};
 
-    use super::{Journal, Path, Session, skip};
+    use super::{Journal, Path, Session, planned, skip};
     use crate::args::{Args, Command};
 
-    #[test]
-    fn a_device_that_is_lost_is_one_failed_row_and_the_next_case_runs() {
+    /// A session of `heedful verify --filter FILTER` on the first adapter, for `work`; skips the test without one.
+    fn with_session(test: &str, filter: &str, work: impl FnOnce(&mut Session<'_>)) {
         let adapters = crate::adapters::matching(None).unwrap_or_else(|_| Vec::new());
         let Some(adapter) = adapters.first() else {
-            return skip::skipped("a_device_that_is_lost", "no adapter");
+            return skip::skipped(test, "no adapter");
         };
-        let args = Args::try_parse_from(["heedful", "verify", "--filter", "1x2x1x8 "]);
+        let args = Args::try_parse_from(["heedful", "verify", "--filter", filter]);
         let Some(Command::Verify(args)) = args.expect("arguments").command else {
             panic!("verify")
         };
         let mut report = Report::new("");
         let engine = Engine::with_adapter_blocking(adapter).expect("a device");
         report.adapters.push(Adapter::describe(adapter, engine.capabilities()));
-        let mut session = Session {
+        work(&mut Session {
             args: &args,
             adapter,
             engine: Arc::new(engine),
@@ -310,19 +318,41 @@ mod tests {
             done: HashSet::new(),
             after_crash: false,
             only: None,
-        };
-        session.engine.device().destroy();
-        let mut cases = grid(Grid::Quick).expect("distinct names");
-        cases.truncate(2);
-        for case in &cases {
-            let placement = heedful::verify::execute::Placement::Aligned;
-            session
-                .generated("quick", case, &[Path::Fused], placement)
-                .unwrap_or_else(|_| panic!("goes on"));
-        }
-        let failed: Vec<_> = report.cases.iter().filter(|x| x.status == Status::Fail).collect();
-        assert_eq!(failed.len(), 1, "{:?}", report.cases);
-        assert_eq!(failed[0].name, cases[0].name);
-        assert!(report.cases.iter().any(|x| x.name == cases[1].name && x.status == Status::Pass));
+        });
+    }
+
+    #[test]
+    fn a_device_that_is_lost_is_one_failed_row_and_the_next_case_runs() {
+        with_session("a_device_that_is_lost", "1x2x1x8 ", |session| {
+            session.engine.device().destroy();
+            let mut cases = grid(Grid::Quick).expect("distinct names");
+            cases.truncate(2);
+            for case in &cases {
+                let placement = heedful::verify::execute::Placement::Aligned;
+                session
+                    .generated("quick", case, &[Path::Fused], placement)
+                    .unwrap_or_else(|_| panic!("goes on"));
+            }
+            let rows = &session.report.cases;
+            let failed: Vec<_> = rows.iter().filter(|x| x.status == Status::Fail).collect();
+            assert_eq!(failed.len(), 1, "{rows:?}");
+            assert_eq!(failed[0].name, cases[0].name);
+            assert!(rows.iter().any(|x| x.name == cases[1].name && x.status == Status::Pass));
+        });
+    }
+
+    /// Kernels go with their device, and every case is run all the same.
+    #[test]
+    fn many_cases_are_run_on_one_device_after_another() {
+        with_session("many_cases", "", |session| {
+            let all = planned::all(Grid::Slots, session.args).unwrap_or_else(|_| panic!("a grid"));
+            let cases: Vec<_> = all.iter().take(3).collect();
+            let first = Arc::clone(&session.engine);
+            session.in_turns("slots", &cases, 2).unwrap_or_else(|_| panic!("all run"));
+            assert!(!Arc::ptr_eq(&first, &session.engine), "the third is on another device");
+            let named = |name| session.report.cases.iter().any(|row| row.name == name);
+            assert!(cases.iter().all(|case| named(case.name())), "{:?}", session.report.cases);
+            assert!(session.report.cases.iter().all(|row| row.status != Status::Fail));
+        });
     }
 }

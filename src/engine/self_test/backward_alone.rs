@@ -192,16 +192,14 @@ impl Scratch {
             return None;
         }
         let wanted = call.wanted().ok()?;
-        let wrong = |of: &Operand| {
-            problem.wants(*of).then(|| difference(problem, *of, &self.gradients, &wanted))?
+        let wrong = |of: Operand| {
+            problem.wants(of).then(|| difference(problem, of, &self.gradients, &wanted))?
         };
-        let made = step.kernel.elements.iter().filter_map(|(binding, _)| match binding {
-            Binding::DV => Some(Operand::V),
-            Binding::O if step.makes == Makes::OfKeys => Some(Operand::K),
-            Binding::O => Some(Operand::Q),
-            _ => None,
-        });
-        Some({ made }.find_map(|of| wrong(&of)))
+        let of_o = if step.makes == Makes::OfKeys { Operand::K } else { Operand::Q };
+        let mut made = [(Binding::O, of_o), (Binding::DV, Operand::V)]
+            .into_iter()
+            .filter(|(binding, _)| step.kernel.has_element(*binding));
+        Some(made.find_map(|(_, of)| wrong(of)))
     }
 
     fn len(&self, operand: Operand) -> usize {

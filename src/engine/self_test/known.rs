@@ -12,8 +12,8 @@ use crate::problem::{Attention, Operand, Packed, Paged, Problem};
 use crate::reference::{Inputs, Outputs, OwnedInputs};
 use crate::tensor::{BLOCK, DType, Layout, Scalar, Scales, Shape};
 
-/// Rows and keys of the known-answer call: more than one tile of every kernel, and no multiple of any. Tiles of matrix
-/// kernels are data, so there they follow from the tile.
+/// Rows and keys of the known-answer call: more than one tile of every kernel, and no multiple of any. Where tiles are
+/// data they follow from the tile.
 pub(super) const ROWS: u32 = 67;
 pub(super) const KEYS: u32 = 71;
 

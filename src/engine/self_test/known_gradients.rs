@@ -3,6 +3,7 @@
 use super::known::{KEYS, Known, ROWS, allowed, small, value};
 use super::quietly;
 use crate::error::Result;
+use crate::kernel::KernelSpec;
 use crate::plan::{BackwardPlan, Capabilities};
 use crate::problem::{BackwardProblem, Operand};
 use crate::reference::{Gradients, Incoming, Outputs, attend, backward};
@@ -23,7 +24,11 @@ impl KnownGradients {
         apart: bool,
     ) -> Result<Option<Self>> {
         let attention = &plan.problem().problem().attention();
-        let Some(small) = small(attention, ROWS, KEYS) else { return Ok(None) };
+        // Keys are owned as rows are, so tiles of either side must be more than one of both.
+        let tiles = plan.kernels().into_iter().filter_map(KernelSpec::block_tile);
+        let most = tiles.map(|tile| tile.rows.max(tile.keys)).max().unwrap_or(0);
+        let [rows, keys] = [ROWS.max(most + 3), KEYS.max(most + 7)];
+        let Some(small) = small(attention, rows, keys) else { return Ok(None) };
         let plan = plan.shrunk(small, caps, apart)?;
         let problem = plan.problem().problem();
         let s = problem.attention().shape;

@@ -118,7 +118,8 @@ const INT8_ROW: &str = "var most = 0.0;
   }
   if (lane == 0u) { o[(out >> 2u) + words] = select(0x7fc00000u, bitcast<u32>(scale), is_finite(most)); }";
 
-/// A row of int4 with the scales of its blocks behind it. An invocation takes two blocks of 32, whose scales share a word.
+/// A row of int4 with the scales of its blocks behind it. An invocation takes two blocks of 32, whose scales share a
+/// word.
 const INT4_ROW: &str = "let words = (params.dim_source + 7u) / 8u;
   for (var pair = lane; pair * 64u < params.dim_source; pair += 32u) {
     var scales = 0u;

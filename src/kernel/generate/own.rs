@@ -37,7 +37,7 @@ impl Own {
     /// Whether sums of gradients of products are wanted, and sums of weights: of v, or of k where they correct the
     /// gradient of q.
     pub(super) fn sums(self, spec: &KernelSpec) -> [bool; 2] {
-        let stored = |of| spec.elements.iter().any(|(b, _)| *b == of);
+        let stored = |binding| spec.has_element(binding);
         match self {
             Self::Rows => [stored(Binding::O), spec.corrects_means()],
             Self::Keys => [stored(Binding::O), stored(Binding::DV)],

@@ -55,14 +55,14 @@ impl GradientRow {
 /// 16 with 64 keys, 16 by 16 with 128, staged: dim 64 17.6, 17.5, 17.9, 15.1, 4.7; dim 128 17.1, 19.1, 19.2, 17.3, 8.8;
 /// dim 256 15.8, 12.8, 12.2, 16.9, 14.4. In loops, 16 by 16 at dim 64: 9.6.
 ///
-/// Others by what Mesa 26.2 compiles (`benches/record/compilers`), not measured. All of these spill nothing; what else was
-/// tried, registers that spill of rows and keys, f32 without masks:
-/// - M1, 16 by 16 with 64 keys: 112 and 84 at dim 128, 373 and 420 at 256, none at 64; with the gradient of q in the kernel
-///   of rows and a causal mask 5 at 64 and 3 at 128.
-/// - DG2, 16 by 16 with 64 keys: loops that the compiler writes out 155 and 174 at dim 64; in eights 96 and 18; apart and
-///   8 by 32 at dim 256 0 and 15.
-/// - Adreno 740, loops of one step, 16 by 16 with 64 keys: none, but 4 waves and 44 % of issue slots at dim 128, where
-///   8 by 32 in eights has 6 waves and 52 %; 53 and 55 % at dim 64.
+/// Others by what Mesa 26.2 compiles (`benches/record/compilers`), not measured: rows without a mark spill nothing.
+/// What else was tried, registers that spill in f32 without a mask (a row changed, then `scripts/gpu-compilers`):
+/// - DG2: rows and keys in one kernel each, 16 by 16 in eights, 113 and 14 at dim 64; each gradient apart so at dim 128
+///   6 to 11, and 57 % of issue slots for the 48 of 8 by 32.
+/// - M1: 16 by 16 in loops of one step 112 and 84 at dim 128, 373 and 420 at 256; the gradient of q in the kernel of
+///   rows 5 at dim 64 and 3 at 128 under a causal mask.
+/// - Adreno 740, which spills nothing: 16 by 16 in loops of one step has 4 waves, and 53 and 44 % of issue slots at
+///   dims 64 and 128; these have 6, and 55 and 52 %.
 ///
 /// Software: the path is not chosen there, and its tests take all forms.
 pub(super) const GRADIENTS: &[GradientRow] = &[

@@ -248,10 +248,11 @@ pub(crate) const FUSED: &[FusedRow] = &[
 /// work, without which some took four times as long. 16 by 8, 8 by 16 and 16 by 16 with 64 keys, 16 by 16 with 128:
 /// dim 64 31, 30, 27, 29; dim 128 31, 30, 32, 34; dim 256 33, 31, 23, 25.
 ///
-/// Others by what Mesa 26.2 compiles, not measured. 16 by 16 written out at dims 64, 128 and 256 takes 96, 96 and 168
-/// registers on RDNA3 and spills nothing on RDNA3, Ampere and Adreno 740; 0, 0 and 30 on M1, where 32 rows spill nothing.
-/// DG2, spills and share of all issue slots: written out 86 and 51 % at dim 64, loops of one step 6 and 42 % at 128, 308
-/// and 38 % at 256; in eights 0 and 48 % at 64, with 32 rows 0 and 46 % at 128, 36 and 50 % at 256.
+/// Others by what Mesa 26.2 compiles, not measured (`scripts/gpu-compilers`; where it does not ship, a row changed).
+/// 16 by 16 written out at dims 64, 128 and 256 takes 96, 96 and 168 registers on RDNA3 and spills nothing on RDNA3,
+/// Ampere and Adreno 740; 0, 0 and 30 on M1, where 32 rows spill nothing at 256. DG2, spills and share of issue slots:
+/// written out 86 and 51 % at dim 64, in loops of one step 6 and 42 % at 128, 308 and 38 % at 256; what ships 0 and
+/// 48 %, 0 and 46 %, 36 and 50 %.
 pub(crate) const TILES: &[TileRow] = &[
     tile(Class::Software, "", 1024, [16, 8, 64], Repeats::Loops),
     tile(Class::Any, "NVIDIA", 64, [16, 8, 64], Repeats::Written),

@@ -25,7 +25,7 @@ struct Shape<'a> {
     wanted: [bool; 2],
 }
 
-/// The definitions that `kernel/fused_backward_tile_rows.wgsl` and `kernel/fused_backward_tile_keys.wgsl` call.
+/// The definitions that the kernels `fused_backward_tile_*` call.
 pub(in crate::kernel) fn tile_backward(tile: &BlockTile, spec: &KernelSpec, side: Own) -> String {
     let mut out = Steps { text: row_types(4), unrolled: tile.is_written() };
     let tiles = [tile.dim_qk, tile.dim_v].map(|dim| tile.of_dim(dim));

@@ -118,7 +118,7 @@ fn declare(out: &mut Steps, tile: &BlockTile, spec: &KernelSpec) {
     out.line("}");
 }
 
-/// The end of a loop; in eights one that compilers do not know: written out by them a tile of gradients spills where its
+/// The end of a loop; in eights one that compilers do not know: a tile whose loops they write out may spill where its
 /// loops do not (`plan/tuning/table.rs`).
 fn end_of(tile: &BlockTile, end: u32) -> String {
     if tile.keeps_loops() {
