@@ -106,7 +106,7 @@ fn calls() -> Vec<(String, Attention, Path)> {
     let [heads_q, heads_kv, seq_q, dim_qk, dim_v] = [128, 1, 1, 576, 512];
     let latent = Shape { heads_q, heads_kv, seq_q, dim_qk, dim_v, ..prefill(64).shape };
     let latent = Attention::new(latent).dtype(DType::F16);
-    calls.push(("latent.f16.decode".into(), latent, Path::Split));
+    calls.push(("latent.f16.decode".into(), latent, Path::Auto));
     for storage in [Storage::E4m3, Storage::Mxfp4] {
         let few = Shape { heads_q: 32, heads_kv: 8, seq_q: 1, ..prefill(128).shape };
         let call = Attention::new(few).dtype(DType::F16).kv_storage(storage);
@@ -190,9 +190,10 @@ fn wanted(spec: &KernelSpec) -> String {
         return "none".into();
     }
     match (spec.kernel, spec.tile) {
-        (Kernel::FusedForwardTile, Some(Tile::Block(tile))) => {
-            format!("tile {}", of_tiles(&tile, &[tile.dim_qk], &[tile.dim_v]))
-        }
+        (
+            Kernel::FusedForwardTile | Kernel::SplitForwardTile | Kernel::SplitForwardGroup,
+            Some(Tile::Block(tile)),
+        ) => format!("tile {}", of_tiles(&tile, &[tile.dim_qk], &[tile.dim_v])),
         (Kernel::FusedForward, Some(Tile::Rows(tile))) => {
             format!("loop {}", tile.rows * (tile.dim_qk + tile.dim_v))
         }

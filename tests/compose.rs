@@ -233,6 +233,9 @@ fn kernels_are_as_recorded() {
         *count += 1;
         *digest = digest_of(*digest, &heedful::kernel::compose(spec));
     }
+    for kernel in Kernel::ALL.iter().filter(|kernel| **kernel != Kernel::OwnFunctions) {
+        assert!(found.contains_key(kernel.name()), "{} is in no variant", kernel.name());
+    }
     let line =
         |(name, (count, digest)): (&&str, &(usize, u64))| format!("{name} {count} {digest:016x}\n");
     let found: String = found.iter().map(line).collect();

@@ -31,6 +31,7 @@ const SUBGROUP: &[Kernel] = &[Kernel::FusedForwardSubgroup];
 const SPLIT: &[Kernel] = &[Kernel::SplitForward];
 const MERGE: &[Kernel] = &[Kernel::SplitMerge];
 const SPLIT_TILE: &[Kernel] = &[Kernel::SplitForwardTile];
+const SPLIT_GROUP: &[Kernel] = &[Kernel::SplitForwardGroup];
 const SCORE: &[Kernel] = &[Kernel::StagedScore];
 const NORMALIZE: &[Kernel] = &[Kernel::StagedNormalize];
 const VALUE: &[Kernel] = &[Kernel::StagedValue];

@@ -68,7 +68,7 @@ fn when_every_candidate_is_wrong_each_is_named() {
     engine.plant(Kernel::StagedScore, shifted_key);
     let error = engine.plan(&call()).unwrap_err();
     assert!(error.is_unsupported(), "{error}");
-    assert_eq!(error.rejections().len(), 6, "{error}");
+    assert_eq!(error.rejections().len(), 7, "{error}");
     assert!(error.to_string().contains("staged_score"), "{error}");
 }
 

@@ -82,8 +82,8 @@ fn the_plan_says_how_keys_are_shared_out_and_why_not() {
     let text = Plan::new(&many.validate().unwrap(), &Default::default(), &split(false));
     let text = text.unwrap().to_string();
     assert!(text.contains("refused split_forward: 17 query rows, at most 16"), "{text}");
-    assert!(text.contains("kernel  split_forward_tile/"), "{text}");
-    assert!(text.contains("shares  64 of the keys, as even as whole tiles are"), "{text}");
+    assert!(text.contains("kernel  split_forward_group/"), "{text}");
+    assert!(text.contains("shares  128 of the keys, as even as whole tiles are"), "{text}");
     // Partial results are scratch, which is limited.
     let little = Policy { max_workspace_bytes: 1000, ..split(false) };
     let text = plan(&little).unwrap_err().to_string();

@@ -99,7 +99,22 @@ fn what_is_hidden_and_not_finite_is_left_out() {
 #[test]
 fn many_rows_are_split_on_tiles() {
     let Some(engine) = common::gpu::engine("many_rows") else { return };
-    let shape = Shape { seq_q: 70, seq_kv: 500, dim_v: 20, ..shape(36) };
+    let shape = Shape { heads_kv: 4, seq_q: 70, seq_kv: 500, dim_v: 20, ..shape(36) };
+    prove_on_tiles(&engine, shape, Kernel::SplitForwardTile);
+}
+
+/// The same where rows of all heads that share k and v are numbered through: 140 that fill three tiles instead of four,
+/// and 40 that are no tile by head.
+#[test]
+fn rows_of_a_group_fill_tiles() {
+    let Some(engine) = common::gpu::engine("rows_of_a_group") else { return };
+    let many = Shape { seq_q: 70, seq_kv: 500, dim_v: 20, ..shape(36) };
+    prove_on_tiles(&engine, many, Kernel::SplitForwardGroup);
+    let few = Shape { heads_q: 40, seq_q: 2, ..many };
+    prove_on_tiles(&engine, few, Kernel::SplitForwardGroup);
+}
+
+fn prove_on_tiles(engine: &Engine, shape: Shape, kernel: Kernel) {
     let tile = |down, across, keys, repeats| {
         let (class, device) = (Class::Any, "".into());
         let tile = vec![TileRow { class, device, max_dim: 512, down, across, keys, repeats }];
@@ -111,7 +126,7 @@ fn many_rows_are_split_on_tiles() {
         (plain.clone(), tile(16, 8, 64, Repeats::Loops)),
         // Rows at the start see no key of the last shares, and none at all.
         (
-            plain.clone().causal(Align::Offset(-3)).mask([2, 1, 70, 500]),
+            plain.clone().causal(Align::Offset(-3)).mask([2, 1, shape.seq_q, 500]),
             tile(8, 16, 128, Repeats::Written),
         ),
         (plain.clone().sinks().kv_lengths().dtype(DType::F16), tile(16, 16, 64, Repeats::Loops)),
@@ -123,21 +138,39 @@ fn many_rows_are_split_on_tiles() {
             Attention::new(shape).normalizer(heedful::Normalizer::Sigmoid { bias: Scalar(-1.0) }),
             tile(8, 8, 64, Repeats::Loops),
         ),
-        (plain.clone().packed(100, 700), tile(8, 32, 128, Repeats::Eights)),
+        (plain.clone().packed(shape.seq_q * 10 / 7, 700), tile(8, 32, 128, Repeats::Eights)),
     ];
     for (call, policy) in calls {
         for batch_invariant in [false, true] {
             let policy = Policy { batch_invariant, ..policy.clone() };
             let plan = engine.plan_with(&call, &policy).unwrap();
             assert!(plan.shares().unwrap().n > 1 || batch_invariant, "{plan}");
-            assert!(plan.kernels().iter().any(|x| x.kernel == Kernel::SplitForwardTile), "{plan}");
-            prove_plan(&engine, &plan, &DataOptions::default());
+            assert!(plan.kernels().iter().any(|x| x.kernel == kernel), "{plan}");
+            prove_plan(engine, &plan, &DataOptions::default());
         }
     }
     let special = DataOptions { special: true, poison: true, ..DataOptions::default() };
     let plan =
         engine.plan_with(&plain.causal(Align::BottomRight), &tile(16, 8, 64, Repeats::Loops));
-    prove_plan(&engine, &plan.unwrap(), &special);
+    prove_plan(engine, &plan.unwrap(), &special);
+}
+
+/// One row of many heads: hardware reads each key once for all of them, software has no use for tiles.
+#[test]
+fn rows_of_a_group_are_a_tile_on_hardware() {
+    let planned = |device_type: &str, heads: u32, keys: u32| {
+        let caps = Capabilities { device_type: device_type.into(), ..Capabilities::default() };
+        let shape = Shape { heads_kv: 1, seq_kv: keys, ..Shape::self_attention(1, heads, 1, 64) };
+        let call = Attention::new(Shape { dim_qk: 576, dim_v: 512, ..shape });
+        Plan::new(&call.validate().unwrap(), &caps, &Policy::default()).unwrap()
+    };
+    let main = |device_type, heads, keys| planned(device_type, heads, keys).kernels()[0].kernel;
+    assert_eq!(main("discretegpu", 128, 4096), Kernel::SplitForwardGroup);
+    assert_eq!(main("discretegpu", 16, 4096), Kernel::SplitForward);
+    assert_eq!(main("cpu", 128, 4096), Kernel::SplitForward);
+    assert_ne!(main("discretegpu", 128, 64), Kernel::SplitForwardGroup);
+    // Two tiles of 64 heads, and shares of at least 64 keys.
+    assert_eq!(planned("discretegpu", 128, 4096).shares().map(|shares| shares.n), Some(64));
 }
 
 #[test]

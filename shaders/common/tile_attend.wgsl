@@ -1,10 +1,10 @@
-// Rows of a workgroup on a tile of keys: what `fused_forward_tile` does and `split_forward_tile` does with a share of
-// the keys. The first says how; `tile_*` is generated.
+// Rows of a workgroup on a tile of keys: what `fused_forward_tile` does, and `split_forward_tile` and
+// `split_forward_group` do with a share of the keys. The first says how; `tile_*` is generated.
 
 // Rows past the block repeat its last, and keys past the visible ones the last of those, so that no table is
 // read outside.
 fn shown(rows: Rows, end: u32, row: u32, key: u32) -> Position {
-  return position_at(rows, min(row, rows.last), min(key, end - 1u));
+  return tile_position(rows, row, min(key, end - 1u));
 }
 
 fn shown_score(rows: Rows, end: u32, product: f32, row: u32, key: u32) -> f32 {

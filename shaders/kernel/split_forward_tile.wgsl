@@ -13,13 +13,6 @@
 //  1. Shares are whole tiles, so a row's bits depend on how many there are, or on their fixed size only.
 //  2. A share without a visible key writes a sum of 0, and what it wrote of O is never read.
 
-// Four rows' states.
-fn put_states(at: vec4<u32>, row_end: u32, row: u32, m: vec4<f32>, l: vec4<f32>) {
-  for (var c = 0u; c < 4u; c += 1u) {
-    if (row + c < row_end) { states[at[c]] = vec2<f32>(m[c], l[c]); }
-  }
-}
-
 @compute @workgroup_size(LANES, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let batch = params.batch0 + workgroup.y / params.head_n;
@@ -35,12 +28,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   tile_begin(place);
   let m = attend(rows, share, whole, origins_of(batch, head), place, row0);
 
-  gather_l(place);
-  if (lane < OWNED / 4u) {
-    let row = row0 + lane * 4u;
-    let first = partial_index(batch, head, row, workgroup.z);
-    let at = first + vec4<u32>(0u, 1u, 2u, 3u) * params.split_n;
-    put_states(at, row_end, row, m, tile_l(place));
-  }
-  tile_store_parts(place, row_end, partial_index(batch, head, 0u, workgroup.z));
+  store_share(place, row_end, row0, partial_index(batch, head, 0u, workgroup.z), m);
 }

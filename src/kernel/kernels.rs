@@ -28,7 +28,9 @@ macro_rules! for_kernels {
             SplitForward: split_forward,
             /// More rows on tiles, keys split over workgroups.
             SplitForwardTile: split_forward_tile,
-            /// Joins the shares of `SplitForward` and `SplitForwardTile`.
+            /// Rows of all heads of a group on tiles, keys split over workgroups.
+            SplitForwardGroup: split_forward_group,
+            /// Joins the shares of the three before.
             SplitMerge: split_merge,
             /// Rotates, projects or normalises rows of q or k.
             Prepare: prepare,

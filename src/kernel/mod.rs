@@ -54,6 +54,7 @@ mod own_functions;
 mod prepare;
 mod project;
 mod split_forward;
+mod split_forward_group;
 mod split_forward_tile;
 mod split_merge;
 mod staged_monotonic;

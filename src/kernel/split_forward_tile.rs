@@ -18,7 +18,7 @@ pub(super) const TWIN: Twin = Twin {
     commons: |spec| {
         let mut commons = vec![common!("normalizer"), common!("modify"), common!("shares")];
         commons.extend(spec.is_each().then_some(common!("normalize_each")));
-        commons.extend([common!("tile_place"), common!("tile_attend")]);
+        commons.extend([common!("tile_place"), common!("tile_attend"), common!("tile_states")]);
         commons
     },
     bindings: partial_results,
@@ -38,8 +38,17 @@ pub(super) const TWIN: Twin = Twin {
 };
 
 impl KernelSpec {
-    /// Shares of the keys of many rows.
-    pub fn split_tile_forward(problem: &Problem, elements: [Element; 3], tile: BlockTile) -> Self {
-        Self::of_a_share(Kernel::SplitForwardTile, problem, elements, Tile::Block(tile))
+    /// Shares of the keys of many rows, of each head by itself or of all heads of a group.
+    pub fn split_tile_forward(
+        problem: &Problem,
+        elements: [Element; 3],
+        tile: BlockTile,
+        packs_heads: bool,
+    ) -> Self {
+        let kernel = match packs_heads {
+            true => Kernel::SplitForwardGroup,
+            false => Kernel::SplitForwardTile,
+        };
+        Self::of_a_share(kernel, problem, elements, Tile::Block(tile))
     }
 }

@@ -1,4 +1,4 @@
-//! Joins the shares of `SplitForward` and `SplitForwardTile`.
+//! Joins the shares that split kernels leave.
 
 use std::fmt::Write;
 

@@ -17,6 +17,11 @@ pub(super) struct Candidate {
 }
 
 pub(super) const CANDIDATES: &[Candidate] = &[
+    Candidate {
+        path: Path::Split,
+        schedule: split_tile::of_groups,
+        slower: split_tile::slower_for_few,
+    },
     Candidate { path: Path::Split, schedule: split::schedule, slower: split::slower },
     Candidate { path: Path::FusedMatrix, schedule: matrix::schedule, slower: never },
     Candidate { path: Path::Split, schedule: split_tile::schedule, slower: split_tile::slower },

@@ -1,7 +1,7 @@
-//! The split path for more rows than one workgroup takes: tiles of rows, each against a share of the keys.
+//! The split path for rows that fill tiles, those of one head or of all heads of a group: each against a share of the keys.
 
 use crate::error::Rejection;
-use crate::kernel::{KernelSpec, MergeTile};
+use crate::kernel::{BlockTile, KernelSpec, MergeTile};
 use crate::plan::fit::{check_resources, element_of, fitted};
 use crate::plan::split::{INVARIANT_KEYS, MAX_ROWS, in_shares};
 use crate::plan::steps::{Over, Schedule, Shares, Step};
@@ -23,7 +23,43 @@ pub(super) fn schedule(
     if s.seq_q <= MAX_ROWS {
         return Err(refuse(format!("{} query rows, for which there is split_forward", s.seq_q)));
     }
-    let block_tile = tile::tile_of(problem, caps, policy).map_err(refuse)?;
+    let tile = tile::tile_of(problem, caps, policy).map_err(refuse)?;
+    let [apart, packed] = [false, true].map(|packs| tiles_of_rows(problem, tile.rows, packs));
+    on_tiles(problem, caps, policy, tile, packed < apart)
+}
+
+/// The same for rows that are few, but not those of a group together.
+pub(super) fn of_groups(
+    problem: &Problem,
+    caps: &Capabilities,
+    policy: &Policy,
+) -> Result<Schedule, Rejection> {
+    let refuse = |reason: String| Rejection { candidate: "split_forward_group".into(), reason };
+    let s = problem.attention().shape;
+    if s.seq_q > MAX_ROWS {
+        return Err(refuse(format!("{} query rows, more than {MAX_ROWS}", s.seq_q)));
+    }
+    let tile = tile::tile_of(problem, caps, policy).map_err(refuse)?;
+    let rows = s.group() * s.seq_q;
+    if rows < tile.rows / 2 {
+        let reason = format!("{rows} rows of a group are less than half a tile of {}", tile.rows);
+        return Err(refuse(reason));
+    }
+    on_tiles(problem, caps, policy, tile, true)
+}
+
+/// Tiles of rows, of each head by itself or of all heads of a group, on shares of the keys.
+fn on_tiles(
+    problem: &Problem,
+    caps: &Capabilities,
+    policy: &Policy,
+    tile: BlockTile,
+    packs_heads: bool,
+) -> Result<Schedule, Rejection> {
+    let candidate = if packs_heads { "split_forward_group" } else { "split_forward_tile" };
+    let refuse = |reason: String| Rejection { candidate: candidate.into(), reason };
+    let a = problem.attention();
+    let s = a.shape;
     let block = BlockSize::choose(problem, caps, policy, Path::Split)?;
     if block.rows < s.seq_q || block.heads < s.heads_q {
         let BlockSize { heads, rows, .. } = block;
@@ -37,7 +73,7 @@ pub(super) fn schedule(
     let element = |operand| element_of(problem, operand, caps);
     let elements = [Operand::Q, Operand::K, Operand::V].map(element);
     let kernels = [
-        KernelSpec::split_tile_forward(problem, elements, block_tile),
+        KernelSpec::split_tile_forward(problem, elements, tile, packs_heads),
         KernelSpec::split_merge(problem, element(Operand::O), MergeTile::of_rows(s.dim_v)),
     ];
     let steps =
@@ -47,7 +83,7 @@ pub(super) fn schedule(
     }
     let keys = if policy.batch_invariant { INVARIANT_KEYS } else { 0 };
     let n = match keys {
-        0 => even_shares(tiles_of_rows(problem, block_tile.rows), s.seq_kv),
+        0 => even_shares(tiles_of_rows(problem, tile.rows, packs_heads), s.seq_kv),
         keys => s.seq_kv.div_ceil(keys).max(1),
     };
     in_shares(problem, caps, policy, block, Shares { n, keys }, steps).map_err(refuse)
@@ -64,16 +100,33 @@ pub(super) fn slower(
         return Some("whether shares pay depends on the batch, and rows are not to".into());
     }
     let rows = kernel.group_rows();
-    let tiles = tiles_of_rows(problem, rows);
+    let tiles = tiles_of_rows(problem, rows, kernel.packs_heads());
     let pays = even_shares(tiles, problem.attention().shape.seq_kv) > 1;
     let busy = || format!("{tiles} tiles of {rows} rows keep a device busy without shares");
     tuning::tile_is_slower(caps).or_else(|| (!pays).then(busy))
 }
 
+/// Why other kernels are faster for few rows of a group, where one is known to be.
+pub(super) fn slower_for_few(
+    _: &KernelSpec,
+    problem: &Problem,
+    caps: &Capabilities,
+    _: &Policy,
+) -> Option<String> {
+    let shape = problem.attention().shape;
+    let keys = shape.seq_kv;
+    let few = || format!("{keys} keys, below {} sharing them out costs more", 2 * LEAST_KEYS);
+    tuning::group_tile_is_slower(caps, &shape).or_else(|| (keys < 2 * LEAST_KEYS).then(few))
+}
+
 /// Workgroups of the tile with all keys.
-fn tiles_of_rows(problem: &Problem, rows: u32) -> u64 {
+fn tiles_of_rows(problem: &Problem, rows: u32, packs_heads: bool) -> u64 {
     let s = problem.attention().shape;
-    u64::from(s.batch) * u64::from(s.heads_q) * u64::from(s.seq_q.div_ceil(rows))
+    let [heads, of_each] = match packs_heads {
+        true => [s.heads_kv, s.seq_q * s.group()],
+        false => [s.heads_q, s.seq_q],
+    };
+    u64::from(s.batch) * u64::from(heads) * u64::from(of_each.div_ceil(rows))
 }
 
 /// Shares that bring so many workgroups to what keeps hardware busy, none of fewer than [`LEAST_KEYS`].

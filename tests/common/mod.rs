@@ -211,7 +211,13 @@ pub fn recorded_variants() -> BTreeMap<String, KernelSpec> {
             add(&few_rows(&a, i), &caps, Path::Split);
             let sums = !a.inner.is_sum() && a.masks.edges.is_none() && a.masks.blocks.is_none();
             if sums && a.shape.seq_q > heedful::plan::MAX_ROWS {
-                add(&Attention { weights: None, ..a.clone() }, &caps, Path::Split);
+                let many = Attention { weights: None, ..a.clone() };
+                add(&many, &caps, Path::Split);
+                if i % 5 == 0 {
+                    // Heads that share k and v are rows of one tile.
+                    let shape = Shape { heads_kv: 1, ..many.shape };
+                    add(&Attention { shape, ..many }, &caps, Path::Split);
+                }
             }
         }
         let probabilities = (a.weights == captures[4]).then_some(WeightsAt::Probabilities);

@@ -103,6 +103,16 @@ pub fn tile_is_slower(caps: &Capabilities) -> Option<String> {
         .then(|| "invocations that wait for each other take turns on a CPU".to_owned())
 }
 
+/// Why few rows of a group are no tile on a device, where they are known not to be. With 32 rows by 128 keys at head
+/// dimensions 576 and 512 DG2 spills 384 times and M1 53, with `split_forward` not at all; RDNA3, Ampere and Adreno 740
+/// spill nothing with the tile either (`scripts/gpu-compilers`).
+pub(crate) fn group_tile_is_slower(caps: &Capabilities, shape: &Shape) -> Option<String> {
+    let few = ["Intel", "Apple"].iter().any(|name| serves(Class::Any, name, caps));
+    let spills = few && shape.dim_v > 256;
+    let reason = || format!("a tile's rows of {} columns spill here", shape.dim_v);
+    tile_is_slower(caps).or_else(|| spills.then(reason))
+}
+
 /// The tile of the tile kernel, by the caller's table or the one that ships, cut to the device's workgroups;
 /// `None` where even the smallest is too large. `selects` says whether v is looked at.
 #[doc(hidden)]

@@ -261,9 +261,11 @@ pub(crate) const TILES: &[TileRow] = &[
     tile(Class::Any, "AMD", 64, [16, 8, 64], Repeats::Written),
     tile(Class::Any, "AMD", 128, [8, 16, 64], Repeats::Written),
     tile(Class::Any, "Intel", 64, [16, 16, 64], Repeats::Eights),
-    tile(Class::Any, "Intel", 512, [8, 32, 128], Repeats::Eights),
+    tile(Class::Any, "Intel", 1024, [8, 32, 128], Repeats::Eights),
     tile(Class::Any, "Apple", 128, [16, 16, 64], Repeats::Written),
-    tile(Class::Any, "Apple", 512, [8, 32, 128], Repeats::Eights),
+    tile(Class::Any, "Apple", 1024, [8, 32, 128], Repeats::Eights),
+    tile(Class::Any, "Adreno", 256, [16, 16, 64], Repeats::Written),
+    tile(Class::Any, "Adreno", 1024, [8, 32, 128], Repeats::Eights),
     tile(Class::Any, "", 1024, [16, 16, 64], Repeats::Written),
 ];
 

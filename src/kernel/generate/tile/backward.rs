@@ -3,7 +3,7 @@
 //! sums `o{own}_{column}` of the first and `z{own}_{column}` of the second, a vec4 of four columns each: gradients of k
 //! and v, or of q and what corrects it.
 
-use super::products::{Meeting, Side, load_rows, load_values, products};
+use super::products::{Meeting, Places, Side, load_rows, load_values, products};
 use super::sums::{Weighing, sums};
 use super::{
     Ends, Store, columns, declare_tile, keys, of_strip, rotate, row_of, row_sums, row_types, rows,
@@ -127,7 +127,7 @@ impl Shape<'_> {
             }
             let [own, other] = [(own, ends[0]), (other, ends[1])].map(|(tensor, rows)| {
                 load_rows(out, tile, self.spec, (tensor, binding(tensor)));
-                Side { tensor, like: like(tensor), rows, paged: false }
+                Side { tensor, like: like(tensor), rows, places: Places::Rows }
             });
             products(out, tile, &Meeting { name, sides: [own, other], sums });
         }

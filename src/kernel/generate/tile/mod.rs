@@ -25,9 +25,11 @@ pub(in crate::kernel) fn tile(tile: &BlockTile, spec: &KernelSpec) -> String {
     let mut out = Steps { text: row_types(4), unrolled: tile.is_written() };
     declare(&mut out, tile, spec);
     out.line("fn d_o_origin(batch: u32, head: u32) -> u32 { return 0u; }");
+    places_of_rows(&mut out, spec);
     products::loads(&mut out, tile, spec);
     products::load_values(&mut out, tile, spec, ("v", "v", Binding::V));
-    products::products(&mut out, tile, &products::SCORES);
+    let meeting = if spec.packs_heads() { &products::SCORES_OF_GROUP } else { &products::SCORES };
+    products::products(&mut out, tile, meeting);
     scores(&mut out, tile, spec);
     peaks(&mut out, tile);
     weights(&mut out, tile);
@@ -42,10 +44,35 @@ pub(in crate::kernel) fn tile(tile: &BlockTile, spec: &KernelSpec) -> String {
     sums::sums(&mut out, tile, spec, &weighing);
     row_sums(&mut out, tile, "l");
     match spec.kernel {
-        Kernel::SplitForwardTile => store_parts(&mut out, tile),
+        Kernel::SplitForwardTile | Kernel::SplitForwardGroup => store_parts(&mut out, tile),
         _ => store(&mut out, tile, &OUTPUTS),
     }
     out.text
+}
+
+/// What a row's number says: which row of which head, where its q is, and where its partial results are. Numbers of rows
+/// of a group go from head to head, and those past the last repeat it.
+fn places_of_rows(out: &mut Steps, spec: &KernelSpec) {
+    let position = "fn tile_position(rows: Rows, row: u32, key: u32) -> Position";
+    let part = "fn tile_part(row: u32) -> u32";
+    let shares = matches!(spec.kernel, Kernel::SplitForwardTile | Kernel::SplitForwardGroup);
+    if !spec.packs_heads() {
+        let at = "position_at(rows, min(row, rows.last), key)";
+        out.line(format!("{position} {{ return {at}; }}"));
+        if shares {
+            out.line(format!("{part} {{ return row * params.split_n; }}"));
+        }
+        return;
+    }
+    out.line("fn group_last() -> u32 { return params.group * params.row_n - 1u; }");
+    let at = "Position(rows.batch, rows.head + at % params.group, params.row0 + at / params.group, key, rows.q_len, \
+              rows.kv_len, rows.diagonal, rows.alibi_offset)";
+    out.line(format!("{position} {{ let at = min(row, group_last()); return {at}; }}"));
+    let offset = "row % params.group * params.seq_q + row / params.group";
+    out.line(format!("{part} {{ return ({offset}) * params.split_n; }}"));
+    let q = "row % params.group * params.q_stride_head \
+             + (params.row0 + row / params.group) * params.q_stride_row";
+    out.line(format!("fn group_rows_q(row: vec4<u32>) -> vec4<u32> {{ return {q}; }}"));
 }
 
 /// Indices of the strips of rows, of keys and of rows of an invocation, and of its columns.
@@ -284,7 +311,7 @@ fn store_parts(out: &mut Steps, tile: &BlockTile) {
     for r in rows(tile) {
         let row = format!("{} + {}u", row_of(tile, r / 4), r % 4);
         out.line(format!("if ({row} < row_end) {{"));
-        out.line(format!("let at = (first + ({row}) * params.split_n) * {columns_all}u;"));
+        out.line(format!("let at = (first + tile_part({row})) * {columns_all}u;"));
         for t in columns(tile) {
             let column = format!("place.x + {}u", t * tile.across);
             out.line(format!(

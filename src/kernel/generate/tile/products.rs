@@ -90,8 +90,19 @@ pub(super) struct Side {
     pub(super) like: &'static str,
     /// The first of its rows here, and the last that may be read: those behind repeat it.
     pub(super) rows: [&'static str; 2],
-    /// Whether its rows may be in pages.
-    pub(super) paged: bool,
+    /// What of their places is not their number times the stride of rows.
+    pub(super) places: Places,
+}
+
+/// Where rows of a tensor are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Places {
+    /// One behind the other.
+    Rows,
+    /// Perhaps in pages.
+    Pages,
+    /// Of one head after another.
+    Group,
 }
 
 /// Products of 64 rows of one tensor and the tile's of another.
@@ -108,21 +119,38 @@ pub(super) struct Meeting {
 pub(super) const SCORES: Meeting = Meeting {
     name: "tile_products",
     sides: [
-        Side { tensor: "q", like: "q", rows: ["row0", "rows.last"], paged: false },
-        Side { tensor: "k", like: "k", rows: ["key0", "end - 1u"], paged: true },
+        Side { tensor: "q", like: "q", rows: ["row0", "rows.last"], places: Places::Rows },
+        KEYS,
     ],
     sums: "s",
+};
+
+const KEYS: Side =
+    Side { tensor: "k", like: "k", rows: ["key0", "end - 1u"], places: Places::Pages };
+
+/// The same where rows are those of a group.
+pub(super) const SCORES_OF_GROUP: Meeting = Meeting {
+    sides: [
+        Side { tensor: "q", like: "q", rows: ["row0", "group_last()"], places: Places::Group },
+        KEYS,
+    ],
+    ..SCORES
 };
 
 impl Side {
     /// Where the rows start that an invocation takes in its `i`-th turn, from the `offset`-th of the tile on.
     fn starts(&self, i: u32, offset: &str) -> String {
-        let Self { tensor, like, rows: [first, last], paged } = self;
+        let Self { tensor, like, rows: [first, last], places } = self;
         let rows = format!(
             "min(vec4<u32>({first} + {offset}quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>({last}))"
         );
-        if !paged {
-            return format!("at{i} = origins.{tensor} + {rows} * params.{like}_stride_row;");
+        let at = match places {
+            Places::Rows => format!("{rows} * params.{like}_stride_row"),
+            Places::Group => format!("group_rows_{like}({rows})"),
+            Places::Pages => String::new(),
+        };
+        if !at.is_empty() {
+            return format!("at{i} = origins.{tensor} + {at};");
         }
         let offset = |c: u32| format!("span_offset(rows, keys{i}[{c}u]).x");
         let offsets: Vec<String> = (0..4).map(offset).collect();
@@ -134,8 +162,8 @@ impl Side {
 
     /// Four channels of each of these rows.
     fn load(&self, i: u32) -> String {
-        let Self { tensor, paged, .. } = self;
-        let value = |r: u32| match paged {
+        let Self { tensor, places, .. } = self;
+        let value = |r: u32| match *places == Places::Pages {
             false => format!("x{i}[{r}u] = tile_{tensor}(at{i}[{r}u], c{i});"),
             true => format!("x{i}[{r}u] = tile_{tensor}(rows, keys{i}[{r}u], at{i}[{r}u], c{i});"),
         };
@@ -164,7 +192,7 @@ pub(super) fn products(out: &mut Steps, tile: &BlockTile, meeting: &Meeting) {
         let part = if at_once == 1 { Index::Number(0) } else { Index::Text("place.lane / 64u") };
         let group = plus(i * at_once, part);
         out.line(format!("let group{i} = {group};\nvar at{i} = vec4<u32>(0u);"));
-        if other.paged {
+        if other.places == Places::Pages {
             out.line(format!("var keys{i} = vec4<u32>(0u);"));
         }
         let offset = format!("(group{i} - {groups_q}u) / {groups_q}u * 64u + ");
