@@ -39,8 +39,11 @@ impl Problem {
         {
             word(name, on.then(|| name.into()));
         }
-        middle.sort_by_key(|(name, _)| TABLES.iter().position(|table| table == name));
-        words.extend(middle.into_iter().map(|(_, text)| text));
+        let place = |name: &str| TABLES.iter().position(|table| *table == name);
+        for at in std::iter::once(None).chain((0..TABLES.len()).map(Some)) {
+            let here = middle.iter().filter(|(name, _)| place(name) == at);
+            words.extend(here.map(|(_, text)| text.clone()));
+        }
         words.extend(a.paged.map(|paged| paged.text()));
         words.extend(a.packed.map(|packed| packed.text()));
         words.extend(a.table.map(|words| format!("table({words})")));

@@ -60,14 +60,14 @@ impl Seen {
 /// How much of the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Grid {
+    /// A few of the quick ones in which every slot file occurs: for where a case is dear, as in a browser.
+    Slots,
     /// About 550 small cases.
     Quick,
     /// Those and about 1000 more.
     Full,
     /// For kernels on matrix units: tails of their tiles, and the quick grid in f16 and bf16.
     Matrix,
-    /// A few of the others in which every slot file occurs: for where a case is dear, as in a browser.
-    Slots,
 }
 
 impl Case {

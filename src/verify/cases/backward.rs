@@ -11,7 +11,7 @@ use crate::problem::{Attention, Backward, BackwardProblem, Operand, WeightsAt};
 use crate::reference::{Incoming, sees};
 use crate::tensor::DType;
 use crate::verify::cases::quick::{call, usual};
-use crate::verify::cases::{Case, Grid, grid};
+use crate::verify::cases::{Case, Grid, grid, slots};
 use crate::verify::data::draw::Draw;
 use crate::verify::data::{CaseData, DataOptions};
 
@@ -195,7 +195,7 @@ impl CaseIncoming {
 /// One case in how many the quick grid has the gradients of.
 const SHARE: u64 = 4;
 
-/// The gradients of a grid's cases: of each in the full grid and that of slots; in the quick one of those that learn
+/// The gradients of a grid's cases: of each in the full grid; of few in that of slots, in which every kernel occurs; in the quick one of those that learn
 /// something few cases have, and of a part of the others, which follows from their seeds; of none in the grid for
 /// matrix units, which gradients do not use. Where a call has gradients of more than q, k and v, those of these alone
 /// as well, and those of all on tiles (in the quick grid a part of both). And some that only gradients have a use for.
@@ -205,7 +205,8 @@ const SHARE: u64 = 4;
 pub fn backward_grid(of: Grid) -> Result<Vec<BackwardCase>> {
     let cases = match of {
         Grid::Matrix => return Ok(Vec::new()),
-        Grid::Quick | Grid::Full | Grid::Slots => grid(of)?,
+        Grid::Slots => return Ok(slots::of_gradients(&backward_grid(Grid::Quick)?)),
+        Grid::Quick | Grid::Full => grid(of)?,
     };
     let mut cases: Vec<BackwardCase> = cases.iter().map(BackwardCase::of).collect::<Result<_>>()?;
     if of == Grid::Quick {
@@ -220,9 +221,7 @@ pub fn backward_grid(of: Grid) -> Result<Vec<BackwardCase>> {
     let on_tiles = cases.iter().filter(|case| part(case, 5)).filter_map(BackwardCase::on_tiles);
     let others: Vec<_> = rows_only.chain(on_tiles).collect();
     cases.extend(others);
-    if of != Grid::Slots {
-        cases.extend(own()?);
-    }
+    cases.extend(own()?);
     Ok(cases)
 }
 

@@ -120,14 +120,14 @@ const OTHERS: &[Known] = &[
     ("Heads and lengths", "one query row", Says(|n| n.seq.0 == 1)),
     ("Heads and lengths", "seq_q ≠ seq_kv", Says(|n| n.seq.0 != n.seq.1)),
     ("Heads and lengths", "no rows or keys", Says(|n| n.batch * n.seq.0 * n.seq.1 == 0)),
-    ("Head dimension", "1 to 32", Says(|n| n.dim() <= 32)),
-    ("Head dimension", "33 to 64", Says(|n| (33..=64).contains(&n.dim()))),
-    ("Head dimension", "65 to 128", Says(|n| (65..=128).contains(&n.dim()))),
-    ("Head dimension", "129 to 256", Says(|n| (129..=256).contains(&n.dim()))),
-    ("Head dimension", "257 to 512", Says(|n| (257..=512).contains(&n.dim()))),
-    ("Head dimension", "513 to 1024", Says(|n| n.dim() > 512)),
-    ("Head dimension", "no multiple of 4", Says(|n| n.dims.0 % 4 + n.dims.1 % 4 > 0)),
-    ("Head dimension", "dim_qk ≠ dim_v", Says(|n| n.dims.0 != n.dims.1)),
+    (DIMENSIONS, "1 to 32", Says(|n| n.dim() <= 32)),
+    (DIMENSIONS, "33 to 64", Says(|n| (33..=64).contains(&n.dim()))),
+    (DIMENSIONS, "65 to 128", Says(|n| (65..=128).contains(&n.dim()))),
+    (DIMENSIONS, "129 to 256", Says(|n| (129..=256).contains(&n.dim()))),
+    (DIMENSIONS, "257 to 512", Says(|n| (257..=512).contains(&n.dim()))),
+    (DIMENSIONS, "513 to 1024", Says(|n| n.dim() > 512)),
+    (DIMENSIONS, "no multiple of 4", Says(|n| n.dims.0 % 4 + n.dims.1 % 4 > 0)),
+    (DIMENSIONS, "dim_qk ≠ dim_v", Says(|n| n.dims.0 != n.dims.1)),
     ("Layout", "[batch, seq, heads, dim]", Says(|n| n.layout(|l| l == "bshd"))),
     ("Layout", "strides", Says(|n| n.layout(|l| l.starts_with("strides(")))),
     ("Layout", "pages", Word("paged", &["paged"])),
@@ -137,6 +137,8 @@ const OTHERS: &[Known] = &[
     ("Data", "large scores or values", Says(|n| n.any(&["logits", "values"]))),
 ];
 
+/// Group of the head dimensions.
+const DIMENSIONS: &str = "Head dimension";
 /// Group of the suites.
 pub(super) const RECORDED: &str = "Recorded cases";
 /// Group of the paths.
@@ -191,6 +193,16 @@ pub(super) fn of(case: &CaseResult, all: &[Feature]) -> Vec<usize> {
         Kind::Path(known) => path(&case.kernel) == Some(known),
     };
     all.iter().enumerate().filter(|(_, feature)| shows(feature)).map(|(i, _)| i).collect()
+}
+
+/// The features that a generated case's name says, but for head dimensions, of which wide ones are slow to compile.
+pub(in crate::verify) fn said_by(name: &str) -> Vec<(&'static str, &'static str)> {
+    let row = CaseResult::unsupported(name, "", 0, "");
+    let known = of(&row, &all(std::iter::empty())).into_iter().filter_map(|i| FEATURES.get(i));
+    known
+        .map(|(group, name, _)| (*group, *name))
+        .filter(|(group, _)| *group != DIMENSIONS)
+        .collect()
 }
 
 fn key_words(kernel: &str) -> impl Iterator<Item = &str> {

@@ -16,6 +16,7 @@ mod matrix;
 mod merge;
 
 pub use ended::Left;
+pub(in crate::verify) use features::said_by;
 pub use matrix::{Matrix, Row};
 pub use merge::{Column, Merged, Source, merge};
 

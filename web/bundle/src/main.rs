@@ -48,6 +48,8 @@ fn bundle() -> Result<(), Box<dyn Error>> {
     bindgen.generate(&out)?;
     let module = out.join("heedful_bg.wasm");
     fs::write(&module, without_comments(fs::read(&module)?, &root.join("shaders"))?)?;
+    let script = out.join("heedful.js");
+    fs::write(&script, without_notes(&fs::read_to_string(&script)?))?;
     for file in fs::read_dir(root.join("web/page"))? {
         let file = file?;
         fs::copy(file.path(), out.join(file.file_name()))?;
@@ -64,8 +66,18 @@ fn bundle() -> Result<(), Box<dyn Error>> {
 fn compile(root: &Path, built: &Path) -> Result<(), Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let revision = std::env::var("HEEDFUL_REVISION").unwrap_or_else(|_| revision(root));
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    // Where the crates lie on the machine that builds is nobody's business.
+    let hidden = [home.map(|home| home.join("registry/src")), Some(root.to_owned())];
+    let flags: Vec<String> = hidden
+        .iter()
+        .flatten()
+        .map(|path| format!("--remap-path-prefix={}=", path.display()))
+        .collect();
     let status = Command::new(cargo)
         .current_dir(root)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("CARGO_TARGET_DIR", built)
         .env("HEEDFUL_REVISION", revision)
         .args(["build", "--package", "heedful-web", "--profile", "web", "--target", TARGET])
@@ -88,8 +100,8 @@ fn revision(root: &Path) -> String {
     git(&["rev-parse", "--short=12", "HEAD"]).map_or(String::new(), |head| head + changed)
 }
 
-/// A module with spaces for the comments in the shaders that it holds: lines stay where they are, and what is left
-/// packs well. Nobody reads the comments there, and they are half of what the shaders take.
+/// A module without the comments and indents of the shaders that it holds: nobody reads them there. Lines stay where they
+/// are; what a text lacks is made up with spaces at its end, which pack well.
 fn without_comments(mut module: Vec<u8>, shaders: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     for file in files(shaders)? {
         let text = fs::read_to_string(&file)?;
@@ -99,17 +111,28 @@ fn without_comments(mut module: Vec<u8>, shaders: &Path) -> Result<Vec<u8>, Box<
         let place = module.windows(text.len()).position(|bytes| bytes == text.as_bytes());
         // Some are for the command line only.
         let Some(place) = place else { continue };
-        let mut at = place;
-        for line in text.split_inclusive('\n') {
-            // This one is looked for: it parts a slot from its derivative.
-            let comment = line.find("//").filter(|_| line != "// Backward:\n");
-            if let Some(start) = comment {
-                module[at + start..at + line.trim_end().len()].fill(b' ');
-            }
-            at += line.len();
-        }
+        let lines: Vec<&str> = text.lines().map(code_of).collect();
+        let code = lines.join("\n");
+        let padded = format!("{code:<0$}", text.trim_end_matches('\n').len());
+        module[place..place + padded.len()].copy_from_slice(padded.as_bytes());
     }
     Ok(module)
+}
+
+/// A line without its comment. One comment is looked for: it parts a slot from its derivative.
+fn code_of(line: &str) -> &str {
+    match line.find("//").filter(|_| line != "// Backward:") {
+        Some(comment) => line[..comment].trim(),
+        None => line.trim(),
+    }
+}
+
+/// A script of wasm-bindgen's without lines that are notes, and without indents: a fifth of it. No line in it begins with
+/// a star or two strokes that is no note.
+fn without_notes(script: &str) -> String {
+    let is_note = |line: &str| ["/*", "*", "//"].iter().any(|start| line.starts_with(start));
+    let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !is_note(line));
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// All files of a folder and those in it.
@@ -138,7 +161,13 @@ mod tests {
     use std::error::Error;
     use std::fs;
 
-    use super::without_comments;
+    use super::{without_comments, without_notes};
+
+    #[test]
+    fn a_script_loses_its_notes_only() {
+        let script = "/**\n * A page.\n */\nclass A {\n    b() {\n        // Why.\n        return 2 * 3;\n    }\n}\n";
+        assert_eq!(without_notes(script), "class A {\nb() {\nreturn 2 * 3;\n}\n}\n");
+    }
 
     #[test]
     fn comments_are_spaces_and_an_empty_file_is_nothing() -> Result<(), Box<dyn Error>> {
@@ -148,7 +177,7 @@ mod tests {
         fs::write(folder.join("a.wgsl"), "x // y\n// Backward:\nz\n")?;
         let module = without_comments(b"__x // y\n// Backward:\nz\n__".to_vec(), &folder);
         fs::remove_dir_all(&folder)?;
-        assert_eq!(String::from_utf8(module?)?, "__x     \n// Backward:\nz\n__");
+        assert_eq!(String::from_utf8(module?)?, "__x\n// Backward:\nz     \n__");
         Ok(())
     }
 }
