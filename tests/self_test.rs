@@ -68,8 +68,16 @@ fn when_every_candidate_is_wrong_each_is_named() {
     engine.plant(Kernel::StagedScore, shifted_key);
     let error = engine.plan(&call()).unwrap_err();
     assert!(error.is_unsupported(), "{error}");
-    assert_eq!(error.rejections().len(), 7, "{error}");
-    assert!(error.to_string().contains("staged_score"), "{error}");
+    for kernel in [
+        "split_forward_tile",
+        "fused_forward_tile",
+        "fused_forward_subgroup",
+        "fused_forward/",
+        "staged_score",
+    ] {
+        let named = error.rejections().iter().any(|x| x.candidate.starts_with(kernel));
+        assert!(named, "{kernel}: {error}");
+    }
 }
 
 /// Joins with the sum of the other row: what a wrong index does.

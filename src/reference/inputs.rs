@@ -84,6 +84,13 @@ impl Floats for Vec<bool> {
     }
 }
 
+/// The last `wanted` elements, or all where that is no limit.
+#[cfg(feature = "verify")]
+fn keep_end<T>(values: &mut Vec<T>, wanted: Option<u64>) {
+    let wanted = wanted.map_or(values.len(), |n| n as usize);
+    values.drain(..values.len().saturating_sub(wanted));
+}
+
 /// What the host holds of a number, by its type on the GPU.
 macro_rules! held {
     (f32) => {
@@ -140,6 +147,13 @@ macro_rules! define_owned {
             /// The small and broadcast tensors.
             pub fn operands(&self) -> Operands<'_> {
                 Operands { $($dense: &self.$dense,)* $($table: &self.$table,)* }
+            }
+
+            /// Of each table the end that a problem reads which is the last sequence's alone: what sequences share stays.
+            #[cfg(feature = "verify")]
+            pub(crate) fn keep_last(&mut self, alone: &Problem) {
+                $(keep_end(&mut self.$dense, alone.elements(Operand::$Dense));)*
+                $(keep_end(&mut self.$table, alone.elements(Operand::$Table));)*
             }
 
             /// The values of a tensor of real numbers; `None` for others and for outputs.

@@ -39,41 +39,13 @@ pub fn last_alone(attention: &Attention, data: &CaseData) -> Option<(Attention, 
     }
     let bits = call.masks.bits.as_mut().map(|x| &mut x.0);
     let mask = call.masks.dense.as_mut().map(|x| &mut x.0).or(bits);
-    own.mask = fitted(mask, own.mask, batch);
-    own.bias = fitted(call.bias.as_mut(), own.bias, batch);
-    own.kv_lengths = last(own.kv_lengths, batch);
-    own.q_lengths = last(own.q_lengths, batch);
-    own.offsets = last(own.offsets, batch);
-    if !call.rotary.is_some_and(|rotary| rotary.shared_ids) {
-        own.positions = last(own.positions, batch);
-        own.key_positions = last(own.key_positions, batch);
+    for Broadcast([of_batch, ..]) in mask.into_iter().chain(&mut call.bias) {
+        *of_batch = 1;
     }
-    if !call.masks.tree.is_some_and(|tree| tree.shared) {
-        own.parents = last(own.parents, batch);
-    }
-    own.centers = last(own.centers, batch);
-    own.segments_q = last(own.segments_q, batch);
-    own.segments_kv = last(own.segments_kv, batch);
-    own.page_table = last(own.page_table, batch);
     let problem = call.validate().ok()?;
+    own.keep_last(&problem);
     own.inputs().validate(&problem).ok()?;
     Some((call, own))
-}
-
-/// What the last of `batch` sequences has of a table.
-fn last<T: Clone>(table: Vec<T>, batch: usize) -> Vec<T> {
-    table[table.len() - table.len() / batch..].to_vec()
-}
-
-/// The same of a table that all sequences may share.
-fn fitted<T: Clone>(shape: Option<&mut Broadcast>, table: Vec<T>, batch: usize) -> Vec<T> {
-    match shape {
-        Some(Broadcast(axes)) if axes[0] > 1 => {
-            axes[0] = 1;
-            last(table, batch)
-        }
-        _ => table,
-    }
 }
 
 /// Runs the last sequence of a batch alone; says where its bits are others than `o`, the output of the whole
