@@ -106,6 +106,9 @@ fn calls() -> Vec<(String, Attention, Path)> {
     let [heads_q, heads_kv, seq_q, dim_qk, dim_v] = [128, 1, 1, 576, 512];
     let latent = Shape { heads_q, heads_kv, seq_q, dim_qk, dim_v, ..prefill(64).shape };
     let latent = Attention::new(latent).dtype(DType::F16);
+    // The same with four drafted tokens, of which each row sees those before it.
+    let drafted = Attention { shape: Shape { seq_q: 4, ..latent.shape }, ..latent.clone() };
+    calls.push(("latent.f16.draft".into(), drafted.causal(Align::BottomRight), Path::Auto));
     calls.push(("latent.f16.decode".into(), latent, Path::Auto));
     for storage in [Storage::E4m3, Storage::Mxfp4] {
         let few = Shape { heads_q: 32, heads_kv: 8, seq_q: 1, ..prefill(128).shape };

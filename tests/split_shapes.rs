@@ -104,13 +104,13 @@ fn many_rows_are_split_on_tiles() {
 }
 
 /// The same where rows of all heads that share k and v are numbered through: 140 that fill three tiles instead of four,
-/// and 40 that are no tile by head.
+/// and 80, four of each of 20 heads, that are hardly more than one.
 #[test]
 fn rows_of_a_group_fill_tiles() {
     let Some(engine) = common::gpu::engine("rows_of_a_group") else { return };
     let many = Shape { seq_q: 70, seq_kv: 500, dim_v: 20, ..shape(36) };
     prove_on_tiles(&engine, many, Kernel::SplitForwardGroup);
-    let few = Shape { heads_q: 40, seq_q: 2, ..many };
+    let few = Shape { heads_q: 40, seq_q: 4, ..many };
     prove_on_tiles(&engine, few, Kernel::SplitForwardGroup);
 }
 
@@ -168,9 +168,27 @@ fn rows_of_a_group_are_a_tile_on_hardware() {
     assert_eq!(main("discretegpu", 128, 4096), Kernel::SplitForwardGroup);
     assert_eq!(main("discretegpu", 16, 4096), Kernel::SplitForward);
     assert_eq!(main("cpu", 128, 4096), Kernel::SplitForward);
+    assert_eq!(main("discretegpu", 63, 4096), Kernel::SplitForward);
     assert_ne!(main("discretegpu", 128, 64), Kernel::SplitForwardGroup);
     // Two tiles of 64 heads, and shares of at least 64 keys.
-    assert_eq!(planned("discretegpu", 128, 4096).shares().map(|shares| shares.n), Some(64));
+    let plan = planned("discretegpu", 128, 4096);
+    assert_eq!(plan.shares().map(|shares| shares.n), Some(64));
+    // Rows so few are joined several shares at a time.
+    assert!(plan.kernels()[1].to_string().contains("c32s8"), "{plan}");
+}
+
+/// More rows of a group than fit 32 bits are planned, or refused with a reason.
+#[test]
+fn rows_of_a_group_are_counted_in_64_bits() {
+    let hardware = Capabilities { device_type: "discretegpu".into(), ..Capabilities::default() };
+    let shape = Shape { heads_kv: 1, ..Shape::self_attention(1, 128, 1 << 26, 8) };
+    let call = Attention::new(Shape { seq_kv: 64, ..shape });
+    for path in [Path::Auto, Path::Split] {
+        let policy = Policy { path, ..Policy::default() };
+        if let Err(error) = call.validate().and_then(|call| Plan::new(&call, &hardware, &policy)) {
+            assert!(error.is_unsupported() || error.is_invalid(), "{error}");
+        }
+    }
 }
 
 #[test]

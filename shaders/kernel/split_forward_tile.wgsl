@@ -21,12 +21,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let row0 = params.row0 + workgroup.x * OWNED;
   let rows = rows_of(batch, head, row0, min(row0 + OWNED, block_end) - 1u);
   let row_end = stored_end(rows, block_end);
-  let visible = key_range(rows);
-  let share = share_of(visible, workgroup.z);
-  let whole = whole_range(rows, visible);
-  let place = place_of(lane, row0);
-  tile_begin(place);
-  let m = attend(rows, share, whole, origins_of(batch, head), place, row0);
-
-  store_share(place, row_end, row0, partial_index(batch, head, 0u, workgroup.z), m);
+  over_share(rows, lane, row0, row_end, workgroup.z, partial_index(batch, head, 0u, workgroup.z));
 }

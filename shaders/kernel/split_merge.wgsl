@@ -1,4 +1,4 @@
-// Joins the shares of `split_forward` and `split_forward_tile`.
+// Joins the shares that `split_forward`, `split_forward_tile` and `split_forward_group` leave.
 //
 //   states [batch, heads_q, seq_q, split_n] (m, l), partials [..., dim_v / 4]
 //   -> o [batch, heads_q, seq_q, dim_v], lse

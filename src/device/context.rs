@@ -24,6 +24,8 @@ pub async fn adapters() -> Vec<wgpu::Adapter> {
         info.name.to_lowercase().contains(&wanted)
             && adapter.get_downlevel_capabilities().flags.contains(compute)
     });
+    // A browser gives one, or none.
+    #[cfg(not(target_arch = "wasm32"))]
     adapters.sort_by_key(|adapter| {
         let info = adapter.get_info();
         let kind = match info.device_type {

@@ -215,14 +215,18 @@ impl MergeTile {
     /// Most invocations: what every device has.
     const LANES: u32 = 256;
 
-    /// For what a tile of `split_forward` leaves: a few rows, whose many shares are waited for at once. A driver on the
-    /// CPU gains nothing from that.
-    pub fn of_few_rows(split: &SplitTile) -> Self {
-        let one = Self::of_rows(split.dim_v);
-        Self { sides: if split.shares_q() { Self::LANES / one.columns } else { 1 }, ..one }
+    /// For what a tile of `split_forward` leaves. A driver on the CPU gains nothing from waiting for many at once.
+    pub fn of_split(split: &SplitTile) -> Self {
+        if split.shares_q() { Self::of_few_rows(split.dim_v) } else { Self::of_rows(split.dim_v) }
     }
 
-    /// For what `split_forward_tile` leaves: rows enough to wait for a few shares each.
+    /// For a few rows, whose many shares are waited for at once.
+    pub fn of_few_rows(dim_v: u32) -> Self {
+        let one = Self::of_rows(dim_v);
+        Self { sides: Self::LANES / one.columns, ..one }
+    }
+
+    /// For many rows: enough to wait for a few shares each.
     pub fn of_rows(dim_v: u32) -> Self {
         Self { columns: dim_v.div_ceil(4).next_power_of_two().min(32), sides: 1 }
     }

@@ -1,9 +1,9 @@
 //! Rows of all heads of a group on tiles, keys split over workgroups.
 
+use super::kernels::Kernel;
 use super::spec::KernelSpec;
 use super::split_forward_tile;
 use super::twin::{Twin, kernel_file};
-use crate::kernel::Kernel;
 
 pub(super) const TWIN: Twin = Twin {
     by_group: true,

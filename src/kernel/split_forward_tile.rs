@@ -18,7 +18,7 @@ pub(super) const TWIN: Twin = Twin {
     commons: |spec| {
         let mut commons = vec![common!("normalizer"), common!("modify"), common!("shares")];
         commons.extend(spec.is_each().then_some(common!("normalize_each")));
-        commons.extend([common!("tile_place"), common!("tile_attend"), common!("tile_states")]);
+        commons.extend([common!("tile_place"), common!("tile_attend"), common!("tile_share")]);
         commons
     },
     bindings: partial_results,

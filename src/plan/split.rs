@@ -40,7 +40,7 @@ pub(super) fn schedule(
     let elements = [Operand::Q, Operand::K, Operand::V].map(element);
     let kernels = [
         KernelSpec::split_forward(problem, elements, tile),
-        KernelSpec::split_merge(problem, element(Operand::O), MergeTile::of_few_rows(&tile)),
+        KernelSpec::split_merge(problem, element(Operand::O), MergeTile::of_split(&tile)),
     ];
     let steps =
         kernels.map(|kernel| Step { kernel: fitted(kernel, problem, 0, caps), over: Over::Block });

@@ -1,4 +1,5 @@
-//! The split path for rows that fill tiles, those of one head or of all heads of a group: each against a share of the keys.
+//! The split path for rows that fill tiles, those of one head or of all heads of a group: each tile against a share of
+//! the keys.
 
 use crate::error::Rejection;
 use crate::kernel::{BlockTile, KernelSpec, MergeTile};
@@ -11,7 +12,7 @@ use crate::problem::{Operand, Problem};
 /// Fewest keys of a share: a share leaves 8 bytes of partial results for 4 FLOP of each of its keys.
 const LEAST_KEYS: u32 = 64;
 
-/// The kernel that is a tile of rows and keys, on shares of them, and the one that joins those.
+/// More rows of a head than `split_forward` takes; those of a group together where they fill fewer tiles so.
 pub(super) fn schedule(
     problem: &Problem,
     caps: &Capabilities,
@@ -28,7 +29,7 @@ pub(super) fn schedule(
     on_tiles(problem, caps, policy, tile, packed < apart)
 }
 
-/// The same for rows that are few, but not those of a group together.
+/// Few rows of a head, of which those of a group fill a tile: each key is read once for all of them.
 pub(super) fn of_groups(
     problem: &Problem,
     caps: &Capabilities,
@@ -37,13 +38,14 @@ pub(super) fn of_groups(
     let refuse = |reason: String| Rejection { candidate: "split_forward_group".into(), reason };
     let s = problem.attention().shape;
     if s.seq_q > MAX_ROWS {
-        return Err(refuse(format!("{} query rows, more than {MAX_ROWS}", s.seq_q)));
+        let reason =
+            format!("{} query rows: over {MAX_ROWS} are looked at after matrix units", s.seq_q);
+        return Err(refuse(reason));
     }
     let tile = tile::tile_of(problem, caps, policy).map_err(refuse)?;
-    let rows = s.group() * s.seq_q;
-    if rows < tile.rows / 2 {
-        let reason = format!("{rows} rows of a group are less than half a tile of {}", tile.rows);
-        return Err(refuse(reason));
+    let rows = rows_of_group(problem);
+    if rows < u64::from(tile.rows) {
+        return Err(refuse(format!("{rows} rows of a group fill no tile of {}", tile.rows)));
     }
     on_tiles(problem, caps, policy, tile, true)
 }
@@ -72,9 +74,13 @@ fn on_tiles(
     }
     let element = |operand| element_of(problem, operand, caps);
     let elements = [Operand::Q, Operand::K, Operand::V].map(element);
+    let merge = match s.seq_q > MAX_ROWS {
+        true => MergeTile::of_rows(s.dim_v),
+        false => MergeTile::of_few_rows(s.dim_v),
+    };
     let kernels = [
         KernelSpec::split_tile_forward(problem, elements, tile, packs_heads),
-        KernelSpec::split_merge(problem, element(Operand::O), MergeTile::of_rows(s.dim_v)),
+        KernelSpec::split_merge(problem, element(Operand::O), merge),
     ];
     let steps =
         kernels.map(|kernel| Step { kernel: fitted(kernel, problem, 0, caps), over: Over::Block });
@@ -122,11 +128,17 @@ pub(super) fn slower_for_few(
 /// Workgroups of the tile with all keys.
 fn tiles_of_rows(problem: &Problem, rows: u32, packs_heads: bool) -> u64 {
     let s = problem.attention().shape;
-    let [heads, of_each] = match packs_heads {
-        true => [s.heads_kv, s.seq_q * s.group()],
-        false => [s.heads_q, s.seq_q],
+    let (heads, of_each) = match packs_heads {
+        true => (s.heads_kv, rows_of_group(problem)),
+        false => (s.heads_q, s.seq_q.into()),
     };
-    u64::from(s.batch) * u64::from(heads) * u64::from(of_each.div_ceil(rows))
+    u64::from(s.batch) * u64::from(heads) * of_each.div_ceil(rows.into())
+}
+
+/// Query rows of all heads that share a head of k and v.
+fn rows_of_group(problem: &Problem) -> u64 {
+    let s = problem.attention().shape;
+    u64::from(s.seq_q) * u64::from(s.group())
 }
 
 /// Shares that bring so many workgroups to what keeps hardware busy, none of fewer than [`LEAST_KEYS`].

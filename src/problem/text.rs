@@ -39,6 +39,7 @@ impl Problem {
         {
             word(name, on.then(|| name.into()));
         }
+        // In that order. A sort of these few words is 5 KB of a WebAssembly module.
         let place = |name: &str| TABLES.iter().position(|table| *table == name);
         for at in std::iter::once(None).chain((0..TABLES.len()).map(Some)) {
             let here = middle.iter().filter(|(name, _)| place(name) == at);

@@ -149,7 +149,7 @@ macro_rules! define_owned {
                 Operands { $($dense: &self.$dense,)* $($table: &self.$table,)* }
             }
 
-            /// Of each table the end that a problem reads which is the last sequence's alone: what sequences share stays.
+            /// Of each table the end that a call of the last sequence alone reads: what sequences share stays.
             #[cfg(feature = "verify")]
             pub(crate) fn keep_last(&mut self, alone: &Problem) {
                 $(keep_end(&mut self.$dense, alone.elements(Operand::$Dense));)*

@@ -163,7 +163,7 @@ faults! {
         |text| swap(text, "vec4<f32>(normalize_rescale(state.x, m))", "vec4<f32>(1.0)");
     split_tile_takes_the_first_share: SPLIT_TILE, Split,
         ["1x2x65/257x64 f32 lse"], NUMBERS, Refuses,
-        |text| swap(text, "share_of(visible, workgroup.z)", "share_of(visible, 0u)");
+        |text| swap(text, "share_of(visible, split)", "share_of(visible, 0u)");
     split_tile_writes_over_a_share: SPLIT_TILE, Split,
         ["1x2x65/257x64 f32 lse"], WRONG, Refuses,
         |text| swap(text, "partial_index(batch, head, 0u, workgroup.z)", "partial_index(batch, head, 0u, 0u)");
@@ -175,11 +175,13 @@ faults! {
         |text| swap(text, "return (row % params.group * params.seq_q + row / params.group)",
             "return (row)");
     split_group_masks_the_first_row: SPLIT_GROUP, Split,
-        ["2x4/2x70/90x16/24 f32 causal(bottom-right) bias[1, 1, 70, 90] lse special faint finite-bias seen(heedful-faint)"], WRONG, Refuses,
+        ["2x4/2x70/90x16/24 f32 causal(bottom-right) bias[1, 1, 70, 90] lse special faint \
+          finite-bias seen(heedful-faint)"],
+        WRONG, Refuses,
         |text| swap(text, "params.row0 + at / params.group, key", "params.row0, key");
     split_group_ends_with_one_heads_rows: SPLIT_GROUP, Split,
         ["2x4/2x19/65x32 f32 lse"], WRONG, Refuses,
-        |text| swap(text, "params.row0) - params.row0) * params.group;", "params.row0) - params.row0);");
+        |text| swap(text, "row0, stored * params.group, ", "row0, stored, ");
     fused_begins_with_minus_infinity: FUSED, Fused,
         ["2x4/2x13/67x16 f32 mask[2, 4, 13, 67] lse poison"], CLASSES, Refuses,
         |text| swap(text, "Normalizer(LOWEST, 0.0)", "Normalizer(masked(), 0.0)");

@@ -103,12 +103,12 @@ pub fn tile_is_slower(caps: &Capabilities) -> Option<String> {
         .then(|| "invocations that wait for each other take turns on a CPU".to_owned())
 }
 
-/// Why few rows of a group are no tile on a device, where they are known not to be. With 32 rows by 128 keys at head
-/// dimensions 576 and 512 DG2 spills 384 times and M1 53, with `split_forward` not at all; RDNA3, Ampere and Adreno 740
-/// spill nothing with the tile either (`scripts/gpu-compilers`).
+/// Why few rows of a group are no tile on a device, where `split_forward` is known to be faster. At head dimensions 576
+/// and 512 the tile of 32 rows by 128 keys spills 384 registers on DG2 and 53 on M1, `split_forward` none; RDNA3,
+/// Ampere and Adreno 740 spill none with theirs (`scripts/gpu-compilers`; the first two by asking for the path).
 pub(crate) fn group_tile_is_slower(caps: &Capabilities, shape: &Shape) -> Option<String> {
-    let few = ["Intel", "Apple"].iter().any(|name| serves(Class::Any, name, caps));
-    let spills = few && shape.dim_v > 256;
+    let few_registers = ["Intel", "Apple"].iter().any(|name| serves(Class::Any, name, caps));
+    let spills = few_registers && shape.dim_v > 256;
     let reason = || format!("a tile's rows of {} columns spill here", shape.dim_v);
     tile_is_slower(caps).or_else(|| spills.then(reason))
 }

@@ -195,10 +195,11 @@ impl CaseIncoming {
 /// One case in how many the quick grid has the gradients of.
 const SHARE: u64 = 4;
 
-/// The gradients of a grid's cases: of each in the full grid; of few in that of slots, in which every kernel occurs; in the quick one of those that learn
-/// something few cases have, and of a part of the others, which follows from their seeds; of none in the grid for
-/// matrix units, which gradients do not use. Where a call has gradients of more than q, k and v, those of these alone
-/// as well, and those of all on tiles (in the quick grid a part of both). And some that only gradients have a use for.
+/// The gradients of a grid's cases: of each in the full grid; in that of slots few in which every kernel occurs; in
+/// the quick one of those that learn something few cases have, and of a part of the others, which follows from
+/// their seeds; of none in the grid for matrix units, which gradients do not use. Where a call has gradients of
+/// more than q, k and v, those of these alone as well, and those of all on tiles (in the quick grid a part of
+/// both). And some that only gradients have a use for.
 ///
 /// # Errors
 /// As [`grid`].

@@ -35,8 +35,8 @@ pub(super) fn of_gradients(cases: &[BackwardCase]) -> Vec<BackwardCase> {
     few(cases, cost, gradient_parts)
 }
 
-/// Of cases, the cheapest first, each that needs a part which none before it needs; but none whose parts the others need
-/// as well.
+/// Of cases, the cheapest first, each that needs a part which none before it needs; but none whose parts the others
+/// need as well.
 fn few<T: Clone>(
     cases: &[T],
     cost: impl Fn(&T) -> [u64; 3],

@@ -70,11 +70,11 @@ fn compile(root: &Path, built: &Path) -> Result<(), Box<dyn Error>> {
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
     // Where the crates lie on the machine that builds is nobody's business.
     let hidden = [home.map(|home| home.join("registry/src")), Some(root.to_owned())];
-    let flags: Vec<String> = hidden
-        .iter()
-        .flatten()
-        .map(|path| format!("--remap-path-prefix={}=", path.display()))
-        .collect();
+    let hidden =
+        hidden.iter().flatten().map(|path| format!("--remap-path-prefix={}=", path.display()));
+    // The encoded flags stand for these.
+    let own = std::env::var("RUSTFLAGS").unwrap_or_default();
+    let flags: Vec<String> = own.split_whitespace().map(str::to_owned).chain(hidden).collect();
     let status = Command::new(cargo)
         .current_dir(root)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
@@ -100,8 +100,8 @@ fn revision(root: &Path) -> String {
     git(&["rev-parse", "--short=12", "HEAD"]).map_or(String::new(), |head| head + changed)
 }
 
-/// A module without the comments and indents of the shaders that it holds: nobody reads them there. Lines stay where they
-/// are; what a text lacks is made up with spaces at its end, which pack well.
+/// A module without the comments and indents of the shaders that it holds: nobody reads them there. Lines stay where
+/// they are; what a text lacks is made up with spaces at its end, which pack well.
 fn without_comments(mut module: Vec<u8>, shaders: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     for file in files(shaders)? {
         let text = fs::read_to_string(&file)?;
@@ -112,9 +112,9 @@ fn without_comments(mut module: Vec<u8>, shaders: &Path) -> Result<Vec<u8>, Box<
         // Some are for the command line only.
         let Some(place) = place else { continue };
         let lines: Vec<&str> = text.lines().map(code_of).collect();
-        let code = lines.join("\n");
-        let padded = format!("{code:<0$}", text.trim_end_matches('\n').len());
-        module[place..place + padded.len()].copy_from_slice(padded.as_bytes());
+        let (code, end) = (lines.join("\n"), text.trim_end_matches('\n').len());
+        module[place..place + code.len()].copy_from_slice(code.as_bytes());
+        module[place + code.len()..place + end].fill(b' ');
     }
     Ok(module)
 }
@@ -127,8 +127,8 @@ fn code_of(line: &str) -> &str {
     }
 }
 
-/// A script of wasm-bindgen's without lines that are notes, and without indents: a fifth of it. No line in it begins with
-/// a star or two strokes that is no note.
+/// A script of wasm-bindgen's without lines that are notes, and without indents: a fifth of it. No line in it begins
+/// with a star or two strokes that is no note.
 fn without_notes(script: &str) -> String {
     let is_note = |line: &str| ["/*", "*", "//"].iter().any(|start| line.starts_with(start));
     let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !is_note(line));

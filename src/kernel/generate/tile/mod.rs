@@ -50,8 +50,8 @@ pub(in crate::kernel) fn tile(tile: &BlockTile, spec: &KernelSpec) -> String {
     out.text
 }
 
-/// What a row's number says: which row of which head, where its q is, and where its partial results are. Numbers of rows
-/// of a group go from head to head, and those past the last repeat it.
+/// What a row's number says: which row of which head, where its q is, and where its partial results are. Numbers of
+/// rows of a group go from head to head, and those past the last repeat it.
 fn places_of_rows(out: &mut Steps, spec: &KernelSpec) {
     let position = "fn tile_position(rows: Rows, row: u32, key: u32) -> Position";
     let part = "fn tile_part(row: u32) -> u32";
