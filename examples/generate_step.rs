@@ -11,7 +11,7 @@ use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
 use heedful::device::Readback;
 use heedful::{
     Align, Attention, DType, Engine, Layout, Result, Rotary, RotaryScaling, Shape, Storage, Table,
-    rotary_tables, wgpu,
+    wgpu,
 };
 
 #[path = "shared/mod.rs"]
@@ -65,7 +65,7 @@ fn bytes_of(tokens: u32, heads: u32) -> u64 {
 fn call(cache: &KvCache, rows: u32) -> Result<Attention> {
     let rotary = Rotary { at_end: true, keys_from: TOKENS, ..Rotary::new(DIM, TOKENS) };
     let call = cache.attention(HEADS_Q, rows)?.rotary(rotary);
-    Ok(Attention { layout_q: Layout::Bshd, layout_o: Layout::Bshd, ..call })
+    Ok(call.layout_q(Layout::Bshd).layout_o(Layout::Bshd))
 }
 
 /// Prompt and steps through a cache; the outputs of all tokens, and microseconds to record a step.
@@ -129,7 +129,7 @@ fn main() -> Result<()> {
     let Some(engine) = shared::engine() else { return Ok(()) };
     let values = [HEADS_Q, HEADS_KV, HEADS_KV]
         .map(|heads| shared::noise(heads.into(), (TOKENS * heads * DIM) as usize));
-    let (cos, sin) = rotary_tables(DIM, 1e4, &RotaryScaling::None, TOKENS)?;
+    let (cos, sin) = RotaryScaling::None.tables(DIM, 1e4, TOKENS)?;
     let shape = Shape { heads_kv: HEADS_KV, ..Shape::self_attention(1, HEADS_Q, TOKENS, DIM) };
     let whole = Attention::new(shape).causal(Align::TopLeft).rotary(Rotary::new(DIM, TOKENS));
     let whole = whole.layout(Layout::Bshd);

@@ -12,7 +12,7 @@ mod shared;
 
 use heedful::layer::{
     HostWeights, LayerBackward, LayerBackwardPlan, LayerGradients, LayerInputs, LayerOutputs,
-    LayerPlan, LayerTensor, MultiHeadAttention, backward, forward,
+    LayerPlan, LayerTensor, MultiHeadAttention,
 };
 use heedful::{Attention, Engine, Policy, Result, Shape, WeightsAt};
 
@@ -157,7 +157,7 @@ impl Model {
         let inputs = self.inputs(sequences);
         match &self.engine {
             Some((engine, plan, _)) => engine.run_layer_host(plan, &inputs),
-            None => forward(&self.layer, &inputs),
+            None => self.layer.reference(&inputs),
         }
     }
 
@@ -167,7 +167,7 @@ impl Model {
             Some((engine, plan, gradients)) => {
                 engine.run_layer_backward_host(plan, gradients, &inputs, d_out)
             }
-            None => backward(&self.backward, &inputs, d_out),
+            None => self.backward.reference(&inputs, d_out),
         }
     }
 

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::path::Path;
 
 use heedful::Operands;
-use heedful::layer::{HostWeights, LayerInputs, MultiHeadAttention, forward};
+use heedful::layer::{HostWeights, LayerInputs, MultiHeadAttention};
 use heedful::{Attention, Engine, Policy, Shape};
 use safetensors::SafeTensors;
 
@@ -169,7 +169,7 @@ impl Model<'_> {
                 let plan = engine.plan_layer(&layer, &Policy::default())?;
                 engine.run_layer_host(&plan, &inputs)?.out
             }
-            None => forward(&layer, &inputs)?.out,
+            None => layer.reference(&inputs)?.out,
         })
     }
 

@@ -8,7 +8,6 @@ mod shared;
 use std::time::Instant;
 
 use heedful::Operands;
-use heedful::problem::cost;
 use heedful::reference::Inputs;
 use heedful::{Align, Attention, Shape};
 
@@ -32,9 +31,8 @@ fn main() -> heedful::Result<()> {
         let found = shared::run(engine.as_ref(), &call, &inputs)?;
         let seconds = start.elapsed().as_secs_f64();
         assert!(found.o.iter().all(|x| x.is_finite()));
-        let work = cost::flops(&call.validate()?, &Operands::default()) as f64 / 1e9;
-        let all =
-            cost::flops(&Attention::new(shape).validate()?, &Operands::default()) as f64 / 1e9;
+        let work = call.validate()?.flops(&Operands::default()) as f64 / 1e9;
+        let all = Attention::new(shape).validate()?.flops(&Operands::default()) as f64 / 1e9;
         let scores = 4 * u64::from(n) * u64::from(n) * 2;
         println!("{n:>7} {seconds:>9.2} {work:>7.2} {all:>19.1} {scratch:>10} {scores:>20}");
     }

@@ -8,10 +8,10 @@
 //! with grouped heads, any head dimension from 1 to 1024 (dim_qk ≠ dim_v too), causal masks and
 //! windows with explicit alignment, boolean masks and additive biases of any broadcast shape, lengths
 //! per sequence, softcap, ALiBi, sinks, dropout, f32, f16 and bf16 storage in any strides, keys and values of 8 and 4
-//! bits too ([`Storage`]), log-sum-exp and scores or weights as outputs; other scores ([`Attention::additive`], [`general`](Attention::general),
-//! [`cosine`](Attention::cosine)) and [`Normalizer`]s, [`Rotary`] and [`Relative`] positions, masks by place
-//! ([`Neighborhood`], [`Edges`], chunks, dilation, [`Local`] centres), [`Blocks`] of a sparse mask; and
-//! [`layer::MultiHeadAttention`] around it all. Keys and values that stay from step to step are in a
+//! bits too ([`Storage`]), log-sum-exp and scores or weights as outputs; other scores ([`Attention::additive`],
+//! [`general`](Attention::general), [`cosine`](Attention::cosine)) and [`Normalizer`]s, [`Rotary`] and [`Relative`]
+//! positions, masks by place ([`Neighborhood`], [`Edges`], chunks, dilation, predicted [centres](Attention::local)),
+//! [`Blocks`] of a sparse mask; and [`layer::MultiHeadAttention`] around it all. Keys and values that stay from step to step are in a
 //! [`cache::KvCache`]. [`Backward`] says which gradients of a call are wanted, [`layer::LayerBackward`] which of a
 //! layer.
 //!
@@ -77,10 +77,7 @@
 //!     let drawn = calls.each_ref().map(|call| {
 //!         let (problem, none) = (call.validate().unwrap(), Operands::default());
 //!         let at = problem.position(0, 0, row as u32, &none);
-//!         let sees = |key| {
-//!             let at = Position { key, ..at };
-//!             problem.masks().iter().all(|mask| mask.keeps(&at, &none, &call.shape))
-//!         };
+//!         let sees = |key| problem.sees(&Position { key, ..at }, &none);
 //!         (0..8).map(|key| if sees(key) { '#' } else { '.' }).collect::<String>()
 //!     });
 //!     assert_eq!(drawn.join("   "), *wanted);
@@ -148,29 +145,23 @@ pub use feature::custom::{CustomMask, CustomScore};
 #[doc(inline)]
 pub use feature::inner::{Activation, Inner};
 #[doc(inline)]
-pub use feature::mask::{
-    Axis, Bits, Blocks, Causal, Chunked, Dense, Dilated, Edges, Local, Masks, Neighborhood,
-    Segments, Tree, Window,
-};
+pub use feature::mask::{Axis, Blocks, Edges, Neighborhood, Tree};
 #[doc(inline)]
 pub use feature::normalize::Normalizer;
 #[doc(inline)]
-pub use feature::prepare::{Cosine, Rotary};
+pub use feature::prepare::Rotary;
 #[doc(inline)]
-pub use feature::rotary::{LongRope, RotaryScaling, Yarn, rotary_tables};
+pub use feature::rotary::{LongRope, RotaryScaling, Yarn};
 #[doc(inline)]
-pub use feature::rotary_config::{ModelConfig, RopeScaling, RotaryConfig};
+pub use feature::rotary_config::RotaryConfig;
 #[doc(inline)]
-pub use feature::score::{Alibi, KvScales, Relative, grid_bias, standard_slopes, t5_table};
-#[doc(inline)]
-pub use feature::weight::Dropout;
+pub use feature::score::{Alibi, KvScales, Relative};
 #[doc(inline)]
 pub use feature::{Operands, Position};
+#[doc(inline)]
 pub use plan::tuning::Tuning;
 pub use plan::{BackwardPlan, Capabilities, Checks, Path, Plan, Policy, SelfTest};
-pub use problem::{
-    Attention, Backward, BackwardProblem, Operand, Packed, Paged, Problem, WeightsAt,
-};
+pub use problem::{Attention, Backward, BackwardProblem, Operand, Problem, WeightsAt};
 pub use tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage, Strides};
 pub use wgpu;
 

@@ -461,7 +461,7 @@ fn o_over_q_is_refused_where_rows_of_both_do_not_lie_alike() {
     bind(&plain, whole, whole).unwrap();
     // Rows of others, one row further.
     assert_eq!(refusal(bind(&plain, whole, at(&place, 32))).0, "o");
-    let turned = Attention { layout_o: Layout::Bshd, ..plain.clone() };
+    let turned = plain.clone().layout_o(Layout::Bshd);
     assert_eq!(refusal(bind(&turned, whole, whole)).0, "o");
     let narrow = Attention::new(Shape { dim_v: 6, ..shape });
     assert_eq!(refusal(bind(&narrow, whole, whole)).0, "o");

@@ -10,9 +10,7 @@ use cached::{DIM, HEADS, Modelled, Random, descriptor, encode, read, upload};
 use heedful::Operands;
 use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
 use heedful::reference::{Inputs, attend};
-use heedful::{
-    Align, Attention, DType, Rotary, RotaryScaling, Shape, Storage, Table, rotary_tables,
-};
+use heedful::{Align, Attention, DType, Rotary, RotaryScaling, Shape, Storage, Table};
 
 /// Rows come back as their storage rounds them, and nothing but them is written.
 #[test]
@@ -102,7 +100,7 @@ fn rotation_on_the_way_in_is_rotation_of_the_whole() {
         let q = random.values((4 * 3 * DIM[0]) as usize);
         let [k_buffer, v_buffer, q_buffer] =
             [&k, &v, &q].map(|x| upload(&engine, &DType::F32.encode(x.iter().copied())));
-        let (cos, sin) = rotary_tables(turned, 1e4, &RotaryScaling::None, 70).unwrap();
+        let (cos, sin) = RotaryScaling::None.tables(turned, 1e4, 70).unwrap();
         let rows =
             NewRows { k: (&k_buffer).into(), v: (&v_buffer).into(), rotary: Some([&cos, &sin]) };
         let descriptor =

@@ -2,7 +2,6 @@
 
 use heedful::Operands;
 use heedful::plan::{Capabilities, Plan, Policy};
-use heedful::problem::cost;
 use heedful::{
     Align, Attention, Axis, Blocks, Broadcast, DType, Layout, Neighborhood, Operand, Path, Problem,
     Shape, Storage, Strides,
@@ -100,7 +99,7 @@ fn attention() -> impl Strategy<Value = Attention> {
                 call = call.blocks(Blocks { rows: a, keys: b, batch: c, heads: d });
             }
             if on(5) {
-                call = Attention { layout_q: q, layout_k: k, layout_v: v, layout_o: o, ..call };
+                call = call.layout_q(q).layout_k(k).layout_v(v).layout_o(o);
             }
             call.kv_storage(storage).with_lse().dtype(DType::F16)
         },
@@ -123,7 +122,7 @@ fn ask(problem: &Problem, at: [u32; 3]) {
     let s = problem.attention().shape;
     // Sequences are counted one by one, and under a mask rows.
     if s.batch <= 1 << 16 && (s.seq_q <= 64 || problem.masks().is_empty()) {
-        let _ = (cost::flops(problem, &none), cost::min_bytes(problem, &none));
+        let _ = (problem.flops(&none), problem.min_bytes(&none));
     }
     for path in [Path::Auto, Path::Fused, Path::Split, Path::Staged] {
         if let Ok(plan) =
@@ -182,7 +181,7 @@ fn a_diagonal_whose_offsets_are_not_there_is_that_of_offset_0() {
     let shape = Shape::self_attention(3, 2, 8, 4);
     let pairs = |align| {
         let problem = Attention::new(shape).causal(align).validate().expect("a valid call");
-        cost::flops(&problem, &Operands::default())
+        problem.flops(&Operands::default())
     };
     assert_eq!(pairs(Align::PerBatch), pairs(Align::TopLeft));
 }
@@ -194,13 +193,12 @@ fn only_outputs_must_lie_apart() {
     let of = |row| Layout::Strided(Strides { batch: 2000, head: 500, row });
     for row in [0, 1, 5, 15] {
         let call = Attention::new(shape);
-        let inputs =
-            Attention { layout_q: of(row), layout_k: of(row), layout_v: of(row), ..call.clone() };
+        let inputs = call.clone().layout_q(of(row)).layout_k(of(row)).layout_v(of(row));
         assert!(inputs.validate().is_ok(), "inputs {row} apart");
-        let error = Attention { layout_o: of(row), ..call }.validate().expect_err("rows overlap");
+        let error = call.layout_o(of(row)).validate().expect_err("rows overlap");
         assert_eq!(error.argument(), Some("o strides"));
         let text = error.to_string();
         assert!(text.contains(&format!("row: {row}")) && text.contains("distinct"), "{text}");
     }
-    assert!(Attention { layout_o: of(16), ..Attention::new(shape) }.validate().is_ok());
+    assert!(Attention::new(shape).layout_o(of(16)).validate().is_ok());
 }

@@ -24,7 +24,7 @@ fn call(seq_q: u32, seq_kv: u32) -> Attention {
     let row = u64::from(DIM);
     let view = Layout::Strided(Strides { batch: row * u64::from(seq_kv), head: row, row });
     let call = Attention::new(shape).scale(192.0_f32.powf(-0.5)).causal(Align::BottomRight);
-    Attention { layout_v: view, ..call }
+    call.layout_v(view)
 }
 
 fn wave(n: usize, step: f64) -> Vec<f64> {

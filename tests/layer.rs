@@ -4,7 +4,7 @@
 mod common;
 
 use heedful::kernel::Kernel;
-use heedful::layer::{ExtraKeys, HostWeights, LayerInputs, MultiHeadAttention, forward};
+use heedful::layer::{ExtraKeys, HostWeights, LayerInputs, MultiHeadAttention};
 use heedful::{Align, Attention, DType, Path, Policy, Shape, Storage, WeightsAt};
 
 fn values(salt: u64, n: usize) -> Vec<f64> {
@@ -69,7 +69,7 @@ fn forms_of_the_layer_match_the_reference() {
         let x_v = values(12, size(layer.input_keys(), layer.width_v));
         let operands = Default::default();
         let inputs = LayerInputs { x_q: &x_q, x_k: &x_k, x_v: &x_v, operands, weights: &weights };
-        let wanted = forward(&layer, &inputs).unwrap();
+        let wanted = layer.reference(&inputs).unwrap();
         for path in [Path::Auto, Path::Staged] {
             let policy = Policy { path, ..Policy::default() };
             let plan = engine.plan_layer(&layer, &policy).unwrap();
@@ -124,6 +124,6 @@ fn layers_that_cannot_be_are_refused_by_name() {
     let x = vec![0.0; 40];
     let operands = Default::default();
     let inputs = LayerInputs { x_q: &x, x_k: &x, x_v: &x, operands, weights: &weights };
-    let error = forward(&layer(), &inputs).unwrap_err();
+    let error = layer().reference(&inputs).unwrap_err();
     assert_eq!(error.argument(), Some("w_q"), "{error}");
 }

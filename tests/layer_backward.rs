@@ -11,12 +11,12 @@ use heedful::device::Readback;
 use heedful::kernel::Kernel;
 use heedful::layer::{
     ExtraKeys, HostWeights, LayerBackward, LayerBackwardTensors, LayerGradients, LayerInputs,
-    LayerTensor, LayerWeights, MultiHeadAttention, backward, forward,
+    LayerTensor, LayerWeights, MultiHeadAttention,
 };
 use heedful::verify::golden::{GoldenSuite, LayerGradientCase, Precision};
 use heedful::{
     Align, Attention, BufferView, DType, Engine, Normalizer, Operand, Path, Policy, Rotary,
-    RotaryScaling, Shape, Tensors, WeightsAt, rotary_tables, wgpu,
+    RotaryScaling, Shape, Tensors, WeightsAt, wgpu,
 };
 
 fn values(salt: u64, n: usize) -> Vec<f64> {
@@ -65,7 +65,7 @@ impl Trial {
         let mut tables = [Vec::new(), Vec::new(), values(80, s.heads_q as usize)];
         if let Some(rotary) = layer.attention.rotary {
             let (cos, sin) =
-                rotary_tables(rotary.dim, 100.0, &RotaryScaling::None, rotary.table_rows).unwrap();
+                RotaryScaling::None.tables(rotary.dim, 100.0, rotary.table_rows).unwrap();
             tables[0] = cos.into_iter().map(f64::from).collect();
             tables[1] = sin.into_iter().map(f64::from).collect();
         }
@@ -104,12 +104,12 @@ impl Trial {
 
     /// <d_out, out>.
     fn loss(&self) -> f64 {
-        let out = forward(&self.backward.layer, &self.inputs()).unwrap().out;
+        let out = self.backward.layer.reference(&self.inputs()).unwrap().out;
         out.iter().zip(&self.d_out).map(|(x, d)| x * d).sum()
     }
 
     fn gradients(&self) -> LayerGradients {
-        backward(&self.backward, &self.inputs(), &self.d_out).unwrap()
+        self.backward.reference(&self.inputs(), &self.d_out).unwrap()
     }
 }
 
@@ -181,7 +181,7 @@ fn reference_gradients_match_recorded_ones() {
     let (mut compared, mut wrong) = (0, Vec::new());
     let cases = recorded();
     for (name, case) in &cases {
-        let found = backward(&case.backward, &case.inputs(), &case.d_out).unwrap();
+        let found = case.backward.reference(&case.inputs(), &case.d_out).unwrap();
         for (tensor, comparison) in case.check(&found) {
             compared += 1;
             if !comparison.pass {

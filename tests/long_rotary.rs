@@ -11,8 +11,7 @@ use heedful::plan::Capabilities;
 use heedful::reference::{Inputs, attend};
 use heedful::verify::truth::Truth;
 use heedful::{
-    Attention, Engine, Plan, Policy, Rotary, RotaryScaling, Shape, Storage, Table, Tensors,
-    rotary_tables, wgpu,
+    Attention, Engine, Plan, Policy, Rotary, RotaryScaling, Shape, Storage, Table, Tensors, wgpu,
 };
 
 const HALF: usize = 64;
@@ -167,7 +166,7 @@ fn an_append_turns_keys_by_angles_that_do_not_fit_one_binding() {
     let Some(parts) = limited(1 << 16) else { return };
     const CAPACITY: u32 = 4096;
     let source = wave(1024 * 12, 0.37);
-    let (cos, sin) = rotary_tables(12, 1e4, &RotaryScaling::None, CAPACITY).expect("tables");
+    let (cos, sin) = RotaryScaling::None.tables(12, 1e4, CAPACITY).expect("tables");
     let keys = |engine: &Engine| {
         let descriptor = KvCacheDescriptor {
             storage: Storage::Int4,

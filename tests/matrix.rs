@@ -11,7 +11,7 @@ use common::gpu::{engine, matrix_engine};
 use common::matrix_caps;
 use common::skip;
 use heedful::kernel::Kernel;
-use heedful::layer::{HostWeights, LayerInputs, MultiHeadAttention, forward};
+use heedful::layer::{HostWeights, LayerInputs, MultiHeadAttention};
 use heedful::plan::{MatrixScalar, MatrixUnit, tuning};
 use heedful::verify::alone::differs_alone;
 use heedful::verify::cases::{Case, Grid, grid};
@@ -211,7 +211,7 @@ fn projections_on_matrix_units_are_those_of_the_layer_and_prove_themselves() {
     let x = values(6, 2 * 33 * 37);
     let operands = Default::default();
     let inputs = LayerInputs { x_q: &x, x_k: &x, x_v: &x, operands, weights: &weights };
-    let wanted = forward(&layer, &inputs).unwrap().out;
+    let wanted = layer.reference(&inputs).unwrap().out;
     let opted = Policy { matrix_units: true, ..Policy::default() };
     let plan = engine.plan_layer(&layer, &opted).unwrap();
     assert!(plan.projections.is_some());

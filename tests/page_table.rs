@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use heedful::cache::{Changes, NO_PAGE, PageTable};
+use heedful::cache::{Changes, PageTable};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -73,7 +73,9 @@ impl Device {
             let asked = asked(i);
             for (place, token) in tokens.iter().enumerate() {
                 match self.entries[i * row + place / page_size] {
-                    NO_PAGE => assert!(place < asked, "sequence {i} lost {place}, has {asked}.."),
+                    PageTable::NO_PAGE => {
+                        assert!(place < asked, "sequence {i} lost {place}, has {asked}..");
+                    }
                     page => assert_eq!(self.pages[page as usize][place % page_size], *token),
                 }
             }
@@ -89,7 +91,7 @@ fn pages_after(before: &PageTable, after_drop: &[u32], counts: &[u32], page_size
     for (i, (length, count)) in before.lengths().iter().zip(counts).enumerate() {
         let entries = &before.entries()[i * row..][..row];
         for (e, page) in entries.iter().enumerate().skip(after_drop[i] as usize) {
-            if *page != NO_PAGE {
+            if *page != PageTable::NO_PAGE {
                 let writes =
                     *count > 0 && length % page_size != 0 && length / page_size == e as u32;
                 let (held, written) = holders.entry(*page).or_default();
@@ -193,7 +195,7 @@ fn random_changes_keep_what_can_be_asked_for_and_nothing_is_refused_in_vain() {
             assert_eq!(device.entries, table.entries());
             device.check(page_size as usize, |i| reach(table.lengths()[i]) as usize);
             let held: std::collections::HashSet<_> =
-                device.entries.iter().filter(|page| **page != NO_PAGE).collect();
+                device.entries.iter().filter(|page| **page != PageTable::NO_PAGE).collect();
             assert_eq!(held.len() + table.free_pages() as usize, pages as usize);
         }
     }

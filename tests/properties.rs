@@ -120,7 +120,7 @@ fn element_counts_beyond_u64_are_refused() {
         dim_qk: 1,
         dim_v: 1,
     };
-    let keys = Attention { layout_k: everywhere, layout_v: everywhere, ..Attention::new(shape) };
+    let keys = Attention::new(shape).layout_k(everywhere).layout_v(everywhere);
     let full = [shape.batch, shape.heads_q, 1, shape.seq_kv];
     for (name, attention) in
         [("mask shape", keys.clone().mask(full)), ("bias shape", keys.clone().bias(full))]

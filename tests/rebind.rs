@@ -75,7 +75,7 @@ impl Call {
     fn new(engine: &Engine, a: &Attention) -> Self {
         let [q, k, v, o] = a.shape.elements().map(|n| n as usize);
         let rows = a.shape.rows() as usize * a.shape.seq_kv as usize;
-        let (cos, sin) = heedful::rotary_tables(16, 1e4, &RotaryScaling::None, 70).expect("tables");
+        let (cos, sin) = RotaryScaling::None.tables(16, 1e4, 70).expect("tables");
         Self {
             q: (0..2).map(|i| buffer(engine, &noise(i, q + 256))).collect(),
             k: buffer(engine, &noise(3, k)),

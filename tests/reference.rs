@@ -7,7 +7,7 @@ use heedful::reference::{Inputs, Order, Outputs, attend, emulate};
 use heedful::verify::cases::{packed_qkv, padded};
 use heedful::verify::data::{CaseData, DataOptions, gather};
 use heedful::verify::golden::{Form, GoldenSuite, Loaded, Precision, Support};
-use heedful::{Align, Attention, DType, Error, Layout, Operand, Shape, WeightsAt, standard_slopes};
+use heedful::{Alibi, Align, Attention, DType, Error, Layout, Operand, Shape, WeightsAt};
 
 fn suite(name: &str) -> Result<GoldenSuite, Error> {
     GoldenSuite::open(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name))
@@ -207,10 +207,10 @@ fn the_softcap_comes_before_bias_and_mask() -> Result<(), Error> {
 
 #[test]
 fn alibi_slopes_of_six_heads_are_those_of_the_paper() {
-    let slopes = standard_slopes(6);
+    let slopes = Alibi::standard_slopes(6);
     let wanted = [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125];
     assert_eq!(slopes, wanted);
-    assert_eq!(standard_slopes(8)[0], 0.5);
+    assert_eq!(Alibi::standard_slopes(8)[0], 0.5);
 }
 
 #[test]

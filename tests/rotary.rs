@@ -2,9 +2,8 @@
 //! float64 with numpy (`rope/scalings.json`: configurations and frequencies).
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
-use heedful::{
-    LongRope, ModelConfig, RopeScaling, RotaryConfig, RotaryScaling, Yarn, rotary_tables,
-};
+use heedful::feature::rotary_config::{ModelConfig, RopeScaling};
+use heedful::{LongRope, RotaryConfig, RotaryScaling, Yarn};
 
 #[derive(serde::Deserialize)]
 struct Recorded {
@@ -63,7 +62,7 @@ fn scores_of_deepseek_are_scaled_once_more() {
 #[test]
 fn what_gives_no_angles_is_refused_by_name() {
     let refused = |scaling: RotaryScaling, words: &[&str]| {
-        let error = rotary_tables(8, 1e4, &scaling, 4).unwrap_err();
+        let error = scaling.tables(8, 1e4, 4).unwrap_err();
         assert!(error.is_invalid(), "{error}");
         assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
     };
@@ -86,7 +85,7 @@ fn what_gives_no_angles_is_refused_by_name() {
         &["partial_rotary_factor", "1.5"],
     );
     for (dim, base) in [(7, 1e4), (0, 1e4), (8, 1.0), (8, f64::NAN)] {
-        assert!(rotary_tables(dim, base, &RotaryScaling::None, 4).is_err(), "{dim} {base}");
+        assert!(RotaryScaling::None.tables(dim, base, 4).is_err(), "{dim} {base}");
     }
 }
 

@@ -3,11 +3,10 @@
 mod arrays;
 
 use heedful::feature::ElementType;
-use heedful::feature::mask::{Bits, Causal};
+use heedful::feature::mask::{Bits, Causal, Window};
 use heedful::verify::data::CaseData;
 use heedful::{
     Align, Attention, Broadcast, Error, Normalizer, Operand, Problem, Shape, Tree, WeightsAt,
-    Window,
 };
 use serde_json::{Map, Value};
 

@@ -21,9 +21,9 @@ const FINALISTS: usize = 3;
 /// Searches, and prints or writes the table.
 pub(crate) fn tune(args: &TuneArgs) -> Outcome {
     check(args.out.iter().map(|file| ("--out", file)))?;
-    if let Some(dim) = args.dims.iter().find(|dim| !(1..=heedful::tensor::MAX_DIM).contains(*dim)) {
+    if let Some(dim) = args.dims.iter().find(|dim| !(1..=heedful::Shape::MAX_DIM).contains(*dim)) {
         return Err(
-            Error::invalid("--dims", dim, format!("1..={}", heedful::tensor::MAX_DIM)).into()
+            Error::invalid("--dims", dim, format!("1..={}", heedful::Shape::MAX_DIM)).into()
         );
     }
     let Some(engine) = adapters::engine(args.adapter.as_deref(), true, args.matrix)? else {

@@ -12,7 +12,6 @@ use crate::device::{Readback, Wait, create_buffer};
 use crate::engine::{Bound, BoundBackward, Engine, Matmul, Uploaded, UploadedBackward};
 use crate::error::{Error, Result};
 use crate::plan::{BackwardPlan, Plan};
-use crate::problem::cost::{backward_min_bytes, min_bytes};
 use crate::reference::{Incoming, Inputs};
 
 /// Where times come from.
@@ -91,7 +90,7 @@ pub fn measure_host(
     buffers: Buffers,
     budget: Duration,
 ) -> Result<(Measurement, usize)> {
-    let copies = buffers.copies(min_bytes(plan.problem(), &inputs.operands));
+    let copies = buffers.copies(plan.problem().min_bytes(&inputs.operands));
     let mut uploaded = vec![Uploaded::new(engine, plan, inputs)?];
     for _ in 1..copies {
         uploaded.push(uploaded[0].copied(engine)?);
@@ -113,7 +112,7 @@ pub fn measure_backward_host(
     buffers: Buffers,
     budget: Duration,
 ) -> Result<(Measurement, usize)> {
-    let copies = buffers.copies(backward_min_bytes(plan.problem(), &inputs.operands));
+    let copies = buffers.copies(plan.problem().min_bytes(&inputs.operands));
     let outputs = pollster::block_on(engine.outputs_for(plan, inputs, Wait::Blocking))?;
     let first = UploadedBackward::new(engine, plan, inputs, incoming, outputs.as_ref())?;
     let mut uploaded = vec![first];

@@ -3,7 +3,7 @@
 use crate::error::{Error, Rejection, Result};
 use crate::feature::align::Align;
 use crate::problem::Attention;
-use crate::tensor::{DType, Layout, MAX_DIM, Shape, Storage, Strides};
+use crate::tensor::{DType, Layout, Shape, Storage, Strides};
 
 /// One of the two tensors of a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,8 +59,8 @@ impl KvCacheDescriptor {
         let limits = [
             ("sequences", self.sequences, 1 << 16),
             ("heads_kv", self.heads_kv, 1 << 16),
-            ("dim_qk", self.dim_qk, MAX_DIM),
-            ("dim_v", self.dim_v, MAX_DIM),
+            ("dim_qk", self.dim_qk, Shape::MAX_DIM),
+            ("dim_v", self.dim_v, Shape::MAX_DIM),
             ("capacity", self.capacity, 1 << 24),
             ("rows", self.rows, self.capacity),
         ];
@@ -167,8 +167,8 @@ mod tests {
     const LARGEST: KvCacheDescriptor = KvCacheDescriptor {
         sequences: 1 << 16,
         heads_kv: 1 << 16,
-        dim_qk: MAX_DIM,
-        dim_v: MAX_DIM,
+        dim_qk: Shape::MAX_DIM,
+        dim_v: Shape::MAX_DIM,
         capacity: 1 << 24,
         storage: Storage::F32,
         pages: None,

@@ -9,4 +9,4 @@ mod self_test;
 pub use append::{Append, AppendDescriptor, NewRows};
 pub use descriptor::{KvCacheDescriptor, Side};
 pub use kv_cache::KvCache;
-pub use pages::{Changes, NO_PAGE, PageTable};
+pub use pages::{Changes, PageTable};

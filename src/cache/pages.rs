@@ -7,9 +7,6 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// A table entry that names no page.
-pub const NO_PAGE: u32 = u32::MAX;
-
 /// What a change asks of the device: words of the page table, and pages to be copied before they are written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -49,6 +46,9 @@ pub struct PageTable {
 }
 
 impl PageTable {
+    /// A table entry that names no page.
+    pub const NO_PAGE: u32 = u32::MAX;
+
     /// Sequences of at most `capacity` tokens over `pages` pages. With a `window` of `[n, rows]`, a query
     /// sees the last n tokens up to its own, and calls are of at most `rows` query rows or of the newest
     /// append's.
@@ -86,7 +86,7 @@ impl PageTable {
             window,
             fixed: false,
             lengths: vec![0; sequences as usize],
-            entries: vec![NO_PAGE; sequences as usize * row as usize],
+            entries: vec![Self::NO_PAGE; sequences as usize * row as usize],
             holders: vec![0; pages as usize],
             // Taken from the back: low pages first.
             free: (0..pages).rev().collect(),
@@ -274,7 +274,7 @@ impl PageTable {
     /// The page of an entry.
     fn entry(&self, sequence: usize, entry: u32) -> Option<u32> {
         let page = *self.entries.get(sequence * self.row as usize + entry as usize)?;
-        (page != NO_PAGE).then_some(page)
+        (page != Self::NO_PAGE).then_some(page)
     }
 
     /// Tokens before the end of a sequence that calls there ask for.
@@ -331,7 +331,7 @@ impl PageTable {
     /// Gives an entry a free page.
     fn take(&mut self, sequence: usize, entry: u32, changes: &mut Changes) -> u32 {
         // `check_pages` counted them.
-        let page = self.free.pop().unwrap_or(NO_PAGE);
+        let page = self.free.pop().unwrap_or(Self::NO_PAGE);
         if let Some(holders) = self.holders.get_mut(page as usize) {
             *holders = 1;
         }
@@ -345,7 +345,7 @@ impl PageTable {
         if self.holders[page as usize] == 0 {
             self.free.push(page);
         }
-        self.set(sequence, entry, NO_PAGE, changes);
+        self.set(sequence, entry, Self::NO_PAGE, changes);
     }
 
     fn set(&mut self, sequence: usize, entry: u32, page: u32, changes: &mut Changes) {
@@ -371,7 +371,7 @@ impl PageTable {
             return;
         }
         self.holders.fill(0);
-        self.entries.iter().filter(|page| **page != NO_PAGE).for_each(|page| {
+        self.entries.iter().filter(|page| **page != Self::NO_PAGE).for_each(|page| {
             self.holders[*page as usize] += 1;
         });
         let pages = (0..self.holders.len() as u32).rev();

@@ -44,7 +44,7 @@ pub async fn adapters() -> Vec<wgpu::Adapter> {
 ///
 /// # Errors
 /// Internal, when the driver refuses the device.
-pub async fn request(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
+pub(crate) async fn request(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
     open(adapter, wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()).await
 }
 
@@ -57,7 +57,7 @@ pub async fn request(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Que
 /// # Errors
 /// As [`request`].
 #[allow(unsafe_code, reason = "this is where the caller takes responsibility")]
-pub async unsafe fn request_experimental(
+pub(crate) async unsafe fn request_experimental(
     adapter: &wgpu::Adapter,
 ) -> Result<(wgpu::Device, wgpu::Queue)> {
     // SAFETY: the caller has accepted it.
@@ -91,7 +91,7 @@ async fn open(
 }
 
 /// What a device can do; for a borrowed device that is what its application asked for.
-pub fn capabilities(device: &wgpu::Device) -> Capabilities {
+pub(crate) fn capabilities(device: &wgpu::Device) -> Capabilities {
     let (limits, features) = (device.limits(), device.features());
     let info = device.adapter_info();
     Capabilities {

@@ -7,9 +7,8 @@ mod pipeline;
 mod readback;
 mod scope;
 
-pub(crate) use context::matrix_units;
-pub(crate) use context::no_adapter;
-pub use context::{adapters, capabilities, request, request_experimental};
+pub use context::adapters;
+pub(crate) use context::{capabilities, matrix_units, no_adapter, request, request_experimental};
 pub(crate) use foreign::{check_sources, named, owns_queue};
 pub(crate) use memory::{create_buffer, upload};
 pub(crate) use pipeline::{Pipeline, PipelineCache};

@@ -9,7 +9,7 @@ use crate::engine::{BufferView, Engine};
 use crate::error::{Error, Result};
 use crate::kernel::{Binding, Element, KernelSpec, PARTS_LSE_BASE, Params, SPLIT_N, Width, Work};
 use crate::reference::merge_states;
-use crate::tensor::{DType, MAX_DIM};
+use crate::tensor::{DType, Shape};
 
 /// Which partial results are joined.
 ///
@@ -111,8 +111,8 @@ impl Engine {
         if parts == 0 || parts > 1 << 16 {
             return Err(Error::invalid("parts", parts, "1..=2^16"));
         }
-        if dim_v == 0 || dim_v > MAX_DIM {
-            return Err(Error::invalid("dim_v", dim_v, format!("1..={MAX_DIM}")));
+        if dim_v == 0 || dim_v > Shape::MAX_DIM {
+            return Err(Error::invalid("dim_v", dim_v, format!("1..={}", Shape::MAX_DIM)));
         }
         if rows == 0 {
             return Ok(Merge(Vec::new()));

@@ -46,6 +46,7 @@ pub(crate) use host::Uploaded;
 pub(crate) use host::input_bytes;
 pub(crate) use linear::{Linear, Rows, average};
 pub(crate) use linear_backward::{LinearBackward, columns};
+#[doc(hidden)]
 pub use matmul::Matmul;
 pub use merge::{Merge, MergeStates};
 pub(crate) use range::BoundRange;

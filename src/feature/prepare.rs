@@ -20,7 +20,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[ROTARY_DIM, ROTARY_ROWS, NORM_EPS]
 /// Rotary position embedding (Su et al., 2021): pairs of channels are rotated by position · frequency.
 ///
 /// Angles come as tables of cosines and sines `[table_rows, dim / 2]`, `rotary_cos` and `rotary_sin` among
-/// the tensors; [`rotary_tables`](crate::rotary_tables) makes the usual ones.
+/// the tensors; [`RotaryScaling::tables`](crate::RotaryScaling::tables) makes the usual ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

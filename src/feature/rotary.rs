@@ -207,6 +207,25 @@ impl RotaryScaling {
         })
     }
 
+    /// Tables of cos and sin of position · frequency, `[rows, dim / 2]` each, in f64 and rounded once; frequencies are
+    /// base^(−2m/dim), stretched.
+    ///
+    /// ```
+    /// let (cos, sin) = heedful::RotaryScaling::None.tables(4, 10_000.0, 3)?;
+    /// assert_eq!((cos.len(), cos[0], sin[0]), (6, 1.0, 0.0));
+    /// assert_eq!(sin[5], (2.0_f64 * 0.01).sin() as f32);
+    /// # Ok::<(), heedful::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`frequencies`](Self::frequencies).
+    pub fn tables(&self, dim: u32, base: f64, rows: u32) -> Result<(Vec<f32>, Vec<f32>)> {
+        let (frequencies, magnitude) = self.frequencies(dim, base, rows)?;
+        let angles = (0..rows).flat_map(|p| frequencies.iter().map(move |x| f64::from(p) * x));
+        let table = angles.map(|x| ((x.cos() * magnitude) as f32, (x.sin() * magnitude) as f32));
+        Ok(table.unzip())
+    }
+
     fn validate(&self, dim: u32) -> Result<()> {
         match self {
             Self::None => Ok(()),
@@ -307,29 +326,4 @@ fn llama3(x: f64, factor: f64, [low, high]: [f64; 2], trained: f64) -> f64 {
     }
     let smooth = (trained / wave - low) / (high - low);
     (1.0 - smooth) * x / factor + smooth * x
-}
-
-/// Tables of cos and sin of position · frequency, `[rows, dim / 2]` each, in f64 and rounded once; frequencies are
-/// base^(−2m/dim), stretched.
-///
-/// ```
-/// use heedful::{RotaryScaling, rotary_tables};
-/// let (cos, sin) = rotary_tables(4, 10_000.0, &RotaryScaling::None, 3)?;
-/// assert_eq!((cos.len(), cos[0], sin[0]), (6, 1.0, 0.0));
-/// assert_eq!(sin[5], (2.0_f64 * 0.01).sin() as f32);
-/// # Ok::<(), heedful::Error>(())
-/// ```
-///
-/// # Errors
-/// As [`RotaryScaling::frequencies`].
-pub fn rotary_tables(
-    dim: u32,
-    base: f64,
-    scaling: &RotaryScaling,
-    rows: u32,
-) -> Result<(Vec<f32>, Vec<f32>)> {
-    let (frequencies, magnitude) = scaling.frequencies(dim, base, rows)?;
-    let angles = (0..rows).flat_map(|p| frequencies.iter().map(move |x| f64::from(p) * x));
-    let table = angles.map(|x| ((x.cos() * magnitude) as f32, (x.sin() * magnitude) as f32));
-    Ok(table.unzip())
 }

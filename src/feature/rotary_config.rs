@@ -1,28 +1,26 @@
 //! Rotation as a model's own configuration file says it.
 
 use crate::error::{Error, Result};
-use crate::feature::rotary::{LongRope, RotaryScaling, Yarn, rotary_tables};
+use crate::feature::rotary::{LongRope, RotaryScaling, Yarn};
 
 /// What a model's configuration says of its rotary positions; its `config.json` is one (`serde`).
 ///
 /// ```
-/// use heedful::{ModelConfig, RopeScaling, RotaryConfig, RotaryScaling};
-/// let model = ModelConfig {
-///     rope_theta: Some(5e5),
-///     hidden_size: Some(4096),
-///     num_attention_heads: Some(32),
-///     rope_scaling: Some(RopeScaling {
-///         rope_type: Some("linear".into()),
-///         factor: Some(4.0),
-///         ..RopeScaling::default()
-///     }),
-///     ..ModelConfig::default()
-/// };
-/// let rotary = RotaryConfig::try_from(model)?;
+/// # #[cfg(feature = "verify")]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use heedful::{RotaryConfig, RotaryScaling};
+/// let config = r#"{
+///     "rope_theta": 500000.0, "hidden_size": 4096, "num_attention_heads": 32,
+///     "rope_scaling": { "rope_type": "linear", "factor": 4.0 }
+/// }"#;
+/// let rotary: RotaryConfig = serde_json::from_str(config)?;
 /// assert_eq!((rotary.dim, rotary.base, &rotary.scaling), (128, 5e5, &RotaryScaling::Linear(4.0)));
 /// let (cos, _sin) = rotary.tables(2048)?;
 /// assert_eq!(cos.len(), 2048 * 64);
-/// # Ok::<(), heedful::Error>(())
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "verify"))]
+/// # fn main() {}
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize))]
@@ -37,13 +35,13 @@ pub struct RotaryConfig {
 }
 
 impl RotaryConfig {
-    /// The tables of a sequence of `rows` positions, as [`rotary_tables`]. Dynamic NTK and LongRoPE look at that
-    /// length.
+    /// The tables of a sequence of `rows` positions, as [`RotaryScaling::tables`]. Dynamic NTK and LongRoPE look at
+    /// that length.
     ///
     /// # Errors
     /// As [`RotaryScaling::frequencies`].
     pub fn tables(&self, rows: u32) -> Result<(Vec<f32>, Vec<f32>)> {
-        rotary_tables(self.dim, self.base, &self.scaling, rows)
+        self.scaling.tables(self.dim, self.base, rows)
     }
 }
 

@@ -23,14 +23,6 @@ pub use backward_bound::{BoundLayerBackward, LayerBackwardTensors};
 pub use bound::BoundLayer;
 pub use host::{HostWeights, LayerInputs, LayerOutputs};
 pub use multi_head::{ExtraKeys, LayerPlan, LayerWeights, MultiHeadAttention};
-pub use reference::forward;
-pub use reference_backward::backward;
-
-/// The engine's mask, true = attend (as PyTorch's `scaled_dot_product_attention`, Keras and ONNX have it), from
-/// one in the convention of PyTorch's `MultiheadAttention`, true = ignore.
-pub fn attend_where_not_ignored(ignored: &[bool]) -> Vec<bool> {
-    ignored.iter().map(|ignored| !ignored).collect()
-}
 
 /// Centers of local attention as Luong et al. (2015) predict them: seq_kv · sigmoid(vᵀ tanh(W h_i)) for each
 /// state h_i `[rows, width]`, W `[hidden, width]`, v `[hidden]`; the table `centers` of

@@ -35,28 +35,30 @@ impl Between {
     }
 }
 
-/// Computes a layer in float64.
-///
-/// # Errors
-/// An invalid-argument error that names the tensor whose length does not fit the layer.
-pub fn forward(layer: &MultiHeadAttention, inputs: &LayerInputs<'_>) -> Result<LayerOutputs> {
-    layer.validate()?;
-    inputs.validate(layer)?;
-    let s = layer.attention.shape;
-    let w = inputs.weights;
-    let [.., context] = layer.inner_widths().map(|n| n as usize);
-    let attended = Between::new(layer, inputs).attended(layer, inputs)?;
-    let rows = by_rows(&attended.o, [s.batch, s.heads_q, s.seq_q, s.dim_v]);
-    let out = match layer.width_out {
-        Some(width) => linear(&rows, &w.w_o, &w.b_o, context, width as usize),
-        None => rows,
-    };
-    let heads = s.heads_q as usize;
-    let weights = attended.weights.map(|all| {
-        let each = (s.seq_q * s.seq_kv) as usize;
-        if layer.average_weights { averaged(&all, heads, each) } else { all }
-    });
-    Ok(LayerOutputs { out, weights })
+impl MultiHeadAttention {
+    /// Computes the layer in float64, on the CPU.
+    ///
+    /// # Errors
+    /// An invalid-argument error that names the tensor whose length does not fit the self.
+    pub fn reference(&self, inputs: &LayerInputs<'_>) -> Result<LayerOutputs> {
+        self.validate()?;
+        inputs.validate(self)?;
+        let s = self.attention.shape;
+        let w = inputs.weights;
+        let [.., context] = self.inner_widths().map(|n| n as usize);
+        let attended = Between::new(self, inputs).attended(self, inputs)?;
+        let rows = by_rows(&attended.o, [s.batch, s.heads_q, s.seq_q, s.dim_v]);
+        let out = match self.width_out {
+            Some(width) => linear(&rows, &w.w_o, &w.b_o, context, width as usize),
+            None => rows,
+        };
+        let heads = s.heads_q as usize;
+        let weights = attended.weights.map(|all| {
+            let each = (s.seq_q * s.seq_kv) as usize;
+            if self.average_weights { averaged(&all, heads, each) } else { all }
+        });
+        Ok(LayerOutputs { out, weights })
+    }
 }
 
 /// `[batch, heads, seq, dim]` as rows that hold their heads one after another.

@@ -4,71 +4,69 @@ use crate::error::{Error, Result};
 use crate::layer::backward::{LayerBackward, LayerGradients, LayerTensor, Projection};
 use crate::layer::reference::{Between, by_heads, by_rows};
 use crate::layer::{LayerInputs, MultiHeadAttention};
-use crate::reference::{Gradients, Incoming, Inputs, backward as attention_backward};
+use crate::reference::{Gradients, Incoming, Inputs, backward};
 
-/// Computes the gradients of a layer in float64 from that of its output, `[batch, seq_q, width_out]`.
-///
-/// # Errors
-/// Invalid argument for gradients that the layer cannot have, or naming the tensor whose length does not fit it.
-pub fn backward(
-    backward: &LayerBackward,
-    inputs: &LayerInputs<'_>,
-    d_out: &[f64],
-) -> Result<LayerGradients> {
-    backward.validate()?;
-    inputs.validate(&backward.layer)?;
-    let layer = &backward.layer;
-    let s = layer.attention.shape;
-    let w = inputs.weights;
-    let [.., context] = layer.inner_widths().map(|n| n as usize);
-    let out = layer.width_out.map_or(context, |n| n as usize);
-    let rows = s.batch as usize * s.seq_q as usize;
-    if d_out.len() != rows * out {
-        return Err(Error::invalid("d_out", d_out.len(), format!("{} elements", rows * out)));
-    }
-    let between = Between::new(layer, inputs);
-    let mut found = LayerGradients::default();
-    let mut keep = |tensor, values| {
-        if backward.wants(tensor) {
-            found.insert(tensor, values);
+impl LayerBackward {
+    /// Computes the gradients of a layer in float64 from that of its output, `[batch, seq_q, width_out]`.
+    ///
+    /// # Errors
+    /// Invalid argument for gradients that the layer cannot have, or naming the tensor whose length does not fit it.
+    pub fn reference(&self, inputs: &LayerInputs<'_>, d_out: &[f64]) -> Result<LayerGradients> {
+        self.validate()?;
+        inputs.validate(&self.layer)?;
+        let layer = &self.layer;
+        let s = layer.attention.shape;
+        let w = inputs.weights;
+        let [.., context] = layer.inner_widths().map(|n| n as usize);
+        let out = layer.width_out.map_or(context, |n| n as usize);
+        let rows = s.batch as usize * s.seq_q as usize;
+        if d_out.len() != rows * out {
+            return Err(Error::invalid("d_out", d_out.len(), format!("{} elements", rows * out)));
         }
-    };
-    let mut d_context = d_out.to_vec();
-    if layer.width_out.is_some() {
-        let o = between.attended(layer, inputs)?.o;
-        let o = by_rows(&o, [s.batch, s.heads_q, s.seq_q, s.dim_v]);
-        keep(LayerTensor::WO, of_matrix(d_out, &o, out, context));
-        keep(LayerTensor::BO, of_vector(d_out, out));
-        d_context = of_input(d_out, &w.w_o, out, context);
-    }
-    let Some(call) = backward.attention() else { return Ok(found) };
-    let problem = call.validate()?;
-    let Between { q, k, v } = &between;
-    let attended = Inputs { q, k, v, operands: inputs.operands };
-    let d_o = by_heads(&d_context, [s.batch, s.heads_q, s.seq_q, s.dim_v]);
-    let incoming = Incoming { o: &d_o, ..Incoming::default() };
-    let gradients = attention_backward(&problem, &attended, &incoming)?;
+        let between = Between::new(layer, inputs);
+        let mut found = LayerGradients::default();
+        let mut keep = |tensor, values| {
+            if self.wants(tensor) {
+                found.insert(tensor, values);
+            }
+        };
+        let mut d_context = d_out.to_vec();
+        if layer.width_out.is_some() {
+            let o = between.attended(layer, inputs)?.o;
+            let o = by_rows(&o, [s.batch, s.heads_q, s.seq_q, s.dim_v]);
+            keep(LayerTensor::WO, of_matrix(d_out, &o, out, context));
+            keep(LayerTensor::BO, of_vector(d_out, out));
+            d_context = of_input(d_out, &w.w_o, out, context);
+        }
+        let Some(call) = self.attention() else { return Ok(found) };
+        let problem = call.validate()?;
+        let Between { q, k, v } = &between;
+        let attended = Inputs { q, k, v, operands: inputs.operands };
+        let d_o = by_heads(&d_context, [s.batch, s.heads_q, s.seq_q, s.dim_v]);
+        let incoming = Incoming { o: &d_o, ..Incoming::default() };
+        let gradients = backward(&problem, &attended, &incoming)?;
 
-    for (one, [x, matrix]) in Projection::all(layer).iter().zip([
-        [inputs.x_q, &w.w_q],
-        [inputs.x_k, &w.w_k],
-        [inputs.x_v, &w.w_v],
-    ]) {
-        let Some(d) = gradients.get(one.operand) else { continue };
-        let [inputs, outputs] = [one.inputs, one.outputs()].map(|n| n as usize);
-        let d = by_rows(d, [s.batch, one.heads, one.seq, one.dim]);
-        let (d, learned) = without_extra(layer, &d, one);
-        keep(one.x, of_input(&d, matrix, outputs, inputs));
-        keep(one.w, of_matrix(&d, x, outputs, inputs));
-        keep(one.b, of_vector(&d, outputs));
-        one.extra.into_iter().for_each(|extra| keep(extra, learned.clone()));
+        for (one, [x, matrix]) in Projection::all(layer).iter().zip([
+            [inputs.x_q, &w.w_q],
+            [inputs.x_k, &w.w_k],
+            [inputs.x_v, &w.w_v],
+        ]) {
+            let Some(d) = gradients.get(one.operand) else { continue };
+            let [inputs, outputs] = [one.inputs, one.outputs()].map(|n| n as usize);
+            let d = by_rows(d, [s.batch, one.heads, one.seq, one.dim]);
+            let (d, learned) = without_extra(layer, &d, one);
+            keep(one.x, of_input(&d, matrix, outputs, inputs));
+            keep(one.w, of_matrix(&d, x, outputs, inputs));
+            keep(one.b, of_vector(&d, outputs));
+            one.extra.into_iter().for_each(|extra| keep(extra, learned.clone()));
+        }
+        let mut learned = Gradients::default();
+        for operand in &self.between {
+            learned.insert(*operand, gradients.get(*operand).unwrap_or_default().to_vec());
+        }
+        found.between = learned;
+        Ok(found)
     }
-    let mut learned = Gradients::default();
-    for operand in &backward.between {
-        learned.insert(*operand, gradients.get(*operand).unwrap_or_default().to_vec());
-    }
-    found.between = learned;
-    Ok(found)
 }
 
 /// d W for every row of d.

@@ -212,11 +212,13 @@ impl BackwardPlan {
     }
 
     /// Size of the blocks.
+    #[doc(hidden)]
     pub fn block(&self) -> BlockSize {
         self.block
     }
 
     /// The kernel variants that will run, in the order of their first dispatch.
+    #[doc(hidden)]
     pub fn kernels(&self) -> Vec<&KernelSpec> {
         self.steps.iter().map(|step| &step.kernel).collect()
     }

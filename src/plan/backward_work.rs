@@ -87,7 +87,7 @@ fn products(step: &BackwardStep, keys: &Range<u32>, rows: u32, [dim_qk, dim_v]: 
 mod tests {
     use crate::feature::align::Align;
     use crate::plan::{BackwardPlan, Capabilities, Policy};
-    use crate::problem::{Attention, Backward, Operand, cost};
+    use crate::problem::{Attention, Backward, Operand};
     use crate::tensor::Shape;
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
         let of = |backward: Backward| {
             let problem = backward.validate()?;
             let plan = BackwardPlan::new(&problem, &Capabilities::default(), &Policy::default())?;
-            Ok::<_, crate::Error>((plan.flops(&none), cost::backward_flops(&problem, &none)))
+            Ok::<_, crate::Error>((plan.flops(&none), problem.flops(&none)))
         };
         let call = Attention::new(Shape::self_attention(1, 8, 256, 64));
         let (done, convention) = of(Backward::of(call.clone()))?;

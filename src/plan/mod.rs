@@ -22,11 +22,14 @@ mod staged;
 mod staged_backward;
 mod steps;
 mod tile;
+// Rows of tiles are written by `heedful tune`, and read.
+#[doc(hidden)]
 pub mod tuning;
 mod turns;
 
 pub use backward::BackwardPlan;
 pub(crate) use backward_steps::{BackwardStep, Makes, Phase};
+#[doc(hidden)]
 pub use block::{Block, BlockSize};
 pub use capabilities::{Capabilities, MatrixScalar, MatrixUnit};
 use classify::Classify;
@@ -35,4 +38,5 @@ pub use plan::Plan;
 pub use policy::{Checks, Path, Policy, SelfTest};
 #[doc(hidden)]
 pub use split::MAX_ROWS;
+#[doc(hidden)]
 pub use steps::{Over, Shares, Step};

@@ -183,16 +183,19 @@ impl Plan {
     }
 
     /// The kernels and what each goes over, in the order of their dispatches.
+    #[doc(hidden)]
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.copies.iter().chain(&self.schedule.steps)
     }
 
     /// Size of the blocks.
+    #[doc(hidden)]
     pub fn block(&self) -> BlockSize {
         self.schedule.block
     }
 
     /// Shares that keys are split into, where they are.
+    #[doc(hidden)]
     pub fn shares(&self) -> Option<Shares> {
         self.schedule.shares
     }
@@ -231,6 +234,7 @@ impl Plan {
     }
 
     /// The kernel variants that will run, in order.
+    #[doc(hidden)]
     pub fn kernels(&self) -> Vec<&KernelSpec> {
         self.steps().map(|step| &step.kernel).collect()
     }

@@ -7,8 +7,8 @@ use crate::feature::custom::serial;
 use crate::feature::custom::{CustomMask, CustomScore};
 use crate::feature::inner::{Activation, Inner};
 use crate::feature::mask::{
-    Blocks, Causal, Chunked, Dense, Dilated, Edges, Local, Masks, Neighborhood, Place, Segments,
-    Tree, Window,
+    Bits, Blocks, Causal, Chunked, Dense, Dilated, Edges, Local, Masks, Neighborhood, Place,
+    Segments, Tree, Window,
 };
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
@@ -48,7 +48,8 @@ impl WeightsAt {
 /// One attention call: `o = softmax(mask(bias + cap(scale · q kᵀ))) v`, as plain data.
 ///
 /// Nothing is computed or checked until [`validate`](Self::validate); equal descriptors are equal
-/// and hash alike, so they can be keys.
+/// and hash alike, so they can be keys. Masks, and other parts whose builder method takes all that they hold, are
+/// not listed among the fields.
 ///
 /// ```
 /// use heedful::{Align, Attention, DType, Shape};
@@ -79,6 +80,7 @@ pub struct Attention {
     /// Which keys a row sees, where it is not all; of two masks that look at a diagonal both must look at the
     /// same. Functions of the caller's own are [`custom_masks`](Self::custom_masks).
     #[cfg_attr(feature = "serde", serde(default))]
+    #[doc(hidden)]
     pub masks: Masks,
     /// How q and k make a score.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -88,6 +90,7 @@ pub struct Attention {
     pub rotary: Option<Rotary>,
     /// Cosine similarity in place of the dot product.
     #[cfg_attr(feature = "serde", serde(default))]
+    #[doc(hidden)]
     pub cosine: Option<Cosine>,
     /// The general score qᵀ W k: channels of q, where W `[dim_q, dim_qk]` comes with the tensors as
     /// `score_matrix`. q is then `[batch, heads_q, seq_q, dim_q]`.
@@ -113,6 +116,7 @@ pub struct Attention {
     pub alibi: Option<Alibi>,
     /// Weights left out at random; see [`dropout`](Self::dropout).
     #[cfg_attr(feature = "serde", serde(default))]
+    #[doc(hidden)]
     pub dropout: Option<Dropout>,
     /// Whether sinks `[heads_q]` come with the tensors.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -125,9 +129,11 @@ pub struct Attention {
     pub q_lengths: bool,
     /// Sequences of different lengths packed one after another; see [`packed`](Self::packed).
     #[cfg_attr(feature = "serde", serde(default))]
+    #[doc(hidden)]
     pub packed: Option<Packed>,
     /// Keys and values in pages; see [`paged`](Self::paged).
     #[cfg_attr(feature = "serde", serde(default))]
+    #[doc(hidden)]
     pub paged: Option<Paged>,
     /// Score modifiers of the caller's own, after the built-in ones, in order.
     #[cfg_attr(
@@ -227,8 +233,8 @@ impl Attention {
         self
     }
 
-    /// Adds a mask, whatever its kind; a second of one kind takes the place of the first. The most usual have
-    /// short forms: [`causal`](Self::causal), [`window`](Self::window), [`mask`](Self::mask) and others.
+    /// Adds a mask, whatever its kind; a second of one kind takes the place of the first.
+    #[doc(hidden)]
     pub fn masked<M: Place>(mut self, mask: M) -> Self {
         self.masks = self.masks.with(mask);
         self
@@ -350,9 +356,14 @@ impl Attention {
         self
     }
 
-    /// Announces a boolean mask of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]`.
+    /// Announces a boolean mask of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]`, a byte each; nonzero = attend.
     pub fn mask(self, shape: [u32; 4]) -> Self {
         self.masked(Dense(Broadcast(shape)))
+    }
+
+    /// [`mask`](Self::mask) an eighth as large: bit i % 8 of byte i / 8 for element i, without gaps between rows.
+    pub fn mask_bits(self, shape: [u32; 4]) -> Self {
+        self.masked(Bits(Broadcast(shape)))
     }
 
     /// Announces an additive bias of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]`.
@@ -374,9 +385,13 @@ impl Attention {
     }
 
     /// Leaves out weights at random after they are normalised, a share `rate` of them (at least 0 and below 1), and
-    /// multiplies the others with 1 / (1 − rate). Which ones follows from the seed and the pair's place alone
-    /// ([`Dropout`]), so gradients leave out the same. Returned weights are those after it. Another seed is another plan
-    /// and another binding, of the same kernels. Not for normalisers that take one key.
+    /// multiplies the others with 1 / (1 − rate). Which ones follows from the seed and the pair's place alone, on every
+    /// device, so gradients leave out the same. Returned weights are those after it. Another seed is another plan and
+    /// another binding, of the same kernels. Not for normalisers that take one key.
+    ///
+    /// The lot of (batch, head, row, key) is word key mod 4 of Philox4x32-10 (Salmon et al., 2011) with the counter
+    /// (row, key / 4, batch · heads_q + head, 1) and the seed as key. A weight is left out where the word's upper 24
+    /// bits are below rate · 2²⁴.
     pub fn dropout(mut self, rate: f32, seed: u64) -> Self {
         self.dropout = Some(Dropout { rate: Scalar(rate), seed });
         self
@@ -479,6 +494,30 @@ impl Attention {
     /// The same layout for q, k, v and o.
     pub fn layout(self, layout: Layout) -> Self {
         Self { layout_q: layout, layout_k: layout, layout_v: layout, layout_o: layout, ..self }
+    }
+
+    /// Another layout of q.
+    pub fn layout_q(mut self, layout: Layout) -> Self {
+        self.layout_q = layout;
+        self
+    }
+
+    /// Another layout of k.
+    pub fn layout_k(mut self, layout: Layout) -> Self {
+        self.layout_k = layout;
+        self
+    }
+
+    /// Another layout of v.
+    pub fn layout_v(mut self, layout: Layout) -> Self {
+        self.layout_v = layout;
+        self
+    }
+
+    /// Another layout of o.
+    pub fn layout_o(mut self, layout: Layout) -> Self {
+        self.layout_o = layout;
+        self
     }
 
     /// Also writes the log-sum-exp of every row.

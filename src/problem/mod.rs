@@ -2,7 +2,7 @@
 
 mod attention;
 mod backward;
-pub mod cost;
+mod cost;
 mod lengths;
 mod problem;
 mod sequences;
@@ -14,4 +14,5 @@ pub use attention::{Attention, WeightsAt};
 pub use backward::{Backward, BackwardProblem};
 pub use problem::Problem;
 pub(crate) use sequences::{PACKED_PARAMETERS, PAGED_PARAMETERS};
+#[doc(hidden)]
 pub use sequences::{Packed, Paged};

@@ -218,11 +218,13 @@ impl Problem {
     }
 
     /// The chain of score modifiers, in order.
+    #[doc(hidden)]
     pub fn scores(&self) -> Vec<Box<dyn Score>> {
         modifiers(&self.attention, self.scale)
     }
 
     /// The masks, all of which must keep a key: the library's, then the caller's own.
+    #[doc(hidden)]
     pub fn masks(&self) -> Vec<&dyn Mask> {
         masks(&self.attention).collect()
     }
@@ -373,6 +375,43 @@ impl Problem {
         let (q_len, kv_len) = self.lengths(batch, operands);
         let diagonal = self.align().diagonal(batch, q_len, kv_len, operands);
         Position { batch, head, row, key: 0, q_len, kv_len, diagonal }
+    }
+
+    /// Whether the row at `at` may attend to the key at `at`: both within their lengths, the key's page one that
+    /// exists, kept by every mask, and not under a bias of −∞. Scores decide nothing here.
+    ///
+    /// ```
+    /// use heedful::{Align, Attention, Operands, Position, Shape};
+    /// let problem = Attention::new(Shape::self_attention(1, 1, 8, 16)).causal(Align::TopLeft).validate()?;
+    /// let none = Operands::default();
+    /// let at = problem.position(0, 0, 3, &none);
+    /// let seen: Vec<u32> = (0..8).filter(|key| problem.sees(&Position { key: *key, ..at }, &none)).collect();
+    /// assert_eq!(seen, [0, 1, 2, 3]);
+    /// # Ok::<(), heedful::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// When `operands` are shorter than the call demands.
+    pub fn sees(&self, at: &Position, operands: &Operands<'_>) -> bool {
+        self.sees_by(&self.masks(), at, operands)
+    }
+
+    /// [`sees`](Self::sees), with the masks at hand.
+    pub(crate) fn sees_by(
+        &self,
+        masks: &[&dyn Mask],
+        at: &Position,
+        operands: &Operands<'_>,
+    ) -> bool {
+        at.row < at.q_len
+            && at.key < at.kv_len
+            && (self.attention.paged.is_none()
+                || self.page_of(at.batch, at.key, operands).is_some())
+            && masks.iter().all(|mask| mask.keeps(at, operands, &self.attention.shape))
+            && self.attention.bias.is_none_or(|shape| {
+                let index = shape.index([at.batch, at.head, at.row, at.key]);
+                operands.bias[index] != f64::NEG_INFINITY
+            })
     }
 
     /// The keys that a row may see as far as lengths, causality and window tell; data masks and

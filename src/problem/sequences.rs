@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::feature::{Parameter, Setting};
-use crate::tensor::MAX_SEQ;
+use crate::tensor::Shape;
 
 /// Rows of tensors that hold sequences one after another, without padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,8 +45,8 @@ impl Packed {
 
     pub(super) fn validate(&self) -> Result<()> {
         for (name, total) in [("total_q", self.total_q), ("total_kv", self.total_kv)] {
-            if total > MAX_SEQ {
-                return Err(Error::invalid(name, total, format!("0..={MAX_SEQ}")));
+            if total > Shape::MAX_SEQ {
+                return Err(Error::invalid(name, total, format!("0..={}", Shape::MAX_SEQ)));
             }
         }
         Ok(())

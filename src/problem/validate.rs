@@ -8,7 +8,7 @@ use crate::feature::align::Align;
 use crate::feature::mask::Mask;
 use crate::feature::normalize::Normalizer;
 use crate::problem::Attention;
-use crate::tensor::{DType, Layout, MAX_DIM, Storage, Strides};
+use crate::tensor::{DType, Layout, Shape, Storage, Strides};
 
 /// Two functions of one name would be one function.
 pub(super) fn distinct(kind: &str, slots: impl Iterator<Item = Slot>) -> Result<()> {
@@ -45,8 +45,8 @@ pub(super) fn check_prepare(a: &Attention) -> Result<()> {
     let s = a.shape;
     a.inner.validate()?;
     if let Some(dim_q) = a.general {
-        if dim_q == 0 || dim_q > MAX_DIM {
-            return Err(Error::invalid("general dim_q", dim_q, format!("1..={MAX_DIM}")));
+        if dim_q == 0 || dim_q > Shape::MAX_DIM {
+            return Err(Error::invalid("general dim_q", dim_q, format!("1..={}", Shape::MAX_DIM)));
         }
         if a.cosine.is_some() {
             return Err(Error::invalid("cosine", "a general score", "one score function"));

@@ -66,7 +66,7 @@ impl<'a> Call<'a> {
 
     /// Whether the row at a position may attend to the key.
     pub(super) fn sees(&self, at: &Position) -> bool {
-        visible(self.problem, &self.masks, at, self.operands)
+        self.problem.sees_by(&self.masks, at, self.operands)
     }
 
     /// The product q·k after the modifiers up to `last`, each rounded by `round`.
@@ -240,25 +240,4 @@ impl<'a> Call<'a> {
         let shape = self.problem.attention().shape;
         (shape.dim_qk, shape.dim_v)
     }
-}
-
-/// Whether the row at `at` may attend to the key at `at`: both within their lengths, the key's page one that exists,
-/// kept by every mask, and not under a bias of −∞. Logits decide nothing here.
-///
-/// # Panics
-/// When `operands` are shorter than [`Inputs::validate`] demands.
-pub fn sees(problem: &Problem, at: &Position, operands: &Operands<'_>) -> bool {
-    visible(problem, &problem.masks(), at, operands)
-}
-
-fn visible(problem: &Problem, masks: &[&dyn Mask], at: &Position, operands: &Operands<'_>) -> bool {
-    at.row < at.q_len
-        && at.key < at.kv_len
-        && (problem.attention().paged.is_none()
-            || problem.page_of(at.batch, at.key, operands).is_some())
-        && masks.iter().all(|mask| mask.keeps(at, operands, &problem.attention().shape))
-        && problem.attention().bias.is_none_or(|shape| {
-            let index = shape.index([at.batch, at.head, at.row, at.key]);
-            operands.bias[index] != f64::NEG_INFINITY
-        })
 }

@@ -18,15 +18,14 @@ mod prepare;
 
 pub use backward::{Gradients, Incoming, backward};
 pub use inputs::{Inputs, OwnedInputs};
-pub use merge::merge_states;
 pub use oracle::attend;
 // What results are judged by, in `verify` and in the tests of this repository.
 #[doc(hidden)]
 pub use backward::{backward_magnitudes, emulate_backward};
 #[doc(hidden)]
-pub use call::sees;
-#[doc(hidden)]
 pub use emulate::{Order, emulate};
+#[doc(hidden)]
+pub use merge::merge_states;
 #[doc(hidden)]
 pub use prepare::prepare;
 

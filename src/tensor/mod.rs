@@ -12,7 +12,7 @@ pub use dtype::DType;
 pub use layout::{Broadcast, Layout, Strides};
 pub(crate) use quantised::BLOCK;
 pub use scalar::Scalar;
+pub use shape::Shape;
 pub(crate) use shape::product;
-pub use shape::{MAX_DIM, MAX_SEQ, Shape};
 pub(crate) use storage::Scales;
 pub use storage::Storage;

@@ -5,12 +5,6 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// Largest head dimension of the kernels.
-pub const MAX_DIM: u32 = 1024;
-
-/// Longest sequence: position arithmetic on the GPU is done in i32, with room for window and offset.
-pub const MAX_SEQ: u32 = 1 << 28;
-
 /// Sizes of one attention call.
 ///
 /// q is `[batch, heads_q, seq_q, dim_qk]`, k is `[batch, heads_kv, seq_kv, dim_qk]`, v is
@@ -30,13 +24,19 @@ pub struct Shape {
     pub seq_q: u32,
     /// Keys per sequence; 0 is defined (o = 0, lse = −∞).
     pub seq_kv: u32,
-    /// Head dimension of queries and keys, 1 to [`MAX_DIM`].
+    /// Head dimension of queries and keys, 1 to [`Shape::MAX_DIM`].
     pub dim_qk: u32,
-    /// Head dimension of values and outputs, 1 to [`MAX_DIM`].
+    /// Head dimension of values and outputs, 1 to [`Shape::MAX_DIM`].
     pub dim_v: u32,
 }
 
 impl Shape {
+    /// Largest head dimension of the kernels.
+    pub const MAX_DIM: u32 = 1024;
+
+    /// Longest sequence: position arithmetic on the GPU is done in i32, with room for window and offset.
+    pub const MAX_SEQ: u32 = 1 << 28;
+
     /// Self-attention: as many keys as queries, as many key heads as query heads, one dimension.
     pub fn self_attention(batch: u32, heads: u32, seq: u32, dim: u32) -> Self {
         Self {
@@ -96,10 +96,10 @@ impl Shape {
         in_range("batch", self.batch, 0, 1 << 24)?;
         in_range("heads_q", self.heads_q, 1, 1 << 16)?;
         in_range("heads_kv", self.heads_kv, 1, 1 << 16)?;
-        in_range("seq_q", self.seq_q, 0, MAX_SEQ)?;
-        in_range("seq_kv", self.seq_kv, 0, MAX_SEQ)?;
-        in_range("dim_qk", self.dim_qk, 1, MAX_DIM)?;
-        in_range("dim_v", self.dim_v, 1, MAX_DIM)?;
+        in_range("seq_q", self.seq_q, 0, Self::MAX_SEQ)?;
+        in_range("seq_kv", self.seq_kv, 0, Self::MAX_SEQ)?;
+        in_range("dim_qk", self.dim_qk, 1, Self::MAX_DIM)?;
+        in_range("dim_v", self.dim_v, 1, Self::MAX_DIM)?;
         if !self.heads_q.is_multiple_of(self.heads_kv) {
             let wanted = format!("a multiple of heads_kv = {}", self.heads_kv);
             return Err(Error::invalid("heads_q", self.heads_q, wanted));

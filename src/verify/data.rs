@@ -14,7 +14,7 @@ use std::ops::Range;
 use crate::feature::Operands;
 use crate::feature::inner::Inner;
 use crate::problem::{Operand, Problem};
-use crate::reference::{OwnedInputs, sees};
+use crate::reference::OwnedInputs;
 use crate::tensor::{DType, Strides};
 use draw::Draw;
 
@@ -256,7 +256,7 @@ fn seen_keys(problem: &Problem, operands: &Operands<'_>) -> HashSet<[u32; 3]> {
             let mut at = problem.position(batch, head, row, operands);
             for key in problem.key_range(&at) {
                 at.key = key;
-                if sees(problem, &at, operands) {
+                if problem.sees(&at, operands) {
                     let page = problem.page_of(batch, key, operands).unwrap_or(batch);
                     seen.insert([page, head / s.group(), key % size]);
                 }

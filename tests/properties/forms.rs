@@ -1,9 +1,12 @@
 //! The fields of a descriptor that say what attention means beside softmax of a product, each rarely there.
 
-use heedful::feature::mask::{Chunked, Dilated, Masks, Segments};
+use heedful::feature::mask::{Chunked, Dilated, Local, Masks, Segments};
+use heedful::feature::prepare::Cosine;
+use heedful::feature::weight::Dropout;
+use heedful::problem::{Packed, Paged};
 use heedful::{
-    Activation, Axis, Blocks, Cosine, CustomMask, CustomScore, Dropout, Edges, Inner, KvScales,
-    Local, Neighborhood, Normalizer, Packed, Paged, Relative, Rotary, Scalar, Shape, Storage,
+    Activation, Axis, Blocks, CustomMask, CustomScore, Edges, Inner, KvScales, Neighborhood,
+    Normalizer, Relative, Rotary, Scalar, Shape, Storage,
 };
 use proptest::option::weighted;
 use proptest::prelude::*;

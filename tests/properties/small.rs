@@ -1,12 +1,11 @@
 //! Small descriptors that are valid, with every feature, layout and storage type.
 
-use heedful::feature::mask::{Causal, Dense, Segments};
+use heedful::feature::mask::{Causal, Dense, Masks, Segments, Window};
 use heedful::feature::score::Alibi;
 use heedful::verify::data::{DataOptions, Lengths};
 use heedful::verify::execute::Placement;
 use heedful::{
-    Align, Attention, Blocks, Broadcast, DType, Layout, Masks, Scalar, Shape, Strides, WeightsAt,
-    Window,
+    Align, Attention, Blocks, Broadcast, DType, Layout, Scalar, Shape, Strides, WeightsAt,
 };
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -1,10 +1,10 @@
 //! Descriptors and devices of which any field may hold anything.
 
-use heedful::feature::mask::{Causal, Chunked, Dense, Dilated};
+use heedful::feature::mask::{Causal, Chunked, Dense, Dilated, Masks, Window};
 use heedful::feature::score::Alibi;
+use heedful::problem::Packed;
 use heedful::{
-    Align, Attention, Broadcast, Capabilities, DType, Layout, Masks, Normalizer, Packed, Scalar,
-    Shape, Strides, Window,
+    Align, Attention, Broadcast, Capabilities, DType, Layout, Normalizer, Scalar, Shape, Strides,
 };
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -2,8 +2,8 @@
 
 use heedful::reference::{Inputs, OwnedInputs};
 use heedful::{
-    Align, Attention, Error, Normalizer, Result, Rotary, RotaryScaling, Scalar, Shape, WeightsAt,
-    layer, rotary_tables, standard_slopes,
+    Alibi, Align, Attention, Error, Normalizer, Result, Rotary, RotaryScaling, Scalar, Shape,
+    WeightsAt, layer,
 };
 use serde::Deserialize;
 
@@ -120,11 +120,11 @@ impl Sentence {
             Positions::Alibi => {
                 call = call.alibi(Align::TopLeft);
                 tensors.alibi_slopes =
-                    standard_slopes(settings.heads).into_iter().map(f64::from).collect();
+                    Alibi::standard_slopes(settings.heads).into_iter().map(f64::from).collect();
             }
             Positions::Rotary => {
                 call = call.rotary(Rotary::new(DIM, n));
-                let (cos, sin) = rotary_tables(DIM, 1e4, &RotaryScaling::None, n)?;
+                let (cos, sin) = RotaryScaling::None.tables(DIM, 1e4, n)?;
                 tensors.rotary_cos = cos.into_iter().map(f64::from).collect();
                 tensors.rotary_sin = sin.into_iter().map(f64::from).collect();
             }

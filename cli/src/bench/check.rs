@@ -2,14 +2,13 @@
 
 use std::cell::OnceCell;
 
-use heedful::feature::mask::Causal;
-use heedful::problem::cost;
+use heedful::feature::mask::{Causal, Masks, Window};
 use heedful::reference::Inputs;
 use heedful::verify::compare::{Comparison, Tolerance, compare};
 use heedful::verify::data::CaseData;
 use heedful::verify::golden::{Loaded, Role};
 use heedful::verify::truth::Truth;
-use heedful::{Align, Attention, Masks, Operand, Path, Problem, Shape, Window};
+use heedful::{Align, Attention, Operand, Path, Problem, Shape};
 
 use crate::Outcome;
 
@@ -29,7 +28,7 @@ pub(crate) struct Checked<'a> {
 
 impl<'a> Checked<'a> {
     pub(crate) fn new(problem: &Problem, data: &'a CaseData) -> Outcome<Self> {
-        let large = cost::flops(problem, &data.operands()) > CHECKED_FLOP;
+        let large = problem.flops(&data.operands()) > CHECKED_FLOP;
         if large && is_plain(problem) {
             return Self::sample(problem.attention(), data);
         }

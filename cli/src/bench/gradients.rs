@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use heedful::bench::{Buffers, Workload, measure_backward_host};
 use heedful::plan::tuning::tile_is_slower;
-use heedful::problem::cost;
 use heedful::reference::{Gradients, Incoming};
 use heedful::verify::cases::draw_incoming;
 use heedful::verify::compare::Comparison;
@@ -75,8 +74,8 @@ impl Session<'_> {
         let (shape, features) = (workload.attention.shape.to_string(), a.feature_text());
         let mut row = Row::new(&name, shape, features, path.to_string());
         let operands = call.data.operands();
-        row.gflop = cost::backward_flops(&call.problem, &operands) as f64 / 1e9;
-        row.megabytes = cost::backward_min_bytes(&call.problem, &operands) as f64 / 1e6;
+        row.gflop = call.problem.flops(&operands) as f64 / 1e9;
+        row.megabytes = call.problem.min_bytes(&operands) as f64 / 1e6;
         if row.gflop > self.most_gflop() {
             let most = self.most_gflop();
             row.reason = format!("{:.0} GFLOP, more than --max-gflop {most:.0}", row.gflop);
@@ -165,7 +164,7 @@ impl Call<'_> {
     fn check(&self, found: &Gradients) -> heedful::Result<Vec<Comparison>> {
         let call = self.problem.problem();
         let s = call.attention().shape;
-        let large = cost::backward_flops(&self.problem, &self.data.operands()) > CHECKED_FLOP;
+        let large = self.problem.flops(&self.data.operands()) > CHECKED_FLOP;
         if !(large && is_plain(call)) {
             let truth =
                 || GradientTruth::measure(&self.problem, &self.data.inputs(), &self.incoming());

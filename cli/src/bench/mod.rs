@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use heedful::bench::{Clock, Measurement, Workload};
-use heedful::problem::cost;
 use heedful::reference::attend;
 use heedful::verify::data::CaseData;
 
@@ -132,8 +131,8 @@ fn on_reference(args: &BenchArgs, workloads: &[Workload], stop: &AtomicBool) -> 
         let shape = workload.attention.shape.to_string();
         let mut row = Row::new(&workload.name, shape, problem.feature_text(), "reference".into());
         row.kernel = "float64 on the CPU".into();
-        row.gflop = cost::flops(&problem, &data.operands()) as f64 / 1e9;
-        row.megabytes = cost::min_bytes(&problem, &data.operands()) as f64 / 1e6;
+        row.gflop = problem.flops(&data.operands()) as f64 / 1e9;
+        row.megabytes = problem.min_bytes(&data.operands()) as f64 / 1e6;
         // The reference is some hundred times slower than a software adapter.
         let limit = args.max_gflop.unwrap_or(10.0);
         if row.gflop > limit {

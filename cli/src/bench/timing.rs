@@ -8,7 +8,6 @@ use heedful::bench::{Buffers, Roofline, Workload, measure_host, measure_matmul};
 use heedful::engine::Matmul;
 use heedful::plan::MAX_ROWS;
 use heedful::plan::tuning::tile_is_slower;
-use heedful::problem::cost;
 use heedful::verify::compare::Comparison;
 use heedful::verify::data::CaseData;
 use heedful::verify::golden::{Form, GoldenSuite, Precision, Support};
@@ -160,7 +159,7 @@ impl<'a> Session<'a> {
             packed: None,
             ..workload.attention.clone()
         };
-        let gflop = cost::flops(&plain.validate().ok()?, &Default::default()) as f64 / 1e9;
+        let gflop = plain.validate().ok()?.flops(&Default::default()) as f64 / 1e9;
         if gflop <= limit {
             return None;
         }
@@ -210,8 +209,8 @@ impl<'a> Session<'a> {
         let path = format!("{}{unchecked}", policy.path);
         let shape = call.attention.shape.to_string();
         let mut row = Row::new(call.name, shape, problem.feature_text(), path);
-        row.gflop = cost::flops(&problem, &call.data.operands()) as f64 / 1e9;
-        row.megabytes = cost::min_bytes(&problem, &call.data.operands()) as f64 / 1e6;
+        row.gflop = problem.flops(&call.data.operands()) as f64 / 1e9;
+        row.megabytes = problem.min_bytes(&call.data.operands()) as f64 / 1e6;
         let padded = row.gflop * padding(&problem, policy.path);
         if padded > self.most_gflop() {
             let most = self.most_gflop();

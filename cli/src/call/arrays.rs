@@ -1,8 +1,9 @@
 //! Arrays of files as tensors of a call.
 
+use heedful::problem::Packed;
 use heedful::verify::data::{CaseData, scatter};
 use heedful::verify::npy::Array;
-use heedful::{Attention, Error, Layout, Operand, Packed, Problem, Shape};
+use heedful::{Attention, Error, Layout, Operand, Problem, Shape};
 
 use crate::args::RunArgs;
 use crate::files::Elements::{Counts, Floats};

@@ -81,7 +81,7 @@ impl Attend<4> {
     pub fn blocked(mut self, blocked: Tensor<4, Bool>) -> Self {
         let dims = blocked.dims();
         self.check_broadcast("blocked", dims);
-        self.attention = self.attention.masked(heedful::feature::mask::Bits(broadcast(dims)));
+        self.attention = self.attention.mask_bits(broadcast(dims).0);
         self.int(Operand::Mask, bits(blocked))
     }
 

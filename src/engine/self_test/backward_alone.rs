@@ -10,7 +10,7 @@ use crate::feature::{Entry, Position};
 use crate::kernel::Binding;
 use crate::plan::{BackwardStep, Block, BlockSize, Makes, Phase};
 use crate::problem::Operand;
-use crate::reference::{Gradients, Outputs, sees};
+use crate::reference::{Gradients, Outputs};
 use crate::tensor::DType;
 
 /// The bits of scratch that nothing has written: a NaN.
@@ -72,7 +72,7 @@ impl Scratch {
                     let same = was.to_bits() == is.to_bits() || was.is_nan() && is.is_nan();
                     !same && is.to_bits() != (-0.0_f64).to_bits()
                 };
-                let hidden = |at: &Position| !sees(problem, at, &inputs.operands);
+                let hidden = |at: &Position| !problem.sees(at, &inputs.operands);
                 if let Some(at) = pairs(call, block).into_iter().find(|at| hidden(at) && wrong(at))
                 {
                     let Position { batch, head, row, key, .. } = at;
@@ -169,7 +169,7 @@ impl Scratch {
         let mut rows = problem.attention().shape.row_positions().enumerate();
         rows.any(|(row, [batch, head, at])| {
             let place = problem.position(batch, head, at, &inputs.operands);
-            let seen = |key| sees(problem, &Position { key, ..place }, &inputs.operands);
+            let seen = |key| problem.sees(&Position { key, ..place }, &inputs.operands);
             let stored = problem.stores(batch, at, &inputs.operands);
             let sums = stored && outputs.lse[row].is_finite() && (0..keys).any(seen);
             let kept = &self.last[start as usize + 4 * row..];
@@ -303,7 +303,7 @@ fn visible(call: &KnownGradients, block: &Block) -> Vec<Position> {
     let problem = call.plan.problem().problem();
     let inputs = call.tensors.inputs();
     let mut all = pairs(call, block);
-    all.retain(|at| sees(problem, at, &inputs.operands));
+    all.retain(|at| problem.sees(at, &inputs.operands));
     all
 }
 

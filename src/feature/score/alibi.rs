@@ -29,6 +29,20 @@ impl Alibi {
     }
 }
 
+impl Alibi {
+    /// The slopes of the paper for `heads` heads: 2^(−8(h+1)/n) for a power of two n, otherwise those
+    /// of the next lower power followed by every other slope of the next higher one.
+    pub fn standard_slopes(heads: u32) -> Vec<f32> {
+        let geometric =
+            |n: u32| (1..=n).map(move |h| (-8.0 * f64::from(h) / f64::from(n)).exp2() as f32);
+        if heads == 0 {
+            return Vec::new();
+        }
+        let lower = 1 << heads.ilog2();
+        geometric(lower).chain(geometric(2 * lower).step_by(2)).take(heads as usize).collect()
+    }
+}
+
 impl Score for Alibi {
     fn stage(&self) -> Stage {
         Stage::Biased
@@ -62,16 +76,4 @@ impl Score for Alibi {
         let (operand, index) = (Operand::AlibiSlopes, at.head as usize);
         Some(Entry { operand, index, factor: -self.distance(at, operands) })
     }
-}
-
-/// The slopes of the paper for `heads` heads: 2^(−8(h+1)/n) for a power of two n, otherwise those
-/// of the next lower power followed by every other slope of the next higher one.
-pub fn standard_slopes(heads: u32) -> Vec<f32> {
-    let geometric =
-        |n: u32| (1..=n).map(move |h| (-8.0 * f64::from(h) / f64::from(n)).exp2() as f32);
-    if heads == 0 {
-        return Vec::new();
-    }
-    let lower = 1 << heads.ilog2();
-    geometric(lower).chain(geometric(2 * lower).step_by(2)).take(heads as usize).collect()
 }

@@ -11,13 +11,13 @@ pub mod relative;
 pub mod scale;
 pub mod softcap;
 
-pub use alibi::{Alibi, standard_slopes};
+pub use alibi::Alibi;
 pub use bias::Bias;
 pub use edges::EdgeBias;
 pub use gumbel::Gumbel;
 pub(crate) use key_scale::KeyScale;
 pub use key_scale::KvScales;
-pub use relative::{Relative, grid_bias, t5_bucket, t5_table, t5_table_backward};
+pub use relative::Relative;
 pub use scale::Scale;
 pub use softcap::Softcap;
 

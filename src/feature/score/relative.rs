@@ -1,6 +1,6 @@
 //! s + `table[h, clamp(j − i − offset, −left, right) + left]`: a bias by relative position.
 //!
-//! One table serves learned relative positions, T5's buckets ([`t5_table`]) and any other function of
+//! One table serves learned relative positions, T5's buckets ([`Relative::t5_table`]) and any other function of
 //! j − i that is constant far away.
 
 use super::{Score, Stage};
@@ -44,6 +44,63 @@ impl Relative {
         let entry = (distance.clamp(-left, right) + left) as u64;
         (u64::from(at.head) * self.width() + entry) as usize
     }
+
+    /// The table of T5's relative bias (Raffel et al., 2020) from its learned `[buckets, heads]`: near keys
+    /// have buckets of their own, far ones share them logarithmically up to `max_distance`.
+    pub fn t5_table(
+        &self,
+        learned: &[f32],
+        heads: u32,
+        bidirectional: bool,
+        max_distance: u32,
+    ) -> Vec<f32> {
+        let buckets = learned.len() as u32 / heads.max(1);
+        let distances = -i64::from(self.left)..=i64::from(self.right);
+        let one = |head: u32, distance: i64| {
+            let bucket = t5_bucket(distance, bidirectional, buckets, max_distance);
+            learned[(bucket * heads + head) as usize]
+        };
+        (0..heads)
+            .flat_map(|head| distances.clone().map(move |d| (head, d)))
+            .map(|(h, d)| one(h, d))
+            .collect()
+    }
+
+    /// The gradient of T5's learned `[buckets, heads]` from that of the table that [`t5_table`](Self::t5_table) makes of
+    /// it.
+    #[doc(hidden)]
+    pub fn t5_table_backward(
+        &self,
+        gradient: &[f64],
+        heads: u32,
+        bidirectional: bool,
+        max_distance: u32,
+        buckets: u32,
+    ) -> Vec<f64> {
+        let mut learned = vec![0.0; buckets as usize * heads as usize];
+        let distances = -i64::from(self.left)..=i64::from(self.right);
+        let entries = (0..heads).flat_map(|head| distances.clone().map(move |d| (head, d)));
+        for ((head, distance), d) in entries.zip(gradient) {
+            let bucket = t5_bucket(distance, bidirectional, buckets, max_distance);
+            learned[(bucket * heads + head) as usize] += d;
+        }
+        learned
+    }
+
+    /// The dense bias `[heads, n, n]`, n = rows · columns, of a learned table by relative position on a grid,
+    /// `[(2 rows − 1) (2 columns − 1), heads]` (Swin: Liu et al., 2021): entry
+    /// (y + rows − 1) (2 columns − 1) + x + columns − 1 for an offset of (y, x) from key to row.
+    pub fn grid_bias(table: &[f32], rows: u32, columns: u32, heads: u32) -> Vec<f32> {
+        let points = rows * columns;
+        let entry = |i: u32, j: u32| {
+            let y = i / columns + rows - 1 - j / columns;
+            let x = i % columns + columns - 1 - j % columns;
+            (y * (2 * columns - 1) + x) * heads
+        };
+        let pairs = (0..points).flat_map(|i| (0..points).map(move |j| (i, j)));
+        let one = |h: u32| pairs.clone().map(move |(i, j)| (h, i, j));
+        (0..heads).flat_map(one).map(|(h, i, j)| table[(entry(i, j) + h) as usize]).collect()
+    }
 }
 
 impl Score for Relative {
@@ -85,61 +142,6 @@ impl Score for Relative {
     }
 }
 
-/// The table of T5's relative bias (Raffel et al., 2020) from its learned `[buckets, heads]`: near keys
-/// have buckets of their own, far ones share them logarithmically up to `max_distance`.
-pub fn t5_table(
-    learned: &[f32],
-    heads: u32,
-    bidirectional: bool,
-    max_distance: u32,
-    relative: &Relative,
-) -> Vec<f32> {
-    let buckets = learned.len() as u32 / heads.max(1);
-    let distances = -i64::from(relative.left)..=i64::from(relative.right);
-    let one = |head: u32, distance: i64| {
-        let bucket = t5_bucket(distance, bidirectional, buckets, max_distance);
-        learned[(bucket * heads + head) as usize]
-    };
-    (0..heads)
-        .flat_map(|head| distances.clone().map(move |d| (head, d)))
-        .map(|(h, d)| one(h, d))
-        .collect()
-}
-
-/// The gradient of T5's learned `[buckets, heads]` from that of the table that [`t5_table`] makes of it.
-pub fn t5_table_backward(
-    gradient: &[f64],
-    heads: u32,
-    bidirectional: bool,
-    max_distance: u32,
-    buckets: u32,
-    relative: &Relative,
-) -> Vec<f64> {
-    let mut learned = vec![0.0; buckets as usize * heads as usize];
-    let distances = -i64::from(relative.left)..=i64::from(relative.right);
-    let entries = (0..heads).flat_map(|head| distances.clone().map(move |d| (head, d)));
-    for ((head, distance), d) in entries.zip(gradient) {
-        let bucket = t5_bucket(distance, bidirectional, buckets, max_distance);
-        learned[(bucket * heads + head) as usize] += d;
-    }
-    learned
-}
-
-/// The dense bias `[heads, n, n]`, n = rows · columns, of a learned table by relative position on a grid,
-/// `[(2 rows − 1) (2 columns − 1), heads]` (Swin: Liu et al., 2021): entry (y + rows − 1) (2 columns − 1) + x
-/// + columns − 1 for an offset of (y, x) from key to row.
-pub fn grid_bias(table: &[f32], rows: u32, columns: u32, heads: u32) -> Vec<f32> {
-    let points = rows * columns;
-    let entry = |i: u32, j: u32| {
-        let y = i / columns + rows - 1 - j / columns;
-        let x = i % columns + columns - 1 - j % columns;
-        (y * (2 * columns - 1) + x) * heads
-    };
-    let pairs = (0..points).flat_map(|i| (0..points).map(move |j| (i, j)));
-    let one = |h: u32| pairs.clone().map(move |(i, j)| (h, i, j));
-    (0..heads).flat_map(one).map(|(h, i, j)| table[(entry(i, j) + h) as usize]).collect()
-}
-
 /// T5's bucket of the distance j − i.
 pub fn t5_bucket(distance: i64, bidirectional: bool, buckets: u32, max_distance: u32) -> u32 {
     let (mut first, mut buckets, mut n) = (0, buckets, -distance);
@@ -165,13 +167,13 @@ pub fn t5_bucket(distance: i64, bidirectional: bool, buckets: u32, max_distance:
 
 #[cfg(test)]
 mod tests {
-    use super::{grid_bias, t5_bucket};
+    use super::{Relative, t5_bucket};
 
     /// Swin's index of a 2 by 2 window, row by row.
     #[test]
     fn grid_entries_are_those_of_swin() {
         let table: Vec<f32> = (0..9_u8).map(f32::from).collect();
-        let bias = grid_bias(&table, 2, 2, 1);
+        let bias = Relative::grid_bias(&table, 2, 2, 1);
         let wanted = [4, 3, 1, 0, 5, 4, 2, 1, 7, 6, 4, 3, 8, 7, 5, 4].map(|n: u8| f32::from(n));
         assert_eq!(bias, wanted);
     }

@@ -1,8 +1,5 @@
-//! w · keep / (1 − rate), where keep is 0 with probability `rate` and else 1 (Srivastava et al., 2014).
-//!
-//! The lot of (batch, head, row, key) is word key mod 4 of Philox4x32-10 (Salmon et al., 2011) with the counter
-//! (row, key / 4, batch · heads_q + head, 1) and the seed as key. A weight is dropped where the word's upper 24 bits
-//! are below rate · 2²⁴.
+//! w · keep / (1 − rate), where keep is 0 with probability `rate` and else 1 (Srivastava et al., 2014);
+//! [`Attention::dropout`](crate::Attention::dropout) says which weights go.
 
 use crate::error::{Error, Result};
 use crate::feature::philox::philox;

@@ -109,7 +109,8 @@ pub struct MatrixRow {
     pub unrolled: bool,
 }
 
-/// A table of tile shapes, tried before the ones that ship. The first row that fits a call wins.
+/// A table of tile shapes, tried before the ones that ship: what `heedful tune --out tiles.json` writes, read with
+/// `serde`. The first row that fits a call wins.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -119,15 +120,19 @@ pub struct Tuning {
     pub provenance: Vec<String>,
     /// For the fused kernels.
     #[cfg_attr(feature = "serde", serde(default))]
+    #[doc(hidden)]
     pub fused: Vec<FusedRow>,
     /// For the tile kernel.
     #[cfg_attr(feature = "serde", serde(default))]
+    #[doc(hidden)]
     pub tile: Vec<TileRow>,
     /// For the split kernel.
     #[cfg_attr(feature = "serde", serde(default))]
+    #[doc(hidden)]
     pub split: Vec<SplitRow>,
     /// For the matrix kernel.
     #[cfg_attr(feature = "serde", serde(default))]
+    #[doc(hidden)]
     pub matrix: Vec<MatrixRow>,
 }
 

@@ -8,7 +8,7 @@ use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::Rotary;
 use crate::plan::{Path, Policy};
 use crate::problem::{Attention, Backward, BackwardProblem, Operand, WeightsAt};
-use crate::reference::{Incoming, sees};
+use crate::reference::Incoming;
 use crate::tensor::DType;
 use crate::verify::cases::quick::{call, usual};
 use crate::verify::cases::{Case, Grid, grid, slots};
@@ -180,7 +180,7 @@ impl CaseIncoming {
         let operands = data.operands();
         for (row, [batch, head, at]) in s.row_positions().enumerate() {
             let at = call.position(batch, head, at, &operands);
-            let seen = |key: u32| sees(call, &Position { key, ..at }, &operands);
+            let seen = |key: u32| call.sees(&Position { key, ..at }, &operands);
             let seen: Vec<bool> = (0..s.seq_kv).map(seen).collect();
             let weights = self.weights.iter_mut().skip(row * keys).zip(&seen);
             weights.filter(|(_, seen)| !**seen).for_each(|(x, _)| *x = f64::NAN);

@@ -2,8 +2,8 @@
 
 use super::draw::Draw;
 use super::{CaseData, DataOptions, Lengths};
-use crate::feature::rotary::{RotaryScaling, Yarn, rotary_tables};
-use crate::feature::score::standard_slopes;
+use crate::feature::rotary::{RotaryScaling, Yarn};
+use crate::feature::score::Alibi;
 use crate::problem::{Operand, Problem};
 use crate::tensor::DType;
 
@@ -52,7 +52,8 @@ impl CaseData {
             (self.k_scales, self.v_scales) = (scales(), scales());
         }
         if a.alibi.is_some() {
-            self.alibi_slopes = standard_slopes(s.heads_q).into_iter().map(f64::from).collect();
+            self.alibi_slopes =
+                Alibi::standard_slopes(s.heads_q).into_iter().map(f64::from).collect();
         }
         if a.sinks {
             let sign = |h: u32| if h.is_multiple_of(2) { options.sinks } else { -options.sinks };
@@ -81,8 +82,7 @@ impl CaseData {
                 false => RotaryScaling::None,
             };
             // A validated call's channels are even, which is all that could be refused.
-            let (cos, sin) =
-                rotary_tables(rotary.dim, 1e4, &scaling, rotary.table_rows).unwrap_or_default();
+            let (cos, sin) = scaling.tables(rotary.dim, 1e4, rotary.table_rows).unwrap_or_default();
             self.rotary_cos = cos.into_iter().map(f64::from).collect();
             self.rotary_sin = sin.into_iter().map(f64::from).collect();
             let mut ids = |operand| -> Vec<u32> {

@@ -3,7 +3,6 @@
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feature::normalize::Normalizer;
-use crate::feature::score::t5_table_backward;
 use crate::plan::{Path, Policy};
 use crate::problem::{Backward, Operand};
 use crate::reference::{Gradients, Incoming};
@@ -181,7 +180,7 @@ impl GradientCase {
             if let (Some((buckets, both, far)), Some(relative)) =
                 (expected.buckets, self.loaded.attention.relative)
             {
-                values = t5_table_backward(&values, s.heads_q, both, far, buckets, &relative);
+                values = relative.t5_table_backward(&values, s.heads_q, both, far, buckets);
             }
             let comparison = compare(&expected.values, &values, row, &expected.tolerance);
             (expected.operand, comparison)

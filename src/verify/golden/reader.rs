@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::feature::prepare::Rotary;
-use crate::feature::score::{Relative, t5_table};
+use crate::feature::score::Relative;
 use crate::problem::{Attention, Problem};
 use crate::tensor::{DType, Shape};
 use crate::verify::data::CaseData;
@@ -227,7 +227,7 @@ impl Reader<'_> {
         let s = attention.shape;
         let relative = Relative { left: s.seq_q.max(1) - 1, right: s.seq_kv.max(1) - 1, offset: 0 };
         let learned: Vec<f32> = table.values.iter().map(|x| *x as f32).collect();
-        let expanded = t5_table(&learned, s.heads_q, bidirectional, furthest, &relative);
+        let expanded = relative.t5_table(&learned, s.heads_q, bidirectional, furthest);
         data.relative = expanded.into_iter().map(f64::from).collect();
         *attention = attention.clone().relative(relative);
         Ok(())

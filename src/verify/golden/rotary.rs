@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::feature::prepare::Rotary;
-use crate::feature::rotary::{RotaryScaling, rotary_tables};
+use crate::feature::rotary::RotaryScaling;
 use crate::verify::golden::reader::Reader;
 
 /// A rotation with its tables.
@@ -50,7 +50,7 @@ impl Reader<'_> {
                 let base = base.ok_or(missing)?;
                 let last = ids.as_ref().and_then(|ids| ids.iter().max().copied());
                 let rows = last.map_or(seq.max(keys).max(1), |last| last + 1);
-                let (cos, sin) = rotary_tables(dim, base, &RotaryScaling::None, rows)?;
+                let (cos, sin) = RotaryScaling::None.tables(dim, base, rows)?;
                 let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
                 (wide(cos), wide(sin), ids.unwrap_or_default())
             }

@@ -3,7 +3,7 @@
 use crate::device::Readback;
 use crate::engine::{Engine, Tensors};
 use crate::error::{Error, Result};
-use crate::layer::{LayerInputs, LayerOutputs, forward};
+use crate::layer::{LayerInputs, LayerOutputs};
 use crate::plan::{Path, Policy, SelfTest};
 use crate::problem::{Attention, Operand};
 use crate::reference::{Outputs, attend, prepare};
@@ -44,7 +44,7 @@ impl Loaded {
     pub fn reference(&self) -> Result<Outputs> {
         match &self.form {
             Form::Attention => attend(&self.attention.validate()?, &self.data.inputs()),
-            Form::Layer(case) => Ok(outputs(forward(&case.layer, &self.layer_inputs(case))?)),
+            Form::Layer(case) => Ok(outputs(case.layer.reference(&self.layer_inputs(case))?)),
             Form::Rotation => {
                 let problem = self.attention.validate()?;
                 let rows = prepare(&problem, &self.data.inputs(), Operand::Q, |x| x);
