@@ -308,3 +308,20 @@ fn fused_multiply_adds_pass_every_case_by_the_errors_of_plain_ones() {
     }
     assert!(worst.is_empty(), "{} failures:\n{}", worst.len(), worst.join("\n"));
 }
+
+/// A row's weights are divided by a sum that rounds once for each key: what no kernel can be held to, the emulations
+/// must know. That sum in float64 leaves v's gradients at most two roundings from the truth.
+#[test]
+fn emulations_round_the_sum_of_a_long_row() {
+    let shape = Shape { seq_q: 1, ..Shape::self_attention(1, 1, 50_000, 4) };
+    let call = Call::new(&Case::new(Attention::new(shape), Default::default())).unwrap();
+    let (inputs, incoming) = (call.data.inputs(), call.incoming());
+    let truth = backward(&call.problem, &inputs, &incoming).unwrap();
+    for order in [Order::Forward, Order::Reversed] {
+        let found = emulate_backward(&call.problem, &inputs, &incoming, order).unwrap();
+        let pairs = found.get(Operand::V).unwrap().iter().zip(truth.get(Operand::V).unwrap());
+        let worst = pairs.map(|(x, e)| ((x - e) / e).abs()).fold(0.0, f64::max);
+        let units = worst / f64::from(f32::EPSILON);
+        assert!((4.0..400.0).contains(&units), "{order:?}: {units} units in the last place");
+    }
+}

@@ -3,7 +3,7 @@
 use crate::feature::normalize::Normalizer;
 use crate::problem::Operand;
 use crate::reference::Order;
-use crate::reference::emulate::{dot, kept};
+use crate::reference::emulate::{dot, kept, softmax};
 use crate::tensor::DType;
 
 /// How a number is computed.
@@ -11,8 +11,8 @@ use crate::tensor::DType;
 pub(super) enum Arithmetic {
     /// In float64.
     Exact,
-    /// In float32: products and sums over channels, rows and keys are rounded, in an order of the emulations. What a
-    /// normaliser makes of a row is float64's, rounded.
+    /// In float32: products and sums over channels, rows and keys are rounded, in an order of the emulations; softmax
+    /// as well. What another normaliser makes of a row is float64's, rounded.
     Single(Order),
     /// Its terms' magnitudes, whatever cancels: what is rounded is a part of these, not of their sum. In units of
     /// float32's ε, so each counts as often as its weight may be off.
@@ -82,6 +82,24 @@ impl Arithmetic {
         }
     }
 
+    /// The weights of a row; returns its log-sum-exp, see [`Normalizer::weights`].
+    pub(super) fn weights(
+        self,
+        normalizer: Normalizer,
+        scores: &[Option<f64>],
+        sink: Option<f64>,
+        weights: &mut [f64],
+    ) -> f64 {
+        match (self, normalizer) {
+            (Self::Single(order), Normalizer::Softmax) => softmax(scores, sink, order, weights),
+            _ => {
+                let lse = normalizer.weights(scores, &[], sink, weights);
+                weights.iter_mut().for_each(|w| *w = self.round(*w));
+                lse
+            }
+        }
+    }
+
     /// The gradients of a row's scores and of its sink, see [`Normalizer::backward`].
     pub(super) fn normalized(
         self,
@@ -91,8 +109,9 @@ impl Arithmetic {
     ) -> (Vec<f64>, f64) {
         let Row { scores, weights, d_weights, lse, d_lse } = *row;
         if self != Self::Bound {
+            let dot = |a: &[f64], b: &[f64]| self.dot(a, b);
             let (d_scores, d_sink) =
-                normalizer.backward(scores, weights, d_weights, [lse, d_lse], sink);
+                normalizer.backward(scores, weights, d_weights, [lse, d_lse], sink, &dot);
             let d_scores = d_scores.into_iter().map(|x| self.round(x)).collect();
             return (d_scores, self.round(d_sink));
         }

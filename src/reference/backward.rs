@@ -95,8 +95,8 @@ pub fn backward(
 }
 
 /// Computes gradients in float32, sums added in the given order (heads, rows and keys ascending, or all descending),
-/// and rounds them to their storage type: the distance from [`backward`] is what rounding alone does, but for that
-/// within a row's normaliser, which is float64's. Gradients use no matrix units: [`Order::MATRIX`] is for outputs.
+/// and rounds them to their storage type: the distance from [`backward`] is what rounding alone does. Normalisers other
+/// than softmax are float64's, rounded. Gradients use no matrix units: [`Order::MATRIX`] is for outputs.
 ///
 /// # Errors
 /// As [`backward`].
@@ -240,8 +240,7 @@ impl<'a> Part<'a> {
         let scores: Vec<Option<f64>> = products.iter().enumerate().map(score).collect();
         let mut weights = vec![0.0; scores.len()];
         let sink = call.sink(&at);
-        let lse = a.normalizer.weights(&scores, &[], sink, &mut weights);
-        weights.iter_mut().for_each(|w| *w = how.round(*w));
+        let lse = how.weights(a.normalizer, &scores, sink, &mut weights);
 
         let index = (at.batch as usize * s.heads_q as usize + at.head as usize) * s.seq_q as usize
             + at.row as usize;

@@ -203,6 +203,29 @@ fn sum<'a>(
     o
 }
 
+/// Softmax of visible scores, in an order of plain f32; returns the log-sum-exp.
+pub(super) fn softmax(
+    scores: &[Option<f64>],
+    sink: Option<f64>,
+    order: Order,
+    weights: &mut [f64],
+) -> f64 {
+    let seen = (0..).zip(scores).filter_map(|(key, s)| s.map(|s| (key, s as f32)));
+    let mut keys: Vec<Keyed> = seen.collect();
+    let sink = sink.map(|sink| sink as f32).filter(|sink| *sink != f32::NEG_INFINITY);
+    let (_, lse) = match order {
+        Order::Blocked => online(&mut keys, sink, 0, |_| &[]),
+        _ => {
+            if order == Order::Reversed {
+                keys.reverse();
+            }
+            two_pass(&mut keys, sink, 0, |_| &[], order)
+        }
+    };
+    keys.into_iter().for_each(|(key, weight)| weights[key as usize] = f64::from(weight));
+    f64::from(lse)
+}
+
 /// Maximum, then exponentials and their sum, then the weighted sum of v; scores become weights.
 fn two_pass<'a>(
     keys: &mut [Keyed],

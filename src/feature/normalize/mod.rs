@@ -172,7 +172,7 @@ impl Normalizer {
     }
 
     /// The gradients of a row's scores, 0 where they are masked, from those of its weights and of its lse, and the
-    /// gradient of the sink, e^(sink − lse) of which is its weight.
+    /// gradient of the sink, e^(sink − lse) of which is its weight. `dot` sums products over a row's keys.
     pub(crate) fn backward(
         self,
         scores: &[Option<f64>],
@@ -180,6 +180,7 @@ impl Normalizer {
         d_weights: &[f64],
         [lse, d_lse]: [f64; 2],
         sink: Option<f64>,
+        dot: &dyn Fn(&[f64], &[f64]) -> f64,
     ) -> (Vec<f64>, f64) {
         let one = |j: usize, slope: f64| scores[j].map_or(0.0, |_| slope * d_weights[j]);
         let each = |slope: &dyn Fn(f64, f64) -> f64| {
@@ -197,7 +198,7 @@ impl Normalizer {
         };
         let d_scores = match self {
             Self::Softmax => {
-                return softmax::backward(scores, weights, d_weights, [lse, d_lse], sink);
+                return softmax::backward(scores, weights, d_weights, [lse, d_lse], sink, dot);
             }
             Self::Relu { power, divisor } => each(&|s, _| relu::derivative(s, power, divisor)),
             Self::Sigmoid { .. } => each(&|_, w| w * (1.0 - w)),

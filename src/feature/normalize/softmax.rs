@@ -25,17 +25,18 @@ pub fn softmax(scores: &[Option<f64>], sink: Option<f64>, weights: &mut [f64]) -
     peak + sum.ln()
 }
 
-/// d_s = p ∘ (d_p − Σ p d_p + d_lse) over the visible keys, and for the sink, whose d_p is 0, the same.
+/// d_s = p ∘ (d_p − Σ p d_p + d_lse) over the visible keys, and for the sink, whose d_p is 0, the same. Masked keys
+/// have p = d_p = 0.
 pub(super) fn backward(
     scores: &[Option<f64>],
     weights: &[f64],
     d_weights: &[f64],
     [lse, d_lse]: [f64; 2],
     sink: Option<f64>,
+    dot: &dyn Fn(&[f64], &[f64]) -> f64,
 ) -> (Vec<f64>, f64) {
     let visible = |j: usize| scores[j].is_some();
-    let mean: f64 =
-        (0..scores.len()).filter(|&j| visible(j)).map(|j| weights[j] * d_weights[j]).sum();
+    let mean = dot(weights, d_weights);
     let one = |j: usize| if visible(j) { weights[j] * (d_weights[j] - mean + d_lse) } else { 0.0 };
     let d_sink = sink.map_or(0.0, |sink| (sink - lse).exp() * (d_lse - mean));
     ((0..scores.len()).map(one).collect(), d_sink)
