@@ -86,7 +86,7 @@ fn calls() -> Vec<Attention> {
         everything.clone().with_weights(WeightsAt::RawScores),
         Attention::new(odd).dtype(DType::F16).with_lse(),
         Attention::new(shape).dtype(DType::F16).rotary(Rotary::new(20, 80)),
-        Attention::new(shape).cosine(1e-6, true),
+        Attention::new(shape).cosine_scaled(1e-6),
         Attention::new(shape).general(9),
         Attention::new(few).kv_lengths().with_lse(),
     ]
@@ -416,7 +416,7 @@ fn o_over_q_has_the_same_bits_on_every_path() {
         plain.clone().dtype(DType::F16),
         plain.clone().dtype(DType::Bf16).layout(Layout::Bshd),
         plain.clone().rotary(Rotary::new(20, 80)),
-        plain.clone().cosine(1e-6, true),
+        plain.clone().cosine_scaled(1e-6),
         Attention::new(packed).packed(75, 75),
         Attention::new(Shape { seq_kv: 300, ..Shape::self_attention(2, 2, 150, 128) }).with_lse(),
         Attention::new(Shape { seq_q: 3, dim_qk: 7, dim_v: 7, ..shape }).with_lse(),

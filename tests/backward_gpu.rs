@@ -144,10 +144,10 @@ fn gpu_gradients_go_back_through_rotations_norms_matrices_and_sums() {
         call(shape).rotary(Rotary { at_end: true, ..turned }),
         call(odd).rotary(Rotary { keys_from: 9, q_start: 3, k_start: 5, ..interleaved }),
         call(shape).rotary(Rotary { ids: true, ..turned }).dtype(DType::F16),
-        call(odd).cosine(1e-6, true).dtype(DType::Bf16).layout(Layout::Bshd),
-        call(shape).cosine(1e-6, true).rotary(interleaved),
+        call(odd).cosine_scaled(1e-6).dtype(DType::Bf16).layout(Layout::Bshd),
+        call(shape).cosine_scaled(1e-6).rotary(interleaved),
         // All rows are shorter than eps.
-        call(shape).cosine(1e3, false),
+        call(shape).cosine(1e3),
         call(odd).general(20).layout(Layout::Bshd),
         call(shape).general(9).rotary(interleaved).causal(Align::TopLeft),
         call(shape).general(16).rotary(turned).dtype(DType::F16),

@@ -161,11 +161,11 @@ fn gradients() -> Vec<(String, Backward, Path)> {
         let plain = || Attention::new(Shape::self_attention(1, 16, 1024, dim));
         let edges = Edges { count: 1 << 14, bias: true };
         for (form, call) in [
-            ("cosine", plain().rotary(Rotary::new(dim, 1024)).cosine(1e-6, true)),
+            ("cosine", plain().rotary(Rotary::new(dim, 1024)).cosine_scaled(1e-6)),
             ("general", plain().general(dim)),
             ("additive", plain().additive(1.0)),
             ("graph", plain().edges(edges)),
-            ("local", plain().local(64.0, true)),
+            ("local", plain().local_gaussian(64.0)),
             ("dropout", plain().dropout(0.1, 1)),
         ] {
             staged.push((format!("d{dim}.f32.{form}.gradients"), Backward::all(call).unwrap()));

@@ -133,7 +133,7 @@ fn layers() -> Vec<MultiHeadAttention> {
         MultiHeadAttention { extra, average_weights: true, ..plain(&shown, 20) },
         plain(&Attention::new(pooled), 16),
         plain(&turned, 70),
-        plain(&square.cosine(1e-6, false).normalizer(Normalizer::Sparsemax), 24),
+        plain(&square.cosine(1e-6).normalizer(Normalizer::Sparsemax), 24),
     ]
 }
 

@@ -340,7 +340,7 @@ fn the_self_test_accepts_right_kernels_with_tiles_of_128_rows() {
         call().blocks(Blocks::new(32, 16)),
         call().mask([2, 1, 300, 300]),
         call().kv_lengths().paged(60, 12, 26),
-        call().local(9.0, true),
+        call().local_gaussian(9.0),
         call().neighborhood(grid),
     ] {
         let plan = engine.plan_with(&call, &policy).unwrap();

@@ -266,7 +266,7 @@ fn a_callers_numbers_condemn_nothing() {
         plain().window(Some(0), Some(0), Align::Offset(-(1 << 20))),
         plain().chunked(1 << 28, Align::TopLeft),
         plain().additive(1e30),
-        plain().local(1e30, true),
+        plain().local_gaussian(1e30),
         plain(),
     ];
     for call in calls {

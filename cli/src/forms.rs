@@ -126,7 +126,8 @@ impl FormArgs {
                 ScoreName::Dot => dot,
                 ScoreName::Additive => dot.additive(self.inner_scale),
                 ScoreName::General => dot.general(dim_q),
-                ScoreName::Cosine => dot.cosine(self.norm_eps, self.head_scale.is_some()),
+                ScoreName::Cosine if self.head_scale.is_some() => dot.cosine_scaled(self.norm_eps),
+                ScoreName::Cosine => dot.cosine(self.norm_eps),
             };
         }
         let scaled = attention.cosine.is_some_and(|cosine| cosine.head_scale);

@@ -245,7 +245,7 @@ impl Definition {
             None | Some("dot") => call,
             Some("additive") => call.additive(1.0),
             Some("leaky") => call.additive_leaky(0.2),
-            Some("cosine") => call.cosine(1e-6, true),
+            Some("cosine") => call.cosine_scaled(1e-6),
             Some("general") => call.general(shape.dim_qk),
             Some(other) => {
                 let wanted = "dot, additive, leaky, cosine or general";
@@ -300,7 +300,7 @@ impl Definition {
             call = call.mask(mask);
         }
         if let Some(reach) = self.local {
-            call = call.local(reach, true);
+            call = call.local_gaussian(reach);
         }
         if let Some([rows, columns, side]) = self.neighborhood {
             call = call.neighborhood(Neighborhood::image(rows, columns, side));

@@ -274,8 +274,15 @@ impl Attention {
 
     /// Scores by cosine similarity: both rows are brought to length 1 (or divided by `eps` where they are
     /// shorter) first. The scale is then 1 unless it is given.
-    pub fn cosine(mut self, eps: f32, head_scale: bool) -> Self {
-        self.cosine = Some(Cosine { eps: Scalar(eps), head_scale });
+    pub fn cosine(mut self, eps: f32) -> Self {
+        self.cosine = Some(Cosine { eps: Scalar(eps), head_scale: false });
+        self
+    }
+
+    /// [`cosine`](Self::cosine) times a factor per head (SwinV2: Liu et al., 2022), `head_scale` `[heads_q]` among the
+    /// tensors.
+    pub fn cosine_scaled(mut self, eps: f32) -> Self {
+        self.cosine = Some(Cosine { eps: Scalar(eps), head_scale: true });
         self
     }
 
@@ -325,11 +332,16 @@ impl Attention {
         self.masked(neighborhood)
     }
 
-    /// Keeps keys at most `reach` from a center per row, `centers` `[batch, seq_q]` among the tensors; with
-    /// `gaussian`, weights are multiplied with exp(−(j − center)² / 2σ²), σ = reach / 2, after they are
+    /// Keeps keys at most `reach` from a center per row, `centers` `[batch, seq_q]` among the tensors (Luong et al.,
+    /// 2015).
+    pub fn local(self, reach: f32) -> Self {
+        self.masked(Local { reach: Scalar(reach), gaussian: false })
+    }
+
+    /// [`local`](Self::local), and weights are multiplied with exp(−(j − center)² / 2σ²), σ = reach / 2, after they are
     /// normalised.
-    pub fn local(self, reach: f32, gaussian: bool) -> Self {
-        self.masked(Local { reach: Scalar(reach), gaussian })
+    pub fn local_gaussian(self, reach: f32) -> Self {
+        self.masked(Local { reach: Scalar(reach), gaussian: true })
     }
 
     /// Keeps the edges of a graph given as compressed rows; [`Edges::rows`] makes them from pairs. The same

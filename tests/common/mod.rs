@@ -141,7 +141,8 @@ pub fn recorded_variants() -> BTreeMap<String, KernelSpec> {
         match i % 9 {
             3 => a = a.additive(0.5),
             5 => a = a.additive_leaky(0.2),
-            6 => a = a.cosine(1e-6, i % 2 == 0),
+            6 if i % 2 == 0 => a = a.cosine_scaled(1e-6),
+            6 => a = a.cosine(1e-6),
             7 => a = a.general(20),
             _ => {}
         }
@@ -157,8 +158,7 @@ pub fn recorded_variants() -> BTreeMap<String, KernelSpec> {
             a = a.edges(Edges { count: 200, bias: i % 2 == 0 });
         }
         if places == 2 {
-            let gaussian = !a.normalizer.takes_one();
-            a = a.local(9.0, gaussian);
+            a = if a.normalizer.takes_one() { a.local(9.0) } else { a.local_gaussian(9.0) };
         }
         if places == 3 && a.masks.causal.is_none() && a.masks.window.is_none() {
             a = a.dilated(3, aligns[i % 4]).chunked(40, aligns[i % 4]);

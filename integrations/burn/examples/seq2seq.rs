@@ -157,7 +157,7 @@ impl Translator {
                 let h = through(&self.query, rows).tanh() * vector.val().reshape([1, 1, WIDTH]);
                 let length = input.lengths.clone().float().reshape([batch, 1]) - 1.0;
                 let places = sigmoid(h.sum_dim(2).reshape([batch, words])) * length;
-                call = call.with(|call| call.local(3.0, true)).operand(Operand::Centers, places);
+                call = call.with(|call| call.local_gaussian(3.0)).operand(Operand::Centers, places);
             }
             _ => {}
         }

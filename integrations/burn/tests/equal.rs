@@ -294,7 +294,7 @@ fn other_scores_have_gradients() {
     check("additive", found, wanted, &row);
 
     let centers = (numbers.tensor([2, 5]) + 2.0).detach().require_grad();
-    let found = call().with(|call| call.local(8.0, true));
+    let found = call().with(|call| call.local_gaussian(8.0));
     let found = found.operand(Operand::Centers, centers.clone()).run().expect("a call").o;
     let places = Tensor::<4>::from_data([[[[0.0, 1.0, 2.0, 3.0, 4.0]]]], &device());
     let off = places - centers.clone().unsqueeze_dim::<3>(1).unsqueeze_dim::<4>(3);

@@ -238,7 +238,7 @@ fn own() -> Result<Vec<BackwardCase>> {
         call(3, [4, 2], [40, 60], [24, 16]).packed(90, 140).sinks().dtype(DType::F16),
         call(3, [4, 2], [40, 90], [24, 16]).packed(90, 140).kv_lengths(),
         call(3, [4, 2], [40, 60], [16, 24]).packed(90, 140).rotary(Rotary::new(8, 100)),
-        call(3, [4, 2], [40, 60], [16, 24]).packed(90, 140).cosine(1e-6, true).with_lse(),
+        call(3, [4, 2], [40, 60], [16, 24]).packed(90, 140).cosine_scaled(1e-6).with_lse(),
         call(3, [4, 2], [40, 60], [16, 24]).packed(90, 140).with_weights(WeightsAt::Probabilities),
     ];
     let mut cases = Vec::new();
@@ -268,7 +268,7 @@ fn added() -> Result<Vec<BackwardCase>> {
         base().sinks().alibi(BottomRight).bias([1, 4, 1, 90]).dtype(DType::F16),
         base().causal(BottomRight).dtype(DType::Bf16),
         base().causal(BottomRight),
-        base().cosine(1e-6, true).rotary(Rotary::new(8, 100)).dtype(DType::F16),
+        base().cosine_scaled(1e-6).rotary(Rotary::new(8, 100)).dtype(DType::F16),
         base().general(12).dtype(DType::Bf16),
         base().additive(1.0).bias([2, 1, 70, 1]),
         base().edges(Edges { count: 700, bias: true }),
@@ -284,7 +284,7 @@ fn added() -> Result<Vec<BackwardCase>> {
     }
     let one_pass = [
         base().causal(BottomRight),
-        base().cosine(1e-6, true).rotary(Rotary::new(8, 100)),
+        base().cosine_scaled(1e-6).rotary(Rotary::new(8, 100)),
         base().window(Some(20), Some(3), BottomRight).dtype(DType::F16),
     ];
     let paths = [(Path::Fused, "in-one-pass"), (Path::FusedTile, "on-tiles")];

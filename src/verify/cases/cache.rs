@@ -156,7 +156,7 @@ fn turned() -> Vec<Case> {
     let packed = [
         base().rotary(Rotary::new(24, 100)).packed(90, 140).causal(BottomRight).with_lse(),
         base().rotary(Rotary { interleaved: true, ..at_end }).packed(90, 140).dtype(DType::F16),
-        base().cosine(1e-6, true).packed(90, 140).dtype(DType::Bf16).with_lse(),
+        base().cosine_scaled(1e-6).packed(90, 140).dtype(DType::Bf16).with_lse(),
         base().general(12).rotary(Rotary::new(12, 100)).packed(90, 140),
         base().rotary(at_end).kv_lengths().packed(90, 140),
         base().rotary(Rotary { ids: true, key_ids: true, ..Rotary::new(16, 200) }).packed(90, 140),

@@ -32,7 +32,7 @@ pub(super) fn dropped() -> Vec<Case> {
         base().with_lse(),
         base().causal(BottomRight).sinks().dtype(DType::F16),
         base().with_weights(WeightsAt::Probabilities).dtype(DType::Bf16),
-        base().local(30.1, true),
+        base().local_gaussian(30.1),
         call(3, [4, 2], [70, 90], [24, 24]).dropout(0.9, 3).packed(120, 150).causal(TopLeft),
         call(1, [8, 2], [3, 300], [64, 64]).dropout(0.5, 1).with_lse(),
         call(1, [8, 2], [3, 300], [64, 64]).dropout(0.0, 1),
@@ -129,7 +129,8 @@ fn prepared() -> Vec<Case> {
         cases.push(Case::new(base().rotary(rotary).causal(Offset(35)), yarn));
     }
     for dim in [1, 3, 24, 65] {
-        let cosine = call(2, [4, 2], [35, 70], [dim, 16]).cosine(1e-6, dim > 3).with_lse();
+        let cosine = call(2, [4, 2], [35, 70], [dim, 16]).with_lse();
+        let cosine = if dim > 3 { cosine.cosine_scaled(1e-6) } else { cosine.cosine(1e-6) };
         cases.push(Case::new(cosine.clone().scale(10.0), hot));
         cases.push(usual(padded(cosine.bias([1, 4, 35, 70]).dtype(DType::F16), 1)));
         for dim_q in [5, 64] {
@@ -139,7 +140,7 @@ fn prepared() -> Vec<Case> {
     }
     let rotated = Rotary::new(12, 70);
     cases.push(usual(base().general(13).rotary(rotated).with_weights(WeightsAt::RawScores)));
-    cases.push(usual(base().cosine(0.0, true).rotary(rotated).sinks()));
+    cases.push(usual(base().cosine_scaled(0.0).rotary(rotated).sinks()));
     for (left, right, offset) in [(0, 0, 0), (34, 69, 0), (5, 3, 35), (100, 2, -7)] {
         let relative = Relative { left, right, offset };
         cases.push(usual(base().relative(relative).softcap(9.0).causal(Offset(35))));
@@ -191,8 +192,8 @@ fn places() -> Vec<Case> {
             cases.push(usual(tree().with_weights(WeightsAt::Probabilities)));
         }
     }
-    for gaussian in [false, true] {
-        let local = || base().local(11.3, gaussian);
+    for local in [base().local(11.3), base().local_gaussian(11.3)] {
+        let local = || local.clone();
         cases.push(Case::new(local(), poison));
         cases.push(usual(local().causal(TopLeft).kv_lengths().sinks().dtype(DType::F16)));
         cases.push(usual(local().with_weights(WeightsAt::Probabilities)));

@@ -58,7 +58,8 @@ pub(super) fn apply(
     if text(case, "score") == Some("cosine") {
         let head_scale = case.record.inputs.contains_key("head_scale");
         let eps = number(case, "norm_eps")?.unwrap_or(0.0);
-        attention = attention.cosine(eps as f32, head_scale);
+        let eps = eps as f32;
+        attention = if head_scale { attention.cosine_scaled(eps) } else { attention.cosine(eps) };
     }
     if let Some(cap) = number(case, "softcap")? {
         attention = attention.softcap(cap as f32);
