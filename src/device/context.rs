@@ -16,12 +16,12 @@ pub async fn adapters() -> Vec<wgpu::Adapter> {
     descriptor.flags.remove(wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL);
     let backends = descriptor.backends;
     let instance = wgpu::Instance::new(descriptor);
-    let wanted = std::env::var("WGPU_ADAPTER_NAME").unwrap_or_default().to_lowercase();
+    let wanted = std::env::var("WGPU_ADAPTER_NAME").unwrap_or_default().to_ascii_lowercase();
     let mut adapters = instance.enumerate_adapters(backends).await;
     adapters.retain(|adapter| {
         let info = adapter.get_info();
         let compute = wgpu::DownlevelFlags::COMPUTE_SHADERS;
-        info.name.to_lowercase().contains(&wanted)
+        info.name.to_ascii_lowercase().contains(&wanted)
             && adapter.get_downlevel_capabilities().flags.contains(compute)
     });
     // A browser gives one, or none.
@@ -98,7 +98,7 @@ pub(crate) fn capabilities(device: &wgpu::Device) -> Capabilities {
         name: info.name.clone(),
         backend: info.backend.to_string(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-        device_type: format!("{:?}", info.device_type).to_lowercase(),
+        device_type: format!("{:?}", info.device_type).to_ascii_lowercase(),
         shader_f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP),
         subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],

@@ -96,7 +96,7 @@ impl Capabilities {
 impl fmt::Display for MatrixUnit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [m, n, k] = self.size;
-        let name = |x: MatrixScalar| format!("{x:?}").to_lowercase();
+        let name = |x: MatrixScalar| format!("{x:?}").to_ascii_lowercase();
         write!(f, "{m}x{n}x{k} {} -> {}", name(self.operands), name(self.sums))
     }
 }

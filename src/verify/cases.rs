@@ -195,7 +195,7 @@ fn name(attention: &Attention, data: &DataOptions) -> String {
     if attention.kv_lengths || attention.q_lengths {
         words.extend(match data.lengths {
             Lengths::Mixed => None,
-            other => Some(format!("lengths={}", format!("{other:?}").to_lowercase())),
+            other => Some(format!("lengths={}", format!("{other:?}").to_ascii_lowercase())),
         });
     }
     let marks = [

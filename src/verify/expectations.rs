@@ -129,7 +129,7 @@ pub fn read(path: &Path) -> Result<Vec<Expectation>> {
 
 /// Whether the parts of a pattern are in a name, one after another.
 fn fits(pattern: &str, name: &str) -> bool {
-    let (pattern, name) = (pattern.to_lowercase(), name.to_lowercase());
+    let (pattern, name) = (pattern.to_ascii_lowercase(), name.to_ascii_lowercase());
     let mut rest = name.as_str();
     pattern.split('*').all(|part| match rest.find(part) {
         Some(at) => {

@@ -197,6 +197,14 @@ fn words(sentence: &str) -> Vec<String> {
     words
 }
 
+/// A word in small letters.
+fn lower(word: &str) -> String {
+    #[cfg(target_arch = "wasm32")]
+    return js_sys::JsString::from(word).to_lower_case().into();
+    #[cfg(not(target_arch = "wasm32"))]
+    word.to_lowercase()
+}
+
 /// q, k and v, `[heads, words, DIM]`: each head has channels of its own of every word's vector.
 fn rows(words: &[String], settings: &Settings) -> [Vec<f64>; 3] {
     let (heads, dim) = (settings.heads as usize, DIM as usize);
@@ -208,7 +216,7 @@ fn rows(words: &[String], settings: &Settings) -> [Vec<f64>; 3] {
         .iter()
         .zip(places.chunks(heads * dim))
         .map(|(word, place)| {
-            let vector = noise(hash(&word.to_lowercase()), heads * dim);
+            let vector = noise(hash(&lower(word)), heads * dim);
             vector.iter().zip(place).map(|(x, p)| x + f64::from(*p)).collect()
         })
         .collect();

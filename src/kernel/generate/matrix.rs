@@ -225,7 +225,7 @@ fn fetches(out: &mut Steps, tile: &MatrixTile) {
     let kept = most[0].max(most[1]);
     out.variables("<private>", "matrix_fetched", kept, "vec4<f16>");
     for (i, (name, ranged)) in [("k", "RANGED_QK"), ("v", "true")].into_iter().enumerate() {
-        let upper = name.to_uppercase();
+        let upper = name.to_ascii_uppercase();
         let all = words[i].is_multiple_of(tile.lanes());
         let inside = if all { "true".into() } else { format!("w < {}u", words[i]) };
         out.line(format!("fn fetch_{name}(work: Work, key0: u32, flag: u32) {{"));
