@@ -11,9 +11,9 @@
 //! bits too ([`Storage`]), log-sum-exp and scores or weights as outputs; other scores ([`Attention::additive`],
 //! [`general`](Attention::general), [`cosine`](Attention::cosine)) and [`Normalizer`]s, [`Rotary`] and [`Relative`]
 //! positions, masks by place ([`Neighborhood`], [`Edges`], chunks, dilation, predicted [centres](Attention::local)),
-//! [`Blocks`] of a sparse mask; and [`layer::MultiHeadAttention`] around it all. Keys and values that stay from step to step are in a
-//! [`cache::KvCache`]. [`Backward`] says which gradients of a call are wanted, [`layer::LayerBackward`] which of a
-//! layer.
+//! [`Blocks`] of a sparse mask; and [`layer::MultiHeadAttention`] around it all. Keys and values that stay from step
+//! to step are in a [`cache::KvCache`]. [`Backward`] says which gradients of a call are wanted,
+//! [`layer::LayerBackward`] which of a layer.
 //!
 //! # The three nouns
 //! [`Attention`] says what is asked, as plain data. [`Plan`] says how it will run: computed without a
