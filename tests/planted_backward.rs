@@ -322,15 +322,15 @@ faults! {
     // Added to what is there.
     what_was_in_a_row_of_a_tile_is_written_over: FusedBackwardTileKeys,
         ["2x4/2x70/90x16/24 f32 causal(bottom-right) accumulate on-tiles"],
-        NUMBERS, Serves("its gradients start at 0"),
+        NUMBERS, Refuses,
         |text| swap(text, "d_v[i >> 2u] + v", "v");
     what_was_in_a_table_is_written_over: BackwardSinks,
         ["2x4/2x70/90x16/24 f16 bias[1, 4, 1, 90] alibi(bottom-right) sinks in-f32 accumulate"],
-        NUMBERS, Serves("its gradients start at 0"),
+        NUMBERS, Refuses,
         |text| swap(text, "d_table[i] + v", "v");
     what_was_in_a_row_is_written_over: FusedBackwardKeys,
         ["2x4/2x70/90x16/24 f32 causal(bottom-right) accumulate in-one-pass"],
-        NUMBERS, Serves("its gradients start at 0"),
+        NUMBERS, Refuses,
         |text| swap(text, "d_v[i >> 2u] + v", "v");
 
     // Sums for the other tensors.

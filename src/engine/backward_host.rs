@@ -53,7 +53,7 @@ impl Engine {
         wait: Wait,
     ) -> Result<Gradients> {
         let outputs = self.outputs_for(plan, inputs, wait).await?;
-        self.run_backward_host_in(plan, inputs, incoming, outputs.as_ref(), wait).await
+        self.run_backward_host_in(plan, inputs, incoming, outputs.as_ref(), 1, wait).await
     }
 
     /// What the forward pass writes, where a plan reads it: on the path of the gradients where that serves, so that
@@ -79,16 +79,17 @@ impl Engine {
         self.run_host_in(&forward, inputs, wait).await.map(Some)
     }
 
-    /// Gradients from what the forward pass wrote.
+    /// Gradients from what the forward pass wrote, computed so many times into the same buffers, which are 0 first.
     pub(super) async fn run_backward_host_in(
         &self,
         plan: &BackwardPlan,
         inputs: &Inputs<'_>,
         incoming: &Incoming<'_>,
         outputs: Option<&Outputs>,
+        times: u32,
         wait: Wait,
     ) -> Result<Gradients> {
-        let start = || self.start_backward(plan, inputs, incoming, outputs);
+        let start = || self.start_backward(plan, inputs, incoming, outputs, times);
         let pending = device::settled(start).await?;
         let problem = plan.problem();
         let mut gradients = Gradients::default();
@@ -105,12 +106,13 @@ impl Engine {
         inputs: &Inputs<'_>,
         incoming: &Incoming<'_>,
         outputs: Option<&Outputs>,
+        times: u32,
     ) -> Result<Vec<(Operand, Readback)>> {
         self.check_queue()?;
         let uploaded = UploadedBackward::new(self, plan, inputs, incoming, outputs)?;
         let bound = uploaded.bind(self, plan, inputs, None)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
-        bound.encode(&mut encoder);
+        (0..times).for_each(|_| bound.encode(&mut encoder));
         let mut pending = Vec::new();
         for (operand, buffer) in &uploaded.gradients {
             let back = Readback::record(&self.device, &mut encoder, buffer, 0, buffer.size())?;

@@ -196,6 +196,27 @@ impl BackwardPlan {
         Ok(Self { problem, block, scratch, ..self.clone() })
     }
 
+    /// The kernels that write the gradient of an operand.
+    pub(crate) fn writers(&self, operand: Operand) -> Vec<&KernelSpec> {
+        let of = |writes: &dyn Fn(Makes) -> bool| -> Vec<&KernelSpec> {
+            let steps = self.steps.iter().filter(|step| writes(step.makes));
+            steps.map(|step| &step.kernel).collect()
+        };
+        let last = of(&|makes| makes == Makes::Unprepared(operand));
+        if !last.is_empty() {
+            return last;
+        }
+        let alone = self.steps.iter().any(|step| step.makes == Makes::OfQueries);
+        of(&|makes| match makes {
+            Makes::Gradient(written) => written == operand,
+            Makes::OfRows => operand == Operand::Q && !alone,
+            Makes::OfQueries => operand == Operand::Q,
+            Makes::OfKeys => matches!(operand, Operand::K | Operand::V),
+            Makes::Copy(_) | Makes::Turned | Makes::Products | Makes::Incoming => false,
+            Makes::Rows | Makes::Delta | Makes::Unprepared(_) => false,
+        })
+    }
+
     /// The problem that is planned.
     pub fn problem(&self) -> &BackwardProblem {
         &self.problem

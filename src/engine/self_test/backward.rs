@@ -11,7 +11,7 @@ use crate::engine::verdicts::Verdict;
 use crate::error::{Error, Rejection, Result};
 use crate::kernel::KernelSpec;
 use crate::plan::{BackwardPlan, Makes, Path, Policy, SelfTest};
-use crate::problem::{Attention, Backward};
+use crate::problem::{Attention, Backward, Operand};
 
 impl Engine {
     /// Plans gradients, trying what has not been tried.
@@ -75,27 +75,42 @@ impl Engine {
             let Some(call) = KnownGradients::new(plan, &self.capabilities, apart)? else {
                 return Ok(());
             };
-            if let Some(reason) = self.known_gradients(&call, wait).await? {
-                return self.blame_backward(&call, extent, reason, wait).await;
+            let wrong = self.wrong_gradients(&call, wait).await?;
+            if !wrong.is_empty() {
+                return self.blame_backward(&call, extent, wrong, wait).await;
             }
         }
         self.verdicts.set_right(&plan.kernels(), extent);
         Ok(())
     }
 
-    /// Runs the known-answer call; says what is wrong with the result.
-    async fn known_gradients(&self, call: &KnownGradients, wait: Wait) -> Result<Option<String>> {
+    /// Runs the known-answer call twice over, so that what a run finds in the gradients is not 0, and says what is wrong
+    /// with the result: which gradients and how, or that there is none.
+    async fn wrong_gradients(
+        &self,
+        call: &KnownGradients,
+        wait: Wait,
+    ) -> Result<Vec<(Option<Operand>, String)>> {
         let (inputs, incoming) = (call.tensors.inputs(), call.incoming());
         let outputs = call.outputs()?;
-        let run = self.run_backward_host_in(&call.plan, &inputs, &incoming, outputs.as_ref(), wait);
-        let found = match run.await {
+        let plan = &call.plan;
+        let run = self.run_backward_host_in(plan, &inputs, &incoming, outputs.as_ref(), 2, wait);
+        let mut found = match run.await {
             Ok(found) => found,
-            Err(error) if error.is_internal() => return Ok(Some(error.to_string())),
+            Err(error) if error.is_internal() => return Ok(vec![(None, error.to_string())]),
             Err(error) => return Err(error),
         };
+        let problem = plan.problem();
+        if problem.backward().accumulate {
+            let sums = std::mem::take(&mut found);
+            let halves = |sum: &[f64]| sum.iter().map(|x| x / 2.0).collect();
+            sums.iter().for_each(|(operand, sum)| found.insert(operand, halves(sum)));
+        }
         let wanted = call.wanted()?;
-        let problem = call.plan.problem();
-        Ok(wanted.iter().find_map(|(operand, _)| difference(problem, operand, &found, &wanted)))
+        let wrong = wanted.iter().filter_map(|(operand, _)| {
+            difference(problem, operand, &found, &wanted).map(|reason| (Some(operand), reason))
+        });
+        Ok(wrong.collect())
     }
 
     /// Finds out which kernels of a wrong result are to blame, in another run that is looked at on its way.
@@ -103,7 +118,7 @@ impl Engine {
         &self,
         call: &KnownGradients,
         extent: [u32; 2],
-        reason: String,
+        wrong: Vec<(Option<Operand>, String)>,
         wait: Wait,
     ) -> Result<()> {
         let all = call.plan.kernels();
@@ -117,10 +132,15 @@ impl Engine {
             Err(error) => return Err(error),
         };
         if scratch.differs(call, &call.wanted()?).is_none() {
-            // Wrong in one run and right in the next.
-            self.verdicts.set_wrong(&all, extent, reason);
+            // Right where gradients start at 0: what adds to them, or should write over them, is wrong, or one run is
+            // right and the next is not.
+            for (operand, reason) in wrong {
+                let writers = operand.map_or(all.clone(), |operand| call.plan.writers(operand));
+                self.verdicts.set_wrong(&writers, extent, reason);
+            }
             return Ok(());
         }
+        let reason = wrong.into_iter().next().map(|(_, reason)| reason).unwrap_or_default();
         let (wrong, mut suspects) = scratch.judged(call);
         if wrong.is_empty() {
             // Each is right by itself, and all together are not.
