@@ -36,10 +36,11 @@ impl Between {
 }
 
 impl MultiHeadAttention {
-    /// Computes the layer in float64, on the CPU.
+    /// Computes the layer in float64, on the CPU: `[batch, seq_q, width_out]`, and weights where the attention returns
+    /// them.
     ///
     /// # Errors
-    /// An invalid-argument error that names the tensor whose length does not fit the self.
+    /// An invalid-argument error that names the tensor whose length does not fit the layer.
     pub fn reference(&self, inputs: &LayerInputs<'_>) -> Result<LayerOutputs> {
         self.validate()?;
         inputs.validate(self)?;

@@ -7,7 +7,8 @@ use crate::layer::{LayerInputs, MultiHeadAttention};
 use crate::reference::{Gradients, Incoming, Inputs, backward};
 
 impl LayerBackward {
-    /// Computes the gradients of a layer in float64 from that of its output, `[batch, seq_q, width_out]`.
+    /// Computes the gradients that are wanted in float64, on the CPU, from that of the layer's output, `d_out`
+    /// `[batch, seq_q, width_out]`. Each is as long as what it is the gradient of.
     ///
     /// # Errors
     /// Invalid argument for gradients that the layer cannot have, or naming the tensor whose length does not fit it.

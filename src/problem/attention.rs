@@ -338,8 +338,8 @@ impl Attention {
         self.masked(Local { reach: Scalar(reach), gaussian: false })
     }
 
-    /// [`local`](Self::local), and weights are multiplied with exp(−(j − center)² / 2σ²), σ = reach / 2, after they are
-    /// normalised.
+    /// [`local`](Self::local), and weights are multiplied with exp(−(j − center)² / 2σ²), σ = reach / 2, after
+    /// they are normalised.
     pub fn local_gaussian(self, reach: f32) -> Self {
         self.masked(Local { reach: Scalar(reach), gaussian: true })
     }
@@ -373,7 +373,8 @@ impl Attention {
         self.masked(Dense(Broadcast(shape)))
     }
 
-    /// [`mask`](Self::mask) an eighth as large: bit i % 8 of byte i / 8 for element i, without gaps between rows.
+    /// Announces a boolean mask of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]` in bits, an eighth as large as
+    /// [`mask`](Self::mask): bit i % 8 of byte i / 8 for element i, without gaps between rows.
     pub fn mask_bits(self, shape: [u32; 4]) -> Self {
         self.masked(Bits(Broadcast(shape)))
     }
@@ -396,10 +397,10 @@ impl Attention {
         self
     }
 
-    /// Leaves out weights at random after they are normalised, a share `rate` of them (at least 0 and below 1), and
-    /// multiplies the others with 1 / (1 − rate). Which ones follows from the seed and the pair's place alone, on every
-    /// device, so gradients leave out the same. Returned weights are those after it. Another seed is another plan and
-    /// another binding, of the same kernels. Not for normalisers that take one key.
+    /// Leaves out weights at random after they are normalised, a share `rate` of them (at least 0 and below 1),
+    /// and multiplies the others with 1 / (1 − rate). Which ones follows from the seed and the pair's place
+    /// alone, on every device, so gradients leave out the same. Returned weights are those after it. Another seed
+    /// is another plan and another binding, of the same kernels. Not for normalisers that take one key.
     ///
     /// The lot of (batch, head, row, key) is word key mod 4 of Philox4x32-10 (Salmon et al., 2011) with the counter
     /// (row, key / 4, batch · heads_q + head, 1) and the seed as key. A weight is left out where the word's upper 24
@@ -508,25 +509,25 @@ impl Attention {
         Self { layout_q: layout, layout_k: layout, layout_v: layout, layout_o: layout, ..self }
     }
 
-    /// Another layout of q.
+    /// Another layout of q, `[batch, heads_q, seq_q, dim_qk]`, than [`Layout::Bhsd`].
     pub fn layout_q(mut self, layout: Layout) -> Self {
         self.layout_q = layout;
         self
     }
 
-    /// Another layout of k.
+    /// Another layout of k, `[batch, heads_kv, seq_kv, dim_qk]`, than [`Layout::Bhsd`].
     pub fn layout_k(mut self, layout: Layout) -> Self {
         self.layout_k = layout;
         self
     }
 
-    /// Another layout of v.
+    /// Another layout of v, `[batch, heads_kv, seq_kv, dim_v]`, than [`Layout::Bhsd`].
     pub fn layout_v(mut self, layout: Layout) -> Self {
         self.layout_v = layout;
         self
     }
 
-    /// Another layout of o.
+    /// Another layout of o, `[batch, heads_q, seq_q, dim_v]`, than [`Layout::Bhsd`].
     pub fn layout_o(mut self, layout: Layout) -> Self {
         self.layout_o = layout;
         self

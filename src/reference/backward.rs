@@ -53,6 +53,12 @@ impl Gradients {
         self.0.insert(operand, values);
     }
 
+    /// All of them times a factor.
+    pub(crate) fn scaled(&self, factor: f64) -> Self {
+        let times = |values: &Vec<f64>| values.iter().map(|x| x * factor).collect();
+        Self(self.0.iter().map(|(operand, values)| (*operand, times(values))).collect())
+    }
+
     /// Whether every element has the same bits, any two NaN being the same.
     pub fn same_bits(&self, other: &Self) -> bool {
         let same = |a: &f64, b: &f64| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();

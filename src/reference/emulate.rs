@@ -86,7 +86,7 @@ fn emulate_row(call: &Call<'_>, mut at: Position, order: Order) -> Row {
     if order == Order::Reversed {
         keys.reverse();
     }
-    let sink = call.sink(&at).map(|sink| sink as f32).filter(|sink| *sink != f32::NEG_INFINITY);
+    let sink = single_sink(call.sink(&at));
     let v = |key: u32| call.v(&Position { key, ..at });
     let dim_v = a.shape.dim_v as usize;
     if call.weighs() && !keys.is_empty() {
@@ -203,6 +203,11 @@ fn sum<'a>(
     o
 }
 
+/// A sink in f32; one of −∞ is none.
+fn single_sink(sink: Option<f64>) -> Option<f32> {
+    sink.map(|sink| sink as f32).filter(|sink| *sink != f32::NEG_INFINITY)
+}
+
 /// Softmax of visible scores, in an order of plain f32; returns the log-sum-exp.
 pub(super) fn softmax(
     scores: &[Option<f64>],
@@ -212,7 +217,7 @@ pub(super) fn softmax(
 ) -> f64 {
     let seen = (0..).zip(scores).filter_map(|(key, s)| s.map(|s| (key, s as f32)));
     let mut keys: Vec<Keyed> = seen.collect();
-    let sink = sink.map(|sink| sink as f32).filter(|sink| *sink != f32::NEG_INFINITY);
+    let sink = single_sink(sink);
     let (_, lse) = match order {
         Order::Blocked => online(&mut keys, sink, 0, |_| &[]),
         _ => {

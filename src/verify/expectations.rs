@@ -4,9 +4,9 @@
 //! that is expected becomes [`Status::ExpectedFail`]; a passing one becomes [`Status::Fail`], so that no row outlives
 //! its bug. [`KNOWN`] is the table of this crate; a driver team can keep its own in a file ([`read`]).
 //!
-//! A pattern is text that the name contains, whatever the case of its letters; `*` stands for any text between two
-//! parts, and the empty pattern fits everything. It fits as tightly as it is written: name the driver's version
-//! where a later one is right.
+//! A pattern is text that the name contains, whatever the case of its ASCII letters; `*` stands for any text
+//! between two parts, and the empty pattern fits everything. It fits as tightly as it is written: name the driver's
+//! version where a later one is right.
 
 use std::path::Path;
 

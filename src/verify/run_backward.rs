@@ -80,15 +80,10 @@ async fn execute_in(
     let milliseconds = start.elapsed().as_secs_f64() * 1e3;
     let (mut gradients, stray_write) = held.collect(problem, &inputs.operands, &first);
     if accumulate {
-        let sums = std::mem::take(&mut gradients);
-        sums.iter().for_each(|(of, sum)| gradients.insert(of, halves(sum)));
+        gradients = gradients.scaled(0.5);
     }
     let repeatable = held.same(&first, &second);
     Ok(BackwardExecution { gradients, stray_write, repeatable, milliseconds })
-}
-
-fn halves(sum: &[f64]) -> Vec<f64> {
-    sum.iter().map(|x| x / 2.0).collect()
 }
 
 /// A case with its data and what comes in.

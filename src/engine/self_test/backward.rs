@@ -13,6 +13,14 @@ use crate::kernel::KernelSpec;
 use crate::plan::{BackwardPlan, Makes, Path, Policy, SelfTest};
 use crate::problem::{Attention, Backward, Operand};
 
+/// How the known-answer call of gradients went wrong.
+struct Wrong {
+    reason: String,
+    /// The gradient that would be right were it not written over what was there before, or not added to it: only what
+    /// writes it can be to blame.
+    before: Option<Operand>,
+}
+
 impl Engine {
     /// Plans gradients, trying what has not been tried.
     pub(crate) async fn plan_backward_in(
@@ -84,31 +92,28 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs the known-answer call twice over, so that what a run finds in the gradients is not 0, and says what is wrong
-    /// with the result: which gradients and how, or that there is none.
-    async fn wrong_gradients(
-        &self,
-        call: &KnownGradients,
-        wait: Wait,
-    ) -> Result<Vec<(Option<Operand>, String)>> {
+    /// Runs the known-answer call twice into the same buffers, so that the second run finds no zeros there.
+    async fn wrong_gradients(&self, call: &KnownGradients, wait: Wait) -> Result<Vec<Wrong>> {
         let (inputs, incoming) = (call.tensors.inputs(), call.incoming());
         let outputs = call.outputs()?;
         let plan = &call.plan;
         let run = self.run_backward_host_in(plan, &inputs, &incoming, outputs.as_ref(), 2, wait);
-        let mut found = match run.await {
+        let found = match run.await {
             Ok(found) => found,
-            Err(error) if error.is_internal() => return Ok(vec![(None, error.to_string())]),
+            Err(error) if error.is_internal() => {
+                return Ok(vec![Wrong { reason: error.to_string(), before: None }]);
+            }
             Err(error) => return Err(error),
         };
         let problem = plan.problem();
-        if problem.backward().accumulate {
-            let sums = std::mem::take(&mut found);
-            let halves = |sum: &[f64]| sum.iter().map(|x| x / 2.0).collect();
-            sums.iter().for_each(|(operand, sum)| found.insert(operand, halves(sum)));
-        }
+        let adds = problem.backward().accumulate;
+        let half = found.scaled(0.5);
+        let (meant, otherwise) = if adds { (&half, &found) } else { (&found, &half) };
         let wanted = call.wanted()?;
         let wrong = wanted.iter().filter_map(|(operand, _)| {
-            difference(problem, operand, &found, &wanted).map(|reason| (Some(operand), reason))
+            let reason = difference(problem, operand, meant, &wanted)?;
+            let before = difference(problem, operand, otherwise, &wanted).is_none();
+            Some(Wrong { reason, before: before.then_some(operand) })
         });
         Ok(wrong.collect())
     }
@@ -118,7 +123,7 @@ impl Engine {
         &self,
         call: &KnownGradients,
         extent: [u32; 2],
-        wrong: Vec<(Option<Operand>, String)>,
+        wrong: Vec<Wrong>,
         wait: Wait,
     ) -> Result<()> {
         let all = call.plan.kernels();
@@ -132,15 +137,15 @@ impl Engine {
             Err(error) => return Err(error),
         };
         if scratch.differs(call, &call.wanted()?).is_none() {
-            // Right where gradients start at 0: what adds to them, or should write over them, is wrong, or one run is
-            // right and the next is not.
-            for (operand, reason) in wrong {
-                let writers = operand.map_or(all.clone(), |operand| call.plan.writers(operand));
+            // Right where gradients start at 0. What is not what was there before is wrong in one run and right in the
+            // next.
+            for Wrong { reason, before } in wrong {
+                let writers = before.map_or(all.clone(), |operand| call.plan.writers(operand));
                 self.verdicts.set_wrong(&writers, extent, reason);
             }
             return Ok(());
         }
-        let reason = wrong.into_iter().next().map(|(_, reason)| reason).unwrap_or_default();
+        let reason = wrong.into_iter().next().map(|wrong| wrong.reason).unwrap_or_default();
         let (wrong, mut suspects) = scratch.judged(call);
         if wrong.is_empty() {
             // Each is right by itself, and all together are not.

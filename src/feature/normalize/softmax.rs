@@ -25,8 +25,8 @@ pub fn softmax(scores: &[Option<f64>], sink: Option<f64>, weights: &mut [f64]) -
     peak + sum.ln()
 }
 
-/// d_s = p ∘ (d_p − Σ p d_p + d_lse) over the visible keys, and for the sink, whose d_p is 0, the same. Masked keys
-/// have p = d_p = 0.
+/// d_s = p ∘ (d_p − Σ p d_p + d_lse) over the visible keys, and for the sink, whose d_p is 0, the same. Masked
+/// keys have p = d_p = 0.
 pub(super) fn backward(
     scores: &[Option<f64>],
     weights: &[f64],

@@ -45,29 +45,38 @@ impl Relative {
         (u64::from(at.head) * self.width() + entry) as usize
     }
 
-    /// The table of T5's relative bias (Raffel et al., 2020) from its learned `[buckets, heads]`: near keys
-    /// have buckets of their own, far ones share them logarithmically up to `max_distance`.
+    /// The table `[heads, left + 1 + right]` of T5's relative bias (Raffel et al., 2020) from its learned
+    /// `[buckets, heads]`: near keys have buckets of their own, far ones share them logarithmically up to
+    /// `max_distance` positions. `bidirectional` as in the model: keys ahead have half of the buckets.
+    ///
+    /// # Errors
+    /// Invalid argument naming `learned` where its elements are not a bucket or more for each head, two for each where
+    /// keys ahead have their own.
     pub fn t5_table(
         &self,
         learned: &[f32],
         heads: u32,
         bidirectional: bool,
         max_distance: u32,
-    ) -> Vec<f32> {
+    ) -> Result<Vec<f32>> {
+        let least = if bidirectional { 2 } else { 1 };
         let buckets = learned.len() as u32 / heads.max(1);
+        if u64::from(buckets) * u64::from(heads) != learned.len() as u64 || buckets < least {
+            let found = format!("{} elements", learned.len());
+            let wanted = format!("[buckets, {heads}], at least {least} buckets");
+            return Err(Error::invalid("learned", found, wanted));
+        }
         let distances = -i64::from(self.left)..=i64::from(self.right);
         let one = |head: u32, distance: i64| {
             let bucket = t5_bucket(distance, bidirectional, buckets, max_distance);
             learned[(bucket * heads + head) as usize]
         };
-        (0..heads)
-            .flat_map(|head| distances.clone().map(move |d| (head, d)))
-            .map(|(h, d)| one(h, d))
-            .collect()
+        let entries = (0..heads).flat_map(|head| distances.clone().map(move |d| (head, d)));
+        Ok(entries.map(|(head, distance)| one(head, distance)).collect())
     }
 
-    /// The gradient of T5's learned `[buckets, heads]` from that of the table that [`t5_table`](Self::t5_table) makes of
-    /// it.
+    /// The gradient of T5's learned `[buckets, heads]` from that of the table that [`t5_table`](Self::t5_table) makes
+    /// of it.
     #[doc(hidden)]
     pub fn t5_table_backward(
         &self,
@@ -90,7 +99,16 @@ impl Relative {
     /// The dense bias `[heads, n, n]`, n = rows · columns, of a learned table by relative position on a grid,
     /// `[(2 rows − 1) (2 columns − 1), heads]` (Swin: Liu et al., 2021): entry
     /// (y + rows − 1) (2 columns − 1) + x + columns − 1 for an offset of (y, x) from key to row.
-    pub fn grid_bias(table: &[f32], rows: u32, columns: u32, heads: u32) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// Invalid argument naming `table` where it has another number of elements.
+    pub fn grid_bias(table: &[f32], rows: u32, columns: u32, heads: u32) -> Result<Vec<f32>> {
+        let sides = [rows, columns].map(|n| (2 * u64::from(n)).saturating_sub(1));
+        let elements = sides[0].saturating_mul(sides[1]).saturating_mul(heads.into());
+        if elements != table.len() as u64 || elements > u64::from(u32::MAX) {
+            let (found, [y, x]) = (format!("{} elements", table.len()), sides);
+            return Err(Error::invalid("table", found, format!("[{y} * {x}, {heads}]")));
+        }
         let points = rows * columns;
         let entry = |i: u32, j: u32| {
             let y = i / columns + rows - 1 - j / columns;
@@ -99,7 +117,7 @@ impl Relative {
         };
         let pairs = (0..points).flat_map(|i| (0..points).map(move |j| (i, j)));
         let one = |h: u32| pairs.clone().map(move |(i, j)| (h, i, j));
-        (0..heads).flat_map(one).map(|(h, i, j)| table[(entry(i, j) + h) as usize]).collect()
+        Ok((0..heads).flat_map(one).map(|(h, i, j)| table[(entry(i, j) + h) as usize]).collect())
     }
 }
 
@@ -143,7 +161,7 @@ impl Score for Relative {
 }
 
 /// T5's bucket of the distance j − i.
-pub fn t5_bucket(distance: i64, bidirectional: bool, buckets: u32, max_distance: u32) -> u32 {
+fn t5_bucket(distance: i64, bidirectional: bool, buckets: u32, max_distance: u32) -> u32 {
     let (mut first, mut buckets, mut n) = (0, buckets, -distance);
     if bidirectional {
         buckets /= 2;
@@ -173,9 +191,23 @@ mod tests {
     #[test]
     fn grid_entries_are_those_of_swin() {
         let table: Vec<f32> = (0..9_u8).map(f32::from).collect();
-        let bias = Relative::grid_bias(&table, 2, 2, 1);
+        let bias = Relative::grid_bias(&table, 2, 2, 1).expect("9 entries");
         let wanted = [4, 3, 1, 0, 5, 4, 2, 1, 7, 6, 4, 3, 8, 7, 5, 4].map(|n: u8| f32::from(n));
         assert_eq!(bias, wanted);
+    }
+
+    #[test]
+    fn tables_of_another_size_are_refused() {
+        for (rows, columns, heads) in [(2, 2, 2), (0, 2, 1), (u32::MAX, u32::MAX, u32::MAX)] {
+            let error = Relative::grid_bias(&[0.0; 9], rows, columns, heads).unwrap_err();
+            assert!(error.is_invalid() && error.to_string().contains("table"), "{error}");
+        }
+        let relative = Relative { left: 3, right: 3, offset: 0 };
+        for (learned, heads, both) in [(9, 2, false), (0, 2, false), (2, 2, true), (4, 0, false)] {
+            let error = relative.t5_table(&vec![0.0; learned], heads, both, 8).unwrap_err();
+            assert!(error.is_invalid() && error.to_string().contains("learned"), "{error}");
+        }
+        assert_eq!(relative.t5_table(&[1.0; 4], 2, true, 8).expect("2 buckets").len(), 2 * 7);
     }
 
     /// What `transformers` gives for 32 buckets up to distance 128, both ways.

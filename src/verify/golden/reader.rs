@@ -227,7 +227,7 @@ impl Reader<'_> {
         let s = attention.shape;
         let relative = Relative { left: s.seq_q.max(1) - 1, right: s.seq_kv.max(1) - 1, offset: 0 };
         let learned: Vec<f32> = table.values.iter().map(|x| *x as f32).collect();
-        let expanded = relative.t5_table(&learned, s.heads_q, bidirectional, furthest);
+        let expanded = relative.t5_table(&learned, s.heads_q, bidirectional, furthest)?;
         data.relative = expanded.into_iter().map(f64::from).collect();
         *attention = attention.clone().relative(relative);
         Ok(())
