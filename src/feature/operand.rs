@@ -9,7 +9,8 @@ use std::fmt;
 
 /// Hands the list of operands to the macro `$then`, in five groups that differ in how they are given:
 /// inputs in the call's storage type, the output in it, other outputs, inputs that are as large as the scores
-/// (or broadcast to them), and small tables. The last word of an entry is its element type on the GPU.
+/// (or broadcast to them), and small tables. Behind the name of an entry is its element type on the GPU, and whether
+/// kernels make a gradient of it; q, k and v have one.
 macro_rules! for_operands {
     ($then:ident) => {
         $then! {
@@ -36,7 +37,7 @@ macro_rules! for_operands {
                 /// bit, in a buffer that is padded to 4 bytes.
                 mask: Mask, flag,
                 /// Additive bias of the call's bias shape, in its type, f32 as a rule; −∞ masks.
-                bias: Bias, f32,
+                bias: Bias, f32 with gradient,
             }
             tables {
                 /// What k is stored divided by, `[1]` or `[heads_kv]`, f32.
@@ -44,9 +45,9 @@ macro_rules! for_operands {
                 /// What v is stored divided by, `[1]` or `[heads_kv]`, f32.
                 v_scales: VScales, f32,
                 /// ALiBi slopes `[heads_q]`, f32.
-                alibi_slopes: AlibiSlopes, f32,
+                alibi_slopes: AlibiSlopes, f32 with gradient,
                 /// Sinks `[heads_q]`, f32: one extra logit per query head, in the denominator only.
-                sinks: Sinks, f32,
+                sinks: Sinks, f32 with gradient,
                 /// Key lengths `[batch]`, u32.
                 kv_lengths: KvLengths, u32,
                 /// Query lengths `[batch]`, u32.
@@ -58,25 +59,25 @@ macro_rules! for_operands {
                 /// First key of each packed sequence and their total, `[batch + 1]`, u32.
                 cu_seqlens_kv: CuSeqlensKv, u32,
                 /// Weights of the additive score `[dim_qk]` or `[heads_q, dim_qk]`, f32.
-                score_v: ScoreV, f32,
+                score_v: ScoreV, f32 with gradient,
                 /// Cosines of the rotary angles, `[table_rows, dim / 2]`, f32.
                 rotary_cos: RotaryCos, f32,
                 /// Sines of the rotary angles, `[table_rows, dim / 2]`, f32.
                 rotary_sin: RotarySin, f32,
                 /// Factors of the cosine score, `[heads_q]`, f32.
-                head_scale: HeadScale, f32,
+                head_scale: HeadScale, f32 with gradient,
                 /// Matrix of the general score, `[dim_q, dim_qk]`, f32.
-                score_matrix: ScoreMatrix, f32,
+                score_matrix: ScoreMatrix, f32 with gradient,
                 /// Biases by relative position, `[heads_q, left + 1 + right]`, f32.
-                relative: Relative, f32,
+                relative: Relative, f32 with gradient,
                 /// Centers of local attention `[batch, seq_q]`, f32.
-                centers: Centers, f32,
+                centers: Centers, f32 with gradient,
                 /// First edge of each query row and their total `[seq_q + 1]`, u32, rising.
                 edge_starts: EdgeStarts, u32,
                 /// Key of each edge, u32, rising within each row.
                 edge_keys: EdgeKeys, u32,
                 /// Bias of each edge, f32.
-                edge_bias: EdgeBias, f32,
+                edge_bias: EdgeBias, f32 with gradient,
                 /// Rotary positions of query rows `[batch, seq_q]` or `[1, seq_q]`, u32.
                 positions: Positions, u32,
                 /// Rotary positions of the keys that are turned, `[batch, keys]` or `[1, keys]`, u32.
@@ -156,13 +157,23 @@ macro_rules! element_type {
     };
 }
 
+/// Whether a word is given.
+macro_rules! given {
+    () => {
+        false
+    };
+    ($word:ident) => {
+        true
+    };
+}
+
 macro_rules! define_operand {
     (
         rows { $($(#[$rows_doc:meta])* $rows:ident: $Rows:ident,)* }
         output { $(#[$output_doc:meta])* $output:ident: $Output:ident, }
         results { $($(#[$result_doc:meta])* $result:ident: $Result:ident,)* }
-        dense { $($(#[$dense_doc:meta])* $dense:ident: $Dense:ident, $dense_type:ident,)* }
-        tables { $($(#[$table_doc:meta])* $table:ident: $Table:ident, $table_type:ident,)* }
+        dense { $($(#[$dense_doc:meta])* $dense:ident: $Dense:ident, $dense_type:ident $(with $dense_gradient:ident)?,)* }
+        tables { $($(#[$table_doc:meta])* $table:ident: $Table:ident, $table_type:ident $(with $table_gradient:ident)?,)* }
     ) => {
         /// Every tensor of a call, by its name in messages.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -259,6 +270,17 @@ macro_rules! define_operand {
                     $(Self::$Result => None,)*
                     $(Self::$Dense => None,)*
                     $(Self::$Table => None,)*
+                }
+            }
+
+            /// Whether it may have a gradient: what is learned or computed, and has a kernel that makes it.
+            pub(crate) fn has_gradient(self) -> bool {
+                match self {
+                    $(Self::$Rows => true,)*
+                    Self::$Output => false,
+                    $(Self::$Result => false,)*
+                    $(Self::$Dense => given!($($dense_gradient)?),)*
+                    $(Self::$Table => given!($($table_gradient)?),)*
                 }
             }
 

@@ -6,13 +6,12 @@ use crate::feature::align::Align;
 use crate::feature::custom::serial;
 use crate::feature::custom::{CustomMask, CustomScore};
 use crate::feature::inner::{Activation, Inner};
-use crate::feature::mask::{
-    Bits, Blocks, Causal, Chunked, Dense, Dilated, Edges, Local, Masks, Neighborhood, Place,
-    Segments, Tree, Window,
-};
+use crate::feature::mask::Masks;
 use crate::feature::normalize::Normalizer;
 use crate::feature::prepare::{Cosine, Rotary};
-use crate::feature::score::{Alibi, KvScales, Relative};
+use crate::feature::score::{
+    Alibi, Bias, EdgeBias, Gumbel, KeyScale, KvScales, Relative, Scale, Score, Softcap,
+};
 use crate::feature::weight::Dropout;
 use crate::problem::{Packed, Paged, Problem};
 use crate::tensor::{Broadcast, DType, Layout, Scalar, Shape, Storage};
@@ -233,23 +232,6 @@ impl Attention {
         self
     }
 
-    /// Adds a mask, whatever its kind; a second of one kind takes the place of the first.
-    #[doc(hidden)]
-    pub fn masked<M: Place>(mut self, mask: M) -> Self {
-        self.masks = self.masks.with(mask);
-        self
-    }
-
-    /// Hides keys after the diagonal.
-    pub fn causal(self, align: Align) -> Self {
-        self.masked(Causal { align })
-    }
-
-    /// Hides keys further than `left` before or `right` after the diagonal; `None` is unbounded.
-    pub fn window(self, left: Option<u32>, right: Option<u32>, align: Align) -> Self {
-        self.masked(Window { left, right, align })
-    }
-
     /// Makes scores additive: Σ_c w_c tanh(a (q_c + k_c)), times the scale, which is then 1 unless it is
     /// given; w `[dim_qk]` comes with the tensors as `score_v`.
     pub fn additive(mut self, inner_scale: f32) -> Self {
@@ -317,45 +299,6 @@ impl Attention {
         self
     }
 
-    /// Keeps every `step`-th key, counted from the diagonal; usually together with a window.
-    pub fn dilated(self, step: u32, align: Align) -> Self {
-        self.masked(Dilated { step, align })
-    }
-
-    /// Keeps keys in the chunk of `size` positions in which the row's diagonal lies.
-    pub fn chunked(self, size: u32, align: Align) -> Self {
-        self.masked(Chunked { size, align })
-    }
-
-    /// Keeps the neighbours on a grid whose points are both rows and keys.
-    pub fn neighborhood(self, neighborhood: Neighborhood) -> Self {
-        self.masked(neighborhood)
-    }
-
-    /// Keeps keys at most `reach` from a center per row, `centers` `[batch, seq_q]` among the tensors (Luong et al.,
-    /// 2015).
-    pub fn local(self, reach: f32) -> Self {
-        self.masked(Local { reach: Scalar(reach), gaussian: false })
-    }
-
-    /// [`local`](Self::local), and weights are multiplied with exp(−(j − center)² / 2σ²), σ = reach / 2, after
-    /// they are normalised.
-    pub fn local_gaussian(self, reach: f32) -> Self {
-        self.masked(Local { reach: Scalar(reach), gaussian: true })
-    }
-
-    /// Keeps the edges of a graph given as compressed rows; [`Edges::rows`] makes them from pairs. The same
-    /// for all sequences and heads. On the fused path work is proportional to the edges.
-    pub fn edges(self, edges: Edges) -> Self {
-        self.masked(edges)
-    }
-
-    /// Keeps of each row of a tree the keys before the tree, its own and those of the nodes above it; `parents` come
-    /// with the tensors.
-    pub fn tree(self, tree: Tree) -> Self {
-        self.masked(tree)
-    }
-
     /// Another normaliser than softmax.
     pub fn normalizer(mut self, normalizer: Normalizer) -> Self {
         self.normalizer = normalizer;
@@ -366,17 +309,6 @@ impl Attention {
     pub fn softcap(mut self, cap: f32) -> Self {
         self.softcap = Some(Scalar(cap));
         self
-    }
-
-    /// Announces a boolean mask of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]`, a byte each; nonzero = attend.
-    pub fn mask(self, shape: [u32; 4]) -> Self {
-        self.masked(Dense(Broadcast(shape)))
-    }
-
-    /// Announces a boolean mask of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]` in bits, an eighth as large as
-    /// [`mask`](Self::mask): bit i % 8 of byte i / 8 for element i, without gaps between rows.
-    pub fn mask_bits(self, shape: [u32; 4]) -> Self {
-        self.masked(Bits(Broadcast(shape)))
     }
 
     /// Announces an additive bias of shape `[batch|1, heads_q|1, seq_q|1, seq_kv|1]`.
@@ -464,18 +396,6 @@ impl Attention {
         Self { paged, kv_lengths: true, layout_k: bshd, layout_v: bshd, ..self }
     }
 
-    /// Announces segment ids: documents that share a sequence do not see each other. Ids are any numbers,
-    /// in any order.
-    pub fn segments(self) -> Self {
-        self.masked(Segments {})
-    }
-
-    /// Announces a block table, so that blocks without a visible pair cost nothing; see [`Blocks::table`]
-    /// and [`Engine::bind_blocks`](crate::Engine::bind_blocks).
-    pub fn blocks(self, blocks: Blocks) -> Self {
-        self.masked(blocks)
-    }
-
     /// Adds a score modifier of the caller's own, fused into every kernel.
     ///
     /// ```
@@ -488,12 +408,6 @@ impl Attention {
     /// ```
     pub fn score(mut self, score: CustomScore) -> Self {
         self.custom_scores.push(score);
-        self
-    }
-
-    /// Adds a mask of the caller's own, fused into every kernel.
-    pub fn keep(mut self, mask: CustomMask) -> Self {
-        self.custom_masks.push(mask);
         self
     }
 
@@ -544,6 +458,30 @@ impl Attention {
     pub fn with_weights(mut self, at: WeightsAt) -> Self {
         self.weights = Some(at);
         self
+    }
+
+    /// The chain of score modifiers, in order.
+    pub(super) fn modifiers(&self, scale: Scalar) -> Vec<Box<dyn Score>> {
+        fn some<S: Score + 'static>(score: Option<S>) -> Option<Box<dyn Score>> {
+            score.map(|score| Box::new(score) as Box<dyn Score>)
+        }
+        let bias = |shape| Bias { shape, dtype: self.bias_dtype };
+        let learned_edges = self.masks.edges.filter(|edges| edges.bias);
+        let before = [
+            some(Some(Scale(scale))),
+            some(self.kv_scales.map(|scales| KeyScale { scales, shape: self.shape })),
+            some(self.softcap.map(Softcap)),
+            some(self.bias.map(bias)),
+            some(self.relative),
+            some(self.alibi),
+            some(learned_edges.map(|_| EdgeBias)),
+        ];
+        let own = self.custom_scores.iter().map(|score| some(Some(score.clone())));
+        let drawn = match self.normalizer {
+            Normalizer::Sample { seed } => some(Some(Gumbel { seed, heads_q: self.shape.heads_q })),
+            _ => None,
+        };
+        before.into_iter().chain(own).chain([drawn]).flatten().collect()
     }
 
     /// Checks every size, stride and combination.

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
-use crate::feature::ElementType;
 use crate::feature::normalize::Normalizer;
 use crate::problem::{Attention, Operand, Problem, WeightsAt};
 use crate::tensor::DType;
@@ -57,7 +56,7 @@ impl Backward {
     pub fn all(attention: Attention) -> Result<Self> {
         let problem = attention.validate()?;
         let has =
-            |operand: &Operand| is_differentiable(*operand) && problem.elements(*operand).is_some();
+            |operand: &Operand| operand.has_gradient() && problem.elements(*operand).is_some();
         let wanted: Vec<Operand> = Operand::ALL.iter().copied().filter(has).collect();
         Ok(Self::of(attention).only(&wanted))
     }
@@ -116,7 +115,7 @@ impl Backward {
         self.check_call(&problem)?;
         for &operand in &self.wanted {
             let argument = || operand.gradient_name();
-            if !is_differentiable(operand) {
+            if !operand.has_gradient() {
                 return Err(Error::invalid(argument(), operand, "a tensor with a gradient"));
             }
             if problem.elements(operand).is_none() {
@@ -201,13 +200,6 @@ impl Backward {
         }
         Ok(())
     }
-}
-
-/// Whether a tensor may have a gradient: those of real numbers that are learned or computed.
-fn is_differentiable(operand: Operand) -> bool {
-    let turns = matches!(operand, Operand::RotaryCos | Operand::RotarySin);
-    let real = matches!(operand.element_type(), ElementType::Stored | ElementType::F32);
-    real && !turns && !operand.is_output()
 }
 
 /// Validated gradients of a call.

@@ -21,9 +21,6 @@ impl Problem {
             Operand::K | Operand::V => Some(self.span(operand, s.heads_kv)),
             Operand::Lse => a.lse.then(|| self.stored_rows()),
             Operand::Weights => a.weights.map(|_| s.rows().saturating_mul(s.seq_kv.into())),
-            Operand::Bias => a.bias.map(|bias| bias.elements()),
-            Operand::KScales | Operand::VScales => a.kv_scales.map(|x| x.elements(&s)),
-            Operand::AlibiSlopes => a.alibi.map(|_| heads),
             Operand::Sinks => a.sinks.then_some(heads),
             Operand::KvLengths => a.kv_lengths.then_some(batch),
             Operand::QLengths => a.q_lengths.then_some(batch),
@@ -34,7 +31,6 @@ impl Problem {
             Operand::RotaryCos | Operand::RotarySin => angles(),
             Operand::HeadScale => a.cosine.filter(|x| x.head_scale).map(|_| heads),
             Operand::ScoreMatrix => a.general.map(|d| u64::from(d) * u64::from(s.dim_qk)),
-            Operand::Relative => a.relative.map(|x| heads * x.width()),
             Operand::Positions => {
                 a.rotary.filter(|x| x.ids).map(|x| x.id_rows(&s) * u64::from(s.seq_q))
             }
@@ -42,19 +38,14 @@ impl Problem {
                 a.rotary.filter(|x| x.key_ids).map(|x| x.id_rows(&s) * u64::from(x.new_keys(&s)))
             }
             Operand::PageTable => a.paged.map(|paged| batch * u64::from(paged.row)),
-            Operand::Mask
-            | Operand::Centers
-            | Operand::EdgeStarts
-            | Operand::EdgeKeys
-            | Operand::EdgeBias
-            | Operand::SegmentsQ
-            | Operand::SegmentsKv
-            | Operand::Parents
-            | Operand::Blocks => {
-                let mut all = a.masks.iter().flat_map(|mask| mask.operands(&s));
-                all.find(|(of_mask, _)| *of_mask == operand).map(|(_, elements)| elements)
-            }
             Operand::Table => a.table.map(u64::from),
+            // Whatever a mask or a score modifier says that it comes with.
+            _ => {
+                let masks = a.masks.iter().flat_map(|mask| mask.operands(&s));
+                let scores = self.scores().into_iter().flat_map(|score| score.operands(&s));
+                let mut all = masks.chain(scores);
+                all.find(|(of, _)| *of == operand).map(|(_, elements)| elements)
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is asked: the [`Attention`] builder, the validated [`Problem`], and the cost model.
 
 mod attention;
+mod attention_masks;
 mod backward;
 mod cost;
 mod lengths;

@@ -7,10 +7,9 @@ use crate::error::{Error, Result};
 use crate::feature::align::Align;
 use crate::feature::inner::Inner;
 use crate::feature::mask::Mask;
-use crate::feature::normalize::Normalizer;
 use crate::feature::operand::{Dense, Rows};
 use crate::feature::prepare::Cosine;
-use crate::feature::score::{Bias, EdgeBias, Gumbel, KeyScale, Scale, Score, Softcap};
+use crate::feature::score::Score;
 use crate::feature::weight::Dropout;
 use crate::feature::{Operands, Position, Setting};
 use crate::problem::validate::{
@@ -41,7 +40,7 @@ impl Problem {
             _ => 1.0,
         };
         let scale = a.scale.unwrap_or(Scalar(usual));
-        modifiers(a, scale).iter().try_for_each(|score| score.validate(&shape))?;
+        a.modifiers(scale).iter().try_for_each(|score| score.validate(&shape))?;
         masks(a).try_for_each(|mask| mask.validate(&shape))?;
         check_normalizer(a)?;
         a.dropout.iter().try_for_each(Dropout::validate)?;
@@ -220,7 +219,7 @@ impl Problem {
     /// The chain of score modifiers, in order.
     #[doc(hidden)]
     pub fn scores(&self) -> Vec<Box<dyn Score>> {
-        modifiers(&self.attention, self.scale)
+        self.attention.modifiers(self.scale)
     }
 
     /// The masks, all of which must keep a key: the library's, then the caller's own.
@@ -430,36 +429,6 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.attention.shape, self.feature_text())
     }
-}
-
-/// A call's chain of score modifiers, in order.
-fn modifiers(a: &Attention, scale: Scalar) -> Vec<Box<dyn Score>> {
-    let mut chain: Vec<Box<dyn Score>> = vec![Box::new(Scale(scale))];
-    if let Some(scales) = a.kv_scales {
-        chain.push(Box::new(KeyScale { scales, shape: a.shape }));
-    }
-    if let Some(cap) = a.softcap {
-        chain.push(Box::new(Softcap(cap)));
-    }
-    if let Some(shape) = a.bias {
-        chain.push(Box::new(Bias { shape, dtype: a.bias_dtype }));
-    }
-    if let Some(relative) = a.relative {
-        chain.push(Box::new(relative));
-    }
-    if let Some(alibi) = a.alibi {
-        chain.push(Box::new(alibi));
-    }
-    if a.masks.edges.is_some_and(|edges| edges.bias) {
-        chain.push(Box::new(EdgeBias));
-    }
-    for score in &a.custom_scores {
-        chain.push(Box::new(score.clone()));
-    }
-    if let Normalizer::Sample { seed } = a.normalizer {
-        chain.push(Box::new(Gumbel { seed, heads_q: a.shape.heads_q }));
-    }
-    chain
 }
 
 fn masks(a: &Attention) -> impl Iterator<Item = &dyn Mask> {

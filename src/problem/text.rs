@@ -1,17 +1,15 @@
 //! A problem in words: what case names, plans and tables show.
 
-use std::borrow::Cow;
-
 use crate::feature::mask::Mask;
-use crate::feature::score::{Bias, Score, Softcap};
+use crate::feature::score::Score;
 use crate::problem::Problem;
-
-/// A feature's name and its text.
-type Word = (Cow<'static, str>, String);
 
 /// What comes with tensors stands after what does not, in this order: names of cases stay what they are.
 const TABLES: [&str; 8] =
-    ["dense", "bias", "alibi", "sinks", "kv-lengths", "q-lengths", "segments", "blocks"];
+    ["mask", "bias", "alibi", "sinks", "kv-lengths", "q-lengths", "segments", "blocks"];
+
+/// A modifier that stands with the scores rather than beside the masks.
+const EARLY: &str = "relative";
 
 impl Problem {
     /// Short text of everything but the shape, scale and layouts: `f16 causal(top-left) softcap(30.0)`.
@@ -24,26 +22,24 @@ impl Problem {
         words.extend(a.rotary.map(|rotary| rotary.text()));
         words.extend(a.cosine.map(|cosine| cosine.text()));
         words.extend(a.general.map(|d| format!("general({d})")));
-        words.extend(a.relative.and_then(|relative| relative.text()));
+        let scores = self.scores();
+        let own = scores.iter().filter(|score| !score.slot().custom);
+        let (early, late): (Vec<String>, Vec<String>) =
+            own.filter_map(|score| score.text()).partition(|text| head(text) == EARLY);
+        words.extend(early);
         words.extend(a.normalizer.text());
         words.extend(a.dropout.map(|dropout| dropout.text()));
-        let mut middle: Vec<Word> = a.masks.iter().map(|x| (x.slot().name, x.text())).collect();
-        let mut word = |name: &'static str, text: Option<String>| {
-            middle.extend(text.map(|text| (name.into(), text)));
-        };
-        word("softcap", a.softcap.and_then(|cap| Softcap(cap).text()));
-        word("bias", a.bias.and_then(|shape| Bias { shape, dtype: a.bias_dtype }.text()));
-        word("alibi", a.alibi.and_then(|alibi| alibi.text()));
+        let mut middle: Vec<String> = a.masks.iter().map(|mask| mask.text()).collect();
+        middle.extend(late);
         for (on, name) in
             [(a.sinks, "sinks"), (a.kv_lengths, "kv-lengths"), (a.q_lengths, "q-lengths")]
         {
-            word(name, on.then(|| name.into()));
+            middle.extend(on.then(|| name.into()));
         }
         // In that order. A sort of these few words is 5 KB of a WebAssembly module.
-        let place = |name: &str| TABLES.iter().position(|table| *table == name);
+        let place = |text: &str| TABLES.iter().position(|table| *table == head(text));
         for at in std::iter::once(None).chain((0..TABLES.len()).map(Some)) {
-            let here = middle.iter().filter(|(name, _)| place(name) == at);
-            words.extend(here.map(|(_, text)| text.clone()));
+            words.extend(middle.iter().filter(|text| place(text) == at).cloned());
         }
         words.extend(a.paged.map(|paged| paged.text()));
         words.extend(a.packed.map(|packed| packed.text()));
@@ -54,4 +50,9 @@ impl Problem {
         words.extend(a.weights.map(|at| at.name().into()));
         words.join(" ")
     }
+}
+
+/// A word without what it has in brackets.
+fn head(text: &str) -> &str {
+    text.split(['(', '[']).next().unwrap_or_default()
 }

@@ -11,6 +11,7 @@ use heedful::feature::mask::{Dense, Masks, Neighborhood};
 use heedful::feature::{self, Slot};
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
 use heedful::plan::{MatrixScalar, MatrixUnit};
+use heedful::verify::cases::{Grid, grid};
 use heedful::{
     Align, Attention, Backward, BackwardPlan, Blocks, Broadcast, Capabilities, DType, Edges, Inner,
     KvScales, Layout, Normalizer, Operand, Path, Plan, Policy, Relative, Rotary, Scalar, Shape,
@@ -48,7 +49,13 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
         }
     }
-    for problem in beside_these(&base) {
+    on_every_path(beside_these(&base), &mut all);
+    on_every_path(of_new_scores(&all), &mut all);
+    all
+}
+
+fn on_every_path(calls: Vec<heedful::Problem>, all: &mut BTreeMap<String, KernelSpec>) {
+    for problem in calls {
         for path in [Path::Fused, Path::FusedTile, Path::Staged, Path::Split] {
             let policy = Policy { path, ..Default::default() };
             // Not every path reads every storage.
@@ -56,7 +63,6 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
             all.extend(plan.kernels().into_iter().map(|spec| (spec.to_string(), spec.clone())));
         }
     }
-    all
 }
 
 /// Keys in small floating-point numbers, with scales of their own and of the call; biases in 16 bits; dropout.
@@ -74,6 +80,19 @@ fn beside_these(base: &Attention) -> Vec<heedful::Problem> {
     }
     calls.extend([few.dropout(0.1, 1), base.clone().causal(Align::TopLeft).dropout(0.1, 1)]);
     calls.iter().map(|call| call.validate().expect("a valid call")).collect()
+}
+
+/// The quick grid's calls with score modifiers that are in none of these.
+fn of_new_scores(all: &BTreeMap<String, KernelSpec>) -> Vec<heedful::Problem> {
+    let there: HashSet<Slot> = all.values().flat_map(KernelSpec::slots).collect();
+    let new = feature::slots().filter(|slot| slot.kind == "score" && !there.contains(slot));
+    let new: HashSet<&Slot> = new.collect();
+    if new.is_empty() {
+        return Vec::new();
+    }
+    let cases = grid(Grid::Quick).expect("distinct names").into_iter();
+    let calls = cases.filter_map(|case| case.attention.validate().ok());
+    calls.filter(|call| call.scores().iter().any(|score| new.contains(&score.slot()))).collect()
 }
 
 /// Those whose text is on record.

@@ -154,7 +154,6 @@ impl Known {
         let a = problem.attention();
         let count = |operand| problem.elements(operand).unwrap_or(0);
         let drawn = |operand| (0..count(operand)).map(move |i| value(operand as u64 + 1, i));
-        let values = |operand| drawn(operand).map(|x| DType::F32.round(x)).collect();
         let rows = |operand| -> Vec<f64> {
             let mut drawn: Vec<f64> = drawn(operand).collect();
             if loud && operand == Operand::K {
@@ -175,7 +174,7 @@ impl Known {
             let ends = [0, first, both, both];
             ends.into_iter().take(count(operand) as usize).collect()
         };
-        Self(OwnedInputs {
+        let mut known = OwnedInputs {
             q: rows(Operand::Q),
             k: rows(Operand::K),
             v: rows(Operand::V),
@@ -183,7 +182,6 @@ impl Known {
             v_scales: drawn(Operand::VScales).map(|x| DType::F32.round(1.5 + x)).collect(),
             mask: drawn(Operand::Mask).map(|x| x < 0.5).collect(),
             bias: drawn(Operand::Bias).map(|x| a.bias_dtype.round(x)).collect(),
-            alibi_slopes: values(Operand::AlibiSlopes),
             // As heavy as many keys, so that one too many shows.
             sinks: drawn(Operand::Sinks).map(|x| 4.0 * DType::F32.round(x)).collect(),
             kv_lengths: lengths(Operand::KvLengths, a.shape.seq_kv.max(KEYS)),
@@ -191,17 +189,10 @@ impl Known {
             offsets: (0..count(Operand::Offsets)).map(|i| 5 - 9 * i as i32).collect(),
             cu_seqlens_q: starts(Operand::CuSeqlensQ, a.shape.seq_q),
             cu_seqlens_kv: starts(Operand::CuSeqlensKv, a.shape.seq_kv),
-            score_v: values(Operand::ScoreV),
-            rotary_cos: values(Operand::RotaryCos),
-            rotary_sin: values(Operand::RotarySin),
-            head_scale: values(Operand::HeadScale),
-            score_matrix: values(Operand::ScoreMatrix),
-            relative: values(Operand::Relative),
             centers: (0..count(Operand::Centers)).map(|i| 0.75 * (i % 80) as f64).collect(),
             // Three keys for each row.
             edge_starts: counted(Operand::EdgeStarts, |row| 3 * row),
             edge_keys: counted(Operand::EdgeKeys, |i| (i / 3 * 7) % 20 + i % 3 * 17),
-            edge_bias: values(Operand::EdgeBias),
             positions: counted(Operand::Positions, |i| (i * 7) % 64),
             segments_q: counted(Operand::SegmentsQ, |i| (i + 5) / 19 % 3),
             segments_kv: counted(Operand::SegmentsKv, |i| (i + 5) / 19 % 3),
@@ -216,7 +207,16 @@ impl Known {
             blocks: Self::blocks(a),
             // Functions of the caller's own are asked on the host, where closures have their own copy.
             table: counted(Operand::Table, |_| 0),
-        })
+            ..OwnedInputs::default()
+        };
+        // Every other table of real numbers.
+        let others = problem.operands().into_iter().filter(|(operand, _)| operand.is_table());
+        for (operand, _) in others {
+            if let Some(values) = known.floats_mut(operand).filter(|values| values.is_empty()) {
+                values.extend(drawn(operand).map(|x| DType::F32.round(x)));
+            }
+        }
+        Self(known)
     }
 
     /// Blocks that are left out, visited and, where no mask but causality and windows is there, whole.

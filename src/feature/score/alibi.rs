@@ -9,7 +9,8 @@ use crate::tensor::Shape;
 /// The key at distance 0 from row 0, where it is given.
 const OFFSET: Parameter = Parameter::i32("alibi_offset");
 
-pub(crate) const SLOT: Slot = slot!("score", "alibi", OFFSET).reading(&[Operand::AlibiSlopes]);
+pub(crate) const SLOT: Slot =
+    slot!("score", "alibi", OFFSET).reading(&[Operand::AlibiSlopes]).titled("ALiBi");
 
 /// Subtracts a per-head slope times the distance to the key `row + offset`.
 ///
@@ -58,6 +59,10 @@ impl Score for Alibi {
 
     fn validate(&self, _: &Shape) -> Result<()> {
         self.align.validate()
+    }
+
+    fn operands(&self, shape: &Shape) -> Vec<(Operand, u64)> {
+        vec![(Operand::AlibiSlopes, shape.heads_q.into())]
     }
 
     fn parameters(&self) -> Vec<Setting> {

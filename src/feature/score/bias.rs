@@ -55,6 +55,10 @@ impl Score for Bias {
         self.shape.validate("bias", shape.scores())
     }
 
+    fn operands(&self, _: &Shape) -> Vec<(Operand, u64)> {
+        vec![(Operand::Bias, self.shape.elements())]
+    }
+
     fn parameters(&self) -> Vec<Setting> {
         let strides = STRIDES.into_iter().zip(self.shape.strides());
         strides.map(|(parameter, stride)| parameter.is(stride as u32)).collect()

@@ -60,6 +60,11 @@ impl Score for KeyScale {
         None
     }
 
+    /// Both: v's come with k's.
+    fn operands(&self, shape: &Shape) -> Vec<(Operand, u64)> {
+        [Operand::KScales, Operand::VScales].map(|of| (of, self.scales.elements(shape))).into()
+    }
+
     fn parameters(&self) -> Vec<Setting> {
         vec![STRIDE.is(u32::from(self.scales == KvScales::Head))]
     }

@@ -1,4 +1,8 @@
 //! Score modifiers: an ordered chain s → s between the product and the masks.
+//!
+//! A modifier is a file here and one in `shaders/slot/score`: what it is made of, its meaning, its text, its
+//! parameters and tensors. From its lines below and its field of [`Attention`](crate::Attention), with its turn in
+//! the chain, follow its place in names, kernels, checks and reports.
 
 pub mod alibi;
 pub mod bias;
@@ -21,7 +25,7 @@ pub use relative::Relative;
 pub use scale::Scale;
 pub use softcap::Softcap;
 
-use super::{Entry, Operands, Position, Setting, Slot};
+use super::{Entry, Operand, Operands, Position, Setting, Slot};
 use crate::error::Result;
 use crate::tensor::Shape;
 
@@ -66,6 +70,10 @@ pub trait Score {
     /// An invalid-argument error that names what cannot be, what it holds and what it may hold.
     fn validate(&self, _: &Shape) -> Result<()> {
         Ok(())
+    }
+    /// The tensors that come with it, each with its elements.
+    fn operands(&self, _: &Shape) -> Vec<(Operand, u64)> {
+        Vec::new()
     }
     /// Values of the slot's parameters.
     fn parameters(&self) -> Vec<Setting> {

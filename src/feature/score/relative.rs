@@ -14,8 +14,9 @@ const LEFT: Parameter = Parameter::i32("relative_left");
 const RIGHT: Parameter = Parameter::i32("relative_right");
 const OFFSET: Parameter = Parameter::i32("relative_offset");
 
-pub(crate) const SLOT: Slot =
-    slot!("score", "relative", LEFT, RIGHT, OFFSET).reading(&[Operand::Relative]);
+pub(crate) const SLOT: Slot = slot!("score", "relative", LEFT, RIGHT, OFFSET)
+    .reading(&[Operand::Relative])
+    .titled("bias by position");
 
 /// A bias `[heads_q, left + 1 + right]` by the distance j − i − offset from row i to key j.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,6 +142,10 @@ impl Score for Relative {
         }
         let found = format!("{self:?}");
         Err(Error::invalid("relative", found, "at most 2^24 entries, offset 2^28"))
+    }
+
+    fn operands(&self, shape: &Shape) -> Vec<(Operand, u64)> {
+        vec![(Operand::Relative, u64::from(shape.heads_q) * self.width())]
     }
 
     fn parameters(&self) -> Vec<Setting> {

@@ -15,6 +15,7 @@ impl CaseData {
         data.scales(problem, draw, options);
         data.directions(problem, draw, options);
         data.places(problem, draw, options);
+        data.others(problem, draw);
         data
     }
 
@@ -100,9 +101,8 @@ impl CaseData {
             let size = 1.0 / f64::from(s.dim_qk).sqrt();
             self.score_matrix = (0..n).map(|_| DType::F32.round(size * draw.normal())).collect();
         }
-        if let Some(relative) = a.relative {
-            let n = u64::from(s.heads_q) * relative.width();
-            self.relative = (0..n).map(|_| DType::F32.round(draw.normal())).collect();
+        if a.relative.is_some() {
+            self.normal(Operand::Relative, problem, draw);
         }
     }
 
@@ -118,8 +118,7 @@ impl CaseData {
         if let Some(edges) = a.masks.edges {
             (self.edge_starts, self.edge_keys) = draw.edges(edges.count, s.seq_q, s.seq_kv);
             if edges.bias {
-                let n = edges.count;
-                self.edge_bias = (0..n).map(|_| DType::F32.round(draw.normal())).collect();
+                self.normal(Operand::EdgeBias, problem, draw);
             }
         }
         if let Some(paged) = a.paged {
@@ -137,6 +136,24 @@ impl CaseData {
         }
         if let Some(blocks) = a.masks.blocks {
             self.blocks = draw.blocks(&blocks, a, options.density);
+        }
+    }
+
+    /// Normal numbers for each table of real numbers that nothing else has been said of.
+    fn others(&mut self, problem: &Problem, draw: &mut Draw) {
+        for (operand, elements) in problem.operands() {
+            let missing = self.operands().elements(operand) == Some(0) && elements > 0;
+            if operand.is_table() && missing {
+                self.normal(operand, problem, draw);
+            }
+        }
+    }
+
+    /// Normal numbers for a tensor; none where its elements are no real numbers.
+    fn normal(&mut self, operand: Operand, problem: &Problem, draw: &mut Draw) {
+        let n = problem.elements(operand).unwrap_or(0);
+        if let Some(values) = self.floats_mut(operand) {
+            *values = (0..n).map(|_| DType::F32.round(draw.normal())).collect();
         }
     }
 }

@@ -45,7 +45,8 @@ use Sign::{Name as Says, Slot, Text, Word};
 type Known = (&'static str, &'static str, Sign);
 
 /// Groups, and each one's features in the order of the matrix.
-static FEATURES: LazyLock<Vec<Known>> = LazyLock::new(|| [STORAGE, &masks(), OTHERS].concat());
+static FEATURES: LazyLock<Vec<Known>> =
+    LazyLock::new(|| [STORAGE, &masks(), &scores(), OTHERS].concat());
 
 /// The masks that are shown first; others follow in the order of their declaration.
 const FIRST: [&str; 7] =
@@ -72,6 +73,17 @@ fn masks() -> Vec<Known> {
     all.into_iter().map(|(_, known)| known).collect()
 }
 
+/// Modifiers that another row shows, or that every call has.
+const SHOWN: [&str; 6] = ["scale", "key_scale", "bias_f16", "bias_bf16", "edges", "gumbel"];
+
+/// Every score modifier there is, by its name in kernels.
+fn scores() -> Vec<Known> {
+    let own = ("Scores", "scale of its own", Word("scale", &[]));
+    let declared = slots().filter(|slot| slot.kind == "score" && !SHOWN.contains(&&*slot.name));
+    let declared = declared.map(|slot| ("Scores", slot.title(), Slot(&slot.name)));
+    [own].into_iter().chain(declared).collect()
+}
+
 const STORAGE: &[Known] = &[
     ("Storage", "f32", Says(|n| n.words.contains(&"f32"))),
     ("Storage", "f16", Says(|n| n.words.contains(&"f16"))),
@@ -90,11 +102,6 @@ const STORAGE: &[Known] = &[
 ];
 
 const OTHERS: &[Known] = &[
-    ("Scores", "scale of its own", Word("scale", &[])),
-    ("Scores", "softcap", Word("softcap", &["softcap"])),
-    ("Scores", "bias", Word("bias", &["bias"])),
-    ("Scores", "ALiBi", Word("alibi", &["alibi"])),
-    ("Scores", "bias by position", Word("relative", &["relative"])),
     ("Scores", "sinks", Word("sinks", &["sink"])),
     ("Scores", "additive, tanh", Word("additive", &["tanh"])),
     ("Scores", "additive, leaky ReLU", Word("leaky", &["leaky_relu"])),
