@@ -12,7 +12,9 @@ pub(crate) use shader::{CompletionsArgs, ShaderArgs};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
+use clap::builder::PossibleValue;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use heedful::Path;
 
@@ -161,19 +163,37 @@ pub(crate) enum GridName {
     Matrix,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+/// A path of the library, or the reference on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PathName {
-    #[default]
-    Auto,
-    Fused,
-    FusedTile,
-    Split,
-    Staged,
-    /// On matrix units; implies --matrix.
-    FusedMatrix,
-    /// On matrix units; implies --matrix.
-    StagedMatrix,
+    Gpu(Path),
     Reference,
+}
+
+impl Default for PathName {
+    fn default() -> Self {
+        Self::Gpu(Path::Auto)
+    }
+}
+
+impl ValueEnum for PathName {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<PathName>> = LazyLock::new(|| {
+            let paths = [Path::Auto].into_iter().chain(Path::ALL.iter().copied());
+            paths.map(PathName::Gpu).chain([PathName::Reference]).collect()
+        });
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Gpu(path) if path.is_matrix() => {
+                PossibleValue::new(path.name()).help("On matrix units; implies --matrix")
+            }
+            Self::Gpu(path) => PossibleValue::new(path.name()),
+            Self::Reference => PossibleValue::new("reference"),
+        })
+    }
 }
 
 impl PathName {
@@ -185,13 +205,7 @@ impl PathName {
     /// The library's path; `None` is the reference on the CPU.
     pub(crate) fn path(self) -> Option<Path> {
         match self {
-            Self::Auto => Some(Path::Auto),
-            Self::Fused => Some(Path::Fused),
-            Self::FusedTile => Some(Path::FusedTile),
-            Self::Split => Some(Path::Split),
-            Self::Staged => Some(Path::Staged),
-            Self::FusedMatrix => Some(Path::FusedMatrix),
-            Self::StagedMatrix => Some(Path::StagedMatrix),
+            Self::Gpu(path) => Some(path),
             Self::Reference => None,
         }
     }

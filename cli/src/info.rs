@@ -62,10 +62,9 @@ pub(crate) fn info(args: &InfoArgs) -> Outcome {
 }
 
 fn kernels(caps: &Capabilities, matrix: bool) -> Vec<KernelInfo> {
-    let mut paths = vec![Path::Split, Path::FusedTile, Path::Fused, Path::Staged];
-    paths.extend(matrix.then_some([Path::FusedMatrix, Path::StagedMatrix]).into_iter().flatten());
+    let paths = Path::ALL.iter().copied().filter(|path| matrix || !path.is_matrix());
     let dims = [64, 128, 512];
-    let plans = paths.into_iter().flat_map(|path| dims.map(|dim| (path, dim)));
+    let plans = paths.flat_map(|path| dims.map(|dim| (path, dim)));
     plans
         .filter_map(|(path, dim)| {
             let dtype = if path.is_matrix() { DType::F16 } else { DType::F32 };

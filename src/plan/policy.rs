@@ -5,24 +5,45 @@ use std::sync::Arc;
 
 use crate::plan::tuning::Tuning;
 
-/// Which schedule to use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Path {
-    /// The first of the others that can serve.
-    #[default]
-    Auto,
+macro_rules! paths {
+    ($($(#[$doc:meta])* $Path:ident: $name:literal,)*) => {
+        /// Which schedule to use.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+        pub enum Path {
+            /// The first of the others that can serve.
+            #[default]
+            Auto,
+            $($(#[$doc])* $Path,)*
+        }
+
+        impl Path {
+            /// All but [`Auto`](Self::Auto).
+            pub const ALL: &'static [Self] = &[$(Self::$Path),*];
+
+            /// What messages, reports and the command line call it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    Self::Auto => "auto",
+                    $(Self::$Path => $name,)*
+                }
+            }
+        }
+    };
+}
+
+paths! {
     /// One pass with an online softmax; scores are never written to memory.
-    Fused,
+    Fused: "fused",
     /// The same on a tile of rows and keys that a workgroup's invocations share: for GPUs.
-    FusedTile,
+    FusedTile: "fused-tile",
     /// Keys shared out over workgroups, partial results merged: for few query rows.
-    Split,
+    Split: "split",
     /// Scores are materialised in scratch: QKᵀ, row softmax, weighted sum.
-    Staged,
+    Staged: "staged",
     /// One pass with both products on matrix units; see [`Policy::matrix_units`].
-    FusedMatrix,
+    FusedMatrix: "fused-matrix",
     /// The staged path with both products on matrix units; see [`Policy::matrix_units`].
-    StagedMatrix,
+    StagedMatrix: "staged-matrix",
 }
 
 impl Path {
@@ -43,15 +64,7 @@ impl Path {
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Auto => "auto",
-            Self::Fused => "fused",
-            Self::Split => "split",
-            Self::Staged => "staged",
-            Self::FusedTile => "fused-tile",
-            Self::FusedMatrix => "fused-matrix",
-            Self::StagedMatrix => "staged-matrix",
-        })
+        f.pad(self.name())
     }
 }
 

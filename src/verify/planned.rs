@@ -63,15 +63,12 @@ impl Planned {
 /// takes go over the tile once more: a third of such calls do outside of the full grid. `matrix` adds the paths of
 /// matrix units, which the grid for them has in any case.
 pub fn paths(call: &Attention, of: Grid, matrix: bool) -> Vec<Path> {
-    let mut paths = Vec::new();
-    if of != Grid::Matrix {
-        let s = call.shape;
-        let third = (s.seq_q + s.seq_kv).is_multiple_of(3) || of == Grid::Full;
-        paths.extend((s.seq_q <= MAX_ROWS || third).then_some(Path::Split));
-        paths.extend([Path::Fused, Path::FusedTile, Path::Staged]);
-    }
-    if (matrix || of == Grid::Matrix) && call.dtype != DType::F32 {
-        paths.extend([Path::FusedMatrix, Path::StagedMatrix]);
-    }
-    paths
+    let s = call.shape;
+    let third = (s.seq_q + s.seq_kv).is_multiple_of(3) || of == Grid::Full;
+    let asked = |path: &Path| match path {
+        path if path.is_matrix() => (matrix || of == Grid::Matrix) && call.dtype != DType::F32,
+        Path::Split => of != Grid::Matrix && (s.seq_q <= MAX_ROWS || third),
+        _ => of != Grid::Matrix,
+    };
+    Path::ALL.iter().copied().filter(asked).collect()
 }

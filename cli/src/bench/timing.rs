@@ -125,13 +125,9 @@ impl<'a> Session<'a> {
             Some(only) => only.path() == Some(*path),
             None => *path != Path::FusedTile || !slow_tile,
         };
-        let matrix = if self.args.uses_matrix() {
-            &[Path::FusedMatrix, Path::StagedMatrix][..]
-        } else {
-            &[]
-        };
-        let plain = [Path::Split, Path::FusedTile, Path::Fused, Path::Staged];
-        let paths = plain.into_iter().chain(matrix.iter().copied()).filter(wanted);
+        let matrix = self.args.uses_matrix();
+        let served = Path::ALL.iter().filter(|path| matrix || !path.is_matrix());
+        let paths = served.copied().filter(wanted);
         Ok(paths.flat_map(with).collect())
     }
 

@@ -10,12 +10,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use heedful::Error;
 use heedful::verify::expectations::{self, KNOWN};
 use heedful::verify::golden::GoldenSuite;
 use heedful::verify::report::{Adapter, Report, Status, Totals};
+use heedful::{Error, Path};
 
-use crate::args::{PathName, VerifyArgs};
+use crate::args::VerifyArgs;
 use crate::stop::on_ctrl_c;
 use crate::table::table;
 use crate::{Failure, Outcome, adapters, outputs};
@@ -25,7 +25,7 @@ use session::Session;
 
 /// Runs everything asked for and reports it.
 pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
-    if args.path.iter().any(|name| matches!(name, PathName::Auto | PathName::Reference)) {
+    if args.path.iter().any(|name| matches!(name.path(), None | Some(Path::Auto))) {
         return Err(Error::invalid("--path", "auto or reference", "paths of the GPU").into());
     }
     let suites: Vec<GoldenSuite> =

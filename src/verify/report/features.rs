@@ -7,6 +7,7 @@
 use std::sync::LazyLock;
 
 use crate::feature::slots;
+use crate::plan::Path;
 use crate::verify::report::CaseResult;
 
 /// A row of the matrix.
@@ -150,10 +151,6 @@ const DIMENSIONS: &str = "Head dimension";
 pub(super) const RECORDED: &str = "Recorded cases";
 /// Group of the paths.
 pub(super) const PATHS: &str = "Path";
-/// The paths that there always is a row for.
-const KNOWN_PATHS: [&str; 6] =
-    ["fused", "fused-tile", "split", "staged", "fused-matrix", "staged-matrix"];
-
 /// Every feature there is, and those that only these rows have.
 pub(super) fn all<'a>(cases: impl Iterator<Item = &'a CaseResult>) -> Vec<Feature> {
     let known = FEATURES.iter().enumerate().map(|(i, (group, name, _))| Feature {
@@ -161,7 +158,7 @@ pub(super) fn all<'a>(cases: impl Iterator<Item = &'a CaseResult>) -> Vec<Featur
         name: (*name).into(),
         kind: Kind::Known(i),
     });
-    let mut paths: Vec<String> = KNOWN_PATHS.map(str::to_owned).to_vec();
+    let mut paths: Vec<String> = Path::ALL.iter().map(|path| path.name().to_owned()).collect();
     let mut suites: Vec<String> = Vec::new();
     for case in cases {
         let suite = Name::parse(&case.name).is_none().then_some(case.suite.as_str());
@@ -285,6 +282,7 @@ impl<'a> Name<'a> {
 #[cfg(test)]
 mod tests {
     use super::{all, of, path};
+    use crate::plan::Path;
     use crate::verify::cases::{Grid, backward_grid, grid};
     use crate::verify::report::CaseResult;
 
@@ -351,7 +349,9 @@ mod tests {
                 missing.push(&feature.name);
             }
         }
-        let recorded = ["projections (layers)"];
-        assert_eq!(missing, [&recorded[..], &super::KNOWN_PATHS].concat());
+        // Rows without a kernel are on no path.
+        let paths = Path::ALL.iter().map(|path| path.name());
+        let wanted: Vec<&str> = ["projections (layers)"].into_iter().chain(paths).collect();
+        assert_eq!(missing, wanted);
     }
 }
