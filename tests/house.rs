@@ -122,6 +122,35 @@ fn every_kernel_file_has_its_twin() {
     }
 }
 
+/// Kernels whose faults nobody plants, and why.
+const UNPLANTED: &[(&str, &str)] = &[
+    ("Matmul", "the bench times it; tests/roofline.rs checks every element of some"),
+    ("OwnFunctions", "it runs the caller's functions, whose faults tests/verdicts.rs has"),
+];
+
+/// A kernel without a planted fault is one whose tests may be blind.
+#[test]
+fn every_kernel_has_a_planted_fault() {
+    let files = ["planted", "planted/faults", "planted_backward", "verdicts", "self_test"];
+    let others = ["layer", "layer_backward", "matrix"];
+    let read = |file: &&str| fs::read_to_string(root().join(format!("tests/{file}.rs")));
+    let texts: Vec<String> = files.iter().chain(&others).flat_map(read).collect();
+    let planted = |kernel: &str| {
+        let words = [format!("Kernel::{kernel}"), format!(": {kernel},")];
+        let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric());
+        let named = |text: &String| {
+            words
+                .iter()
+                .any(|word| text.match_indices(word).any(|(at, _)| ends(&text[at + word.len()..])))
+        };
+        texts.iter().any(named)
+    };
+    let missing: Vec<String> =
+        Kernel::ALL.iter().map(|x| format!("{x:?}")).filter(|x| !planted(x)).collect();
+    let known: Vec<&str> = UNPLANTED.iter().map(|(kernel, _)| *kernel).collect();
+    assert_eq!(missing, known, "kernels without a planted fault");
+}
+
 /// What is not run is said by `tests/common/skip.rs`, past the harness and into the list that `./test` shows.
 #[test]
 fn what_is_skipped_is_seen() {

@@ -36,6 +36,9 @@ const SCORE: &[Kernel] = &[Kernel::StagedScore];
 const NORMALIZE: &[Kernel] = &[Kernel::StagedNormalize];
 const VALUE: &[Kernel] = &[Kernel::StagedValue];
 const PREPARE: &[Kernel] = &[Kernel::Prepare];
+const GRAPH: &[Kernel] = &[Kernel::EdgeForward];
+const THRESHOLD: &[Kernel] = &[Kernel::StagedThreshold];
+const MONOTONIC: &[Kernel] = &[Kernel::StagedMonotonic];
 
 /// Why a case fails when numbers are wrong, and when they are no numbers.
 const NUMBERS: &str = "o: largest error";

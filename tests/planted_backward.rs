@@ -361,6 +361,58 @@ faults! {
     a_table_lacks_a_barrier: BackwardTable,
         ["2x4/2x35/70x24/16 f32 relative(34,69,0) causal(35) softcap(9.0) lse"], WRONG, Refuses,
         |text| cut(text, "  sh_sum[lane] = sum;", "  workgroupBarrier();");
+    centers_leave_out_half_of_the_invocations: BackwardCenters,
+        ["2x4/2x67/90x24/40 f32 dropout(0.2,81985529216486895) local(30.1,gaussian)"], NUMBERS, Refuses,
+        |text| swap(text, "slice < 16u", "slice < 8u");
+    edges_leave_out_a_head: BackwardEdges,
+        ["2x4/2x70/130x16/24 f32 edges(333,bias) lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "pair < select(params.bias_batch_n", "pair + 1u < select(params.bias_batch_n");
+    additive_rows_lack_the_inner_scale: BackwardSumRows,
+        ["2x4/2x35/70x8/16 f32 additive(0.7) causal(bottom-right) sinks lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "params.inner_scale * inner_weights(head, column) * d", "inner_weights(head, column) * d");
+    additive_rows_hold_parts_of_the_derivative: BackwardSumRows,
+        ["2x4/2x35/70x8/16 f32 additive(0.7) causal(bottom-right) sinks lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "inner_activate(x), part)", "inner_derivative(x), part)");
+    additive_keys_leave_out_a_head_of_the_group: BackwardSumKeys,
+        ["2x4/2x35/70x8/16 f32 additive(0.7) causal(bottom-right) sinks lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "head < (head_kv + 1u) * params.group;", "head + 1u < (head_kv + 1u) * params.group;");
+    a_copy_is_not_what_meets: Prepare,
+        ["2x4/2x35/70x24/16 f32 rotary(24x70,interleaved) causal(35) kv-lengths lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "o[i >> 2u] = ", "o[i >> 2u] = 1.5 * ");
+    products_of_copies_are_of_the_next_key: StagedScore,
+        ["2x4/2x35/70x24/16 f32 rotary(24x70,interleaved) causal(35) kv-lengths lse poison"], WRONG,
+        Either("products of d_o and v are another variant of it, wrong as well"),
+        |text| swap(text, "let k_row = key0 + r * 4u;", "let k_row = key0 + r * 4u + 1u;");
+    keys_of_copies_leave_out_a_head_of_the_group: BackwardKeys,
+        ["2x4/2x35/70x24/16 f32 cosine(1e-6,head-scale) lse scale(10.0) logits=2e1"], NUMBERS, Refuses,
+        |text| swap(text, "head < (head_kv + 1u) * params.group;", "head + 1u < (head_kv + 1u) * params.group;");
+    keys_of_copies_in_one_pass_leave_out_a_head_of_the_group: FusedBackwardKeys,
+        ["2x4/2x35/70x24/16 f32 rotary(24x70,interleaved) causal(35) kv-lengths lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "head < (head_kv + 1u) * params.group;", "head + 1u < (head_kv + 1u) * params.group;");
+    rows_of_copies_in_one_pass_lack_the_scale: FusedBackwardRows,
+        ["2x4/2x35/70x24/16 f32 rotary(24x70,interleaved) causal(35) kv-lengths lse poison"], NUMBERS, Refuses,
+        |text| swap(text, " d.x *= score_scale_derivative(s, p);", "");
+    a_matrix_leaves_out_the_last_row: BackwardMatrix,
+        ["2x4/2x35/70x24/16 f32 general(5) mask[2, 1, 1, 70] lse"], NUMBERS, Refuses,
+        |text| swap(text, "row < params.row_n;", "row + 1u < params.row_n;");
+    a_matrix_of_turned_rows_leaves_out_the_last_row: BackwardMatrix,
+        ["2x4/2x35/70x24/16 f32 rotary(12x70,halves) general(13) lse raw-scores"], NUMBERS, Refuses,
+        |text| swap(text, "row < params.row_n;", "row + 1u < params.row_n;");
+    weights_of_an_additive_score_leave_out_rows: BackwardColumns,
+        ["2x4/2x35/70x8/16 f32 additive(0.7) causal(bottom-right) sinks lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "for (var i = turn; ", "for (var i = turn + 8u; ");
+    factors_of_heads_leave_out_a_sequence: BackwardSinks,
+        ["2x4/2x35/70x24/16 f32 cosine(1e-6,head-scale) lse scale(10.0) logits=2e1"], NUMBERS, Refuses,
+        |text| swap(text, "batch < params.bias_batch_n;", "batch + 1u < params.bias_batch_n;");
+    packed_rows_of_length_1_take_in_half_of_what_is_along_them: BackwardPrepare,
+        ["3x6/2x40/90x24/16 bf16 cosine(1e-6,head-scale) packed(90,140) lse bshd"], NUMBERS, Refuses,
+        |text| swap(text, "fma(-row.along,", "fma(-0.5 * row.along,");
+    rows_are_turned_on_instead_of_back: BackwardPrepare,
+        ["2x4/2x35/70x24/16 f32 rotary(24x70,interleaved) causal(35) kv-lengths lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "select(-other, other, turn.first)", "select(other, -other, turn.first)");
+    rows_of_length_1_take_in_half_of_what_is_along_them: BackwardPrepare,
+        ["2x4/2x35/70x24/16 f32 cosine(1e-6,head-scale) lse scale(10.0) logits=2e1"], NUMBERS, Refuses,
+        |text| swap(text, "fma(-row.along,", "fma(-0.5 * row.along,");
     sinks_leave_out_a_sequence: BackwardSinks,
         ["2x6/2x20/70x32 f32 sinks lse sinks=1e1"], NUMBERS, Refuses,
         |text| swap(text, "batch < params.bias_batch_n;", "batch + 1u < params.bias_batch_n;");

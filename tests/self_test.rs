@@ -138,6 +138,36 @@ fn wrong_kernels_around_a_cache_are_refused() {
     }
 }
 
+/// What counts rows and what copies pages are blamed by their own names.
+#[test]
+fn wrong_lengths_and_copies_of_a_cache_are_refused() {
+    let faults: [(Kernel, fn(&str) -> String); 2] = [
+        (Kernel::CacheAdvance, |text| text.replace("= length + min(", "= min(")),
+        (Kernel::CacheCopy, |text| text.replace("i < params.key_n", "i < params.key_n / 2u")),
+    ];
+    for (kernel, fault) in faults {
+        for pages in [None, Some([4, 4])] {
+            let Some(engine) = engine("lengths_and_copies") else { return };
+            engine.plant(kernel, fault);
+            let size = 64;
+            let descriptor = wgpu::BufferDescriptor {
+                label: None,
+                size,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            };
+            let [k, v] = [0, 1].map(|_| engine.device().create_buffer(&descriptor));
+            let descriptor = KvCacheDescriptor { pages, ..KvCacheDescriptor::new(1, 1, 4, 4) };
+            let cache = KvCache::new(&engine, &descriptor).unwrap();
+            let rows = NewRows { k: (&k).into(), v: (&v).into(), rotary: None };
+            let error = cache.bind_append(&engine, &AppendDescriptor::new(1), &rows).unwrap_err();
+            let [rejection] = error.rejections() else { panic!("{error}") };
+            assert!(rejection.candidate.starts_with(kernel.name()), "{error}");
+            assert!(rejection.reason.contains("self-test"), "{error}");
+        }
+    }
+}
+
 #[test]
 fn the_self_test_can_be_switched_off() {
     let Some(engine) = engine("switched_off") else { return };

@@ -1,4 +1,4 @@
-//! The known-answer append: a kernel that writes a cache proves itself before it serves.
+//! The known-answer append: kernels that write a cache prove themselves before they serve.
 
 use crate::cache::append::{AppendDescriptor, NewRows};
 use crate::cache::descriptor::{KvCacheDescriptor, Side};
@@ -6,6 +6,7 @@ use crate::cache::kv_cache::KvCache;
 use crate::device::{Readback, Wait, scoped, settled, upload};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::kernel::KernelSpec;
 use crate::tensor::Layout;
 
 /// Tokens of the known append, over three pages.
@@ -30,8 +31,82 @@ impl KvCache {
                 return Err(Error::unsupported("appending to a cache", vec![rejection]));
             }
         }
+        for (spec, asked) in [
+            (KernelSpec::cache_advance(), Asked::Lengths),
+            (KernelSpec::cache_copy(), Asked::Copies),
+        ] {
+            let trial = known_fork(engine, d, append, asked, wait);
+            if let Some(rejection) = engine.tried(&spec, trial).await? {
+                return Err(Error::unsupported("appending to a cache", vec![rejection]));
+            }
+        }
         Ok(())
     }
+}
+
+/// Which kernel a fork is tried for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Lengths,
+    Copies,
+}
+
+/// Rows go to one sequence, another becomes the same and gets a row more: both lengths count, and what they share is
+/// the same.
+async fn known_fork(
+    engine: &Engine,
+    d: &KvCacheDescriptor,
+    append: &AppendDescriptor,
+    asked: Asked,
+    wait: Wait,
+) -> Result<Option<String>> {
+    let pages = d.pages.map(|_| [8, 4]);
+    let small = KvCacheDescriptor {
+        pages,
+        storage: d.storage,
+        ..KvCacheDescriptor::new(2, 2, d.dim_v, 12)
+    };
+    let values = (0..2 * 2 * ROWS * d.dim_v).map(|i| append.dtype.round(value(i)));
+    let bytes = append.dtype.encode(values);
+    let layout = Layout::Bhsd;
+    let small_append = AppendDescriptor { rows: ROWS, layout, rotary: None, ..*append };
+    let work = || {
+        let mut cache = KvCache::make(engine, &small)?;
+        let source = upload(engine.device(), "known rows", &bytes, wgpu::BufferUsages::STORAGE)?;
+        let rows = NewRows { k: (&source).into(), v: (&source).into(), rotary: None };
+        let bound = cache.bind_unproved(engine, &small_append, &rows)?;
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        cache.append(&mut encoder, &bound, &[ROWS, 0])?;
+        cache.fork(&mut encoder, 0, 1)?;
+        cache.append(&mut encoder, &bound, &[0, 1])?;
+        let buffer = if asked == Asked::Lengths { &cache.state } else { &cache.k };
+        let back = Readback::record(engine.device(), &mut encoder, buffer, 0, buffer.size())?;
+        scoped(engine.device(), "submitting a self-test", 0, || {
+            engine.queue().submit([encoder.finish()])
+        })?;
+        Ok((cache, back))
+    };
+    let (cache, back) = settled(work).await?;
+    let bytes = back.get(wait).await?;
+    if asked == Asked::Lengths {
+        let found: Vec<u32> =
+            bytes.chunks_exact(4).take(2).map(bytemuck::pod_read_unaligned).collect();
+        let wanted = cache.lengths();
+        let wrong = format!("wrong in the self-test: lengths {found:?}, want {wanted:?}");
+        return Ok((found != wanted).then_some(wrong));
+    }
+    let rows = ROWS as usize;
+    let [first, second] = [0, 1].map(|sequence| cache.rows_of(Side::Keys, &bytes, sequence));
+    // Head by head, of which the second sequence's have a row more.
+    let same = first.chunks(rows).zip(second.chunks(rows + 1)).all(|(a, b)| a == &b[..rows]);
+    let kept = first.iter().flatten().any(|x| *x != 0.0);
+    let wrong = "wrong in the self-test: a copied page is not what it was";
+    Ok((!same || !kept).then(|| wrong.into()))
+}
+
+/// Values below 1 in magnitude.
+fn value(i: u32) -> f64 {
+    f64::from(i.wrapping_mul(0x9e37_79b9) >> 8) / f64::from(1 << 23) - 1.0
 }
 
 async fn known_append(
@@ -45,7 +120,6 @@ async fn known_append(
     let pages = d.pages.map(|_| [8, 4]);
     let small =
         KvCacheDescriptor { pages, storage: d.storage, ..KvCacheDescriptor::new(1, 2, dim, 12) };
-    let value = |i: u32| f64::from(i.wrapping_mul(0x9e37_79b9) >> 8) / f64::from(1 << 23) - 1.0;
     let values: Vec<f64> = (0..2 * ROWS * dim).map(|i| append.dtype.round(value(i))).collect();
     let bytes = append.dtype.encode(values.iter().copied());
     // Every place is turned by half a circle: the channels that are turned change their sign.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::device;
 use crate::engine::apart::{Extent, check_apart};
 use crate::engine::backward_drafts::Drafting;
+use crate::engine::backward_roles::Held;
 use crate::engine::bound::{Recorded, Tables};
 use crate::engine::dispatch::{self, Draft};
 use crate::engine::parameters::problem_params;
@@ -127,12 +128,16 @@ fn presence(name: &str, given: bool) -> Error {
 
 /// A backward plan tied to tensors, ready to be recorded any number of times.
 #[derive(Debug)]
-pub struct BoundBackward(Recorded);
+pub struct BoundBackward {
+    recorded: Recorded,
+    /// What steps leave to others beside the scratch.
+    pub(super) held: Held,
+}
 
 impl BoundBackward {
     /// Records the gradients into the caller's encoder: one compute pass, no submit, no wait.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.0.encode(encoder, None);
+        self.recorded.encode(encoder, None);
     }
 
     /// Records the gradients into a compute pass of the caller's, whose pipeline and bind group 0 they set.
@@ -140,7 +145,7 @@ impl BoundBackward {
     /// # Errors
     /// As [`Bound::encode_pass`](crate::Bound::encode_pass).
     pub fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
-        self.0.encode_pass(pass)
+        self.recorded.encode_pass(pass)
     }
 
     /// Records the gradients as a compute pass that writes timestamps at its ends.
@@ -149,25 +154,25 @@ impl BoundBackward {
         encoder: &mut wgpu::CommandEncoder,
         timestamps: wgpu::ComputePassTimestampWrites<'_>,
     ) {
-        self.0.encode(encoder, Some(timestamps));
+        self.recorded.encode(encoder, Some(timestamps));
     }
 
     /// Records some of the dispatches, for kernels that are judged by what these leave.
     pub(super) fn encode_part(&self, encoder: &mut wgpu::CommandEncoder, part: Range<usize>) {
-        let all = self.0.dispatches.len();
-        self.0.encode_part(encoder, part.start.min(all)..part.end.min(all));
+        let all = self.recorded.dispatches.len();
+        self.recorded.encode_part(encoder, part.start.min(all)..part.end.min(all));
     }
 
     /// Dispatches of one pass.
     pub fn dispatch_count(&self) -> usize {
-        self.0.dispatches.len()
+        self.recorded.dispatches.len()
     }
 }
 
 /// What is recorded, a line for each dispatch.
 impl fmt::Display for BoundBackward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        dispatch::show(&self.0.dispatches, f)
+        dispatch::show(&self.recorded.dispatches, f)
     }
 }
 
@@ -183,17 +188,18 @@ impl Engine {
         plan: &BackwardPlan,
         tensors: &BackwardTensors<'_>,
     ) -> Result<BoundBackward> {
-        self.backward_between(plan, tensors, Vec::new(), Vec::new()).map(BoundBackward)
+        let (recorded, held) = self.backward_between(plan, tensors, Vec::new(), Vec::new())?;
+        Ok(BoundBackward { recorded, held })
     }
 
-    /// A backward plan's dispatches between others.
+    /// A backward plan's dispatches between others, and what its steps leave to others.
     pub(crate) fn backward_between(
         &self,
         plan: &BackwardPlan,
         tensors: &BackwardTensors<'_>,
         before: Vec<Draft>,
         after: Vec<Draft>,
-    ) -> Result<Recorded> {
+    ) -> Result<(Recorded, Held)> {
         self.check_queue()?;
         let problem = plan.problem();
         let call = problem.problem();
@@ -223,6 +229,7 @@ impl Engine {
             .and_then(|drafts| dispatch::bind(self, before.into_iter().chain(drafts).chain(after)));
         let dispatches = device::named(bound, &self.device, &buffers)?;
         let places = Places::new(self, &extents);
-        Ok(Recorded::of(dispatches, tables, aux, places))
+        let held = drafting.held();
+        Ok((Recorded::of(dispatches, tables, aux, places), held))
     }
 }

@@ -1,7 +1,7 @@
 //! From a backward plan and tensors to drafts of dispatches: what each step binds and goes over.
 
 use crate::device;
-use crate::engine::backward_roles::{Role, Roles};
+use crate::engine::backward_roles::{Held, Role, Roles};
 use crate::engine::dispatch::Draft;
 use crate::engine::parameters::copy_params;
 use crate::engine::range::BoundRange;
@@ -41,13 +41,19 @@ impl<'a> Drafting<'a> {
         for step in &plan.steps {
             if let Some(bytes) = plan.held_bytes(step) {
                 let bytes = bytes.next_multiple_of(16).max(16);
-                let usage = wgpu::BufferUsages::STORAGE;
+                // Read by the self-test.
+                let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
                 let buffer = device::create_buffer(&engine.device, "rows", bytes, usage)?;
                 held.push((step.makes, buffer));
             }
         }
         let roles = Roles { plan, tensors, held };
         Ok(Self { engine, plan, roles, base, aux, scratch, scratch_offset })
+    }
+
+    /// What steps leave to others beside the scratch.
+    pub(super) fn held(&self) -> Held {
+        self.roles.held.clone()
     }
 
     /// Every dispatch in order: what comes before the blocks, block by block all that goes by blocks, then what goes

@@ -18,12 +18,15 @@ pub(super) struct Role<'a> {
     pub(super) bytes: u64,
 }
 
+/// Buffers that steps leave to others, f32 rows without gaps.
+pub(crate) type Held = Vec<(Makes, wgpu::Buffer)>;
+
 /// Tensors from which steps take what they bind.
 pub(super) struct Roles<'a> {
     pub(super) plan: &'a BackwardPlan,
     pub(super) tensors: &'a BackwardTensors<'a>,
     /// What steps leave to others beside the scratch: copies of q and k, and their gradients.
-    pub(super) held: Vec<(Makes, wgpu::Buffer)>,
+    pub(super) held: Held,
 }
 
 impl<'a> Roles<'a> {

@@ -151,7 +151,7 @@ impl Binding<'_> {
         for (operand, view) in &self.backward.between {
             tensors = tensors.with(*operand, *view);
         }
-        let recorded = self.engine.backward_between(plan, &tensors, before, after)?;
+        let (recorded, _) = self.engine.backward_between(plan, &tensors, before, after)?;
         Ok(BoundLayerBackward(recorded))
     }
 

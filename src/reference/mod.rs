@@ -28,6 +28,7 @@ pub use emulate::{Order, emulate};
 pub use merge::merge_states;
 #[doc(hidden)]
 pub use prepare::prepare;
+pub(crate) use prepare::unprepare;
 
 use crate::error::{Error, Result};
 use crate::problem::{Operand, Problem};

@@ -175,6 +175,17 @@ pub(super) fn prepare_backward(
     entries
 }
 
+/// [`prepare_backward`] in float64.
+pub(crate) fn unprepare(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    operand: Operand,
+    mut gradient: Vec<f64>,
+) -> (Vec<f64>, Vec<Entry>) {
+    let entries = prepare_backward(problem, inputs, operand, &mut gradient, Arithmetic::Exact);
+    (gradient, entries)
+}
+
 /// The gradient of a row before [`shape`], from that of what it became.
 fn shape_backward(
     problem: &Problem,

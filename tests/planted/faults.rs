@@ -313,4 +313,25 @@ faults! {
     halves_of_a_bf16_bias_are_swapped: FUSED, Fused,
         ["2x4/2x19/70x24/16 f32 bits[1, 4, 19, 1] bias(bf16)[2, 1, 1, 70] lse"], NUMBERS, Refuses,
         |text| swap(text, "(i & 1u) == 1u", "(i & 1u) == 0u");
+
+    // Graphs, and normalisers that look at a row twice.
+    a_row_of_a_graph_leaves_out_its_last_edge: GRAPH, Fused,
+        ["2x4/2x70/130x16/24 f32 edges(333,bias) lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "edge < edges.y;", "edge + 1u < edges.y;");
+    edges_have_the_bias_of_the_next: GRAPH, Fused,
+        ["2x4/2x70/130x16/24 f32 edges(4000,bias) lse poison"], NUMBERS, Refuses,
+        |text| swap(text, "current_edge = edge;", "current_edge = min(edge + 1u, edges.y - 1u);");
+    a_threshold_ends_too_early: THRESHOLD, Staged,
+        ["2x4/2x67/90x24/40 f32 sparsemax window(11,3,top-left) softcap(20.0) logits=3e1"], NUMBERS, Refuses,
+        |text| swap(text, "const MAX_ROUNDS: u32 = 100u;", "const MAX_ROUNDS: u32 = 2u;");
+    a_threshold_takes_the_slope_of_what_is_hidden: THRESHOLD, Staged,
+        ["2x4/2x67/90x24/40 f32 sparsemax causal(9) mask[2, 1, 67, 90] probabilities poison"], WRONG, Refuses,
+        |text| swap(text, "- tau, vec4<f32>(-1.0), masked4(s))", "- tau, vec4<f32>(1.0), masked4(s))");
+    monotonic_rows_forget_the_place_before: MONOTONIC, Staged,
+        ["2x4/2x67/90x24/40 f32 monotonic causal(30) kv-lengths q-lengths poison"], NUMBERS, Refuses,
+        |text| swap(text, "if (found != NONE) { place = found; }", "");
+    monotonic_rows_look_at_64_keys_only: MONOTONIC, Staged,
+        ["2x4/2x67/200x24/40 f32 monotonic alibi(bottom-right)"], NUMBERS,
+        Serves("its rows find a key among the first 64"),
+        |text| swap(text, "start < end; start += 64u", "start < min(end, max(place, begin) + 1u); start += 64u");
 }

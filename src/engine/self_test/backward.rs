@@ -2,7 +2,7 @@
 //!
 //! Where a kernel is wrong the other path serves, where that can; else it is an error that names the kernel.
 
-use super::backward_alone::Scratch;
+use super::backward_scratch::Scratch;
 use super::extent;
 use super::known_gradients::{KnownGradients, difference};
 use crate::device::Wait;
@@ -160,8 +160,8 @@ impl Engine {
 }
 
 impl Scratch {
-    /// The kernels that are wrong by themselves, each with how, and those that nothing says anything of: each that sums
-    /// has what it summed in scratch, products are known, and what is left made the one of the other.
+    /// The kernels that are wrong by themselves, each with how, and those that nothing says anything of: each is judged
+    /// by what it found, which is in scratch or was left beside it.
     fn judged<'a>(
         &self,
         call: &'a KnownGradients,
@@ -170,15 +170,25 @@ impl Scratch {
         let staged = call.plan.path() == Path::Staged;
         let hidden = if staged { self.hidden(call) } else { None };
         let kept = if call.plan.reads_outputs() { self.kept(call) } else { None };
-        let rows_are_wrong = call.plan.reads_outputs() && self.left_by_rows_is_wrong(call);
+        // What rows leave is known of right copies only.
+        let copied = call.plan.steps.iter().any(|step| match step.makes {
+            Makes::Copy(of) => self.copy(call, of).is_some(),
+            _ => false,
+        });
+        let rows_are_wrong =
+            call.plan.reads_outputs() && !copied && self.left_by_rows_is_wrong(call);
         for step in &call.plan.steps {
             let tried = match step.makes {
-                Makes::Products | Makes::Incoming => self.products(call, step.makes),
-                Makes::Copy(_) | Makes::Turned | Makes::Unprepared(_) => None,
+                Makes::Copy(of) => Some(self.copy(call, of)),
+                Makes::Turned => None,
+                Makes::Unprepared(of) => self.unprepared(call, of),
+                Makes::Products | Makes::Incoming => Some(self.products(call, step.makes)),
                 Makes::Rows => hidden.clone().map(Some),
                 Makes::Delta => Some(kept.clone()),
                 // What is kept of rows is in their sums.
-                Makes::OfRows | Makes::OfQueries | Makes::OfKeys if kept.is_some() => Some(None),
+                Makes::OfRows | Makes::OfQueries | Makes::OfKeys if kept.is_some() || copied => {
+                    Some(None)
+                }
                 Makes::OfRows if rows_are_wrong => {
                     Some(Some("wrong in the self-test: what rows leave to keys".into()))
                 }
@@ -187,7 +197,7 @@ impl Scratch {
                 Makes::OfRows | Makes::OfQueries | Makes::OfKeys => self.in_one_pass(call, step),
                 // What the rows did not hide is in their sums.
                 Makes::Gradient(_) if hidden.is_some() => Some(None),
-                Makes::Gradient(operand) => self.sums(call, operand),
+                Makes::Gradient(operand) => Some(self.sums(call, operand)),
             };
             match tried {
                 Some(None) => {}

@@ -1,29 +1,14 @@
 //! Kernels of gradients judged by what they leave in scratch, and by what they find there.
 
+use super::backward_scratch::{Plane, Scratch, pairs, visible};
 use super::known::allowed;
 use super::known_gradients::{KnownGradients, difference};
-use crate::device::{self, Readback, Wait};
-use crate::engine::backward_host::UploadedBackward;
-use crate::engine::{BufferView, Engine, gapless};
-use crate::error::Result;
 use crate::feature::{Entry, Position};
 use crate::kernel::Binding;
-use crate::plan::{BackwardStep, Block, BlockSize, Makes, Phase};
+use crate::plan::{BackwardStep, Makes};
 use crate::problem::Operand;
 use crate::reference::{Gradients, Outputs};
 use crate::tensor::DType;
-
-/// The bits of scratch that nothing has written: a NaN.
-const UNTOUCHED: u32 = 0xffff_fffe;
-
-/// What the dispatches of a known-answer call left in scratch.
-pub(super) struct Scratch {
-    /// Each block with its scratch after both products, and after the rows.
-    blocks: Vec<(Block, [Vec<f64>; 2])>,
-    /// Scratch after all.
-    last: Vec<f64>,
-    gradients: Gradients,
-}
 
 /// What is added to the gradients of a row's weights: d_lse - <d_o, o>.
 fn mean_of(call: &KnownGradients, outputs: &Outputs, row: usize) -> f64 {
@@ -35,24 +20,6 @@ fn mean_of(call: &KnownGradients, outputs: &Outputs, row: usize) -> f64 {
 }
 
 impl Scratch {
-    /// Runs the call once more and looks at scratch after both products and after the rows of each block: all in one
-    /// run, since what is wrong may differ between two.
-    pub(super) async fn of(engine: &Engine, call: &KnownGradients, wait: Wait) -> Result<Self> {
-        let of = |phase: Phase| call.plan.steps.iter().filter(move |x| x.makes.phase() == phase);
-        let rows = of(Phase::Blocks).position(|step| step.makes == Makes::Rows).unwrap_or(0);
-        let (before, by_block) = (of(Phase::Before).count(), of(Phase::Blocks).count());
-        let blocks: Vec<Block> = call.plan.blocks().collect();
-        let products = (0..blocks.len()).map(|n| before + n * by_block + rows);
-        let ends = products.flat_map(|end| [end, end + 1]);
-        let ends: Vec<usize> = ends.chain([usize::MAX]).collect();
-        let (mut seen, gradients) = engine.watched(call, &ends, wait).await?;
-        let last = seen.pop().unwrap_or_default();
-        let mut seen = seen.into_iter();
-        let mut next = || seen.next().unwrap_or_default();
-        let blocks = blocks.into_iter().map(|block| (block, [next(), next()])).collect();
-        Ok(Self { blocks, last, gradients })
-    }
-
     /// What is wrong with the gradients of this run.
     pub(super) fn differs(&self, call: &KnownGradients, wanted: &Gradients) -> Option<String> {
         let problem = call.plan.problem();
@@ -86,49 +53,43 @@ impl Scratch {
         None
     }
 
-    /// What is wrong with products of q and k, or of d_o and v; `None` where nobody knows them.
-    pub(super) fn products(&self, call: &KnownGradients, makes: Makes) -> Option<Option<String>> {
-        let problem = call.plan.problem().problem();
+    /// What is wrong with products of q and k, or of d_o and v.
+    pub(super) fn products(&self, call: &KnownGradients, makes: Makes) -> Option<String> {
         let of_scores = makes == Makes::Products;
-        if of_scores && (problem.prepares(Operand::Q) || problem.prepares(Operand::K)) {
-            return None;
-        }
         let binding = if of_scores { Binding::Scores } else { Binding::Grads };
         for (block, [products, _]) in &self.blocks {
             let plane = Plane::of(call, block, binding, products);
             for at in visible(call, block) {
-                let wanted = call.product(&at, of_scores);
+                let wanted = self.product(call, &at, of_scores);
                 let found = plane.get(&at);
                 let near = (found - wanted).abs() <= allowed(DType::F16) * wanted.abs().max(1.0);
                 if !near {
                     let Position { batch, head, row, key, .. } = at;
-                    return Some(Some(format!(
+                    return Some(format!(
                         "wrong in the self-test: product {batch},{head},{row},{key} is {found:e}, want {wanted:e}"
-                    )));
+                    ));
                 }
             }
         }
-        Some(None)
+        None
     }
 
-    /// What is wrong with a gradient as the sum of what is in scratch; `None` where nobody knows it.
-    pub(super) fn sums(&self, call: &KnownGradients, operand: Operand) -> Option<Option<String>> {
+    /// What is wrong with a gradient as the sum of what is in scratch, or of what other steps left.
+    pub(super) fn sums(&self, call: &KnownGradients, operand: Operand) -> Option<String> {
         let problem = call.plan.problem();
-        let call_of = problem.problem();
-        // q and k as they meet lie in copies.
-        let copied = call_of.prepares(Operand::Q) || call_of.prepares(Operand::K);
         let sums = match operand {
-            Operand::Q | Operand::K if copied || call_of.attention().inner.is_sum() => return None,
-            Operand::HeadScale | Operand::ScoreMatrix | Operand::ScoreV | Operand::Centers => {
-                return None;
-            }
-            Operand::Q | Operand::K | Operand::V => self.of_rows(call, operand),
-            Operand::Sinks => self.of_sinks(call),
+            Operand::Q | Operand::K => return self.met_sums(call, operand),
+            Operand::V => self.of_values(call),
+            Operand::Sinks => self.of_rows(call, operand),
+            Operand::HeadScale => self.of_rows(call, operand),
+            Operand::Centers => self.of_centers(call),
+            Operand::ScoreV => self.held.columns(call)?,
+            Operand::ScoreMatrix => self.of_matrix(call),
             _ => self.of_entries(call, operand),
         };
         let mut wanted = Gradients::default();
         wanted.insert(operand, sums);
-        Some(difference(problem, operand, &self.gradients, &wanted))
+        difference(problem, operand, &self.gradients, &wanted)
     }
 
     /// What is wrong with what is kept of rows that see a key: their lse and its gradient, and their gradients' mean.
@@ -181,53 +142,38 @@ impl Scratch {
         })
     }
 
-    /// What is wrong with gradients that a kernel sums in one pass; `None` where another makes what it reads.
+    /// What is wrong with gradients that a kernel sums in one pass, of q and k as they meet.
     pub(super) fn in_one_pass(
         &self,
         call: &KnownGradients,
         step: &BackwardStep,
     ) -> Option<Option<String>> {
         let problem = call.plan.problem();
-        if [Operand::Q, Operand::K].iter().any(|x| problem.problem().prepares(*x)) {
-            return None;
-        }
-        let wanted = call.wanted().ok()?;
-        let wrong = |of: Operand| {
-            problem.wants(of).then(|| difference(problem, of, &self.gradients, &wanted))?
-        };
+        let wanted = self.wanted_as_they_meet(call)?;
         let of_o = if step.makes == Makes::OfKeys { Operand::K } else { Operand::Q };
         let mut made = [(Binding::O, of_o), (Binding::DV, Operand::V)]
             .into_iter()
             .filter(|(binding, _)| step.kernel.has_element(*binding));
-        Some(made.find_map(|(_, of)| wrong(of)))
-    }
-
-    fn len(&self, operand: Operand) -> usize {
-        self.gradients.get(operand).map_or(0, <[f64]>::len)
-    }
-
-    /// Of q, k or v: weights and d_o, or gradients of products and k or q.
-    fn of_rows(&self, call: &KnownGradients, operand: Operand) -> Vec<f64> {
-        let s = call.plan.problem().problem().attention().shape;
-        let mut sums = vec![0.0; self.len(operand)];
-        let of_values = operand == Operand::V;
-        let binding = if of_values { Binding::Scores } else { Binding::Grads };
-        for (block, [_, after]) in &self.blocks {
-            let plane = Plane::of(call, block, binding, after);
-            for at in visible(call, block) {
-                let head_kv = at.head / s.group();
-                let q_row = (at.batch * s.heads_q + at.head) * s.seq_q + at.row;
-                let kv_row = (at.batch * s.heads_kv + head_kv) * s.seq_kv + at.key;
-                let (to, from) = match operand {
-                    Operand::Q => (q_row, call.row(Operand::K, &at)),
-                    Operand::K => (kv_row, call.row(Operand::Q, &at)),
-                    _ => (kv_row, call.d_o(&at)),
-                };
-                let sum = &mut sums[to as usize * from.len()..][..from.len()];
-                let factor = plane.get(&at);
-                sum.iter_mut().zip(from).for_each(|(sum, x)| *sum += factor * x);
+        Some(made.find_map(|(_, of)| {
+            let found = self.held.met(call, step.makes, of);
+            match found {
+                Some(found) => difference(problem, of, &found, &wanted),
+                None if problem.wants(of) => difference(problem, of, &self.gradients, &wanted),
+                None => None,
             }
-        }
+        }))
+    }
+
+    /// Of v: weights and d_o.
+    fn of_values(&self, call: &KnownGradients) -> Vec<f64> {
+        let s = call.plan.problem().problem().attention().shape;
+        let mut sums = vec![0.0; self.len(Operand::V)];
+        self.each_pair(call, Binding::Scores, |at, weight| {
+            let from = call.d_o(at);
+            let row = (at.batch * s.heads_kv + at.head / s.group()) * s.seq_kv + at.key;
+            let sum = &mut sums[row as usize * from.len()..][..from.len()];
+            sum.iter_mut().zip(from).for_each(|(sum, x)| *sum += weight * x);
+        });
         sums
     }
 
@@ -237,23 +183,21 @@ impl Scratch {
         let inputs = call.tensors.inputs();
         let mut sums = vec![0.0; self.len(operand)];
         let scores = problem.scores();
-        for (block, [_, after]) in &self.blocks {
-            let plane = Plane::of(call, block, Binding::Entries, after);
-            for at in visible(call, block) {
-                let mut entries = scores.iter().filter_map(|x| x.entry(&at, &inputs.operands));
-                if let Some(Entry { index, factor, .. }) = entries.find(|x| x.operand == operand) {
-                    sums[index] += factor * plane.get(&at);
-                }
+        self.each_pair(call, Binding::Entries, |at, d_score| {
+            let mut entries = scores.iter().filter_map(|x| x.entry(at, &inputs.operands));
+            if let Some(Entry { index, factor, .. }) = entries.find(|x| x.operand == operand) {
+                sums[index] += factor * d_score;
             }
-        }
+        });
         sums
     }
 
-    fn of_sinks(&self, call: &KnownGradients) -> Vec<f64> {
+    /// Of what each head has one number of: the parts of its rows.
+    pub(super) fn of_rows(&self, call: &KnownGradients, operand: Operand) -> Vec<f64> {
         let problem = call.plan.problem().problem();
         let inputs = call.tensors.inputs();
-        let mut sums = vec![0.0; self.len(Operand::Sinks)];
-        let part = call.plan.scratch(Binding::RowSums, Some(Operand::Sinks));
+        let mut sums = vec![0.0; self.len(operand)];
+        let part = call.plan.scratch(Binding::RowSums, Some(operand));
         let start = part.map_or(0, |part| part.start / 4);
         for (row, [batch, head, at]) in problem.attention().shape.row_positions().enumerate() {
             if problem.stores(batch, at, &inputs.operands) {
@@ -262,138 +206,17 @@ impl Scratch {
         }
         sums
     }
-}
 
-impl KnownGradients {
-    /// A row of q, or of k or v at the pair's key.
-    fn row(&self, operand: Operand, at: &Position) -> &[f64] {
-        let problem = self.plan.problem().problem();
-        let inputs = self.tensors.inputs();
-        let head_kv = at.head / problem.attention().shape.group();
-        let (values, place) = match operand {
-            Operand::Q => (inputs.q, [at.batch, at.head, at.row]),
-            Operand::K => (inputs.k, [at.batch, head_kv, at.key]),
-            _ => (inputs.v, [at.batch, head_kv, at.key]),
-        };
-        let start = problem.index(operand, place, &inputs.operands) as usize;
-        &values[start..start + problem.dim(operand) as usize]
-    }
-
-    /// What a pair's score is made of, or the product of d_o and v.
-    fn product(&self, at: &Position, of_scores: bool) -> f64 {
-        let a = self.plan.problem().problem().attention();
-        if of_scores {
-            let (q, k) = (self.row(Operand::Q, at), self.row(Operand::K, at));
-            return a.inner.score(at.head, q, k, &self.tensors.inputs().operands);
+    /// Of centers: what 16 invocations have seen of each row of each head.
+    fn of_centers(&self, call: &KnownGradients) -> Vec<f64> {
+        let s = call.plan.problem().problem().attention().shape;
+        let mut sums = vec![0.0; self.len(Operand::Centers)];
+        let part = call.plan.scratch(Binding::CenterSums, None);
+        let start = part.map_or(0, |part| part.start / 4) as usize;
+        for (row, [batch, _, at]) in s.row_positions().enumerate() {
+            let parts = &self.last[start + 16 * row..][..16];
+            sums[(batch * s.seq_q + at) as usize] += parts.iter().sum::<f64>();
         }
-        self.d_o(at).iter().zip(self.row(Operand::V, at)).map(|(d, v)| d * v).sum()
-    }
-
-    /// The gradient of a row of o.
-    fn d_o(&self, at: &Position) -> &[f64] {
-        let s = self.plan.problem().problem().attention().shape;
-        let row = ((at.batch * s.heads_q + at.head) * s.seq_q + at.row) as usize;
-        let dim = s.dim_v as usize;
-        &self.incoming().o[row * dim..(row + 1) * dim]
-    }
-}
-
-/// The pairs of a block that are visible.
-fn visible(call: &KnownGradients, block: &Block) -> Vec<Position> {
-    let problem = call.plan.problem().problem();
-    let inputs = call.tensors.inputs();
-    let mut all = pairs(call, block);
-    all.retain(|at| problem.sees(at, &inputs.operands));
-    all
-}
-
-/// The pairs of a block.
-fn pairs(call: &KnownGradients, block: &Block) -> Vec<Position> {
-    let problem = call.plan.problem().problem();
-    let inputs = call.tensors.inputs();
-    let seq_kv = problem.attention().shape.seq_kv;
-    let mut pairs = Vec::new();
-    for batch in block.batch.clone() {
-        for head in block.heads.clone() {
-            for row in block.rows.clone() {
-                let at = problem.position(batch, head, row, &inputs.operands);
-                pairs.extend((0..seq_kv).map(|key| Position { key, ..at }));
-            }
-        }
-    }
-    pairs
-}
-
-/// A plane of a block's scratch.
-struct Plane<'a> {
-    values: &'a [f64],
-    block: &'a Block,
-    stride: usize,
-}
-
-impl<'a> Plane<'a> {
-    fn of(call: &KnownGradients, block: &'a Block, binding: Binding, scratch: &'a [f64]) -> Self {
-        let start = call.plan.scratch(binding, None).map_or(0, |part| part.start / 4);
-        let stride = BlockSize::score_stride(call.plan.problem().problem()) as usize;
-        Self { values: &scratch[start as usize..], block, stride }
-    }
-
-    fn get(&self, at: &Position) -> f64 {
-        let Block { batch, heads, rows } = self.block;
-        let pair =
-            (at.batch - batch.start) as usize * heads.len() + (at.head - heads.start) as usize;
-        let row = pair * rows.len() + (at.row - rows.start) as usize;
-        self.values[row * self.stride + at.key as usize]
-    }
-}
-
-impl Engine {
-    /// Scratch, which was untouched, as it is when so many dispatches of a call are done, and the gradients in the end.
-    async fn watched(
-        &self,
-        call: &KnownGradients,
-        ends: &[usize],
-        wait: Wait,
-    ) -> Result<(Vec<Vec<f64>>, Gradients)> {
-        let (plan, inputs, incoming) = (&call.plan, call.tensors.inputs(), call.incoming());
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-        let outputs = call.outputs()?;
-        let words = vec![UNTOUCHED; plan.workspace_bytes().div_ceil(4) as usize];
-        let work = || {
-            let uploaded = UploadedBackward::new(self, plan, &inputs, &incoming, outputs.as_ref())?;
-            let bytes = bytemuck::cast_slice(&words);
-            let scratch = device::upload(&self.device, "self-test", bytes, usage)?;
-            let bound = uploaded.bind(self, plan, &inputs, Some(BufferView::from(&scratch)))?;
-            let mut encoder = self.device.create_command_encoder(&Default::default());
-            let read = |encoder: &mut wgpu::CommandEncoder, buffer: &wgpu::Buffer| {
-                Readback::record(&self.device, encoder, buffer, 0, buffer.size())
-            };
-            let (mut seen, mut begin) = (Vec::new(), 0);
-            for end in ends {
-                bound.encode_part(&mut encoder, begin..*end);
-                seen.push(read(&mut encoder, &scratch)?);
-                begin = *end;
-            }
-            let mut gradients = Vec::new();
-            for (operand, buffer) in &uploaded.gradients {
-                gradients.push((*operand, read(&mut encoder, buffer)?));
-            }
-            device::scoped(&self.device, "submitting a self-test", 0, || {
-                self.queue.submit([encoder.finish()])
-            })?;
-            Ok((seen, gradients))
-        };
-        let (seen, pending) = device::settled(work).await?;
-        let mut scratch = Vec::new();
-        for back in seen {
-            scratch.push(DType::F32.decode(&back.get(wait).await?));
-        }
-        let mut gradients = Gradients::default();
-        for (operand, back) in pending {
-            let bytes = back.get(wait).await?;
-            let found = gapless(plan.problem(), &inputs.operands, operand, &bytes);
-            gradients.insert(operand, found);
-        }
-        Ok((scratch, gradients))
+        sums
     }
 }

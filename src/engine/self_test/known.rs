@@ -234,6 +234,10 @@ impl Known {
         table
     }
 
+    pub(super) fn owned(&self) -> &OwnedInputs {
+        &self.0
+    }
+
     pub(super) fn inputs(&self) -> Inputs<'_> {
         self.0.inputs()
     }

@@ -9,6 +9,8 @@
 mod alone;
 mod backward;
 mod backward_alone;
+mod backward_met;
+mod backward_scratch;
 mod functions;
 mod known;
 mod known_gradients;

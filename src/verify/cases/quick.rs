@@ -2,6 +2,7 @@
 
 use crate::feature::align::Align::{self, BottomRight, Offset, PerBatch, TopLeft};
 use crate::feature::mask::{Bits, Blocks, Masks};
+use crate::feature::normalize::Normalizer;
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{Broadcast, DType, Layout, Shape, Strides};
 use crate::verify::cases::{Case, packed_qkv, padded};
@@ -128,6 +129,9 @@ fn scores() -> Vec<Case> {
     let sinks = |sinks| DataOptions { sinks, ..DataOptions::default() };
     let aligns: [Align; 4] = [TopLeft, BottomRight, Offset(5), PerBatch];
     let mut cases: Vec<Case> = aligns.into_iter().map(|x| usual(base().alibi(x))).collect();
+    // Steep slopes leave the first 64 keys and more below 0, where nothing is taken.
+    let far = call(2, [4, 2], [67, 200], [24, 40]).normalizer(Normalizer::Monotonic);
+    cases.push(usual(far.alibi(BottomRight)));
     cases.extend([
         usual(base().softcap(2.0)),
         Case::new(base().softcap(30.0), hot),
