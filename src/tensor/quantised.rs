@@ -15,9 +15,10 @@ pub(super) fn magnitude(values: &[f64]) -> f32 {
     })
 }
 
-/// The power of two whose exponent is by so much below that of x, and normal.
-pub(super) fn power_below(x: f32, exponents: u32) -> f32 {
-    f32::from_bits(((x.to_bits() >> 23).max(exponents + 1) - exponents) << 23)
+/// The power of two whose exponent is by so much below that of x, and normal; of x as it is when the bits of its
+/// significand from `half` on are rounded away.
+pub(super) fn power_below(x: f32, exponents: u32, half: u32) -> f32 {
+    f32::from_bits((((x.to_bits() + half) >> 23).max(exponents + 1) - exponents) << 23)
 }
 
 /// The integer nearest to x / scale, ties to even.
@@ -89,7 +90,7 @@ pub(super) fn encode_mxfp4(row: &[f64]) -> Vec<u8> {
     let mut scales = Vec::new();
     for block in row.chunks(BLOCK) {
         let most = magnitude(block);
-        let scale = power_below(most, 2);
+        let scale = power_below(most, 2, 0);
         nibbles.extend(block.iter().map(|x| E2M1.encode(f64::from(*x as f32 / scale))));
         scales.push(if most.is_finite() { (scale.to_bits() >> 23) as u8 } else { 0xff });
     }

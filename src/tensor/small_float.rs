@@ -35,6 +35,11 @@ impl SmallFloat {
         f64::from(units) * 2.0_f64.powi(exponent - self.bias - self.significand as i32)
     }
 
+    /// Half of the last place of a significand, in the bits of a binary32.
+    pub(super) fn half_place(&self) -> u32 {
+        1 << (22 - self.significand)
+    }
+
     /// The number of a code.
     pub(super) fn decode(&self, code: u8) -> f64 {
         let sign = if code & self.sign != 0 { -1.0 } else { 1.0 };

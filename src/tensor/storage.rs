@@ -28,7 +28,7 @@ use crate::tensor::small_float::{E4M3, E5M2, SmallFloat};
 /// Microscaling Formats 1.0: of e8m0, 0 is 2^-127 and 255 is NaN.
 ///
 /// Rows that are written here have a power of two as scale: with `E4m3Row` and `E5m2Row` the largest that brings the
-/// row's magnitude to 128 or 16384 and more, with `Mxfp4` the largest that brings the block's to 4 and more (section
+/// row's magnitude, rounded as its channels are, to 128 or 16384 and more, with `Mxfp4` the largest that brings the block's to 4 and more (section
 /// 6.3 of OCP's; what is beyond 6 becomes 6). Rounding is to nearest, ties to even. Finite magnitudes beyond 448 become
 /// 448 in `E4m3`, beyond 57344 so in `E5m2`, since a cache is better off with a large key than with NaN; ∞ stays
 /// visible, as NaN in `E4m3`, which has none.
@@ -129,6 +129,12 @@ impl Storage {
         }
     }
 
+    /// Half of the last place of a channel's number, as a part of a binary32's bits: a row's largest magnitude is rounded
+    /// before its scale is chosen, since a row that came back from here would have another one otherwise.
+    pub(crate) fn half_place(self) -> u32 {
+        self.small_float().map_or(0, SmallFloat::half_place)
+    }
+
     /// The format of a channel of 8 bits.
     fn small_float(self) -> Option<&'static SmallFloat> {
         match self {
@@ -204,7 +210,8 @@ impl Storage {
     fn encode_bytes(self, format: &SmallFloat, row: &[f64]) -> Vec<u8> {
         let scaled = self.scales() == Scales::Row;
         let most = magnitude(row);
-        let scale = if scaled { power_below(most, self.exponents_below()) } else { 1.0 };
+        let scale =
+            if scaled { power_below(most, self.exponents_below(), self.half_place()) } else { 1.0 };
         let code = |x: &f64| format.encode(f64::from(*x as f32 / scale));
         let mut bytes: Vec<u8> = row.iter().map(code).collect();
         bytes.resize(row.len().next_multiple_of(4), 0);
@@ -285,6 +292,22 @@ mod tests {
                 }
                 // What came back stays as it is.
                 assert_eq!(storage.round(&back), back, "{storage} {dim}");
+            }
+        }
+    }
+
+    /// Also where the largest becomes a power of two by rounding, and small ones have few bits.
+    #[test]
+    fn what_came_back_stays_as_it_is() {
+        for storage in Storage::ALL.iter().copied().filter(|x| x.dtype().is_none()) {
+            for most in
+                [1.0, 1.75, 1.87, 1.874, 1.875, 1.9, 1.93, 1.9375, 1.94, 1.999, 2.0, 3.0, 5.5]
+            {
+                let row: Vec<f64> = (0..32).map(|i| most * 0.7_f64.powi(i)).collect();
+                let once = storage.round(&row);
+                let near = |(x, y): (&f64, &f64)| (x - y).abs() <= 1e-6 * x.abs();
+                let again = storage.round(&once);
+                assert!(once.iter().zip(&again).all(near), "{storage} {most}: {once:?} {again:?}");
             }
         }
     }

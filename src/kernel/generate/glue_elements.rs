@@ -178,7 +178,7 @@ fn codes(storage: Storage) -> &'static str {
 
 /// A row of 8-bit floating-point numbers: its scale is a power of two, with which none is too large.
 fn row_of_bytes(storage: Storage) -> String {
-    let (code, below) = (codes(storage), storage.exponents_below());
+    let (code, below, half) = (codes(storage), storage.exponents_below(), storage.half_place());
     format!(
         "var most = 0.0;
   let words = (params.dim_source + 3u) / 4u;
@@ -186,7 +186,7 @@ fn row_of_bytes(storage: Storage) -> String {
   sh_most[lane] = most;
   workgroupBarrier();
   for (var i = 0u; i < 32u; i += 1u) {{ most = larger(most, sh_most[i]); }}
-  let bits = (max(bitcast<u32>(most) >> 23u, {}u) - {below}u) << 23u;
+  let bits = (max((bitcast<u32>(most) + {half}u) >> 23u, {}u) - {below}u) << 23u;
   // Devices may divide inexactly.
   let inverse = bitcast<f32>((254u << 23u) - bits);
   for (var c = lane; c < words; c += 32u) {{
