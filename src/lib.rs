@@ -108,13 +108,13 @@
 //! # Features
 //! `gles` and `webgpu` forward wgpu's backends; `serde` makes descriptors serialisable; `verify` and `bench`
 //! are what the command line is made of. On wasm32, where nothing may wait on the thread, `verify` has its forms that
-//! await but no recorded cases, and `bench` is not there. The default has none of them: Vulkan, Metal and DX12.
+//! await but no recorded cases, `bench` those that do not search tile shapes. The default has none of them: Vulkan, Metal and DX12.
 //!
 //! # Layers
 //! Imports only go down, and a test enforces it:
 //! `error < tensor < feature < problem < {reference | kernel} < plan < device < engine < {cache | layer} < verify < bench`.
 
-#[cfg(all(feature = "bench", not(target_arch = "wasm32")))]
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod cache;
 pub mod device;

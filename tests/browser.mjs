@@ -196,6 +196,32 @@ async function verified(tab) {
   assert.match(await frame.locator('.rows pre').first().textContent(), /^heedful verify --adapter/);
 }
 
+// The device's limits, a row and a point for each call; what is stopped says so.
+async function benched(tab) {
+  const part = tab.locator('#bench');
+  await part.locator('[type=submit]').click();
+  const now = part.locator('.now');
+  await now.filter({ hasText: /calls timed$/ }).waitFor({ timeout: 6 * MINUTE });
+  const calls = Number((await now.textContent()).split(' ')[0]);
+  assert.ok(calls >= 5, await now.textContent());
+  const limits = await part.locator('#limits dd').allTextContents();
+  assert.ok(limits.length >= 5 && limits.every((text) => parseFloat(text) > 0), limits.join(', '));
+  const rows = await part.locator('tbody tr').evaluateAll((rows) => rows.map((row) => [...row.cells].map((x) => x.textContent)));
+  assert.equal(rows.length, calls);
+  for (const [number, call, path, ms, gflops, share, of] of rows) {
+    say(`  ${number} ${call} ${path} ${ms} ms ${gflops} GFLOP/s ${share} of ${of}`);
+    assert.ok(parseFloat(ms) > 0 && parseFloat(gflops) > 0, call);
+    // What was measured alone bounds what is measured beside other work, but for noise.
+    assert.ok(parseFloat(share) > 0 && parseFloat(share) < 200, `${call}: ${share}`);
+  }
+  assert.equal(await part.locator('#roofline circle').count(), calls);
+  await pictures(tab, 'bench');
+  await part.locator('[type=submit]').click();
+  await part.locator('tbody tr').first().waitFor({ timeout: 3 * MINUTE });
+  await part.locator('.halt').click();
+  await now.filter({ hasText: /^stopped after \d of/ }).waitFor();
+}
+
 async function planted(context, address) {
   const tab = await opened(context, address);
   await tab.click('#start [type=submit]');
@@ -265,6 +291,8 @@ try {
   await sees(tab);
   say('the map shows what is chosen');
   await pictures(tab, 'see');
+  await benched(tab);
+  say('calls are timed against the limits of the device');
   const wrong = await planted(context, `${address}/planted/`);
   await pictures(wrong, 'planted');
   await wrong.close();

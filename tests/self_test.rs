@@ -141,7 +141,8 @@ fn wrong_kernels_around_a_cache_are_refused() {
 /// What counts rows and what copies pages are blamed by their own names.
 #[test]
 fn wrong_lengths_and_copies_of_a_cache_are_refused() {
-    let faults: [(Kernel, fn(&str) -> String); 2] = [
+    type Edit = fn(&str) -> String;
+    let faults: [(Kernel, Edit); 2] = [
         (Kernel::CacheAdvance, |text| text.replace("= length + min(", "= min(")),
         (Kernel::CacheCopy, |text| text.replace("i < params.key_n", "i < params.key_n / 2u")),
     ];

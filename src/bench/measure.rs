@@ -4,15 +4,23 @@
 //! is the wall time of a submission of several runs, divided by their number, so that the cost of
 //! submitting and waiting is spread. Short runs are submitted together either way: waited for one by
 //! one, runs of the same kernel took one H200 up to four times as long (0.29 and 0.07 ms). Its clocks may have
-//! sunk between them; they were not read.
+//! sunk between them; they were not read. Browsers round timestamps to 0.1 ms, so there wall times of longer
+//! submissions are taken.
 
-use std::time::{Duration, Instant};
+use std::ops::Range;
+use std::time::Duration;
 
-use crate::device::{Readback, Wait, create_buffer};
-use crate::engine::{Bound, BoundBackward, Engine, Matmul, Uploaded, UploadedBackward};
+use web_time::Instant;
+
+use crate::device::{Readback, Wait, create_buffer, finished};
+use crate::engine::{Bound, Engine, Uploaded};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::engine::{BoundBackward, Matmul, UploadedBackward};
 use crate::error::{Error, Result};
-use crate::plan::{BackwardPlan, Plan};
-use crate::reference::{Incoming, Inputs};
+use crate::plan::Plan;
+use crate::reference::Inputs;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::{plan::BackwardPlan, reference::Incoming};
 
 /// Where times come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,8 +78,10 @@ pub const ROTATED_BYTES: u64 = 192 << 20;
 /// second. That this is long enough is not measured.
 const RAMP: Duration = Duration::from_millis(300);
 
-/// Most runs of one submission.
-const MOST_TOGETHER: usize = 32;
+/// Most runs of one submission, and about how many seconds they take together. A browser's clock has steps of up to
+/// 0.1 ms, and waiting for a submission takes it a millisecond or more.
+const MOST_TOGETHER: usize = if cfg!(target_arch = "wasm32") { 256 } else { 32 };
+const TOGETHER: f64 = if cfg!(target_arch = "wasm32") { 0.05 } else { 0.005 };
 
 /// Bytes of their timestamps, two of 8 each.
 const TIMESTAMP_BYTES: u64 = 16 * MOST_TOGETHER as u64;
@@ -83,12 +93,38 @@ const MOST_COPIES: u64 = 48;
 ///
 /// # Errors
 /// As [`Engine::run_host`].
+#[cfg(not(target_arch = "wasm32"))]
 pub fn measure_host(
     engine: &Engine,
     plan: &Plan,
     inputs: &Inputs<'_>,
     buffers: Buffers,
     budget: Duration,
+) -> Result<(Measurement, usize)> {
+    pollster::block_on(measure_host_in(engine, plan, inputs, buffers, budget, Wait::Blocking))
+}
+
+/// `measure_host` without blocking the thread.
+///
+/// # Errors
+/// As `measure_host`.
+pub async fn measure_host_async(
+    engine: &Engine,
+    plan: &Plan,
+    inputs: &Inputs<'_>,
+    buffers: Buffers,
+    budget: Duration,
+) -> Result<(Measurement, usize)> {
+    measure_host_in(engine, plan, inputs, buffers, budget, Wait::Awaiting).await
+}
+
+async fn measure_host_in(
+    engine: &Engine,
+    plan: &Plan,
+    inputs: &Inputs<'_>,
+    buffers: Buffers,
+    budget: Duration,
+    wait: Wait,
 ) -> Result<(Measurement, usize)> {
     let copies = buffers.copies(plan.problem().min_bytes(&inputs.operands));
     let mut uploaded = vec![Uploaded::new(engine, plan, inputs)?];
@@ -97,13 +133,14 @@ pub fn measure_host(
     }
     let bound: Result<Vec<Bound>> = uploaded.iter().map(|x| x.bind(engine, plan, inputs)).collect();
     let bound = bound?;
-    Ok((measure(engine, &bound, budget)?, bound[0].dispatch_count()))
+    Ok((measure_in(engine, &bound, budget, wait).await?, bound[0].dispatch_count()))
 }
 
 /// Times gradients on host data in the same way.
 ///
 /// # Errors
 /// As [`Engine::run_backward_host`].
+#[cfg(not(target_arch = "wasm32"))]
 pub fn measure_backward_host(
     engine: &Engine,
     plan: &BackwardPlan,
@@ -122,13 +159,14 @@ pub fn measure_backward_host(
     let bound: Result<Vec<BoundBackward>> =
         uploaded.iter().map(|x| x.bind(engine, plan, inputs, None)).collect();
     let bound = bound?;
-    let time = repeat(engine, budget, &|run, encoder, timestamps| {
+    let encode: &Encode<'_> = &|run, encoder, timestamps| {
         let bound = &bound[run % bound.len()];
         match timestamps {
             Some(timestamps) => bound.encode_timed(encoder, timestamps),
             None => bound.encode(encoder),
         }
-    })?;
+    };
+    let time = pollster::block_on(repeat(engine, budget, encode, Wait::Blocking))?;
     Ok((time, bound[0].dispatch_count()))
 }
 
@@ -137,48 +175,63 @@ pub fn measure_backward_host(
 ///
 /// # Errors
 /// Invalid argument when there are none; device lost, out of memory, internal.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn measure(engine: &Engine, bound: &[Bound], budget: Duration) -> Result<Measurement> {
+    pollster::block_on(measure_in(engine, bound, budget, Wait::Blocking))
+}
+
+async fn measure_in(
+    engine: &Engine,
+    bound: &[Bound],
+    budget: Duration,
+    wait: Wait,
+) -> Result<Measurement> {
     if bound.is_empty() {
         return Err(Error::invalid("bound", "no call", "at least one"));
     }
-    repeat(engine, budget, &|run, encoder, timestamps| {
+    let encode: &Encode<'_> = &|run, encoder, timestamps| {
         let bound = &bound[run % bound.len()];
         match timestamps {
             Some(timestamps) => bound.encode_timed(encoder, timestamps),
             None => bound.encode(encoder),
         }
-    })
+    };
+    repeat(engine, budget, encode, wait).await
 }
 
 /// Times the plain matrix product that attention is measured against.
 ///
 /// # Errors
 /// Device lost, out of memory, internal.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn measure_matmul(engine: &Engine, matmul: &Matmul, budget: Duration) -> Result<Measurement> {
-    repeat(engine, budget, &|_, encoder, timestamps| matmul.encode(encoder, timestamps))
+    let encode: &Encode<'_> = &|_, encoder, timestamps| matmul.encode(encoder, timestamps);
+    pollster::block_on(repeat(engine, budget, encode, Wait::Blocking))
 }
 
 /// Records one run; its number comes first.
 pub(super) type Encode<'a> =
     dyn Fn(usize, &mut wgpu::CommandEncoder, Option<wgpu::ComputePassTimestampWrites<'_>>) + 'a;
 
-pub(super) fn repeat(
+pub(super) async fn repeat(
     engine: &Engine,
     budget: Duration,
     encode: &Encode<'_>,
+    wait: Wait,
 ) -> Result<Measurement> {
     let timer = Timer::new(engine)?;
     // Warms caches and clocks, and says how long a run is.
     let warm = Instant::now();
     let mut run = 1;
-    let mut last = timer.wall(engine, encode, 0, 1)?;
-    let together = |last: f64| (0.005 / last.max(1e-6)).clamp(1.0, MOST_TOGETHER as f64) as usize;
+    let mut last = timer.wall(engine, encode, 0..1, wait).await?;
+    let together =
+        |last: f64| (TOGETHER / last.max(1e-6)).clamp(1.0, MOST_TOGETHER as f64) as usize;
     let cpu = engine.capabilities().device_type == "cpu";
     let least = budget / 4;
     let least = if cpu { least } else { least.max(RAMP) };
     while last < 1.0 && (run < 3 || warm.elapsed() < least) {
         let batch = together(last);
-        last = timer.wall(engine, encode, run, batch)?;
+        last = timer.wall(engine, encode, run..run + batch, wait).await?;
         run += batch;
     }
     let batch = together(last);
@@ -187,19 +240,15 @@ pub(super) fn repeat(
     let start = Instant::now();
     while times.len() < least || (start.elapsed() < budget && times.len() < 1000) {
         match &timer.queries {
-            Some(queries) => times.extend(timer.gpu(engine, encode, run, batch, queries)?),
-            None => times.push(timer.wall(engine, encode, run, batch)?),
+            Some(queries) => {
+                times.extend(timer.gpu(engine, encode, run..run + batch, queries, wait).await?);
+            }
+            None => times.push(timer.wall(engine, encode, run..run + batch, wait).await?),
         }
         run += batch;
     }
     let clock = if timer.queries.is_some() { Clock::Gpu } else { Clock::Wall };
     Ok(summary(times, clock))
-}
-
-/// Waits for everything submitted.
-pub(super) fn wait(engine: &Engine) -> Result<()> {
-    let polled = engine.device().poll(wgpu::PollType::wait_indefinitely());
-    polled.map(|_| ()).map_err(|e| Error::device_lost("timing", e.to_string()))
 }
 
 fn summary(mut seconds: Vec<f64>, clock: Clock) -> Measurement {
@@ -226,7 +275,7 @@ struct Timer {
 
 impl Timer {
     fn new(engine: &Engine) -> Result<Self> {
-        if !engine.capabilities().timestamps {
+        if !engine.capabilities().timestamps || cfg!(target_arch = "wasm32") {
             return Ok(Self { queries: None });
         }
         let set = engine.device().create_query_set(&wgpu::QuerySetDescriptor {
@@ -239,29 +288,30 @@ impl Timer {
         Ok(Self { queries: Some((set, buffer)) })
     }
 
-    /// Seconds of each of `batch` runs of one submission, between the device's timestamps.
-    fn gpu(
+    /// Seconds of each run of one submission, between the device's timestamps.
+    async fn gpu(
         &self,
         engine: &Engine,
         encode: &Encode<'_>,
-        run: usize,
-        batch: usize,
+        runs: Range<usize>,
         (set, buffer): &(wgpu::QuerySet, wgpu::Buffer),
+        wait: Wait,
     ) -> Result<Vec<f64>> {
+        let batch = runs.len();
         let mut encoder = engine.device().create_command_encoder(&Default::default());
-        for i in 0..batch {
+        for (i, run) in runs.enumerate() {
             let timestamps = wgpu::ComputePassTimestampWrites {
                 query_set: set,
                 beginning_of_pass_write_index: Some(2 * i as u32),
                 end_of_pass_write_index: Some(2 * i as u32 + 1),
             };
-            encode(run + i, &mut encoder, Some(timestamps));
+            encode(run, &mut encoder, Some(timestamps));
         }
         encoder.resolve_query_set(set, 0..2 * batch as u32, buffer, 0);
         let bytes = 16 * batch as u64;
         let readback = Readback::record(engine.device(), &mut encoder, buffer, 0, bytes)?;
         engine.queue().submit([encoder.finish()]);
-        let bytes = readback.read_blocking()?;
+        let bytes = readback.get(wait).await?;
         let ticks: Vec<u64> = bytes
             .chunks_exact(8)
             .map(|b| b.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte)))
@@ -274,15 +324,19 @@ impl Timer {
         Ok(ticks.chunks_exact(2).map(seconds).collect())
     }
 
-    /// Seconds of one run by the host's clock, from `batch` runs in one submission.
-    fn wall(&self, engine: &Engine, encode: &Encode<'_>, run: usize, batch: usize) -> Result<f64> {
-        let start = Instant::now();
+    /// Seconds of one run by the host's clock, from several in one submission.
+    async fn wall(
+        &self,
+        engine: &Engine,
+        encode: &Encode<'_>,
+        runs: Range<usize>,
+        wait: Wait,
+    ) -> Result<f64> {
+        let (start, batch) = (Instant::now(), runs.len());
         let mut encoder = engine.device().create_command_encoder(&Default::default());
-        for i in 0..batch {
-            encode(run + i, &mut encoder, None);
-        }
+        runs.for_each(|run| encode(run, &mut encoder, None));
         engine.queue().submit([encoder.finish()]);
-        wait(engine)?;
+        finished(engine.device(), engine.queue(), wait).await?;
         Ok(start.elapsed().as_secs_f64() / batch as f64)
     }
 }

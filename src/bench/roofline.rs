@@ -1,13 +1,17 @@
 //! What the device can do, measured on the spot by small kernels: the limits that results are held against.
 
+#[cfg(not(target_arch = "wasm32"))]
 mod matrix;
 
+#[cfg(not(target_arch = "wasm32"))]
 pub use matrix::{MATRIX_FORMS, matrix_text};
 
 use std::time::Duration;
 
-use crate::bench::measure::{Clock, Measurement, repeat};
-use crate::device::{create_buffer, scoped, upload};
+use web_time::Instant;
+
+use crate::bench::measure::{Clock, Encode, Measurement, repeat};
+use crate::device::{Wait, create_buffer, finished, scoped, upload};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::plan::Path;
@@ -67,9 +71,22 @@ impl Roofline {
     ///
     /// # Errors
     /// Device lost, out of memory, internal.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn measure(engine: &Engine) -> Result<Self> {
+        pollster::block_on(Self::measure_in(engine, Wait::Blocking))
+    }
+
+    /// `measure` without blocking the thread.
+    ///
+    /// # Errors
+    /// As `measure`.
+    pub async fn measure_async(engine: &Engine) -> Result<Self> {
+        Self::measure_in(engine, Wait::Awaiting).await
+    }
+
+    async fn measure_in(engine: &Engine, wait: Wait) -> Result<Self> {
         let f16 = engine.capabilities().shader_f16;
-        let (f32_gflops, clock) = fma(engine, "f32")?;
+        let (f32_gflops, clock) = fma(engine, "f32", wait).await?;
         let (large, small) = (memory_bytes(engine), 4 << 20);
         let (read, copy) = (
             include_str!("../../shaders/roofline/read.wgsl"),
@@ -77,13 +94,13 @@ impl Roofline {
         );
         Ok(Self {
             f32_gflops,
-            f16_gflops: if f16 { Some(fma(engine, "f16")?.0) } else { None },
-            matrix_gflops: matrix::matrix(engine)?.map(|(gflops, _)| gflops),
-            read_gbps: moved(engine, "read", read, large, 1)?,
-            cached_gbps: moved(engine, "read", read, small, 1)?,
-            copy_gbps: moved(engine, "copy", copy, large / 2, 2)?,
-            dispatch_us: dispatch(engine)?,
-            submit_us: submit(engine)?,
+            f16_gflops: if f16 { Some(fma(engine, "f16", wait).await?.0) } else { None },
+            matrix_gflops: matrix_gflops(engine, wait).await?,
+            read_gbps: moved(engine, "read", read, [large, 1], wait).await?,
+            cached_gbps: moved(engine, "read", read, [small, 1], wait).await?,
+            copy_gbps: moved(engine, "copy", copy, [large / 2, 2], wait).await?,
+            dispatch_us: dispatch(engine, wait).await?,
+            submit_us: submit(engine, wait).await?,
             clock,
         })
     }
@@ -112,6 +129,17 @@ impl Roofline {
         let largest = candidates.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
         largest.unwrap_or((0.0, Limit::Compute))
     }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+async fn matrix_gflops(engine: &Engine, wait: Wait) -> Result<Option<f64>> {
+    Ok(matrix::matrix(engine, wait).await?.map(|(gflops, _)| gflops))
+}
+
+/// A browser has no matrix units.
+#[cfg(target_arch = "wasm32")]
+async fn matrix_gflops(_: &Engine, _: Wait) -> Result<Option<f64>> {
+    Ok(None)
 }
 
 /// Enough that no last-level cache holds it: 256 MiB, or what one binding may hold.
@@ -160,8 +188,13 @@ impl Small {
         })
     }
 
-    fn time(&self, engine: &Engine, groups: u32, dispatches: u32) -> Result<Measurement> {
-        repeat(engine, BUDGET, &|_, encoder, timestamps| {
+    async fn time(
+        &self,
+        engine: &Engine,
+        [groups, dispatches]: [u32; 2],
+        wait: Wait,
+    ) -> Result<Measurement> {
+        let encode: &Encode<'_> = &|_, encoder, timestamps| {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some("roofline"),
                 timestamp_writes: timestamps,
@@ -171,7 +204,8 @@ impl Small {
             for _ in 0..dispatches {
                 pass.dispatch_workgroups(groups, 1, 1);
             }
-        })
+        };
+        repeat(engine, BUDGET, encode, wait).await
     }
 }
 
@@ -193,7 +227,7 @@ fn unchecked(device: &wgpu::Device, name: &str, text: &str) -> wgpu::ShaderModul
 
 /// 10⁹ multiply-adds a second, counted as two, of the better of two ways to write them: drivers differ in
 /// which becomes one instruction.
-fn fma(engine: &Engine, real: &str) -> Result<(f64, Clock)> {
+async fn fma(engine: &Engine, real: &str, wait: Wait) -> Result<(f64, Clock)> {
     let values = [0.999_f64; 4].into_iter().chain([1e-3; 4]).chain([1.0; 4]);
     let bytes = DType::F32.encode(values);
     let given = upload(engine.device(), "roofline", &bytes, wgpu::BufferUsages::STORAGE)?;
@@ -206,7 +240,7 @@ fn fma(engine: &Engine, real: &str) -> Result<(f64, Clock)> {
         let text = format!("{enable}alias real = {real};\n{text}");
         let bytes = u64::from(MOST_GROUPS) * 64 * 16;
         let kernel = Small::new(engine, "fma", &text, &given, bytes)?;
-        let found = rate(engine, &kernel, 64 * FMA_OF_INVOCATION * 2)?;
+        let found = rate(engine, &kernel, 64 * FMA_OF_INVOCATION * 2, wait).await?;
         best = if found.0 > best.0 { found } else { best };
     }
     Ok(best)
@@ -214,11 +248,11 @@ fn fma(engine: &Engine, real: &str) -> Result<(f64, Clock)> {
 
 /// 10⁹ operations a second of a kernel, given those of a workgroup: with more and more workgroups until they take two
 /// milliseconds, which no clock is too coarse for.
-fn rate(engine: &Engine, kernel: &Small, of_group: u64) -> Result<(f64, Clock)> {
+async fn rate(engine: &Engine, kernel: &Small, of_group: u64, wait: Wait) -> Result<(f64, Clock)> {
     let mut best = (0.0, Clock::Wall);
     let mut groups = 64;
     loop {
-        let time = kernel.time(engine, groups, 1)?;
+        let time = kernel.time(engine, [groups, 1], wait).await?;
         let rate = (u64::from(groups) * of_group) as f64 / time.min_ms / 1e6;
         best = if rate > best.0 { (rate, time.clock) } else { best };
         if time.min_ms >= 2.0 || groups * 2 > MOST_GROUPS {
@@ -230,7 +264,13 @@ fn rate(engine: &Engine, kernel: &Small, of_group: u64) -> Result<(f64, Clock)> 
 
 /// 10⁹ bytes a second of a kernel that reads `bytes`, each of them moved `times` in all; of the best of several
 /// widths of a workgroup: drivers that run shaders on the CPU read in order only where it is narrow.
-fn moved(engine: &Engine, name: &str, text: &str, bytes: u64, times: u64) -> Result<f64> {
+async fn moved(
+    engine: &Engine,
+    name: &str,
+    text: &str,
+    [bytes, times]: [u64; 2],
+    wait: Wait,
+) -> Result<f64> {
     let groups = (bytes / BYTES_OF_GROUP).max(1);
     let bytes = groups * BYTES_OF_GROUP;
     let usage = wgpu::BufferUsages::STORAGE;
@@ -240,26 +280,27 @@ fn moved(engine: &Engine, name: &str, text: &str, bytes: u64, times: u64) -> Res
         let written = if times > 1 { bytes } else { groups * lanes * 16 };
         let text = text.replace("LANES", &format!("{lanes}u"));
         let kernel = Small::new(engine, name, &text, &given, written)?;
-        let time = kernel.time(engine, groups as u32, 1)?;
+        let time = kernel.time(engine, [groups as u32, 1], wait).await?;
         best = best.max((times * bytes) as f64 / time.min_ms / 1e6);
     }
     Ok(best)
 }
 
-fn dispatch(engine: &Engine) -> Result<f64> {
+async fn dispatch(engine: &Engine, wait: Wait) -> Result<f64> {
     let given = create_buffer(engine.device(), "roofline", 16, wgpu::BufferUsages::STORAGE)?;
     let text = include_str!("../../shaders/roofline/nothing.wgsl");
     let kernel = Small::new(engine, "nothing", text, &given, 16)?;
-    Ok(kernel.time(engine, 1, DISPATCHES)?.median_ms * 1e3 / f64::from(DISPATCHES))
+    let time = kernel.time(engine, [1, DISPATCHES], wait).await?;
+    Ok(time.median_ms * 1e3 / f64::from(DISPATCHES))
 }
 
-fn submit(engine: &Engine) -> Result<f64> {
+async fn submit(engine: &Engine, wait: Wait) -> Result<f64> {
     let mut times = Vec::new();
     for _ in 0..50 {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let encoder = engine.device().create_command_encoder(&Default::default());
         engine.queue().submit([encoder.finish()]);
-        crate::bench::measure::wait(engine)?;
+        finished(engine.device(), engine.queue(), wait).await?;
         times.push(start.elapsed().as_secs_f64() * 1e6);
     }
     times.sort_by(f64::total_cmp);

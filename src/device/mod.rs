@@ -14,4 +14,6 @@ pub(crate) use memory::{create_buffer, upload};
 pub(crate) use pipeline::{Pipeline, PipelineCache};
 pub use readback::Readback;
 pub(crate) use readback::Wait;
+#[cfg(feature = "bench")]
+pub(crate) use readback::finished;
 pub(crate) use scope::{scoped, settled};

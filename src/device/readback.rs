@@ -32,6 +32,48 @@ pub(crate) enum Wait {
 
 type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
 
+/// Waits until everything that was submitted is done.
+///
+/// # Errors
+/// Device lost.
+#[cfg(feature = "bench")]
+pub(crate) async fn finished(device: &wgpu::Device, queue: &wgpu::Queue, wait: Wait) -> Result<()> {
+    let lost = |reason: String| Error::device_lost("waiting for submissions", reason);
+    match wait {
+        #[cfg(not(target_arch = "wasm32"))]
+        Wait::Blocking => {
+            let polled = device.poll(wgpu::PollType::wait_indefinitely());
+            polled.map(|_| ()).map_err(|e| lost(e.to_string()))
+        }
+        Wait::Awaiting => {
+            let (sender, receiver) = oneshot_channel();
+            queue.on_submitted_work_done(move || {
+                let _ = sender.send(());
+            });
+            polled(device, &receiver).await.ok_or_else(|| lost("the device is gone".into()))
+        }
+    }
+}
+
+/// What a callback sends, with the device polled meanwhile; `None` where the device fails.
+///
+/// On native backends callbacks run only inside poll; in a browser that does nothing and the browser wakes the
+/// channel.
+async fn polled<T>(device: &wgpu::Device, receiver: &OneshotReceiver<T>) -> Option<T> {
+    let mut received = pin!(receiver.receive());
+    poll_fn(|context| {
+        if let Poll::Ready(result) = received.as_mut().poll(context) {
+            return Poll::Ready(result);
+        }
+        let polled = device.poll(wgpu::PollType::Poll);
+        if cfg!(not(target_arch = "wasm32")) {
+            context.waker().wake_by_ref();
+        }
+        if polled.is_err() { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
+}
+
 impl Readback {
     /// Records the copy of `bytes` bytes at `offset` of `source` (usage `COPY_SRC`; `offset` and
     /// `bytes` multiples of 4).
@@ -75,20 +117,7 @@ impl Readback {
     /// Device lost.
     pub async fn read(self) -> Result<Vec<u8>> {
         let receiver = self.map();
-        let mut received = pin!(receiver.receive());
-        let result = poll_fn(|context| {
-            if let Poll::Ready(result) = received.as_mut().poll(context) {
-                return Poll::Ready(result);
-            }
-            // On native backends the callback runs only inside poll; in a browser this does nothing
-            // and the browser wakes the channel.
-            let polled = self.device.poll(wgpu::PollType::Poll);
-            if cfg!(not(target_arch = "wasm32")) {
-                context.waker().wake_by_ref();
-            }
-            if polled.is_err() { Poll::Ready(None) } else { Poll::Pending }
-        })
-        .await;
+        let result = polled(&self.device, &receiver).await;
         self.finish(result)
     }
 

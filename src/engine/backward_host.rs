@@ -186,7 +186,7 @@ impl UploadedBackward {
     }
 
     /// The same contents in other buffers, copied on the device.
-    #[cfg(feature = "bench")]
+    #[cfg(all(feature = "bench", not(target_arch = "wasm32")))]
     pub(crate) fn copied(&self, engine: &Engine) -> Result<Self> {
         let mut encoder = engine.device.create_command_encoder(&Default::default());
         let mut copy = |from: &wgpu::Buffer| {

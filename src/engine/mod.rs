@@ -30,7 +30,7 @@ mod verdicts;
 
 pub(crate) use apart::{Extent, check_apart};
 pub use backward::{BackwardTensors, BoundBackward};
-#[cfg(feature = "bench")]
+#[cfg(all(feature = "bench", not(target_arch = "wasm32")))]
 pub(crate) use backward_host::UploadedBackward;
 pub(crate) use backward_host::gapless;
 #[cfg(feature = "verify")]

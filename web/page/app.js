@@ -1,5 +1,6 @@
 // Opens the device; then the parts of the page begin.
 import { ask } from "./engine.js";
+import { bench } from "./bench.js";
 import { browser } from "./browser.js";
 import { see } from "./see.js";
 import { verify } from "./verify.js";
@@ -41,6 +42,7 @@ async function begin() {
   describe(adapter);
   see(place("see"));
   verify(place("verify"));
+  bench(place("bench"));
 }
 
 begin();

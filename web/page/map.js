@@ -1,13 +1,7 @@
 // One head's map: a picture with a square for each weight, rows are queries.
-const SPACE = "http://www.w3.org/2000/svg";
-const LETTER = 6.6;
+import { shape } from "./svg.js";
 
-function shape(name, attributes, text) {
-  const made = document.createElementNS(SPACE, name);
-  Object.entries(attributes).forEach(([key, value]) => made.setAttribute(key, value));
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
+const LETTER = 6.6;
 
 const short = (word) => (word.length > 11 ? `${word.slice(0, 10)}…` : word);
 

@@ -13,6 +13,8 @@ const methods = {
   see: (settings) => page.see(settings),
   begin: (grid) => page.begin(grid),
   check: (place) => page.check(place),
+  measure: () => page.measure(),
+  time: (place) => page.time(place),
   reportHtml: () => page.report_html(),
   reportJson: () => page.report_json(),
 };

@@ -1,13 +1,15 @@
-//! What the page asks of the library: the adapter, attention on a sentence, verification.
+//! What the page asks of the library: the adapter, attention on a sentence, verification, times.
 //!
 //! Everything that waits is awaited, so the worker that it runs in never stands still. Texts are JSON.
 
+mod bench;
 mod check;
 mod see;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use heedful::bench::Roofline;
 use heedful::verify::report::{Adapter, CaseResult, Host, Left};
 use heedful::{Engine, Error, Policy, device};
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,14 @@ pub struct Page {
     adapter: Adapter,
     host: Host,
     check: RefCell<Option<Check>>,
+    roofline: RefCell<Option<Roofline>>,
+}
+
+/// What calls are held against, and the calls.
+#[derive(Serialize)]
+struct Limits<'a> {
+    roofline: &'a Roofline,
+    calls: Vec<&'static str>,
 }
 
 /// A map of weights as the page draws it.
@@ -88,7 +98,8 @@ impl Page {
         (adapter.driver, adapter.driver_info) = (about.browser, about.version);
         let host = Host { os: about.os, cpu: about.cpu };
         let engine = RefCell::new(Some(Rc::new(engine)));
-        Ok(Self { engine, adapter, host, check: RefCell::default() })
+        let (check, roofline) = (RefCell::default(), RefCell::default());
+        Ok(Self { engine, adapter, host, check, roofline })
     }
 
     /// The adapter as reports have it.
@@ -163,6 +174,33 @@ impl Page {
             }
         }
         json(&rows)
+    }
+
+    /// Measures what the device can do: multiply-adds, memory, dispatches; with the calls that can be timed.
+    ///
+    /// # Errors
+    /// The device is lost, or there is none.
+    pub async fn measure(&self) -> Answer<String> {
+        let engine = self.engine().await?;
+        let measured = self.kept(Roofline::measure_async(&engine).await);
+        let roofline = measured.map_err(told)?;
+        *self.roofline.borrow_mut() = Some(roofline);
+        let calls = bench::calls(&self.adapter).iter().map(bench::Timed::title).collect();
+        json(&Limits { roofline: &roofline, calls })
+    }
+
+    /// Times one of the calls.
+    ///
+    /// # Errors
+    /// Nothing was measured, there is no such call, the device is lost, or there is none.
+    pub async fn time(&self, place: usize) -> Answer<String> {
+        let roofline = *self.roofline.borrow();
+        let roofline = roofline.ok_or_else(|| JsError::new("the device was not measured"))?;
+        let call = bench::calls(&self.adapter).into_iter().nth(place);
+        let call = call.ok_or_else(|| JsError::new("there is no such call"))?;
+        let engine = self.engine().await?;
+        let row = self.kept(call.row(&engine, &roofline).await);
+        json(&row.map_err(told)?)
     }
 
     /// What was verified so far, as the page that `heedful verify --report FILE.html` writes.

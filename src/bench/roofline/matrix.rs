@@ -2,7 +2,7 @@
 
 use super::{Small, rate};
 use crate::bench::measure::Clock;
-use crate::device::upload;
+use crate::device::{Wait, upload};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::kernel::MatrixTile;
@@ -19,7 +19,7 @@ pub const MATRIX_FORMS: [[u32; 2]; 2] = [[2, 2], [2, 4]];
 
 /// 10⁹ multiply-adds a second, counted as two, of the best of a few numbers of sums; `None` where the device was opened
 /// without matrix units that the kernels use. A team counts once, as it does in the kernels.
-pub(super) fn matrix(engine: &Engine) -> Result<Option<(f64, Clock)>> {
+pub(super) async fn matrix(engine: &Engine, wait: Wait) -> Result<Option<(f64, Clock)>> {
     // The lanes of teams and matrices do not depend on the call.
     let call = Shape::self_attention(1, 1, 1024, 64);
     let Some(tile) = tuning::matrix_tile(engine.capabilities(), &call, None) else {
@@ -37,7 +37,7 @@ pub(super) fn matrix(engine: &Engine) -> Result<Option<(f64, Clock)>> {
         let text = matrix_text(&tile, form);
         let kernel = Small::new(engine, "matrix", &text, &given, stored)?;
         let flops = 2 * u64::from(tile.edge).pow(3) * sums * u64::from(STEPS * tile.teams);
-        let found = rate(engine, &kernel, flops)?;
+        let found = rate(engine, &kernel, flops, wait).await?;
         best = if found.0 > best.0 { found } else { best };
     }
     Ok(Some(best))

@@ -15,7 +15,7 @@ use flate2::write::GzEncoder;
 use wasm_bindgen_cli_support::Bindgen;
 
 /// What a visitor may have to load, gzipped.
-const MOST_BYTES: usize = 580_000;
+const MOST_BYTES: usize = 610_000;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 

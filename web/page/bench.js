@@ -1,0 +1,76 @@
+// What the device can do, and what a few calls make of it.
+import { ask } from "./engine.js";
+import { chart } from "./roofline.js";
+
+const LIMITS = [
+  ["f32_gflops", "f32", "GFLOP/s"], ["f16_gflops", "f16", "GFLOP/s"], ["read_gbps", "memory", "GB/s"],
+  ["cached_gbps", "4 MiB again and again", "GB/s"], ["dispatch_us", "a dispatch", "µs"], ["submit_us", "a submission", "µs"],
+];
+const OF = { compute: "arithmetic", memory: "memory", dispatch: "dispatches" };
+
+export function figures(x) {
+  if (x >= 100) return Math.round(x).toLocaleString("en");
+  return String(Number(x.toPrecision(x >= 1 ? 3 : 2)));
+}
+
+function limits(list, roofline) {
+  list.replaceChildren();
+  for (const [name, title, unit] of LIMITS) {
+    if (roofline[name] == null) continue;
+    const pair = document.createElement("div");
+    pair.append(
+      Object.assign(document.createElement("dt"), { textContent: title }),
+      Object.assign(document.createElement("dd"), { textContent: `${figures(roofline[name])} ${unit}` }));
+    list.append(pair);
+  }
+  list.hidden = false;
+}
+
+function add(body, row, number) {
+  const line = body.insertRow();
+  line.append(Object.assign(document.createElement("th"), { scope: "row", textContent: number }));
+  const call = line.insertCell();
+  call.append(row.title, Object.assign(document.createElement("small"), { textContent: row.call }));
+  const cells = [row.path, figures(row.milliseconds), figures(row.gflops), `${Math.round(100 * row.share)} %`, OF[row.limit]];
+  for (const text of cells) line.insertCell().textContent = text;
+}
+
+async function run(part, stopped) {
+  const now = part.querySelector(".now");
+  const body = part.querySelector("tbody");
+  now.textContent = "measuring the device …";
+  const { roofline, calls } = JSON.parse(await ask("measure"));
+  limits(part.querySelector("#limits"), roofline);
+  const rows = [];
+  for (let i = 0; i < calls.length && !stopped(); i++) {
+    now.textContent = `${i + 1} of ${calls.length}: ${calls[i]} …`;
+    rows.push(JSON.parse(await ask("time", i)));
+    add(body, rows[i], i + 1);
+    part.querySelector(".wide").hidden = false;
+    part.querySelector("#roofline").replaceChildren(chart(roofline, rows));
+  }
+  now.textContent = stopped() ? `stopped after ${rows.length} of ${calls.length} calls` : `${rows.length} calls timed`;
+}
+
+export function bench(part) {
+  const [form, halt] = ["form", ".halt"].map((name) => part.querySelector(name));
+  const begin = form.querySelector("[type=submit]");
+  let stop = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    stop = false;
+    begin.disabled = true;
+    halt.hidden = false;
+    halt.disabled = false;
+    part.querySelector("tbody").replaceChildren();
+    part.querySelector("#roofline").replaceChildren();
+    await run(part, () => stop).catch((error) => { part.querySelector(".now").textContent = error.message; });
+    begin.disabled = false;
+    halt.hidden = true;
+  });
+  halt.addEventListener("click", () => {
+    stop = true;
+    halt.disabled = true;
+  });
+  part.hidden = false;
+}
