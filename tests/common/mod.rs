@@ -11,6 +11,7 @@ use heedful::feature::mask::{Dense, Masks, Neighborhood};
 use heedful::feature::{self, Slot};
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
 use heedful::plan::{MatrixScalar, MatrixUnit};
+#[cfg(feature = "verify")]
 use heedful::verify::cases::{Grid, grid};
 use heedful::{
     Align, Attention, Backward, BackwardPlan, Blocks, Broadcast, Capabilities, DType, Edges, Inner,
@@ -50,6 +51,7 @@ pub fn variants() -> BTreeMap<String, KernelSpec> {
         }
     }
     on_every_path(beside_these(&base), &mut all);
+    #[cfg(feature = "verify")]
     on_every_path(of_new_scores(&all), &mut all);
     all
 }
@@ -83,6 +85,7 @@ fn beside_these(base: &Attention) -> Vec<heedful::Problem> {
 }
 
 /// The quick grid's calls with score modifiers that are in none of these.
+#[cfg(feature = "verify")]
 fn of_new_scores(all: &BTreeMap<String, KernelSpec>) -> Vec<heedful::Problem> {
     let there: HashSet<Slot> = all.values().flat_map(KernelSpec::slots).collect();
     let new = feature::slots().filter(|slot| slot.kind == "score" && !there.contains(slot));
