@@ -38,7 +38,7 @@ function add(body, row, number) {
 async function run(part, stopped) {
   const now = part.querySelector(".now");
   const body = part.querySelector("tbody");
-  now.textContent = "measuring the device …";
+  now.textContent = "measuring the device, up to half a minute …";
   const { roofline, calls } = JSON.parse(await ask("measure"));
   limits(part.querySelector("#limits"), roofline);
   const rows = [];
