@@ -1,17 +1,12 @@
 // What the device can do, and what a few calls make of it.
 import { ask } from "./engine.js";
-import { chart } from "./roofline.js";
+import { chart, figures } from "./roofline.js";
 
 const LIMITS = [
   ["f32_gflops", "f32", "GFLOP/s"], ["f16_gflops", "f16", "GFLOP/s"], ["read_gbps", "memory", "GB/s"],
   ["cached_gbps", "4 MiB again and again", "GB/s"], ["dispatch_us", "a dispatch", "µs"], ["submit_us", "a submission", "µs"],
 ];
 const OF = { compute: "arithmetic", memory: "memory", dispatch: "dispatches" };
-
-export function figures(x) {
-  if (x >= 100) return Math.round(x).toLocaleString("en");
-  return String(Number(x.toPrecision(x >= 1 ? 3 : 2)));
-}
 
 function limits(list, roofline) {
   list.replaceChildren();

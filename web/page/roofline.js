@@ -1,8 +1,13 @@
 // Calls under the device's roof: how fast they are, by how much arithmetic they have for each byte.
-import { figures } from "./bench.js";
 import { shape } from "./svg.js";
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [640, 320, 56, 16, 16, 40];
+
+// A number as people read it.
+export function figures(x) {
+  if (x >= 100) return Math.round(x).toLocaleString("en");
+  return String(Number(x.toPrecision(x >= 1 ? 3 : 2)));
+}
 
 const decades = (low, high) => {
   const all = [];
