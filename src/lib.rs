@@ -108,7 +108,8 @@
 //! # Features
 //! `gles` and `webgpu` forward wgpu's backends; `serde` makes descriptors serialisable; `verify` and `bench`
 //! are what the command line is made of. On wasm32, where nothing may wait on the thread, `verify` has its forms that
-//! await but no recorded cases, `bench` those that do not search tile shapes. The default has none of them: Vulkan, Metal and DX12.
+//! await but no recorded cases, and `bench` times outputs and measures the device. The default has none of them: Vulkan,
+//! Metal and DX12.
 //!
 //! # Layers
 //! Imports only go down, and a test enforces it:

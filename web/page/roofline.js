@@ -24,8 +24,13 @@ function scale(marks, from, to) {
 export function chart(roofline, rows) {
   const peak = roofline.f32_gflops;
   const gbps = Math.max(roofline.read_gbps, roofline.cached_gbps);
-  const wide = decades(Math.min(...rows.map((row) => row.intensity)) / 2, Math.max(...rows.map((row) => row.intensity), peak / gbps) * 2);
-  const high = decades(Math.min(...rows.map((row) => row.gflops)) / 1.5, Math.max(peak, ...rows.map((row) => row.gflops)));
+  const ridge = peak / gbps;
+  const across = [ridge, ...rows.map((row) => row.intensity)];
+  const up = [peak, ...rows.map((row) => row.gflops)];
+  // A clock too coarse for a call gives no number, and there is no place for that.
+  if (![...across, ...up].every((value) => Number.isFinite(value) && value > 0)) return document.createTextNode("");
+  const wide = decades(Math.min(...across) / 2, Math.max(...across) * 2);
+  const high = decades(Math.min(...up) / 1.5, Math.max(...up));
   const x = scale(wide, LEFT, WIDTH - RIGHT);
   const y = scale(high, HEIGHT - BOTTOM, TOP);
   const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
@@ -42,7 +47,7 @@ export function chart(roofline, rows) {
   svg.append(shape("text", { transform: `translate(12 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)`, "text-anchor": "middle" }, "GFLOP/s"));
   // From the lower edge or the left one, whichever memory's slope leaves last, to the roof, and along it.
   const begin = Math.max(wide[0], high[0] / gbps);
-  const roof = [[begin, begin * gbps], [peak / gbps, peak], [wide.at(-1), peak]];
+  const roof = [[begin, begin * gbps], [ridge, peak], [wide.at(-1), peak]];
   svg.append(shape("polyline", { points: roof.map(([a, b]) => `${x(a)},${y(b)}`).join(" "), class: "roof" }));
   rows.forEach((row, i) => {
     const point = shape("g", { class: "point" });
