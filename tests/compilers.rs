@@ -185,6 +185,18 @@ fn of_layers() -> [KernelSpec; 3] {
     ]
 }
 
+/// New rows of f16 into pages of a cache, in each storage that is not a copy of them; keys that are turned on the way.
+fn of_caches() -> Vec<(String, KernelSpec)> {
+    let read = Element { storage: Storage::F16, native_f16: true, ..Element::F32X4 };
+    let of = |storage: Storage| Element { storage, ..Element::F32X4 };
+    let append = |storage, rotary| KernelSpec::cache_append(read, of(storage), true, rotary);
+    let quantised = Storage::ALL.iter().copied().filter(|storage| storage.dtype().is_none());
+    let plain = quantised.map(|storage| (format!("cache.{storage}"), append(storage, None)));
+    let turned = [Storage::Int8, Storage::E4m3Row]
+        .map(|storage| (format!("cache.{storage}.turned"), append(storage, Some(false))));
+    plain.chain(turned).collect()
+}
+
 /// The multiply-adds of an invocation that a kernel's loops must do: of a whole tile, loop by loop, or of a turn of
 /// the hot loop and its turns in one of the loop around. Nothing where no such number is known.
 fn wanted(spec: &KernelSpec) -> String {
@@ -284,6 +296,11 @@ fn write_kernels() {
         }
         for spec in of_layers() {
             let file = format!("layer.f32.gradients.{}", spec.kernel.name());
+            std::fs::write(place.join(format!("{file}.wgsl")), compose(&spec).text).unwrap();
+            writeln!(list, "{file} {spec} {}", wanted(&spec)).unwrap();
+        }
+        for (name, spec) in of_caches() {
+            let file = format!("{name}.{}", spec.kernel.name());
             std::fs::write(place.join(format!("{file}.wgsl")), compose(&spec).text).unwrap();
             writeln!(list, "{file} {spec} {}", wanted(&spec)).unwrap();
         }
