@@ -206,7 +206,8 @@ async function benched(tab) {
   assert.ok(calls >= 5, await now.textContent());
   const limits = await part.locator('#limits dd').allTextContents();
   assert.ok(limits.length >= 5 && limits.every((text) => parseFloat(text) > 0), limits.join(', '));
-  const rows = await part.locator('tbody tr').evaluateAll((rows) => rows.map((row) => [...row.cells].map((x) => x.textContent)));
+  const rows = await part.locator('tbody tr')
+    .evaluateAll((rows) => rows.map((row) => [...row.cells].map((x) => x.textContent)));
   assert.equal(rows.length, calls);
   for (const [number, call, path, ms, gflops, share, of] of rows) {
     say(`  ${number} ${call} ${path} ${ms} ms ${gflops} GFLOP/s ${share} of ${of}`);

@@ -1,10 +1,12 @@
 // What the device can do, and what a few calls make of it.
 import { ask } from "./engine.js";
 import { chart, figures } from "./roofline.js";
+import { stoppable } from "./stop.js";
 
 const LIMITS = [
   ["f32_gflops", "f32", "GFLOP/s"], ["f16_gflops", "f16", "GFLOP/s"], ["read_gbps", "memory", "GB/s"],
-  ["cached_gbps", "4 MiB again and again", "GB/s"], ["dispatch_us", "a dispatch", "µs"], ["submit_us", "a submission", "µs"],
+  ["cached_gbps", "4 MiB again and again", "GB/s"],
+  ["dispatch_us", "a dispatch", "µs"], ["submit_us", "a submission", "µs"],
 ];
 const OF = { compute: "arithmetic", memory: "memory", dispatch: "dispatches" };
 
@@ -26,7 +28,8 @@ function add(body, row, number) {
   line.append(Object.assign(document.createElement("th"), { scope: "row", textContent: number }));
   const call = line.insertCell();
   call.append(row.title, Object.assign(document.createElement("small"), { textContent: row.call }));
-  const cells = [row.path, figures(row.milliseconds), figures(row.gflops), `${Math.round(100 * row.share)} %`, OF[row.limit]];
+  const share = `${Math.round(100 * row.share)} %`;
+  const cells = [row.path, figures(row.milliseconds), figures(row.gflops), share, OF[row.limit]];
   for (const text of cells) line.insertCell().textContent = text;
 }
 
@@ -48,24 +51,11 @@ async function run(part, stopped) {
 }
 
 export function bench(part) {
-  const [form, halt] = ["form", ".halt"].map((name) => part.querySelector(name));
-  const begin = form.querySelector("[type=submit]");
-  let stop = false;
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    stop = false;
-    begin.disabled = true;
-    halt.hidden = false;
-    halt.disabled = false;
-    part.querySelector("tbody").replaceChildren();
-    part.querySelector("#roofline").replaceChildren();
-    await run(part, () => stop).catch((error) => { part.querySelector(".now").textContent = error.message; });
-    begin.disabled = false;
-    halt.hidden = true;
-  });
-  halt.addEventListener("click", () => {
-    stop = true;
-    halt.disabled = true;
+  const now = part.querySelector(".now");
+  stoppable(part.querySelector("form"), part.querySelector(".halt"), async (stopped) => {
+    for (const name of ["#limits", ".wide"]) part.querySelector(name).hidden = true;
+    for (const name of ["tbody", "#roofline"]) part.querySelector(name).replaceChildren();
+    await run(part, stopped).catch((error) => { now.textContent = error.message; });
   });
   part.hidden = false;
 }

@@ -43,8 +43,10 @@ export function chart(roofline, rows) {
     svg.append(shape("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(mark), y2: y(mark), class: "grid" }));
     svg.append(shape("text", { x: LEFT - 6, y: y(mark) + 4, "text-anchor": "end" }, figures(mark)));
   }
-  svg.append(shape("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, "FLOP for each byte"));
-  svg.append(shape("text", { transform: `translate(12 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)`, "text-anchor": "middle" }, "GFLOP/s"));
+  const [middle, height] = [(LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2];
+  svg.append(shape("text", { x: middle, y: HEIGHT - 6, "text-anchor": "middle" }, "FLOP for each byte"));
+  const upright = `translate(12 ${height}) rotate(-90)`;
+  svg.append(shape("text", { transform: upright, "text-anchor": "middle" }, "GFLOP/s"));
   // From the lower edge or the left one, whichever memory's slope leaves last, to the roof, and along it.
   const begin = Math.max(wide[0], high[0] / gbps);
   const roof = [[begin, begin * gbps], [ridge, peak], [wide.at(-1), peak]];
@@ -52,9 +54,9 @@ export function chart(roofline, rows) {
   rows.forEach((row, i) => {
     const point = shape("g", { class: "point" });
     point.append(
+      shape("title", {}, `${row.title}: ${figures(row.gflops)} GFLOP/s`),
       shape("circle", { cx: x(row.intensity), cy: y(row.gflops), r: 9 }),
-      shape("text", { x: x(row.intensity), y: y(row.gflops) + 4, "text-anchor": "middle" }, i + 1),
-      shape("title", {}, `${row.title}: ${figures(row.gflops)} GFLOP/s`));
+      shape("text", { x: x(row.intensity), y: y(row.gflops) + 4, "text-anchor": "middle" }, i + 1));
     svg.append(point);
   });
   return svg;

@@ -1,5 +1,6 @@
 // The cases of a grid one after another, and the report of what they showed.
 import { ask } from "./engine.js";
+import { stoppable } from "./stop.js";
 
 // Failures that are listed while cases run; the report has all.
 const LISTED = 20;
@@ -90,28 +91,15 @@ async function reported(part, extent) {
 
 export function verify(part) {
   const [form, halt, download] = ["#start", "#halt", "#download"].map((name) => part.querySelector(name));
-  const begin = form.querySelector("[type=submit]");
-  let stop = false;
   let extent = { done: 0, cases: 0 };
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    stop = false;
-    begin.disabled = true;
-    halt.hidden = false;
-    halt.disabled = false;
+  stoppable(form, halt, async (stopped) => {
     for (const name of ["#download", "#report", "#extent", "#merge"]) part.querySelector(name).hidden = true;
     part.querySelector("#wrong").replaceChildren();
     part.querySelector("#progress").hidden = false;
     extent = { done: 0, cases: 0 };
     const say = (error) => { part.querySelector(".now").textContent = error.message; };
-    await run(part, form.elements.grid.value, extent, () => stop).catch(say);
+    await run(part, form.elements.grid.value, extent, stopped).catch(say);
     await reported(part, extent).catch(say);
-    begin.disabled = false;
-    halt.hidden = true;
-  });
-  halt.addEventListener("click", () => {
-    stop = true;
-    halt.disabled = true;
   });
   download.addEventListener("click", async () => save(await ask("reportJson"), fileName(extent)));
   part.hidden = false;
