@@ -248,7 +248,17 @@ pub(super) async fn repeat(
         run += batch;
     }
     let clock = if timer.queries.is_some() { Clock::Gpu } else { Clock::Wall };
+    still_there(engine, wait).await?;
     Ok(summary(times, clock))
+}
+
+/// An error where the device was lost meanwhile: a browser then calls what was submitted done, but maps no buffer.
+async fn still_there(engine: &Engine, wait: Wait) -> Result<()> {
+    let buffer = create_buffer(engine.device(), "last", 4, wgpu::BufferUsages::COPY_SRC)?;
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    let readback = Readback::record(engine.device(), &mut encoder, &buffer, 0, 4)?;
+    engine.queue().submit([encoder.finish()]);
+    readback.get(wait).await.map(|_| ())
 }
 
 fn summary(mut seconds: Vec<f64>, clock: Clock) -> Measurement {
