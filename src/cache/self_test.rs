@@ -1,6 +1,6 @@
 //! The known-answer append: kernels that write a cache prove themselves before they serve.
 
-use crate::cache::append::{AppendDescriptor, NewRows};
+use crate::cache::append::{Append, AppendDescriptor, NewRows};
 use crate::cache::descriptor::{KvCacheDescriptor, Side};
 use crate::cache::kv_cache::KvCache;
 use crate::device::{Readback, Wait, scoped, settled, upload};
@@ -51,6 +51,9 @@ enum Asked {
     Copies,
 }
 
+/// Rows of the known fork: all that a page which is copied may share.
+const SHARED: u32 = 11;
+
 /// Rows go to one sequence, another becomes the same and gets a row more: both lengths count, and what they share is
 /// the same.
 async fn known_fork(
@@ -60,30 +63,20 @@ async fn known_fork(
     asked: Asked,
     wait: Wait,
 ) -> Result<Option<String>> {
-    let pages = d.pages.map(|_| [8, 4]);
-    let small = KvCacheDescriptor {
-        pages,
-        storage: d.storage,
-        ..KvCacheDescriptor::new(2, 2, d.dim_v, 12)
+    let trial = Trial {
+        engine,
+        cache: small(d, 2, d.dim_v),
+        append: AppendDescriptor { rows: SHARED, layout: Layout::Bhsd, rotary: None, ..*append },
+        values: values(append, 2 * 2 * SHARED * d.dim_v),
+        rotary: None,
     };
-    let values = (0..2 * 2 * ROWS * d.dim_v).map(|i| append.dtype.round(value(i)));
-    let bytes = append.dtype.encode(values);
-    let layout = Layout::Bhsd;
-    let small_append = AppendDescriptor { rows: ROWS, layout, rotary: None, ..*append };
     let work = || {
-        let mut cache = KvCache::make(engine, &small)?;
-        let source = upload(engine.device(), "known rows", &bytes, wgpu::BufferUsages::STORAGE)?;
-        let rows = NewRows { k: (&source).into(), v: (&source).into(), rotary: None };
-        let bound = cache.bind_unproved(engine, &small_append, &rows)?;
-        let mut encoder = engine.device().create_command_encoder(&Default::default());
-        cache.append(&mut encoder, &bound, &[ROWS, 0])?;
+        let (mut cache, bound, mut encoder) = trial.begin()?;
+        cache.append(&mut encoder, &bound, &[SHARED, 0])?;
         cache.fork(&mut encoder, 0, 1)?;
         cache.append(&mut encoder, &bound, &[0, 1])?;
         let buffer = if asked == Asked::Lengths { &cache.state } else { &cache.k };
-        let back = Readback::record(engine.device(), &mut encoder, buffer, 0, buffer.size())?;
-        scoped(engine.device(), "submitting a self-test", 0, || {
-            engine.queue().submit([encoder.finish()])
-        })?;
+        let back = trial.end(encoder, buffer)?;
         Ok((cache, back))
     };
     let (cache, back) = settled(work).await?;
@@ -95,7 +88,7 @@ async fn known_fork(
         let wrong = format!("wrong in the self-test: lengths {found:?}, want {wanted:?}");
         return Ok((found != wanted).then_some(wrong));
     }
-    let rows = ROWS as usize;
+    let rows = SHARED as usize;
     let [first, second] = [0, 1].map(|sequence| cache.rows_of(Side::Keys, &bytes, sequence));
     // Head by head, of which the second sequence's have a row more.
     let same = first.chunks(rows).zip(second.chunks(rows + 1)).all(|(a, b)| a == &b[..rows]);
@@ -104,9 +97,48 @@ async fn known_fork(
     Ok((!same || !kept).then(|| wrong.into()))
 }
 
-/// Values below 1 in magnitude.
-fn value(i: u32) -> f64 {
-    f64::from(i.wrapping_mul(0x9e37_79b9) >> 8) / f64::from(1 << 23) - 1.0
+/// What is appended to a small cache, and how.
+struct Trial<'a> {
+    engine: &'a Engine,
+    cache: KvCacheDescriptor,
+    append: AppendDescriptor,
+    values: Vec<f64>,
+    rotary: Option<[&'a [f32]; 2]>,
+}
+
+impl Trial<'_> {
+    /// An empty cache, and the append that takes the values as its keys and its values.
+    fn begin(&self) -> Result<(KvCache, Append, wgpu::CommandEncoder)> {
+        let device = self.engine.device();
+        let cache = KvCache::make(self.engine, &self.cache)?;
+        let bytes = self.append.dtype.encode(self.values.iter().copied());
+        let source = upload(device, "known rows", &bytes, wgpu::BufferUsages::STORAGE)?;
+        let rows = NewRows { k: (&source).into(), v: (&source).into(), rotary: self.rotary };
+        let bound = cache.bind_unproved(self.engine, &self.append, &rows)?;
+        Ok((cache, bound, device.create_command_encoder(&Default::default())))
+    }
+
+    /// What a buffer holds after all, on its way to the host.
+    fn end(&self, mut encoder: wgpu::CommandEncoder, buffer: &wgpu::Buffer) -> Result<Readback> {
+        let device = self.engine.device();
+        let back = Readback::record(device, &mut encoder, buffer, 0, buffer.size())?;
+        scoped(device, "submitting a self-test", 0, || {
+            self.engine.queue().submit([encoder.finish()])
+        })?;
+        Ok(back)
+    }
+}
+
+/// A cache of the same kind for 12 tokens of two heads.
+fn small(d: &KvCacheDescriptor, sequences: u32, dim: u32) -> KvCacheDescriptor {
+    let pages = d.pages.map(|_| [8, 4]);
+    KvCacheDescriptor { pages, storage: d.storage, ..KvCacheDescriptor::new(sequences, 2, dim, 12) }
+}
+
+/// Values below 1 in magnitude, as the new rows hold them.
+fn values(append: &AppendDescriptor, n: u32) -> Vec<f64> {
+    let value = |i: u32| f64::from(i.wrapping_mul(0x9e37_79b9) >> 8) / f64::from(1 << 23) - 1.0;
+    (0..n).map(|i| append.dtype.round(value(i))).collect()
 }
 
 async fn known_append(
@@ -117,38 +149,27 @@ async fn known_append(
     turned: bool,
     wait: Wait,
 ) -> Result<Option<String>> {
-    let pages = d.pages.map(|_| [8, 4]);
-    let small =
-        KvCacheDescriptor { pages, storage: d.storage, ..KvCacheDescriptor::new(1, 2, dim, 12) };
-    let values: Vec<f64> = (0..2 * ROWS * dim).map(|i| append.dtype.round(value(i))).collect();
-    let bytes = append.dtype.encode(values.iter().copied());
     // Every place is turned by half a circle: the channels that are turned change their sign.
     let half = (append.rotary.unwrap_or_default().0 / 2) as usize;
     let (cos, sin) = (vec![-1.0; 12 * half], vec![0.0; 12 * half]);
-    let small_append = AppendDescriptor {
-        rows: ROWS,
-        layout: Layout::Bhsd,
-        rotary: append.rotary.filter(|_| turned),
-        ..*append
+    let rotary = append.rotary.filter(|_| turned);
+    let trial = Trial {
+        engine,
+        cache: small(d, 1, dim),
+        append: AppendDescriptor { rows: ROWS, layout: Layout::Bhsd, rotary, ..*append },
+        values: values(append, 2 * ROWS * dim),
+        rotary: turned.then_some([cos.as_slice(), sin.as_slice()]),
     };
-    let rotary = turned.then_some([cos.as_slice(), sin.as_slice()]);
     let work = || {
-        let mut cache = KvCache::make(engine, &small)?;
-        let source = upload(engine.device(), "known rows", &bytes, wgpu::BufferUsages::STORAGE)?;
-        let rows = NewRows { k: (&source).into(), v: (&source).into(), rotary };
-        let bound = cache.bind_unproved(engine, &small_append, &rows)?;
-        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        let (mut cache, bound, mut encoder) = trial.begin()?;
         cache.append(&mut encoder, &bound, &[ROWS])?;
-        let back = Readback::record(engine.device(), &mut encoder, &cache.k, 0, cache.k.size())?;
-        scoped(engine.device(), "submitting a self-test", 0, || {
-            engine.queue().submit([encoder.finish()])
-        })?;
+        let back = trial.end(encoder, &cache.k)?;
         Ok((cache, back))
     };
     let (cache, back) = settled(work).await?;
     let found = cache.rows_of(Side::Keys, &back.get(wait).await?, 0);
     let turned_channels = if turned { 2 * half } else { 0 };
-    for (row, found) in values.chunks(dim as usize).zip(&found) {
+    for (row, found) in trial.values.chunks(dim as usize).zip(&found) {
         let wanted: Vec<f64> = row
             .iter()
             .enumerate()
