@@ -1,6 +1,5 @@
-//! What every mask and score modifier must have beside its WGSL: a text, a serial form, a meaning, a case and a line of the table of
-//! features.
-
+//! What every mask and score modifier must have beside its WGSL: a text, a serial form, a meaning, a case and a line of
+//! the table of features.
 use std::collections::BTreeSet;
 
 use heedful::feature::mask::Masks;
@@ -108,9 +107,6 @@ fn scored() -> Vec<(&'static Slot, Attention, Problem)> {
     slots().filter(|slot| slot.kind == "score").map(of).collect()
 }
 
-/// What a modifier is called by another feature or by the call.
-const SAID_ELSEWHERE: [&str; 4] = ["scale", "key_scale", "edges", "gumbel"];
-
 #[test]
 fn every_score_modifier_is_in_names_and_files_of_calls() {
     for (slot, attention, problem) in scored() {
@@ -118,7 +114,8 @@ fn every_score_modifier_is_in_names_and_files_of_calls() {
         let score = problem.scores().into_iter().find(|x| x.slot() == *slot).expect("its modifier");
         match score.text() {
             Some(text) => assert!(problem.to_string().contains(&text), "{problem} lacks {text}"),
-            None => assert!(SAID_ELSEWHERE.contains(&&**name), "{name} has no text"),
+            // Another feature or the call says it.
+            None => assert!(!slot.listed, "{name} has no text"),
         }
         let text = serde_json::to_string(&attention).expect("JSON");
         let read: Attention = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -203,12 +200,7 @@ fn every_mask_and_score_modifier_is_in_the_table_of_features() {
         // Several, where the adapters' reports differ.
         let rows = page.lines().filter(|line| line.starts_with(group));
         let row: String = rows.collect::<Vec<_>>().join("\n");
-        // Where another row shows it, that says so.
-        let elsewhere = ["scale", "key_scale", "bias_f16", "bias_bf16", "edges", "gumbel"];
-        let own = |slot: &&Slot| {
-            slot.kind == kind && !(kind == "score" && elsewhere.contains(&&*slot.name))
-        };
-        for slot in slots().filter(own) {
+        for slot in slots().filter(|slot| slot.kind == kind && slot.listed) {
             let title = slot.title();
             assert!(row.contains(title), "docs/features.md lacks {title:?}: {row}");
         }

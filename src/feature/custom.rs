@@ -115,6 +115,7 @@ impl<F: ?Sized> Custom<F> {
             narrows: false,
             is_data: false,
             title,
+            listed: false,
         }
     }
 

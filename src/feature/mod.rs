@@ -55,6 +55,8 @@ pub struct Slot {
     pub is_data: bool,
     /// What reports call it where it is not its name.
     title: Option<&'static str>,
+    /// Whether reports have a row of its own for it: else another row shows it, or every call has it.
+    pub listed: bool,
 }
 
 impl Slot {
@@ -78,6 +80,12 @@ impl Slot {
 
     pub(crate) const fn titled(mut self, title: &'static str) -> Self {
         self.title = Some(title);
+        self
+    }
+
+    /// A file without a row of its own in reports.
+    pub(crate) const fn unlisted(mut self) -> Self {
+        self.listed = false;
         self
     }
 
@@ -146,6 +154,7 @@ macro_rules! slot {
             narrows: false,
             is_data: false,
             title: None,
+            listed: true,
         }
     };
 }

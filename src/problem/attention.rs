@@ -460,14 +460,14 @@ impl Attention {
         self
     }
 
-    /// The chain of score modifiers, in order.
-    pub(super) fn modifiers(&self, scale: Scalar) -> Vec<Box<dyn Score>> {
+    /// The library's score modifiers, in order; the caller's own follow, then the noise of a draw.
+    pub(super) fn own_modifiers(&self, scale: Scalar) -> [Option<Box<dyn Score>>; 7] {
         fn some<S: Score + 'static>(score: Option<S>) -> Option<Box<dyn Score>> {
             score.map(|score| Box::new(score) as Box<dyn Score>)
         }
         let bias = |shape| Bias { shape, dtype: self.bias_dtype };
         let learned_edges = self.masks.edges.filter(|edges| edges.bias);
-        let before = [
+        [
             some(Some(Scale(scale))),
             some(self.kv_scales.map(|scales| KeyScale { scales, shape: self.shape })),
             some(self.softcap.map(Softcap)),
@@ -475,13 +475,20 @@ impl Attention {
             some(self.relative),
             some(self.alibi),
             some(learned_edges.map(|_| EdgeBias)),
-        ];
-        let own = self.custom_scores.iter().map(|score| some(Some(score.clone())));
-        let drawn = match self.normalizer {
-            Normalizer::Sample { seed } => some(Some(Gumbel { seed, heads_q: self.shape.heads_q })),
-            _ => None,
-        };
-        before.into_iter().chain(own).chain([drawn]).flatten().collect()
+        ]
+    }
+
+    /// The whole chain of score modifiers, in order.
+    pub(super) fn modifiers(&self, scale: Scalar) -> Vec<Box<dyn Score>> {
+        let mut chain: Vec<Box<dyn Score>> =
+            self.own_modifiers(scale).into_iter().flatten().collect();
+        for score in &self.custom_scores {
+            chain.push(Box::new(score.clone()));
+        }
+        if let Normalizer::Sample { seed } = self.normalizer {
+            chain.push(Box::new(Gumbel { seed, heads_q: self.shape.heads_q }));
+        }
+        chain
     }
 
     /// Checks every size, stride and combination.

@@ -2,6 +2,7 @@
 
 use crate::feature::ElementType;
 use crate::problem::{Operand, Problem};
+use crate::tensor::Scalar;
 
 impl Problem {
     /// The operands of this call, each with its length in elements in the problem's layout.
@@ -39,14 +40,21 @@ impl Problem {
             }
             Operand::PageTable => a.paged.map(|paged| batch * u64::from(paged.row)),
             Operand::Table => a.table.map(u64::from),
-            // Whatever a mask or a score modifier says that it comes with.
-            _ => {
-                let masks = a.masks.iter().flat_map(|mask| mask.operands(&s));
-                let scores = self.scores().into_iter().flat_map(|score| score.operands(&s));
-                let mut all = masks.chain(scores);
-                all.find(|(of, _)| *of == operand).map(|(_, elements)| elements)
-            }
+            // The others are those of masks and score modifiers; tests/features.rs has each claimed by one.
+            of_features => self.of_features(of_features),
         }
+    }
+
+    /// Elements of what a mask or a score modifier of the library's comes with; `None` where none does.
+    fn of_features(&self, operand: Operand) -> Option<u64> {
+        let (a, s) = (self.attention(), self.attention().shape);
+        let this = |(of, _): &(Operand, u64)| *of == operand;
+        let of_mask = a.masks.iter().flat_map(|mask| mask.operands(&s)).find(this);
+        let of_score = || {
+            let scores = a.own_modifiers(Scalar(self.scale())).into_iter().flatten();
+            scores.flat_map(|score| score.operands(&s)).find(this)
+        };
+        of_mask.or_else(of_score).map(|(_, elements)| elements)
     }
 
     /// Bits of one element of an operand; a unit of stored rows where q, k, v or o is meant.

@@ -3,8 +3,10 @@
 use crate::feature::mask::Mask;
 use crate::feature::score::Score;
 use crate::problem::Problem;
+use crate::tensor::Scalar;
 
-/// What comes with tensors stands after what does not, in this order: names of cases stay what they are.
+/// What comes with tensors stands after what does not, in this order, by the word that its text begins with: names of
+/// cases stay what they are.
 const TABLES: [&str; 8] =
     ["mask", "bias", "alibi", "sinks", "kv-lengths", "q-lengths", "segments", "blocks"];
 
@@ -22,8 +24,7 @@ impl Problem {
         words.extend(a.rotary.map(|rotary| rotary.text()));
         words.extend(a.cosine.map(|cosine| cosine.text()));
         words.extend(a.general.map(|d| format!("general({d})")));
-        let scores = self.scores();
-        let own = scores.iter().filter(|score| !score.slot().custom);
+        let own = a.own_modifiers(Scalar(self.scale())).into_iter().flatten();
         let (early, late): (Vec<String>, Vec<String>) =
             own.filter_map(|score| score.text()).partition(|text| head(text) == EARLY);
         words.extend(early);

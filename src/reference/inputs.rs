@@ -115,8 +115,18 @@ macro_rules! define_owned {
         rows { $($(#[$rows_doc:meta])* $rows:ident: $Rows:ident,)* }
         output { $(#[$output_doc:meta])* $output:ident: $Output:ident, }
         results { $($(#[$result_doc:meta])* $result:ident: $Result:ident,)* }
-        dense { $($(#[$dense_doc:meta])* $dense:ident: $Dense:ident, $dense_type:ident $(with $dense_gradient:ident)?,)* }
-        tables { $($(#[$table_doc:meta])* $table:ident: $Table:ident, $table_type:ident $(with $table_gradient:ident)?,)* }
+        dense {
+            $(
+                $(#[$dense_doc:meta])*
+                $dense:ident: $Dense:ident, $dense_type:ident $(with $dense_gradient:ident)?,
+            )*
+        }
+        tables {
+            $(
+                $(#[$table_doc:meta])*
+                $table:ident: $Table:ident, $table_type:ident $(with $table_gradient:ident)?,
+            )*
+        }
     ) => {
         /// [`Inputs`] that own their tensors, laid out in the problem's strides; those that the problem does not name
         /// are empty.

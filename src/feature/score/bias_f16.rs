@@ -2,4 +2,4 @@
 
 use crate::feature::{Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("score", "bias_f16");
+pub(crate) const SLOT: Slot = slot!("score", "bias_f16").unlisted();

@@ -4,7 +4,7 @@ use super::{Score, Stage};
 use crate::feature::mask::Edges;
 use crate::feature::{Entry, Operand, Operands, Position, Slot, slot};
 
-pub(crate) const SLOT: Slot = slot!("score", "edges").reading(&[Operand::EdgeBias]);
+pub(crate) const SLOT: Slot = slot!("score", "edges").reading(&[Operand::EdgeBias]).unlisted();
 
 /// Adds the bias of the edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

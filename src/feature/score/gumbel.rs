@@ -11,7 +11,7 @@ use crate::feature::{Operands, Parameter, Position, Setting, Slot, slot};
 const LOW: Parameter = Parameter::u32("seed_low");
 const HIGH: Parameter = Parameter::u32("seed_high");
 
-pub(crate) const SLOT: Slot = slot!("score", "gumbel", LOW, HIGH);
+pub(crate) const SLOT: Slot = slot!("score", "gumbel", LOW, HIGH).unlisted();
 
 /// Adds the noise of a seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,8 @@ use crate::tensor::Shape;
 /// Scales between a key head's and the next one's; 0 where one serves all.
 const STRIDE: Parameter = Parameter::u32("kv_scale_stride");
 
-pub(crate) const SLOT: Slot = slot!("score", "key_scale", STRIDE).reading(&[Operand::KScales]);
+pub(crate) const SLOT: Slot =
+    slot!("score", "key_scale", STRIDE).reading(&[Operand::KScales]).unlisted();
 
 /// What k and v are stored divided by, f32, `k_scales` and `v_scales` among the tensors: k meets q and o is made as if
 /// each channel were what its row says times its scale. Appends to a cache do not divide: they store what they get.

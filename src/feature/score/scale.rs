@@ -7,7 +7,7 @@ use crate::tensor::{Scalar, Shape};
 
 const SCALE: Parameter = Parameter::f32("scale");
 
-pub(crate) const SLOT: Slot = slot!("score", "scale", SCALE);
+pub(crate) const SLOT: Slot = slot!("score", "scale", SCALE).unlisted();
 
 /// Multiplies the product by a constant; 1/√dim_qk unless the caller says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -74,13 +74,10 @@ fn masks() -> Vec<Known> {
     all.into_iter().map(|(_, known)| known).collect()
 }
 
-/// Modifiers that another row shows, or that every call has.
-const SHOWN: [&str; 6] = ["scale", "key_scale", "bias_f16", "bias_bf16", "edges", "gumbel"];
-
-/// Every score modifier there is, by its name in kernels.
+/// Every score modifier with a row of its own, by its name in kernels.
 fn scores() -> Vec<Known> {
     let own = ("Scores", "scale of its own", Word("scale", &[]));
-    let declared = slots().filter(|slot| slot.kind == "score" && !SHOWN.contains(&&*slot.name));
+    let declared = slots().filter(|slot| slot.kind == "score" && slot.listed);
     let declared = declared.map(|slot| ("Scores", slot.title(), Slot(&slot.name)));
     [own].into_iter().chain(declared).collect()
 }
@@ -151,6 +148,7 @@ const DIMENSIONS: &str = "Head dimension";
 pub(super) const RECORDED: &str = "Recorded cases";
 /// Group of the paths.
 pub(super) const PATHS: &str = "Path";
+
 /// Every feature there is, and those that only these rows have.
 pub(super) fn all<'a>(cases: impl Iterator<Item = &'a CaseResult>) -> Vec<Feature> {
     let known = FEATURES.iter().enumerate().map(|(i, (group, name, _))| Feature {
