@@ -18,7 +18,8 @@ pub(super) struct Role<'a> {
     pub(super) bytes: u64,
 }
 
-/// Buffers that steps leave to others, f32 rows without gaps.
+/// Buffers that steps leave to others: f32 rows without gaps, but for what stands for a gradient that nobody asked for,
+/// which lies and is stored as that would be.
 pub(crate) type Held = Vec<(Makes, wgpu::Buffer)>;
 
 /// Tensors from which steps take what they bind.

@@ -28,7 +28,7 @@ pub use emulate::{Order, emulate};
 pub use merge::merge_states;
 #[doc(hidden)]
 pub use prepare::prepare;
-pub(crate) use prepare::unprepare;
+pub(crate) use prepare::{places, rotated, unprepare};
 
 use crate::error::{Error, Result};
 use crate::problem::{Operand, Problem};

@@ -17,28 +17,52 @@ pub fn prepare(
     if !problem.prepares(operand) {
         return None;
     }
-    let s = problem.attention().shape;
+    let operands = &inputs.operands;
+    rows(problem, inputs, operand, problem.attention().shape.dim_qk, |at, mut x| {
+        turn(problem, operands, operand, at, &mut x, Turn::Forth, &round);
+        shape(problem, operands, operand, at[1], x, &round)
+    })
+}
+
+/// q or k as it is rotated and nothing more, `[batch, heads, seq, dim]` without gaps.
+pub(crate) fn rotated(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    operand: Operand,
+) -> Option<Vec<f64>> {
+    rows(problem, inputs, operand, problem.dim(operand), |at, mut x| {
+        turn(problem, &inputs.operands, operand, at, &mut x, Turn::Forth, &|x| x);
+        x
+    })
+}
+
+/// What is made of each row of q or k, `dim` channels; 0 where packed tensors hold none.
+fn rows(
+    problem: &Problem,
+    inputs: &Inputs<'_>,
+    operand: Operand,
+    dim: u32,
+    make: impl Fn([u32; 3], Vec<f64>) -> Vec<f64>,
+) -> Option<Vec<f64>> {
     let values = inputs.rows(operand.rows()?)?;
-    let (heads, seq) = (problem.heads(operand), problem.seq(operand));
-    let dim = problem.dim(operand) as usize;
+    let own = problem.dim(operand) as usize;
     let mut out = Vec::new();
-    for batch in 0..s.batch {
-        for head in 0..heads {
-            let held = problem.rows_held(operand, batch, &inputs.operands);
-            for row in 0..seq {
-                let at = [batch, head, row];
-                if row >= held {
-                    out.resize(out.len() + s.dim_qk as usize, 0.0);
-                    continue;
-                }
-                let start = problem.index(operand, at, &inputs.operands) as usize;
-                let mut x = values.get(start..start + dim).unwrap_or_default().to_vec();
-                turn(problem, &inputs.operands, operand, at, &mut x, Turn::Forth, &round);
-                out.extend(shape(problem, &inputs.operands, operand, head, x, &round));
-            }
+    for at in places(problem, operand) {
+        if at[2] >= problem.rows_held(operand, at[0], &inputs.operands) {
+            out.resize(out.len() + dim as usize, 0.0);
+            continue;
         }
+        let start = problem.index(operand, at, &inputs.operands) as usize;
+        out.extend(make(at, values.get(start..start + own).unwrap_or_default().to_vec()));
     }
     Some(out)
+}
+
+/// (sequence, head, row) of every row of q or k, in order.
+pub(crate) fn places(problem: &Problem, operand: Operand) -> impl Iterator<Item = [u32; 3]> {
+    let (heads, seq) = (problem.heads(operand), problem.seq(operand));
+    let batch = problem.attention().shape.batch;
+    (0..batch).flat_map(move |b| (0..heads).flat_map(move |h| (0..seq).map(move |row| [b, h, row])))
 }
 
 /// How a row is rotated.
@@ -147,12 +171,8 @@ pub(super) fn prepare_backward(
     let (true, Some(values)) = (problem.prepares(operand), values) else { return entries };
     let s = problem.attention().shape;
     let dim = problem.dim(operand) as usize;
-    let (heads, seq) = (problem.heads(operand), problem.seq(operand));
-    let places = (0..s.batch).flat_map(|batch| {
-        (0..heads).flat_map(move |head| (0..seq).map(move |row| [batch, head, row]))
-    });
     let mut out = Vec::new();
-    for (at, d) in places.zip(gradient.chunks(s.dim_qk as usize)) {
+    for (at, d) in places(problem, operand).zip(gradient.chunks(s.dim_qk as usize)) {
         // A row that passes nothing on has gradient 0, whatever it holds.
         if d.iter().all(|d| *d == 0.0) {
             out.resize(out.len() + dim, 0.0);

@@ -172,15 +172,15 @@ impl Scratch {
         let kept = if call.plan.reads_outputs() { self.kept(call) } else { None };
         // What rows leave is known of right copies only.
         let copied = call.plan.steps.iter().any(|step| match step.makes {
-            Makes::Copy(of) => self.copy(call, of).is_some(),
+            Makes::Copy(of) => self.copy(call, of).flatten().is_some(),
             _ => false,
         });
         let rows_are_wrong =
             call.plan.reads_outputs() && !copied && self.left_by_rows_is_wrong(call);
         for step in &call.plan.steps {
             let tried = match step.makes {
-                Makes::Copy(of) => Some(self.copy(call, of)),
-                Makes::Turned => None,
+                Makes::Copy(of) => self.copy(call, of),
+                Makes::Turned => self.turned(call),
                 Makes::Unprepared(of) => self.unprepared(call, of),
                 Makes::Products | Makes::Incoming => Some(self.products(call, step.makes)),
                 Makes::Rows => hidden.clone().map(Some),

@@ -9,7 +9,7 @@ use crate::feature::{Operands, Position};
 use crate::kernel::Binding;
 use crate::plan::Makes;
 use crate::problem::{Attention, Backward, Operand, Problem};
-use crate::reference::{Gradients, OwnedInputs, backward, prepare, unprepare};
+use crate::reference::{Gradients, OwnedInputs, backward, places, prepare, rotated, unprepare};
 use crate::tensor::{DType, Layout, Scalar};
 
 impl HeldRows {
@@ -73,13 +73,6 @@ impl HeldRows {
     }
 }
 
-/// (sequence, head, row) of every row of q or k.
-fn places(problem: &Problem, of: Operand) -> impl Iterator<Item = [u32; 3]> {
-    let (heads, seq) = (problem.heads(of), problem.seq(of));
-    let batch = problem.attention().shape.batch;
-    (0..batch).flat_map(move |b| (0..heads).flat_map(move |h| (0..seq).map(move |row| [b, h, row])))
-}
-
 impl Scratch {
     /// A row of q, or of k at the pair's key, as they meet: of the copy that was found, where there is one.
     fn met<'a>(&'a self, call: &'a KnownGradients, of: Operand, at: &Position) -> &'a [f64] {
@@ -104,28 +97,46 @@ impl Scratch {
         call.d_o(at).iter().zip(call.row(Operand::V, at)).map(|(d, v)| d * v).sum()
     }
 
-    /// What is wrong with a copy of q or k.
-    pub(super) fn copy(&self, call: &KnownGradients, of: Operand) -> Option<String> {
+    /// What is wrong with a copy of q or k; `None` where it cannot be looked at.
+    pub(super) fn copy(&self, call: &KnownGradients, of: Operand) -> Option<Option<String>> {
+        let problem = call.plan.problem().problem();
+        let wanted = prepare(problem, &call.tensors.inputs(), of, |x| x)?;
+        self.copied(call, (Makes::Copy(of), of), problem.attention().shape.dim_qk, &wanted)
+    }
+
+    /// What is wrong with q as it is multiplied with a general score's matrix, rotated.
+    pub(super) fn turned(&self, call: &KnownGradients) -> Option<Option<String>> {
+        let problem = call.plan.problem().problem();
+        let wanted = rotated(problem, &call.tensors.inputs(), Operand::Q)?;
+        self.copied(call, (Makes::Turned, Operand::Q), problem.dim(Operand::Q), &wanted)
+    }
+
+    fn copied(
+        &self,
+        call: &KnownGradients,
+        (makes, of): (Makes, Operand),
+        dim: u32,
+        wanted: &[f64],
+    ) -> Option<Option<String>> {
         let problem = call.plan.problem().problem();
         let inputs = call.tensors.inputs();
-        let dim = problem.attention().shape.dim_qk;
-        let wanted = prepare(problem, &inputs, of, |x| x)?;
         for (at, wanted) in places(problem, of).zip(wanted.chunks(dim as usize)) {
             if at[2] >= problem.rows_held(of, at[0], &inputs.operands) {
                 continue;
             }
-            let found =
-                self.held.row((problem, &inputs.operands), (Makes::Copy(of), of), at, dim)?;
-            let near =
-                |(x, e): (&f64, &f64)| (x - e).abs() <= allowed(DType::F32) * e.abs().max(1.0);
-            if !found.iter().zip(wanted).all(near) {
-                let [batch, head, row] = at;
-                return Some(format!(
-                    "wrong in the self-test: row {batch},{head},{row} of {of} is {found:?}, want {wanted:?}"
-                ));
+            let found = self.held.row((problem, &inputs.operands), (makes, of), at, dim)?;
+            let near = |c: &usize| {
+                let (x, e) = (found[*c], wanted[*c]);
+                (x - e).abs() <= allowed(DType::F32) * e.abs().max(1.0)
+            };
+            if let Some(c) = (0..wanted.len()).find(|c| !near(c)) {
+                let ([batch, head, row], x, e) = (at, found[c], wanted[c]);
+                return Some(Some(format!(
+                    "wrong in the self-test: copy of {of}, {batch},{head},{row},{c}, is {x:e}, want {e:e}"
+                )));
             }
         }
-        None
+        Some(None)
     }
 
     /// What is wrong with the gradient of q or k as they meet, as the sum of what is in scratch and the rows that were

@@ -7,13 +7,22 @@ use crate::engine::{BufferView, Engine, gapless};
 use crate::error::Result;
 use crate::feature::Position;
 use crate::kernel::Binding;
-use crate::plan::{Block, BlockSize, Makes, Phase};
+use crate::plan::{BackwardPlan, Block, BlockSize, Makes, Phase};
 use crate::problem::Operand;
 use crate::reference::Gradients;
 use crate::tensor::DType;
 
 /// The bits of scratch that nothing has written: a NaN.
 const UNTOUCHED: u32 = 0xffff_fffe;
+
+/// Whether a step leaves f32 to others: not where its gradient is as the caller's, and nobody asked for that.
+fn is_f32(plan: &BackwardPlan, makes: Makes) -> bool {
+    match makes {
+        Makes::Unprepared(_) => false,
+        Makes::Gradient(of @ (Operand::Q | Operand::K)) => plan.problem().problem().prepares(of),
+        _ => true,
+    }
+}
 
 /// What the dispatches of a known-answer call left in scratch.
 pub(super) struct Scratch {
@@ -26,7 +35,8 @@ pub(super) struct Scratch {
     pub(super) held: HeldRows,
 }
 
-/// What steps leave to others beside the scratch: rows without gaps, head by head.
+/// What steps leave to others beside the scratch, f32: rows of q and k as they meet without gaps, head by head, and each
+/// row's parts in the gradient of an additive score's weights.
 pub(super) struct HeldRows(pub(super) Vec<(Makes, Vec<f64>)>);
 
 impl Scratch {
@@ -177,7 +187,7 @@ impl Engine {
                 gradients.push((*operand, read(&mut encoder, buffer)?));
             }
             let mut held = Vec::new();
-            for (makes, buffer) in &bound.held {
+            for (makes, buffer) in bound.held.iter().filter(|(makes, _)| is_f32(plan, *makes)) {
                 held.push((*makes, read(&mut encoder, buffer)?));
             }
             device::scoped(&self.device, "submitting a self-test", 0, || {
