@@ -107,9 +107,9 @@
 //!
 //! # Features
 //! `gles` and `webgpu` forward wgpu's backends; `serde` makes descriptors serialisable; `verify` and `bench`
-//! are what the command line is made of. On wasm32, where nothing may wait on the thread, `verify` has its forms that
-//! await but no recorded cases, and `bench` times outputs and measures the device. The default has none of them: Vulkan,
-//! Metal and DX12.
+//! are what the command line is made of. On wasm32, where nothing may wait on the thread, both have their forms that
+//! await: `verify` no recorded cases, `bench` no gradients and no search of tile shapes. The default has none of them:
+//! Vulkan, Metal and DX12.
 //!
 //! # Layers
 //! Imports only go down, and a test enforces it:

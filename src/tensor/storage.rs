@@ -28,14 +28,14 @@ use crate::tensor::small_float::{E4M3, E5M2, SmallFloat};
 /// Microscaling Formats 1.0: of e8m0, 0 is 2^-127 and 255 is NaN.
 ///
 /// Rows that are written here have a power of two as scale: with `E4m3Row` and `E5m2Row` the largest that brings the
-/// row's magnitude, rounded as its channels are, to 128 or 16384 and more, with `Mxfp4` the largest that brings the block's to 4 and more (section
-/// 6.3 of OCP's; what is beyond 6 becomes 6). Rounding is to nearest, ties to even. Finite magnitudes beyond 448 become
-/// 448 in `E4m3`, beyond 57344 so in `E5m2`, since a cache is better off with a large key than with NaN; ∞ stays
-/// visible, as NaN in `E4m3`, which has none.
+/// row's magnitude, rounded as its channels are, to 128 or 16384 and more, with `Mxfp4` the largest that brings the
+/// block's to 4 and more (section 6.3 of OCP's; what is beyond 6 becomes 6). Rounding is to nearest, ties to even. Finite
+/// magnitudes beyond 448 become 448 in `E4m3`, beyond 57344 so in `E5m2`, since a cache is better off with a large key
+/// than with NaN; ∞ stays visible, as NaN in `E4m3`, which has none.
 ///
 /// A channel is its number times the scale. Errors of int8 and int4 are those of rounding to the nearest integer; a
-/// bf16 scale is rounded up, by at most 1 part in 128, so int4 overflows above 3.3e38. A row or block that holds NaN or
-/// ±∞ is NaN throughout.
+/// bf16 scale is rounded up, by at most 1 part in 128, so int4 overflows above 3.3e38; numbers of `E4m3Row` and
+/// `E5m2Row` that round to 2^128 become ±∞. A row or block that holds NaN or ±∞ is NaN throughout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
@@ -129,7 +129,7 @@ impl Storage {
         }
     }
 
-    /// Half of the last place of a channel's number, as a part of a binary32's bits: a row's largest magnitude is rounded
+    /// Half of the last place of a channel's number, in the bits of a binary32: a row's largest magnitude is rounded
     /// before its scale is chosen, since a row that came back from here would have another one otherwise.
     pub(crate) fn half_place(self) -> u32 {
         self.small_float().map_or(0, SmallFloat::half_place)
