@@ -5,7 +5,7 @@
 //!
 //! `cargo run --example custom_mask`
 
-use heedful::reference::{Inputs, attend};
+use heedful::reference::Inputs;
 use heedful::{Attention, CustomMask, Engine, Shape, WeightsAt};
 
 const PREFIX: u32 = 4;
@@ -23,7 +23,7 @@ fn main() -> heedful::Result<()> {
     let engine = Engine::new_blocking()?;
     let plan = engine.plan(&attention)?;
     let found = engine.run_host(&plan, &inputs)?;
-    let wanted = attend(plan.problem(), &inputs)?;
+    let wanted = plan.problem().reference(&inputs)?;
     let error = found.o.iter().zip(&wanted.o).map(|(x, e)| (x - e).abs()).fold(0.0, f64::max);
 
     // The picture comes from the staged path, which can return the weights.

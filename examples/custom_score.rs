@@ -4,7 +4,7 @@
 //! `cargo run --example custom_score`
 
 use heedful::Operands;
-use heedful::reference::{Inputs, attend};
+use heedful::reference::Inputs;
 use heedful::{Attention, CustomScore, Engine, Shape};
 
 fn main() -> heedful::Result<()> {
@@ -33,7 +33,7 @@ fn main() -> heedful::Result<()> {
     let engine = Engine::new_blocking()?;
     let plan = engine.plan(&attention)?;
     let found = engine.run_host(&plan, &inputs)?;
-    let wanted = attend(plan.problem(), &inputs)?;
+    let wanted = plan.problem().reference(&inputs)?;
     println!("{plan}\n");
     for (head, strength) in strengths.iter().enumerate() {
         let rows = head * 64 * 32..(head + 1) * 64 * 32;

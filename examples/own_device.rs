@@ -4,8 +4,8 @@
 //!
 //! `cargo run --example own_device`
 
-use heedful::device::{Readback, adapters};
-use heedful::reference::{Inputs, attend};
+use heedful::device::Readback;
+use heedful::reference::Inputs;
 use heedful::{Align, Attention, BufferView, DType, Engine, Operand, Result, Shape, Tensors, wgpu};
 
 /// The parts of the buffer: first byte of each. Multiples of 256, as a sub-allocator gives them.
@@ -122,12 +122,12 @@ fn wanted(attention: &Attention, arena: &Arena) -> Result<Vec<f64>> {
     let [q, k, v, _] = attention.shape.elements();
     let [q, k, v] = [values(arena.q, q), values(arena.k, k), values(arena.v, v)];
     let inputs = Inputs { q: &q, k: &k, v: &v, operands: Default::default() };
-    let o = attend(&attention.validate()?, &inputs)?.o;
+    let o = attention.validate()?.reference(&inputs)?.o;
     Ok(o.iter().zip(&q).map(|(o, q)| o + q).collect())
 }
 
 fn main() -> Result<()> {
-    let found = pollster::block_on(adapters());
+    let found = pollster::block_on(Engine::adapters());
     let Some(adapter) = found.first() else {
         println!("no adapter: nothing to own");
         return Ok(());

@@ -5,8 +5,9 @@
 
 mod shared;
 
+use heedful::layer::MultiHeadAttention;
 use heedful::reference::Inputs;
-use heedful::{Attention, Shape, WeightsAt, layer};
+use heedful::{Attention, Shape, WeightsAt};
 
 const WORDS: [&str; 4] = ["I", "saw", "a", "saw"];
 const WIDTH: usize = 16;
@@ -20,7 +21,7 @@ fn main() -> heedful::Result<()> {
         shared::noise(id as u64 + 1, WIDTH)
     };
     let plain: Vec<f64> = WORDS.iter().flat_map(|w| word(w)).collect();
-    let positions = layer::sinusoidal(4, WIDTH as u32);
+    let positions = MultiHeadAttention::sinusoidal(4, WIDTH as u32);
     let placed: Vec<f64> = plain.iter().zip(&positions).map(|(x, p)| x + f64::from(*p)).collect();
 
     let shape = Shape::self_attention(1, 1, 4, WIDTH as u32);

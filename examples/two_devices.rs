@@ -4,8 +4,8 @@
 //!
 //! `cargo run --example two_devices`
 
-use heedful::device::{Readback, adapters};
-use heedful::reference::{Inputs, attend};
+use heedful::device::Readback;
+use heedful::reference::Inputs;
 use heedful::{Attention, DType, Engine, MergeStates, Result, Shape, wgpu};
 
 #[path = "shared/mod.rs"]
@@ -25,7 +25,7 @@ fn upload(engine: &Engine, values: &[f64]) -> wgpu::Buffer {
 }
 
 fn main() -> Result<()> {
-    let found = pollster::block_on(adapters());
+    let found = pollster::block_on(Engine::adapters());
     let Some(first) = found.first() else {
         println!("no adapter: nothing to split over");
         return Ok(());
@@ -77,7 +77,7 @@ fn main() -> Result<()> {
     let joined = DType::F32.decode(&back.read_blocking()?);
 
     let inputs = Inputs { q: &q, k: &k, v: &v, operands: Default::default() };
-    let wanted = attend(&Attention::new(shape).validate()?, &inputs)?.o;
+    let wanted = Attention::new(shape).validate()?.reference(&inputs)?.o;
     let error = joined.iter().zip(&wanted).map(|(x, e)| (x - e).abs()).fold(0.0, f64::max);
     println!("joined, against all {KEYS} keys at once in float64: differs by at most {error:.1e}");
     assert!(error < 1e-5, "the halves do not make the whole");

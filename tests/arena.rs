@@ -4,7 +4,7 @@
 
 mod common;
 
-use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
+use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
 use heedful::device::Readback;
 use heedful::layer::{LayerWeights, MultiHeadAttention};
 use heedful::plan::MAX_ROWS;
@@ -488,7 +488,7 @@ fn what_wgpu_would_reject_at_submit_is_refused_when_bound() {
     let Some(engine) = common::gpu::engine("aliases") else { return };
     let cache = KvCache::new(&engine, &KvCacheDescriptor::new(1, 1, 8, 16)).unwrap();
     let other = upload(&engine, &[0; 1024]);
-    let (k, v) = (cache.buffer(Side::Keys), cache.buffer(Side::Values));
+    let (k, v) = (cache.k(), cache.v());
     for (name, rows) in [
         ("k", NewRows { k: k.into(), v: (&other).into(), rotary: None }),
         ("v", NewRows { k: (&other).into(), v: k.into(), rotary: None }),

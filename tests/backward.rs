@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use common::noise::noise;
-use heedful::reference::{Incoming, Order, Outputs, attend, backward, emulate_backward};
+use heedful::reference::{Incoming, Order, Outputs, emulate_backward};
 use heedful::verify::cases::{BackwardCase, Case, CaseIncoming, Grid, backward_grid, grid};
 use heedful::verify::data::CaseData;
 use heedful::verify::golden::{GoldenSuite, Precision};
@@ -35,7 +35,7 @@ fn reference_gradients_match_recorded_ones() {
             let Some(recorded) = case.gradients(precision).unwrap() else { continue };
             let problem = recorded.backward.validate().unwrap();
             let inputs = recorded.loaded.data.inputs();
-            let found = backward(&problem, &inputs, &recorded.incoming()).unwrap();
+            let found = problem.reference(&inputs, &recorded.incoming()).unwrap();
             run += 1;
             for (operand, comparison) in recorded.check(&found) {
                 compared += 1;
@@ -91,7 +91,7 @@ impl Call {
             for (x, d) in values.iter_mut().zip(direction) {
                 *x += sign * step * d;
             }
-            loss(&attend(self.problem.problem(), &data.inputs()).unwrap(), &self.incoming())
+            loss(&self.problem.problem().reference(&data.inputs()).unwrap(), &self.incoming())
         };
         let ([above, size], [below, _]) = (at(1.0), at(-1.0));
         [(above - below) / (2.0 * step), size * f64::EPSILON / step]
@@ -134,7 +134,7 @@ fn reference_gradients_are_central_differences_in_every_case_of_the_grid() {
             }
         };
         let inputs = trial.data.inputs();
-        let found = backward(&trial.problem, &inputs, &trial.incoming()).unwrap();
+        let found = trial.problem.reference(&inputs, &trial.incoming()).unwrap();
         let a = trial.problem.problem().attention();
         let leaky = case.name.contains("leaky");
         // Sums of values in 16 bits meet the kink itself, where a central difference is the mean of both slopes.
@@ -183,7 +183,7 @@ fn a_score_of_the_callers_own_needs_a_derivative() {
     assert_ne!(with, square);
     let attention = Attention { custom_scores: vec![with], ..Attention::new(shape) };
     let trial = Call::new(&Case::new(attention, Default::default())).unwrap();
-    let found = backward(&trial.problem, &trial.data.inputs(), &trial.incoming()).unwrap();
+    let found = trial.problem.reference(&trial.data.inputs(), &trial.incoming()).unwrap();
     for (operand, gradient) in found.iter() {
         let gradient = laid_out(&trial, operand, gradient);
         let direction = noise(gradient.len(), 5);
@@ -227,7 +227,7 @@ fn rows_that_see_nothing_and_masked_keys_have_no_gradient() {
     data.k[4..].fill(f64::NAN);
     data.v[4..].fill(f64::INFINITY);
     let incoming = Incoming { o: &noise(8, 4), ..Incoming::default() };
-    let found = backward(&problem, &data.inputs(), &incoming).unwrap();
+    let found = problem.reference(&data.inputs(), &incoming).unwrap();
     assert_eq!(found.get(Operand::Q).unwrap()[..2], [0.0; 2]);
     for operand in [Operand::K, Operand::V] {
         assert_eq!(found.get(operand).unwrap()[4..], [0.0; 2], "{operand}");
@@ -316,7 +316,7 @@ fn emulations_round_the_sum_of_a_long_row() {
     let shape = Shape { seq_q: 1, ..Shape::self_attention(1, 1, 50_000, 4) };
     let call = Call::new(&Case::new(Attention::new(shape), Default::default())).unwrap();
     let (inputs, incoming) = (call.data.inputs(), call.incoming());
-    let truth = backward(&call.problem, &inputs, &incoming).unwrap();
+    let truth = call.problem.reference(&inputs, &incoming).unwrap();
     for order in [Order::Forward, Order::Reversed] {
         let found = emulate_backward(&call.problem, &inputs, &incoming, order).unwrap();
         let pairs = found.get(Operand::V).unwrap().iter().zip(truth.get(Operand::V).unwrap());

@@ -8,8 +8,8 @@ mod common;
 
 use cached::{DIM, HEADS, Modelled, Random, descriptor, encode, read, upload};
 use heedful::Operands;
-use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
-use heedful::reference::{Inputs, attend};
+use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
+use heedful::reference::Inputs;
 use heedful::{Align, Attention, DType, Rotary, RotaryScaling, Shape, Storage, Table};
 
 /// Rows come back as their storage rounds them, and nothing but them is written.
@@ -21,14 +21,14 @@ fn rows_are_written_where_they_belong_and_nowhere_else() {
         for pages in [None, Some([60, 1]), Some([30, 3]), Some([5, 16]), Some([3, 64])] {
             let mut x = Modelled::new(&engine, descriptor(storage, pages), 7);
             assert!(x.append(&engine, &mut random, &[5, 0, 7]));
-            let before = Side::ALL.map(|side| read(&engine, x.cache.buffer(side)));
+            let before = x.stored(&engine);
             assert!(x.append(&engine, &mut random, &[1, 7, 3]));
-            for (side, cached) in Side::ALL.into_iter().enumerate() {
-                let bytes = read(&engine, x.cache.buffer(cached));
+            let stored = x.stored(&engine);
+            for (side, bytes) in stored.iter().enumerate() {
                 let dim = DIM[side] as usize;
                 let mut written = 0;
                 for (sequence, tokens) in x.tokens.iter().enumerate() {
-                    let found = x.cache.rows_of(cached, &bytes, sequence as u32);
+                    let found = &x.rows(&stored, sequence as u32)[side];
                     let wanted = (0..HEADS as usize)
                         .flat_map(|h| tokens.iter().map(move |t| &t[side][h * dim..][..dim]));
                     for (found, wanted) in found.iter().zip(wanted) {
@@ -36,10 +36,8 @@ fn rows_are_written_where_they_belong_and_nowhere_else() {
                         let integers = [Storage::Int8, Storage::Int4].contains(&storage);
                         let quantum = if integers { 0.15 } else { 0.0 };
                         let near = |(x, y): (&f64, &f64)| (x - y).abs() <= quantum;
-                        assert!(
-                            found.iter().zip(wanted).all(near),
-                            "{storage} {pages:?} {cached:?}"
-                        );
+                        let right = found.iter().zip(wanted).all(near);
+                        assert!(right, "{storage} {pages:?} {}", ["k", "v"][side]);
                         written += 1;
                     }
                 }
@@ -71,7 +69,7 @@ fn quantised_rows_keep_the_error_budget() {
         let mut cache = cache;
         let append = cache.bind_append(&engine, &AppendDescriptor::new(40), &rows).unwrap();
         encode(&engine, |encoder| cache.append(encoder, &append, &[40, 1, 0]).unwrap());
-        let found = cache.rows_of(Side::Values, &read(&engine, cache.buffer(Side::Values)), 0);
+        let found = cache.v_rows(&read(&engine, cache.v()), 0);
         assert_eq!(found.len(), (HEADS * 40) as usize);
         for (row, found) in values.chunks(DIM[1] as usize).zip(&found) {
             let most = row.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
@@ -124,7 +122,7 @@ fn rotation_on_the_way_in_is_rotation_of_the_whole() {
         let [cos, sin] = [&cos, &sin].map(|x| x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
         let operands = Operands { rotary_cos: &cos, rotary_sin: &sin, ..Default::default() };
         let inputs = Inputs { q: &q, k: &k, v: &v, operands };
-        let wanted = attend(&plain.validate().unwrap(), &inputs).unwrap();
+        let wanted = plain.validate().unwrap().reference(&inputs).unwrap();
         let off = found.iter().zip(&wanted.o).position(|(x, y)| (x - y).abs() > 1e-5);
         assert_eq!(off, None, "interleaved {interleaved}");
     }

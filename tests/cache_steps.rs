@@ -8,7 +8,7 @@ mod cached;
 mod common;
 
 use cached::{DIM, HEADS, Modelled, Random, descriptor, encode, read, upload};
-use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
+use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
 use heedful::{Engine, Storage, Table};
 
 /// 3 sequences of 70 tokens at most, with a window.
@@ -201,8 +201,8 @@ fn a_refused_change_changes_nothing() {
         let Table::Buffer(state) = x.cache.counts() else { unreachable!() };
         let state = state.buffer.clone();
         let look = |x: &Modelled| {
-            let buffers = Side::ALL.map(|side| read(&engine, x.cache.buffer(side)));
-            (x.cache.lengths().to_vec(), x.cache.free_pages(), buffers, read(&engine, &state))
+            let stored = x.stored(&engine);
+            (x.cache.lengths().to_vec(), x.cache.free_pages(), stored, read(&engine, &state))
         };
         let before = look(&x);
         let (most, n) = (u32::MAX, x.cache.lengths()[0]);
@@ -237,8 +237,8 @@ fn a_refused_change_changes_nothing() {
             }
         });
         assert!(look(&x) == before, "{descriptor:?}");
-        assert!(x.cache.rows_of(Side::Keys, &[], most).is_empty());
-        assert!(x.cache.rows_of(Side::Keys, &[0; 7], 0).is_empty());
+        assert!(x.cache.k_rows(&[], most).is_empty());
+        assert!(x.cache.k_rows(&[0; 7], 0).is_empty());
         x.attend(&engine, &mut random, 2);
         // Nothing to append is something that can be done, and changes no length.
         assert!(x.append(&engine, &mut random, &[0, 0, 0]));
@@ -259,9 +259,9 @@ fn a_change_that_the_device_refuses_is_taken_back() {
         let mut x = Modelled::new(&engine, descriptor, 5);
         (0..4).for_each(|_| assert!(x.append(&engine, &mut random, &[5, 2, 3])));
         x.fork(&engine, 0, 1);
-        let bytes = read(&engine, x.cache.buffer(Side::Keys));
+        let bytes = read(&engine, x.cache.k());
         let look = |cache: &KvCache| {
-            let rows = [0, 1, 2].map(|sequence| cache.rows_of(Side::Keys, &bytes, sequence));
+            let rows = [0, 1, 2].map(|sequence| cache.k_rows(&bytes, sequence));
             (cache.lengths().to_vec(), cache.free_pages(), rows)
         };
         let before = look(&x.cache);

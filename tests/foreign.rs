@@ -4,7 +4,7 @@
 mod common;
 
 use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
-use heedful::layer::{ExtraKeys, LayerWeights, MultiHeadAttention};
+use heedful::layer::{LayerWeights, MultiHeadAttention};
 use heedful::reference::Inputs;
 use heedful::{
     Attention, BufferView, Capabilities, DType, Engine, Error, MergeStates, Path, Plan, Policy,
@@ -14,7 +14,7 @@ use heedful::{
 /// Two devices of one adapter, with the limits of an application that asks for little.
 fn devices(test: &str, limits: &wgpu::Limits) -> Option<[(wgpu::Device, wgpu::Queue); 2]> {
     common::gpu::engine(test)?;
-    let adapters = pollster::block_on(heedful::device::adapters());
+    let adapters = pollster::block_on(Engine::adapters());
     let adapter = adapters.first()?;
     Some([1, 2].map(|_| {
         let descriptor =
@@ -80,7 +80,7 @@ fn a_buffer_of_another_device_is_named() {
     assert_eq!(argument(cache.bind_append(&elsewhere, &AppendDescriptor::new(1), &rows)), "engine");
 
     let layer = MultiHeadAttention {
-        extra: ExtraKeys { learned: true, zero: false },
+        learned_key: true,
         ..MultiHeadAttention::new(Attention::new(Shape::self_attention(1, 1, 8, 8)), 8)
     };
     let plan = engine.plan_layer(&layer, &Policy::default()).unwrap();

@@ -4,7 +4,6 @@ mod common;
 
 use heedful::Path;
 use heedful::plan::MAX_ROWS;
-use heedful::reference::attend;
 use heedful::verify::alone::{differs_alone, last_alone};
 use heedful::verify::cases::{Case, Grid, grid};
 use heedful::verify::execute::Placement;
@@ -75,8 +74,8 @@ fn a_sequence_that_depends_on_its_batch_is_named() {
         let Some((call, own)) = last_alone(&case.attention, &data) else { continue };
         compared += 1;
         // The reference agrees that it is the same sequence.
-        let whole = attend(&problem, &data.inputs()).expect("the reference serves all").o;
-        let alone = attend(&call.validate().expect("valid"), &own.inputs()).expect("served").o;
+        let whole = problem.reference(&data.inputs()).expect("the reference serves all").o;
+        let alone = call.validate().expect("valid").reference(&own.inputs()).expect("served").o;
         let bits = |o: &[f64]| o.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&whole[whole.len() - alone.len()..]), bits(&alone), "{}", case.name);
         if compared == 1 {

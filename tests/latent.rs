@@ -7,7 +7,7 @@ mod common;
 
 use heedful::Operands;
 use heedful::device::Readback;
-use heedful::reference::{Inputs, attend};
+use heedful::reference::Inputs;
 use heedful::verify::truth::Truth;
 use heedful::{
     Align, Attention, DType, Engine, KvScales, Layout, Path, Policy, Shape, Storage, Strides,
@@ -55,7 +55,8 @@ fn the_reference_is_what_was_computed_apart() {
     let problem = call.validate().unwrap();
     let [q, k] = rows(&call);
     let v = &k[..k.len() - (DIM - LATENT) as usize];
-    let o = attend(&problem, &Inputs { q: &q, k: &k, v, operands: Operands::default() }).unwrap().o;
+    let o =
+        problem.reference(&Inputs { q: &q, k: &k, v, operands: Operands::default() }).unwrap().o;
     for (head, channel, wanted) in RECORDED {
         let found = o[head * LATENT as usize + channel];
         assert!((found - wanted).abs() < 1e-12, "head {head}, channel {channel}: {found}");

@@ -4,7 +4,7 @@
 mod common;
 
 use heedful::kernel::Kernel;
-use heedful::layer::{ExtraKeys, HostWeights, LayerInputs, MultiHeadAttention};
+use heedful::layer::{HostWeights, LayerInputs, MultiHeadAttention};
 use heedful::{Align, Attention, DType, Path, Policy, Shape, Storage, WeightsAt};
 
 fn values(salt: u64, n: usize) -> Vec<f64> {
@@ -25,7 +25,7 @@ fn weights(layer: &MultiHeadAttention) -> HostWeights {
             .map(|x| f64::from((x * scale) as f32))
             .collect()
     };
-    let learned = |salt, n: usize| if layer.extra.learned { values(salt, n) } else { Vec::new() };
+    let learned = |salt, n: usize| if layer.learned_key { values(salt, n) } else { Vec::new() };
     HostWeights {
         w_q: matrix(1, q, layer.width_q),
         w_k: matrix(2, k, layer.width_k),
@@ -50,13 +50,17 @@ fn forms_of_the_layer_match_the_reference() {
     let pooled = Shape { seq_q: 1, ..Shape::self_attention(3, 2, 41, 12) };
     let shown = |a: &Attention| a.clone().with_weights(WeightsAt::Probabilities);
     let plain = |a: &Attention, width| MultiHeadAttention::new(a.clone(), width);
-    let extra = ExtraKeys { learned: true, zero: true };
     let layers = [
         plain(&square, 24),
         plain(&square.clone().causal(Align::TopLeft).softcap(3.0), 24),
         MultiHeadAttention { width_k: 13, width_v: 31, width_out: Some(6), ..plain(&odd, 20) },
         MultiHeadAttention { width_out: None, ..plain(&odd, 20) },
-        MultiHeadAttention { extra, average_weights: true, ..plain(&shown(&odd), 20) },
+        MultiHeadAttention {
+            learned_key: true,
+            zero_key: true,
+            average_weights: true,
+            ..plain(&shown(&odd), 20)
+        },
         plain(&Attention::new(pooled), 16),
         plain(&shown(&square), 70),
     ];
@@ -106,12 +110,18 @@ fn layers_that_cannot_be_are_refused_by_name() {
     let attention = || Attention::new(Shape::self_attention(1, 2, 5, 4));
     let layer = || MultiHeadAttention::new(attention(), 8);
     let short = Attention::new(Shape { seq_kv: 1, ..attention().shape });
-    let extra = ExtraKeys { learned: true, zero: true };
     for (layer, argument) in [
         (MultiHeadAttention { width_q: 0, ..layer() }, "width_q"),
         (MultiHeadAttention { width_out: Some(0), ..layer() }, "width_out"),
         (MultiHeadAttention { average_weights: true, ..layer() }, "average_weights"),
-        (MultiHeadAttention { extra, ..MultiHeadAttention::new(short, 8) }, "seq_kv"),
+        (
+            MultiHeadAttention {
+                learned_key: true,
+                zero_key: true,
+                ..MultiHeadAttention::new(short, 8)
+            },
+            "seq_kv",
+        ),
         (MultiHeadAttention::new(attention().packed(5, 5), 8), "attention"),
         (MultiHeadAttention::new(attention().dtype(DType::F16), 8), "attention.dtype"),
         (MultiHeadAttention::new(attention().kv_storage(Storage::F16), 8), "attention.kv_storage"),

@@ -10,8 +10,8 @@ use heedful::Operands;
 use heedful::device::Readback;
 use heedful::kernel::Kernel;
 use heedful::layer::{
-    ExtraKeys, HostWeights, LayerBackward, LayerBackwardTensors, LayerGradients, LayerInputs,
-    LayerTensor, LayerWeights, MultiHeadAttention,
+    HostWeights, LayerBackward, LayerBackwardTensors, LayerGradients, LayerInputs, LayerTensor,
+    LayerWeights, MultiHeadAttention,
 };
 use heedful::verify::golden::{GoldenSuite, LayerGradientCase, Precision};
 use heedful::{
@@ -122,7 +122,6 @@ fn layers() -> Vec<MultiHeadAttention> {
     let odd = Attention::new(odd);
     let pooled = Shape { seq_q: 1, ..Shape::self_attention(3, 2, 41, 12) };
     let plain = |a: &Attention, width| MultiHeadAttention::new(a.clone(), width);
-    let extra = ExtraKeys { learned: true, zero: true };
     let shown = odd.clone().with_weights(WeightsAt::Probabilities);
     let turned = square.clone().rotary(Rotary { interleaved: true, ..Rotary::new(6, 40) });
     vec![
@@ -130,7 +129,12 @@ fn layers() -> Vec<MultiHeadAttention> {
         plain(&square.clone().causal(Align::TopLeft).softcap(3.0).sinks(), 24),
         MultiHeadAttention { width_k: 13, width_v: 31, width_out: Some(6), ..plain(&odd, 20) },
         MultiHeadAttention { width_out: None, ..plain(&odd, 20) },
-        MultiHeadAttention { extra, average_weights: true, ..plain(&shown, 20) },
+        MultiHeadAttention {
+            learned_key: true,
+            zero_key: true,
+            average_weights: true,
+            ..plain(&shown, 20)
+        },
         plain(&Attention::new(pooled), 16),
         plain(&turned, 70),
         plain(&square.cosine(1e-6).normalizer(Normalizer::Sparsemax), 24),

@@ -5,10 +5,10 @@
 mod common;
 
 use heedful::Operands;
-use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
+use heedful::cache::{AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
 use heedful::device::Readback;
 use heedful::plan::Capabilities;
-use heedful::reference::{Inputs, attend};
+use heedful::reference::Inputs;
 use heedful::verify::truth::Truth;
 use heedful::{
     Attention, Engine, Plan, Policy, Rotary, RotaryScaling, Shape, Storage, Table, Tensors, wgpu,
@@ -61,7 +61,7 @@ fn read(
 }
 
 fn limited(bytes: u64) -> Option<Engine> {
-    let adapters = pollster::block_on(heedful::device::adapters());
+    let adapters = pollster::block_on(Engine::adapters());
     let required_limits =
         wgpu::Limits { max_storage_buffer_binding_size: bytes, ..wgpu::Limits::default() };
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
@@ -120,8 +120,9 @@ fn a_call_at_a_million_is_the_reference() {
         assert!(comparison.pass, "{rotary:?}: {}", comparison.message());
         // The angles matter: without them the result is another.
         let plain = Attention::new(shape).validate().unwrap();
-        let other =
-            attend(&plain, &Inputs { q: &q, k: &k, v: &v, operands: Operands::default() }).unwrap();
+        let other = plain
+            .reference(&Inputs { q: &q, k: &k, v: &v, operands: Operands::default() })
+            .unwrap();
         assert!(!truth.check_o(&other.o).pass);
     }
 }
@@ -182,8 +183,8 @@ fn an_append_turns_keys_by_angles_that_do_not_fit_one_binding() {
             cache.append(&mut encoder, &append, &[1024]).unwrap();
             engine.queue().submit([encoder.finish()]);
         }
-        let bytes = read(engine, |_| {}, cache.buffer(Side::Keys));
-        cache.rows_of(Side::Keys, &bytes, 0)
+        let bytes = read(engine, |_| {}, cache.k());
+        cache.k_rows(&bytes, 0)
     };
     let [one, several] = [&whole, &parts].map(keys);
     assert_eq!(one.len(), CAPACITY as usize);

@@ -12,7 +12,7 @@ use common::matrix_caps;
 use common::skip;
 use heedful::kernel::Kernel;
 use heedful::layer::{HostWeights, LayerInputs, MultiHeadAttention};
-use heedful::plan::{MatrixScalar, MatrixUnit, tuning};
+use heedful::plan::{MatrixUnit, tuning};
 use heedful::verify::alone::differs_alone;
 use heedful::verify::cases::{Case, Grid, grid};
 use heedful::verify::execute::Placement;
@@ -65,7 +65,7 @@ fn matrix_units_are_used_only_where_they_are_asked_for_and_can_serve() {
         assert!(error.is_unsupported() && error.to_string().contains(reason), "{error}");
     }
     // Shapes that WGSL cannot name are listed, not used.
-    let (operands, sums) = (MatrixScalar::F16, MatrixScalar::F32);
+    let (operands, sums) = (DType::F16, DType::F32);
     let oblong = MatrixUnit { size: [16, 8, 16], operands, sums };
     let caps = Capabilities { matrix_units: vec![oblong], ..caps };
     let error = plan(&call, &caps, &asked(Path::FusedMatrix)).unwrap_err();
@@ -299,7 +299,7 @@ fn engine_with_matrices_of_16(test: &str) -> Option<Engine> {
         skip::unsupported(test, format!("{} has no matrices of 16", caps.name));
         return None;
     }
-    let (operands, sums) = (MatrixScalar::F16, MatrixScalar::F32);
+    let (operands, sums) = (DType::F16, DType::F32);
     let matrix_units = vec![MatrixUnit { size: [16; 3], operands, sums }];
     // Two of its subgroups of 8 do the same.
     Some(engine.with_capabilities(Capabilities { matrix_units, subgroup_size: [8, 16], ..caps }))

@@ -6,7 +6,7 @@ mod common;
 
 use heedful::Operands;
 use heedful::plan::MAX_ROWS;
-use heedful::reference::{Inputs, Outputs, attend};
+use heedful::reference::{Inputs, Outputs};
 use heedful::verify::data::{CaseData, DataOptions};
 use heedful::verify::execute::{Execution, Placement};
 use heedful::verify::run::{Outcome, run};
@@ -228,7 +228,7 @@ fn lengths_within_packed_keys_leave_the_rest_out() {
             ..Operands::default()
         };
         let inputs = Inputs { q: &q, k: keys, v: keys, operands };
-        attend(&call.validate().unwrap(), &inputs).unwrap().o
+        call.validate().unwrap().reference(&inputs).unwrap().o
     };
     let lengths = attended(call.clone().packed(5, 10).kv_lengths(), &all, &[0, 4, 10], &[3, 5]);
     assert_eq!(lengths, attended(call.packed(5, 8), &kept, &[0, 3, 8], &[]));

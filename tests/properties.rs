@@ -170,7 +170,7 @@ fn small_descriptors_run_on_every_path_and_agree() {
 
 /// An engine of the best adapter's device without any optional feature: no subgroups.
 fn plain_engine() -> Engine {
-    let adapters = pollster::block_on(heedful::device::adapters());
+    let adapters = pollster::block_on(Engine::adapters());
     let descriptor = wgpu::DeviceDescriptor::default();
     let (device, queue) =
         pollster::block_on(adapters[0].request_device(&descriptor)).expect("a device");

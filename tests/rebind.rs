@@ -4,7 +4,7 @@
 mod common;
 
 use heedful::device::Readback;
-use heedful::layer::{ExtraKeys, LayerWeights, MultiHeadAttention};
+use heedful::layer::{LayerWeights, MultiHeadAttention};
 use heedful::{
     Align, Attention, Blocks, Bound, BufferView, DType, Engine, MergeStates, Operand, Path, Policy,
     Rotary, RotaryScaling, Shape, Table, Tensors, WeightsAt, wgpu,
@@ -198,7 +198,7 @@ fn merges_block_tables_prepared_rows_and_layers_record_into_a_pass() {
 
     let layer = MultiHeadAttention {
         attention: Attention::new(Shape { seq_kv: 21, ..layer.attention.shape }),
-        extra: ExtraKeys { learned: true, zero: false },
+        learned_key: true,
         ..layer
     };
     let (bias_k, bias_v) = (Some((&row).into()), Some((&row).into()));

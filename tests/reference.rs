@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use heedful::Operands;
-use heedful::reference::{Inputs, Order, Outputs, attend, emulate};
+use heedful::reference::{Inputs, Order, Outputs, emulate};
 use heedful::verify::cases::{packed_qkv, padded};
 use heedful::verify::data::{CaseData, DataOptions, gather};
 use heedful::verify::golden::{Form, GoldenSuite, Loaded, Precision, Support};
@@ -102,7 +102,7 @@ fn uniform(seq_q: u32, seq_kv: u32) -> (Attention, CaseData) {
 }
 
 fn run(attention: &Attention, data: &CaseData) -> Result<Outputs, Error> {
-    attend(&attention.validate()?, &data.inputs())
+    attention.validate()?.reference(&data.inputs())
 }
 
 /// The keys each row sees, read off its weights.
@@ -239,13 +239,13 @@ fn layouts_change_where_tensors_lie_and_nothing_else() -> Result<(), Error> {
     let options = DataOptions::default();
     let problem = plain.validate()?;
     let data = CaseData::generate(&problem, 1, &options);
-    let wanted = attend(&problem, &data.inputs())?;
+    let wanted = problem.reference(&data.inputs())?;
     let bshd = plain.clone().layout(Layout::Bshd);
     for other in [bshd, packed_qkv(plain.clone()), padded(plain, 2)] {
         let problem = other.validate()?;
         let laid = CaseData::generate(&problem, 1, &options);
         assert_eq!(gather(&laid.q, problem.strides(Operand::Q), [2, 3, 9, 5]), data.q);
-        assert_eq!(attend(&problem, &laid.inputs())?, wanted);
+        assert_eq!(problem.reference(&laid.inputs())?, wanted);
     }
     Ok(())
 }
@@ -257,8 +257,8 @@ fn tensors_of_a_wrong_length_are_refused_by_name() -> Result<(), Error> {
     let (mask, sinks) = ([true; 6], [0.0]);
     let operands = Operands { mask: &mask, sinks: &sinks, ..Operands::default() };
     let good = Inputs { q: &q, k: &k, v: &v, operands };
-    assert!(attend(&problem, &good).is_ok());
-    let argument = |inputs: Inputs<'_>| match attend(&problem, &inputs) {
+    assert!(problem.reference(&good).is_ok());
+    let argument = |inputs: Inputs<'_>| match problem.reference(&inputs) {
         Err(error) => error.argument().unwrap_or_default().to_owned(),
         Ok(_) => "none".into(),
     };

@@ -5,7 +5,7 @@
 mod common;
 
 use heedful::device::Readback;
-use heedful::reference::{Outputs, attend, merge_states};
+use heedful::reference::{Outputs, merge_states};
 use heedful::verify::data::{CaseData, DataOptions, Lengths};
 use heedful::{
     Align, Attention, DType, Engine, MergeStates, Path, Plan, Policy, Shape, Storage, Table,
@@ -235,7 +235,7 @@ fn merged_states_are_those_of_all_keys() {
             DType::F32.decode(&lse.read_blocking().unwrap()),
         ];
         let (wanted_o, wanted_lse) = merge_states(&parts_o, &parts_lse, 3, dim as usize);
-        let truth = attend(&whole.validate().unwrap(), &data.inputs()).unwrap();
+        let truth = whole.validate().unwrap().reference(&data.inputs()).unwrap();
         let unit = match dtype {
             DType::F32 => 2e-6,
             DType::F16 => 2e-3,

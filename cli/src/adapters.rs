@@ -17,7 +17,7 @@ pub(crate) fn describe(adapter: &wgpu::Adapter) -> String {
 
 /// The adapters whose description contains `text` (any case), best first.
 pub(crate) fn matching(text: Option<&str>) -> Outcome<Vec<wgpu::Adapter>> {
-    let mut all = pollster::block_on(heedful::device::adapters());
+    let mut all = pollster::block_on(Engine::adapters());
     let Some(text) = text else { return Ok(all) };
     let known: Vec<String> = all.iter().map(describe).collect();
     all.retain(|adapter| describe(adapter).to_lowercase().contains(&text.to_lowercase()));

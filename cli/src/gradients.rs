@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use heedful::reference::{Gradients, Incoming, backward};
+use heedful::reference::{Gradients, Incoming};
 use heedful::verify::data::CaseData;
 use heedful::verify::gradients::GradientTruth;
 use heedful::verify::npy;
@@ -136,7 +136,7 @@ impl Wanted {
                 }
                 engine.run_backward_host(&plan, &inputs, &incoming)?
             }
-            None => backward(&self.problem, &inputs, &incoming)?,
+            None => self.problem.reference(&inputs, &incoming)?,
         };
         let mut wrong = None;
         if shown.check {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use heedful::reference::{Outputs, attend};
+use heedful::reference::Outputs;
 use heedful::verify::data::CaseData;
 use heedful::verify::npy;
 use heedful::verify::truth::Truth;
@@ -67,7 +67,7 @@ fn compute(
         if args.explain {
             println!("plan for {problem}\n  path    reference (float64, CPU)");
         }
-        return Ok((attend(problem, &data.inputs())?, None));
+        return Ok((problem.reference(&data.inputs())?, None));
     };
     let policy = Policy { path, matrix_units: args.matrix, ..Policy::default() };
     let plan = engine.plan_with(problem.attention(), &policy)?;

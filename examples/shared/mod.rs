@@ -1,7 +1,7 @@
 //! What several examples share: an engine or the reference, and maps of weights in the terminal.
 #![allow(dead_code, unreachable_pub, reason = "each example uses a part")]
 
-use heedful::reference::{Inputs, Outputs, attend};
+use heedful::reference::{Inputs, Outputs};
 use heedful::{Attention, Engine, Result};
 
 /// The best adapter's engine; `None` where there is no adapter, and the float64 reference serves.
@@ -22,7 +22,7 @@ pub fn engine() -> Option<Engine> {
 pub fn run(engine: Option<&Engine>, call: &Attention, inputs: &Inputs<'_>) -> Result<Outputs> {
     match engine {
         Some(engine) => engine.run_host(&engine.plan(call)?, inputs),
-        None => attend(&call.validate()?, inputs),
+        None => call.validate()?.reference(inputs),
     }
 }
 

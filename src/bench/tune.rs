@@ -300,8 +300,8 @@ fn short_name(driver: &str) -> String {
 mod tests {
     use super::{Candidate, matrix_candidates, short_name};
     use crate::plan::tuning::matrix_tile;
-    use crate::plan::{Capabilities, MatrixScalar, MatrixUnit};
-    use crate::tensor::Shape;
+    use crate::plan::{Capabilities, MatrixUnit};
+    use crate::tensor::{DType, Shape};
 
     #[test]
     fn drivers_are_named_by_generation() {
@@ -316,7 +316,7 @@ mod tests {
         let mut caps = Capabilities { subgroup_size: [32, 32], ..Capabilities::default() };
         assert!(matrix_candidates(&caps, &shape, "").is_empty());
         for (edge, team) in [(8, 8), (8, 32), (16, 32), (16, 64)] {
-            let (operands, sums) = (MatrixScalar::F16, MatrixScalar::F32);
+            let (operands, sums) = (DType::F16, DType::F32);
             caps.matrix_units = vec![MatrixUnit { size: [edge; 3], operands, sums }];
             caps.subgroup_size = [team; 2];
             caps.max_workgroup_bytes = 48 << 10;

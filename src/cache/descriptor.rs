@@ -5,20 +5,6 @@ use crate::feature::align::Align;
 use crate::problem::Attention;
 use crate::tensor::{DType, Layout, Shape, Storage, Strides};
 
-/// One of the two tensors of a cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// Keys.
-    Keys,
-    /// Values.
-    Values,
-}
-
-impl Side {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Keys, Self::Values];
-}
-
 /// What a cache holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KvCacheDescriptor {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cache::append::Append;
-use crate::cache::descriptor::{KvCacheDescriptor, Side};
+use crate::cache::descriptor::KvCacheDescriptor;
 use crate::cache::pages::{Changes, PageTable};
 use crate::device::{self, Pipeline};
 use crate::engine::{
@@ -134,22 +134,30 @@ impl KvCache {
         self.table.free_pages()
     }
 
-    /// The buffer of keys or of values.
-    pub fn buffer(&self, side: Side) -> &wgpu::Buffer {
-        match side {
-            Side::Keys => &self.k,
-            Side::Values => &self.v,
-        }
+    /// The buffer of keys.
+    pub fn k(&self) -> &wgpu::Buffer {
+        &self.k
     }
 
-    /// The rows of a sequence, `[heads_kv][length][dim]`, from what was read back of a [`buffer`](Self::buffer); rows
-    /// of pages that were given back are left out.
-    pub fn rows_of(&self, side: Side, bytes: &[u8], sequence: u32) -> Vec<Vec<f64>> {
+    /// The buffer of values.
+    pub fn v(&self) -> &wgpu::Buffer {
+        &self.v
+    }
+
+    /// The keys of a sequence, `[heads_kv][length][dim_qk]`, from what was read back of [`k`](Self::k); those of pages
+    /// that were given back are left out.
+    pub fn k_rows(&self, bytes: &[u8], sequence: u32) -> Vec<Vec<f64>> {
+        self.rows(self.descriptor.dim_qk, bytes, sequence)
+    }
+
+    /// The values of a sequence, `[heads_kv][length][dim_v]`, from what was read back of [`v`](Self::v); those of pages
+    /// that were given back are left out.
+    pub fn v_rows(&self, bytes: &[u8], sequence: u32) -> Vec<Vec<f64>> {
+        self.rows(self.descriptor.dim_v, bytes, sequence)
+    }
+
+    fn rows(&self, dim: u32, bytes: &[u8], sequence: u32) -> Vec<Vec<f64>> {
         let d = &self.descriptor;
-        let dim = match side {
-            Side::Keys => d.dim_qk,
-            Side::Values => d.dim_v,
-        };
         let (strides, [pages, size]) = (d.strides(dim), d.extent());
         let length = self.lengths().get(sequence as usize).copied().unwrap_or(0);
         let row = |(head, token): (u32, u32)| {

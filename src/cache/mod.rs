@@ -7,6 +7,8 @@ mod pages;
 mod self_test;
 
 pub use append::{Append, AppendDescriptor, NewRows};
-pub use descriptor::{KvCacheDescriptor, Side};
+pub use descriptor::KvCacheDescriptor;
 pub use kv_cache::KvCache;
+// The host's side, for this repository's tests.
+#[doc(hidden)]
 pub use pages::{Changes, PageTable};

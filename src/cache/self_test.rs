@@ -1,7 +1,7 @@
 //! The known-answer append: kernels that write a cache prove themselves before they serve.
 
 use crate::cache::append::{Append, AppendDescriptor, NewRows};
-use crate::cache::descriptor::{KvCacheDescriptor, Side};
+use crate::cache::descriptor::KvCacheDescriptor;
 use crate::cache::kv_cache::KvCache;
 use crate::device::{Readback, Wait, scoped, settled, upload};
 use crate::engine::Engine;
@@ -89,7 +89,7 @@ async fn known_fork(
         return Ok((found != wanted).then_some(wrong));
     }
     let rows = SHARED as usize;
-    let [first, second] = [0, 1].map(|sequence| cache.rows_of(Side::Keys, &bytes, sequence));
+    let [first, second] = [0, 1].map(|sequence| cache.k_rows(&bytes, sequence));
     // Head by head, of which the second sequence's have a row more.
     let same = first.chunks(rows).zip(second.chunks(rows + 1)).all(|(a, b)| a == &b[..rows]);
     let kept = first.iter().flatten().any(|x| *x != 0.0);
@@ -167,7 +167,7 @@ async fn known_append(
         Ok((cache, back))
     };
     let (cache, back) = settled(work).await?;
-    let found = cache.rows_of(Side::Keys, &back.get(wait).await?, 0);
+    let found = cache.k_rows(&back.get(wait).await?, 0);
     let turned_channels = if turned { 2 * half } else { 0 };
     for (row, found) in trial.values.chunks(dim as usize).zip(&found) {
         let wanted: Vec<f64> = row

@@ -1,13 +1,11 @@
 //! Adapters and devices, and what they can do.
 
 use crate::error::{Error, Rejection, Result};
-use crate::plan::{Capabilities, MatrixScalar, MatrixUnit};
+use crate::plan::{Capabilities, MatrixUnit};
+use crate::tensor::DType;
 
-/// Every adapter of every compiled backend, in the order they are preferred: discrete, integrated,
-/// virtual, other, software; Vulkan, Metal and DX12 before GL.
-///
-/// Honours wgpu's environment variables (`WGPU_BACKEND`, `WGPU_ADAPTER_NAME` …).
-pub async fn adapters() -> Vec<wgpu::Adapter> {
+/// [`Engine::adapters`](crate::Engine::adapters).
+pub(crate) async fn adapters() -> Vec<wgpu::Adapter> {
     if wgpu::Instance::enabled_backend_features().is_empty() {
         return Vec::new();
     }
@@ -128,17 +126,18 @@ pub(crate) fn matrix_units(
         return Vec::new();
     }
     let scalar = |x: wgpu::CooperativeScalarType| match x {
-        wgpu::CooperativeScalarType::F32 => MatrixScalar::F32,
-        wgpu::CooperativeScalarType::F16 => MatrixScalar::F16,
-        wgpu::CooperativeScalarType::I32 => MatrixScalar::I32,
-        wgpu::CooperativeScalarType::U32 => MatrixScalar::U32,
+        wgpu::CooperativeScalarType::F32 => Some(DType::F32),
+        wgpu::CooperativeScalarType::F16 => Some(DType::F16),
+        wgpu::CooperativeScalarType::I32 | wgpu::CooperativeScalarType::U32 => None,
     };
-    let unit = |x: &wgpu::CooperativeMatrixProperties| MatrixUnit {
-        size: [x.m_size, x.n_size, x.k_size],
-        operands: scalar(x.ab_type),
-        sums: scalar(x.cr_type),
+    let unit = |x: &wgpu::CooperativeMatrixProperties| {
+        Some(MatrixUnit {
+            size: [x.m_size, x.n_size, x.k_size],
+            operands: scalar(x.ab_type)?,
+            sums: scalar(x.cr_type)?,
+        })
     };
-    properties.iter().map(unit).collect()
+    properties.iter().filter_map(unit).collect()
 }
 
 /// Mesa's llvmpipe ends loops after 65 535 iterations, without a word: 22.3.6 does, by Vulkan and by OpenGL, 26.2.6

@@ -7,8 +7,9 @@ mod pipeline;
 mod readback;
 mod scope;
 
-pub use context::adapters;
-pub(crate) use context::{capabilities, matrix_units, no_adapter, request, request_experimental};
+pub(crate) use context::{
+    adapters, capabilities, matrix_units, no_adapter, request, request_experimental,
+};
 pub(crate) use foreign::{check_sources, named, owns_queue};
 pub(crate) use memory::{create_buffer, upload};
 pub(crate) use pipeline::{Pipeline, PipelineCache};

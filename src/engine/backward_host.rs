@@ -17,7 +17,7 @@ impl Engine {
     /// Where the plan [reads](BackwardPlan::reads_outputs) what the forward pass writes, that pass is run first. Inputs
     /// and the gradient of o are rounded to the problem's storage type; q, k and v lie as the problem's layouts
     /// say, what comes in and the gradients are without gaps as those of
-    /// [`reference::backward`](crate::reference::backward()).
+    /// [`BackwardProblem::reference`](crate::BackwardProblem::reference).
     ///
     /// # Errors
     /// Invalid argument naming the tensor, out of memory, device lost, internal; where a forward pass is run, those of

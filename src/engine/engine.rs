@@ -37,6 +37,14 @@ const _: () = {
 };
 
 impl Engine {
+    /// Every adapter of every compiled backend, in the order they are preferred: discrete, integrated, virtual, other,
+    /// software; Vulkan, Metal and DX12 before GL.
+    ///
+    /// Honours wgpu's environment variables (`WGPU_BACKEND`, `WGPU_ADAPTER_NAME` …).
+    pub async fn adapters() -> Vec<wgpu::Adapter> {
+        device::adapters().await
+    }
+
     /// Opens the best adapter: discrete, integrated, virtual, software; `WGPU_BACKEND` and
     /// `WGPU_ADAPTER_NAME` narrow the choice.
     ///

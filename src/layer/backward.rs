@@ -84,7 +84,7 @@ impl LayerTensor {
             [layer.width_q, layer.width_k, layer.width_v].map(u64::from);
         let out = layer.width_out.map(u64::from);
         let rows = |rows: u32| u64::from(s.batch) * u64::from(rows);
-        let learned = |n: u64| layer.extra.learned.then_some(n);
+        let learned = |n: u64| layer.learned_key.then_some(n);
         match self {
             Self::XQ => Some(rows(s.seq_q) * width_q),
             Self::XK => Some(rows(layer.input_keys()) * width_k),

@@ -253,7 +253,7 @@ impl Binding<'_> {
         width: u32,
     ) -> Vec<Copied> {
         let layer = &self.plan.layer;
-        let (Some(row), true) = (row, layer.extra.learned) else { return Vec::new() };
+        let (Some(row), true) = (row, layer.learned_key) else { return Vec::new() };
         let s = layer.attention.shape;
         let bytes = 4 * u64::from(width);
         let one = |batch: u32| {
@@ -316,8 +316,8 @@ impl Binding<'_> {
         let [_, width_k, width_v, _] = layer.inner_widths();
         let pairs = [
             ("w_o", layer.width_out.is_some(), w.w_o.is_some()),
-            ("bias_k", layer.extra.learned, w.bias_k.is_some()),
-            ("bias_v", layer.extra.learned, w.bias_v.is_some()),
+            ("bias_k", layer.learned_key, w.bias_k.is_some()),
+            ("bias_v", layer.learned_key, w.bias_v.is_some()),
         ];
         for (name, wanted, given) in pairs {
             if wanted != given {

@@ -80,7 +80,7 @@ impl HostWeights {
         let [q, k, v, o] = layer.inner_widths();
         let out = layer.width_out.unwrap_or(0);
         let matrix = |rows: u32, columns: u32| u64::from(rows) * u64::from(columns);
-        let learned = |n: u32| if layer.extra.learned { u64::from(n) } else { 0 };
+        let learned = |n: u32| if layer.learned_key { u64::from(n) } else { 0 };
         let tensors = [
             ("w_q", &self.w_q, matrix(q, layer.width_q), false),
             ("w_k", &self.w_k, matrix(k, layer.width_k), false),

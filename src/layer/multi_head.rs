@@ -8,15 +8,6 @@ use crate::plan::{Plan, Policy, SelfTest, tuning};
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{DType, Layout, Storage};
 
-/// Keys that the layer adds behind those of its input (PyTorch's `add_bias_kv` and `add_zero_attn`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct ExtraKeys {
-    /// One learned key and value, `bias_k` and `bias_v` among the weights.
-    pub learned: bool,
-    /// Then one key and value of zeros.
-    pub zero: bool,
-}
-
 /// A multi-head attention layer: q = x_q W_qᵀ + b_q and likewise k and v, attention per head, and
 /// the heads' outputs, one after another, times W_oᵀ, plus b_o (Vaswani et al., 2017).
 ///
@@ -44,8 +35,11 @@ pub struct MultiHeadAttention {
     pub width_v: u32,
     /// Channels of the output; `None` leaves W_o out.
     pub width_out: Option<u32>,
-    /// Keys that the layer adds.
-    pub extra: ExtraKeys,
+    /// Whether the layer adds a learned key and value behind those of its input, `bias_k` and `bias_v` among the
+    /// weights (PyTorch's `add_bias_kv`).
+    pub learned_key: bool,
+    /// Whether it then adds a key and value of zeros (PyTorch's `add_zero_attn`).
+    pub zero_key: bool,
     /// Whether weights are returned as their mean over the heads, `[batch, seq_q, seq_kv]`.
     pub average_weights: bool,
 }
@@ -59,15 +53,36 @@ impl MultiHeadAttention {
             width_k: width,
             width_v: width,
             width_out: Some(width),
-            extra: ExtraKeys::default(),
+            learned_key: false,
+            zero_key: false,
             average_weights: false,
         }
     }
 
+    /// Vectors of position `[rows, width]` to be added to inputs: sin(p / 10000^(2m / width)) in channel 2m and
+    /// cos in channel 2m + 1 (Vaswani et al., 2017).
+    ///
+    /// ```
+    /// let positions = heedful::layer::MultiHeadAttention::sinusoidal(2, 4);
+    /// assert_eq!(positions[..4], [0.0, 1.0, 0.0, 1.0]);
+    /// assert_eq!(positions[4], 1.0_f64.sin() as f32);
+    /// ```
+    pub fn sinusoidal(rows: u32, width: u32) -> Vec<f32> {
+        let value = |p: u32, c: u32| {
+            let frequency = 10_000.0_f64.powf(-f64::from(c / 2 * 2) / f64::from(width));
+            let angle = f64::from(p) * frequency;
+            (if c.is_multiple_of(2) { angle.sin() } else { angle.cos() }) as f32
+        };
+        (0..rows).flat_map(|p| (0..width).map(move |c| value(p, c))).collect()
+    }
+
     /// Keys of the input, without the extra ones.
     pub fn input_keys(&self) -> u32 {
-        let extra = u32::from(self.extra.learned) + u32::from(self.extra.zero);
-        self.attention.shape.seq_kv.saturating_sub(extra)
+        self.attention.shape.seq_kv.saturating_sub(self.added_keys())
+    }
+
+    fn added_keys(&self) -> u32 {
+        u32::from(self.learned_key) + u32::from(self.zero_key)
     }
 
     /// The call between the projections: a row of a sequence holding its heads one after another.
@@ -111,7 +126,7 @@ impl MultiHeadAttention {
             return Err(Error::invalid("attention.paged", "keys in pages", "a layer's own keys"));
         }
         self.inner().validate()?;
-        let extra = u32::from(self.extra.learned) + u32::from(self.extra.zero);
+        let extra = self.added_keys();
         if self.attention.packed.is_some() {
             return Err(Error::invalid("attention", "packed sequences", "padded ones in a layer"));
         }

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::layer::{LayerInputs, LayerOutputs, MultiHeadAttention};
-use crate::reference::{Inputs, Outputs, attend};
+use crate::reference::{Inputs, Outputs};
 
 /// q, k and v as the attention reads them: rows that hold their heads one after another.
 pub(super) struct Between {
@@ -31,7 +31,7 @@ impl Between {
         inputs: &LayerInputs<'_>,
     ) -> Result<Outputs> {
         let Self { q, k, v } = self;
-        attend(&layer.inner().validate()?, &Inputs { q, k, v, operands: inputs.operands })
+        layer.inner().validate()?.reference(&Inputs { q, k, v, operands: inputs.operands })
     }
 }
 
@@ -107,7 +107,7 @@ fn extended(
     for batch in 0..layer.attention.shape.batch as usize {
         all.extend_from_slice(&rows[batch * sequence..(batch + 1) * sequence]);
         all.extend_from_slice(learned);
-        all.resize(all.len() + if layer.extra.zero { width } else { 0 }, 0.0);
+        all.resize(all.len() + if layer.zero_key { width } else { 0 }, 0.0);
     }
     all
 }

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::layer::backward::{LayerBackward, LayerGradients, LayerTensor, Projection};
 use crate::layer::reference::{Between, by_heads, by_rows};
 use crate::layer::{LayerInputs, MultiHeadAttention};
-use crate::reference::{Gradients, Incoming, Inputs, backward};
+use crate::reference::{Gradients, Incoming, Inputs};
 
 impl LayerBackward {
     /// Computes the gradients that are wanted in float64, on the CPU, from that of the layer's output, `d_out`
@@ -45,7 +45,7 @@ impl LayerBackward {
         let attended = Inputs { q, k, v, operands: inputs.operands };
         let d_o = by_heads(&d_context, [s.batch, s.heads_q, s.seq_q, s.dim_v]);
         let incoming = Incoming { o: &d_o, ..Incoming::default() };
-        let gradients = backward(&problem, &attended, &incoming)?;
+        let gradients = problem.reference(&attended, &incoming)?;
 
         for (one, [x, matrix]) in Projection::all(layer).iter().zip([
             [inputs.x_q, &w.w_q],
@@ -108,7 +108,7 @@ fn without_extra(layer: &MultiHeadAttention, d: &[f64], of: &Projection) -> (Vec
     for sequence in d.chunks_exact((of.seq as usize * width).max(1)) {
         let (input, extra) = sequence.split_at(of.rows as usize * width);
         rows.extend_from_slice(input);
-        if layer.extra.learned {
+        if layer.learned_key {
             learned.iter_mut().zip(extra).for_each(|(sum, d)| *sum += d);
         }
     }

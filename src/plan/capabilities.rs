@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::tensor::DType;
+
 /// The facts about a device that planning depends on; its defaults are WebGPU's guaranteed limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -41,8 +43,8 @@ pub struct Capabilities {
     /// Iterations of all loops together after which the driver ends an invocation's loops, whatever their condition
     /// says.
     pub max_loop_iterations: u32,
-    /// Matrix units, as [`Engine::with_matrix_units`](crate::Engine::with_matrix_units) was told of them; empty where
-    /// the device was opened without them.
+    /// Matrix units of real numbers, as [`Engine::with_matrix_units`](crate::Engine::with_matrix_units) was told of
+    /// them; empty where the device was opened without them.
     #[cfg_attr(feature = "serde", serde(default))]
     pub matrix_units: Vec<MatrixUnit>,
 }
@@ -54,24 +56,9 @@ pub struct MatrixUnit {
     /// m, n and k.
     pub size: [u32; 3],
     /// Type of A and B.
-    pub operands: MatrixScalar,
+    pub operands: DType,
     /// Type of C.
-    pub sums: MatrixScalar,
-}
-
-/// Type of the elements that a matrix unit takes or gives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
-pub enum MatrixScalar {
-    /// binary32
-    F32,
-    /// binary16
-    F16,
-    /// Signed 32-bit integer.
-    I32,
-    /// Unsigned 32-bit integer.
-    U32,
+    pub sums: DType,
 }
 
 impl Capabilities {
@@ -82,8 +69,7 @@ impl Capabilities {
 
     /// Whether there are such cubes of an edge.
     pub(crate) fn has_matrices(&self, edge: u32) -> bool {
-        let wanted =
-            MatrixUnit { size: [edge; 3], operands: MatrixScalar::F16, sums: MatrixScalar::F32 };
+        let wanted = MatrixUnit { size: [edge; 3], operands: DType::F16, sums: DType::F32 };
         self.matrix_units.contains(&wanted)
     }
 
@@ -96,8 +82,7 @@ impl Capabilities {
 impl fmt::Display for MatrixUnit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [m, n, k] = self.size;
-        let name = |x: MatrixScalar| format!("{x:?}").to_ascii_lowercase();
-        write!(f, "{m}x{n}x{k} {} -> {}", name(self.operands), name(self.sums))
+        write!(f, "{m}x{n}x{k} {} -> {}", self.operands, self.sums)
     }
 }
 

@@ -31,7 +31,7 @@ pub use backward::BackwardPlan;
 pub(crate) use backward_steps::{BackwardStep, Makes, Phase};
 #[doc(hidden)]
 pub use block::{Block, BlockSize};
-pub use capabilities::{Capabilities, MatrixScalar, MatrixUnit};
+pub use capabilities::{Capabilities, MatrixUnit};
 use classify::Classify;
 pub(crate) use fit::check_matrix;
 pub use plan::Plan;

@@ -276,7 +276,7 @@ impl Attention {
     ///
     /// ```
     /// use heedful::feature::Operands;
-    /// use heedful::reference::{Inputs, attend};
+    /// use heedful::reference::Inputs;
     /// use heedful::{Attention, Shape};
     /// let shape = Shape { seq_q: 1, dim_v: 1, ..Shape::self_attention(1, 1, 3, 3) };
     /// let problem = Attention::new(shape).general(2).validate()?;
@@ -285,7 +285,7 @@ impl Attention {
     /// let matrix = [0.0, 10.0, 0.0, 0.0, 10.0, 0.0];
     /// let operands = Operands { score_matrix: &matrix, ..Operands::default() };
     /// let inputs = Inputs { q: &q, k: &unit, v: &[5.0, 6.0, 7.0], operands };
-    /// assert!((attend(&problem, &inputs)?.o[0] - 6.0).abs() < 1e-9);
+    /// assert!((problem.reference(&inputs)?.o[0] - 6.0).abs() < 1e-9);
     /// # Ok::<(), heedful::Error>(())
     /// ```
     pub fn general(mut self, dim_q: u32) -> Self {

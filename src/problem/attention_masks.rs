@@ -54,6 +54,25 @@ impl Attention {
         self.masked(Local { reach: Scalar(reach), gaussian: true })
     }
 
+    /// Centers of local attention as Luong et al. (2015) predict them: seq_kv · sigmoid(vᵀ tanh(W h_i)) for each state
+    /// h_i `[rows, width]`, W `[hidden, width]`, v `[hidden]`; the table `centers` of [`local`](Self::local).
+    ///
+    /// ```
+    /// use heedful::{Attention, Shape};
+    /// let call = Attention::new(Shape { seq_q: 1, ..Shape::self_attention(1, 1, 10, 8) }).local(2.0);
+    /// // tanh(0) = 0, so the sigmoid is in the middle.
+    /// assert_eq!(call.predicted_centers(&[0.0, 0.0], &[1.0, 2.0], &[3.0]), [5.0]);
+    /// ```
+    pub fn predicted_centers(&self, states: &[f64], w: &[f64], v: &[f64]) -> Vec<f64> {
+        let width = w.len() / v.len().max(1);
+        let center = |h: &[f64]| {
+            let hidden = w.chunks(width).map(|row| row.iter().zip(h).map(|(w, h)| w * h).sum());
+            let sum: f64 = hidden.zip(v).map(|(x, v): (f64, _)| v * x.tanh()).sum();
+            f64::from(self.shape.seq_kv) / (1.0 + (-sum).exp())
+        };
+        states.chunks_exact(width.max(1)).map(center).collect()
+    }
+
     /// Keeps the edges of a graph given as compressed rows; [`Edges::rows`] makes them from pairs. The same
     /// for all sequences and heads. On the fused path work is proportional to the edges.
     pub fn edges(self, edges: Edges) -> Self {

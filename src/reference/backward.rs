@@ -76,36 +76,34 @@ impl Gradients {
     }
 }
 
-/// Computes gradients in float64.
-///
-/// ```
-/// use heedful::reference::{Incoming, Inputs, backward};
-/// use heedful::{Attention, Backward, Operand, Shape};
-/// let problem = Backward::of(Attention::new(Shape::self_attention(1, 1, 2, 1))).validate()?;
-/// let (q, k, v) = ([0.0, 0.0], [1.0, 2.0], [3.0, 5.0]);
-/// let inputs = Inputs { q: &q, k: &k, v: &v, operands: Default::default() };
-/// let gradients = backward(&problem, &inputs, &Incoming { o: &[1.0, 0.0], ..Default::default() })?;
-/// assert_eq!(gradients.get(Operand::V), Some(&[0.5, 0.5][..]));
-/// assert_eq!(gradients.get(Operand::Q), Some(&[0.5, 0.0][..]));
-/// # Ok::<(), heedful::Error>(())
-/// ```
-///
-/// # Errors
-/// An invalid-argument error that names the tensor whose length does not fit the problem.
-pub fn backward(
-    backward: &BackwardProblem,
-    inputs: &Inputs<'_>,
-    incoming: &Incoming<'_>,
-) -> Result<Gradients> {
-    computed(backward, inputs, incoming, Arithmetic::Exact)
+impl BackwardProblem {
+    /// Computes gradients in float64, on the CPU.
+    ///
+    /// ```
+    /// use heedful::reference::{Incoming, Inputs};
+    /// use heedful::{Attention, Backward, Operand, Shape};
+    /// let problem = Backward::of(Attention::new(Shape::self_attention(1, 1, 2, 1))).validate()?;
+    /// let (q, k, v) = ([0.0, 0.0], [1.0, 2.0], [3.0, 5.0]);
+    /// let inputs = Inputs { q: &q, k: &k, v: &v, operands: Default::default() };
+    /// let gradients = problem.reference(&inputs, &Incoming { o: &[1.0, 0.0], ..Default::default() })?;
+    /// assert_eq!(gradients.get(Operand::V), Some(&[0.5, 0.5][..]));
+    /// assert_eq!(gradients.get(Operand::Q), Some(&[0.5, 0.0][..]));
+    /// # Ok::<(), heedful::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// An invalid-argument error that names the tensor whose length does not fit the problem.
+    pub fn reference(&self, inputs: &Inputs<'_>, incoming: &Incoming<'_>) -> Result<Gradients> {
+        computed(self, inputs, incoming, Arithmetic::Exact)
+    }
 }
 
 /// Computes gradients in float32, sums added in the given order (heads, rows and keys ascending, or all descending),
-/// and rounds them to their storage type: the distance from [`backward`] is what rounding alone does. Normalisers other
+/// and rounds them to their storage type: the distance from [`BackwardProblem::reference`] is what rounding alone does. Normalisers other
 /// than softmax are float64's, rounded. Gradients use no matrix units: [`Order::MATRIX`] is for outputs.
 ///
 /// # Errors
-/// As [`backward`].
+/// As [`BackwardProblem::reference`].
 pub fn emulate_backward(
     backward: &BackwardProblem,
     inputs: &Inputs<'_>,
@@ -120,7 +118,7 @@ pub fn emulate_backward(
 /// d_s is 0, or anything that is left of their rounding.
 ///
 /// # Errors
-/// As [`backward`].
+/// As [`BackwardProblem::reference`].
 pub fn backward_magnitudes(
     backward: &BackwardProblem,
     inputs: &Inputs<'_>,

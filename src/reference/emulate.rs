@@ -2,7 +2,7 @@
 //!
 //! Inputs are taken as they are (already values of the storage type), products and sums are f32,
 //! every step of the score chain is rounded to f32, and o is rounded to the storage type at the
-//! end. The distance from [`attend`](super::attend) is the error of an honest implementation. One
+//! end. The distance from [`Problem::reference`] is the error of an honest implementation. One
 //! order of summation underestimates it, because errors cancel by luck; hence three:
 //!
 //! | order | dot product | softmax | weighted sum |

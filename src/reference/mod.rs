@@ -1,7 +1,7 @@
 //! The truth on the CPU: attention in float64, and the same computation in float32.
 //!
 //! `o[i] = Σ_j p_ij v_j`, `p_ij = exp(s_ij − lse_i)`, `s = bias(cap(scale · q_i·k_j))` over the keys
-//! that row i sees. [`attend`] is the oracle that every kernel is compared with; `emulate` is an
+//! that row i sees. [`Problem::reference`] is the oracle that every kernel is compared with; `emulate` is an
 //! honest float32 computation whose error says what a kernel may be blamed for. They share the
 //! feature descriptors with the GPU side and nothing else, and neither is meant to be fast.
 
@@ -16,14 +16,15 @@ mod merge;
 mod oracle;
 mod prepare;
 
-pub use backward::{Gradients, Incoming, backward};
-pub use inputs::{Inputs, OwnedInputs};
-pub use oracle::attend;
+pub use backward::{Gradients, Incoming};
+pub use inputs::Inputs;
 // What results are judged by, in `verify` and in the tests of this repository.
 #[doc(hidden)]
 pub use backward::{backward_magnitudes, emulate_backward};
 #[doc(hidden)]
 pub use emulate::{Order, emulate};
+#[doc(hidden)]
+pub use inputs::OwnedInputs;
 #[doc(hidden)]
 pub use merge::merge_states;
 #[doc(hidden)]

@@ -21,24 +21,26 @@ use crate::problem::Problem;
 use crate::reference::call::{Call, Row};
 use crate::reference::{Inputs, Outputs, over_rows};
 
-/// Computes a problem in float64.
-///
-/// ```
-/// use heedful::reference::{Inputs, attend};
-/// use heedful::{Attention, Shape};
-/// let problem = Attention::new(Shape::self_attention(1, 1, 2, 1)).validate()?;
-/// let (q, k, v) = ([0.0, 0.0], [1.0, 2.0], [3.0, 5.0]);
-/// let outputs = attend(&problem, &Inputs { q: &q, k: &k, v: &v, operands: Default::default() })?;
-/// assert_eq!(outputs.o, [4.0, 4.0]);
-/// # Ok::<(), heedful::Error>(())
-/// ```
-///
-/// # Errors
-/// An invalid-argument error that names the tensor whose length does not fit the problem.
-pub fn attend(problem: &Problem, inputs: &Inputs<'_>) -> Result<Outputs> {
-    over_rows(problem, inputs, in_range, |call, batch, head, row| {
-        attend_row(call, problem.position(batch, head, row, call.operands))
-    })
+impl Problem {
+    /// Computes it in float64, on the CPU.
+    ///
+    /// ```
+    /// use heedful::reference::Inputs;
+    /// use heedful::{Attention, Shape};
+    /// let problem = Attention::new(Shape::self_attention(1, 1, 2, 1)).validate()?;
+    /// let (q, k, v) = ([0.0, 0.0], [1.0, 2.0], [3.0, 5.0]);
+    /// let outputs = problem.reference(&Inputs { q: &q, k: &k, v: &v, operands: Default::default() })?;
+    /// assert_eq!(outputs.o, [4.0, 4.0]);
+    /// # Ok::<(), heedful::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// An invalid-argument error that names the tensor whose length does not fit the problem.
+    pub fn reference(&self, inputs: &Inputs<'_>) -> Result<Outputs> {
+        over_rows(self, inputs, in_range, |call, batch, head, row| {
+            attend_row(call, self.position(batch, head, row, call.operands))
+        })
+    }
 }
 
 fn attend_row(call: &Call<'_>, mut at: Position) -> Row {

@@ -14,7 +14,6 @@ use std::ops::Range;
 use crate::feature::Operands;
 use crate::feature::inner::Inner;
 use crate::problem::{Operand, Problem};
-use crate::reference::OwnedInputs;
 use crate::tensor::{DType, Strides};
 use draw::Draw;
 
@@ -93,7 +92,8 @@ impl Default for DataOptions {
 }
 
 /// The tensors of a case on the CPU; those that the problem does not name are empty.
-pub type CaseData = OwnedInputs;
+#[doc(inline)]
+pub use crate::reference::OwnedInputs as CaseData;
 
 impl CaseData {
     /// Draws the tensors of a problem; equal arguments give equal data.

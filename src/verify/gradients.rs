@@ -7,9 +7,7 @@
 
 use crate::error::Result;
 use crate::problem::{BackwardProblem, Operand, Problem};
-use crate::reference::{
-    Gradients, Incoming, Inputs, Order, backward, backward_magnitudes, emulate_backward,
-};
+use crate::reference::{Gradients, Incoming, Inputs, Order, backward_magnitudes, emulate_backward};
 use crate::tensor::DType;
 use crate::verify::compare::{Comparison, Measurement, Tolerance, compare};
 
@@ -53,7 +51,7 @@ impl GradientTruth {
         incoming: &Incoming<'_>,
         orders: &[Order],
     ) -> Result<Self> {
-        let gradients = backward(problem, inputs, incoming)?;
+        let gradients = problem.reference(inputs, incoming)?;
         let magnitudes = backward_magnitudes(problem, inputs, incoming)?;
         let emulated: Result<Vec<Gradients>> = orders
             .iter()
@@ -114,7 +112,7 @@ fn row_len(problem: &Problem, operand: Operand, elements: usize) -> usize {
 mod tests {
     use super::GradientTruth;
     use crate::problem::{Attention, Backward, Operand};
-    use crate::reference::{Gradients, Incoming, Inputs, backward};
+    use crate::reference::{Gradients, Incoming, Inputs};
     use crate::tensor::Shape;
 
     #[test]
@@ -126,7 +124,7 @@ mod tests {
         let inputs = Inputs { q: &q, k: &k, v: &v, operands: Default::default() };
         let incoming = Incoming { o: &[1.0, -0.5, 0.25, 2.0], ..Default::default() };
         let truth = GradientTruth::measure(&problem, &inputs, &incoming)?;
-        let right = backward(&problem, &inputs, &incoming)?;
+        let right = problem.reference(&inputs, &incoming)?;
         let with = |operand: Operand, change: &dyn Fn(&mut Vec<f64>)| {
             let mut found = right.clone();
             let mut values = right.get(operand).unwrap_or_default().to_vec();

@@ -7,7 +7,7 @@ use crate::engine::{Engine, HostTables};
 use crate::error::Result;
 use crate::plan::{BackwardPlan, Path, Policy, SelfTest};
 use crate::problem::{Backward, BackwardProblem, Operand};
-use crate::reference::{Gradients, Incoming, Inputs, attend};
+use crate::reference::{Gradients, Incoming, Inputs};
 use crate::verify::alone::last_alone;
 use crate::verify::cases::{BackwardCase, CaseIncoming};
 use crate::verify::data::CaseData;
@@ -57,7 +57,7 @@ async fn execute_in(
     let problem = plan.problem();
     incoming.validate(problem)?;
     let accumulate = problem.backward().accumulate;
-    let forward = attend(problem.problem(), inputs)?;
+    let forward = problem.problem().reference(inputs)?;
     let tables = HostTables::new(problem.problem(), &inputs.operands);
     let hold = || Held::new(engine, plan, inputs, &forward, incoming, odd);
     let held = settled(hold).await?;

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::problem::{Operand, Problem, WeightsAt};
-use crate::reference::{Inputs, Order, Outputs, attend, emulate};
+use crate::reference::{Inputs, Order, Outputs, emulate};
 use crate::tensor::DType;
 use crate::verify::compare::{Comparison, Measurement, Tolerance, compare};
 
@@ -40,7 +40,7 @@ impl Truth {
     /// As [`measure`](Self::measure).
     pub fn measure_with(problem: &Problem, inputs: &Inputs<'_>, orders: &[Order]) -> Result<Self> {
         let a = problem.attention();
-        let outputs = attend(problem, inputs)?;
+        let outputs = problem.reference(inputs)?;
         let emulated: Result<Vec<Outputs>> =
             orders.iter().map(|order| emulate(problem, inputs, *order)).collect();
         let emulated = emulated?;

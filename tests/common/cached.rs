@@ -2,9 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 use heedful::Operands;
-use heedful::cache::{Append, AppendDescriptor, KvCache, KvCacheDescriptor, NewRows, Side};
+use heedful::cache::{Append, AppendDescriptor, KvCache, KvCacheDescriptor, NewRows};
 use heedful::device::Readback;
-use heedful::reference::{Inputs, attend};
+use heedful::reference::Inputs;
 use heedful::{Attention, DType, Engine, Layout, Shape, Storage, wgpu};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -245,7 +245,7 @@ impl Modelled {
         let operands =
             Operands { kv_lengths: &kv_lengths, q_lengths: &q_lengths, ..Default::default() };
         let inputs = Inputs { q: &q, k: &k, v: &v, operands };
-        let wanted = attend(&plain.validate().unwrap(), &inputs).unwrap();
+        let wanted = plain.validate().unwrap().reference(&inputs).unwrap();
         let near =
             found.iter().zip(&wanted.o).position(|(x, y)| (x - y).abs() > 1e-5 || x.is_nan());
         assert_eq!(near, None, "{d:?} {}, {:?}", plan.kernels()[0], self.held);
@@ -268,18 +268,28 @@ impl Modelled {
         laid
     }
 
+    /// The bytes of keys and of values.
+    pub fn stored(&self, engine: &Engine) -> [Vec<u8>; 2] {
+        [self.cache.k(), self.cache.v()].map(|buffer| read(engine, buffer))
+    }
+
+    /// The keys of a sequence in these bytes, and the values.
+    pub fn rows(&self, stored: &[Vec<u8>; 2], sequence: u32) -> [Vec<Vec<f64>>; 2] {
+        [self.cache.k_rows(&stored[0], sequence), self.cache.v_rows(&stored[1], sequence)]
+    }
+
     /// What the cache holds is what the model says is not given back, no more and no less.
     pub fn check_rows(&self, engine: &Engine) {
-        for (side, cached) in Side::ALL.into_iter().enumerate() {
-            let bytes = read(engine, self.cache.buffer(cached));
-            let dim = DIM[side] as usize;
-            for (i, tokens) in self.tokens.iter().enumerate() {
-                let held = &tokens[self.held[i].first as usize..];
-                let wanted: Vec<Vec<f64>> = (0..HEADS as usize)
+        let stored = self.stored(engine);
+        for (i, tokens) in self.tokens.iter().enumerate() {
+            let held = &tokens[self.held[i].first as usize..];
+            let wanted = [0, 1].map(|side| {
+                let dim = DIM[side] as usize;
+                (0..HEADS as usize)
                     .flat_map(|h| held.iter().map(move |t| t[side][h * dim..][..dim].to_vec()))
-                    .collect();
-                assert!(self.cache.rows_of(cached, &bytes, i as u32) == wanted, "{:?}", self.held);
-            }
+                    .collect::<Vec<_>>()
+            });
+            assert!(self.rows(&stored, i as u32) == wanted, "{:?}", self.held);
         }
     }
 }

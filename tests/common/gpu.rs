@@ -12,7 +12,7 @@ pub fn engine(test: &str) -> Option<Engine> {
 
 /// The best adapter itself, likewise.
 pub fn adapter(test: &str) -> Option<wgpu::Adapter> {
-    let adapters = pollster::block_on(heedful::device::adapters());
+    let adapters = pollster::block_on(Engine::adapters());
     let first = adapters.into_iter().next();
     if first.is_none() {
         without_adapter(test, "no adapter");
@@ -29,7 +29,7 @@ fn without_adapter(test: &str, why: impl std::fmt::Display) {
 /// An engine on a device of the best adapter that was opened with the given limits, as an application would.
 pub fn engine_with(test: &str, required_limits: wgpu::Limits) -> Option<Engine> {
     engine(test)?;
-    let adapters = pollster::block_on(heedful::device::adapters());
+    let adapters = pollster::block_on(Engine::adapters());
     let adapter = adapters.first().expect("the engine's adapter");
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
     let device = pollster::block_on(adapter.request_device(&descriptor));

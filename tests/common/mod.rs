@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use heedful::feature::mask::{Dense, Masks, Neighborhood};
 use heedful::feature::{self, Slot};
 use heedful::kernel::{Composed, Element, KernelSpec, Width, compose};
-use heedful::plan::{MatrixScalar, MatrixUnit};
+use heedful::plan::MatrixUnit;
 #[cfg(feature = "verify")]
 use heedful::verify::cases::{Grid, grid};
 use heedful::{
@@ -366,7 +366,7 @@ fn on_matrix_units(a: &Attention, i: usize, all: &mut BTreeMap<String, KernelSpe
 
 /// A device with cubes of `edge` that multiply f16 and sum in f32.
 pub fn matrix_caps(edge: u32, sizes: [u32; 2], backend: &str, class: &str) -> Capabilities {
-    let (operands, sums) = (MatrixScalar::F16, MatrixScalar::F32);
+    let (operands, sums) = (DType::F16, DType::F32);
     Capabilities {
         backend: backend.into(),
         device_type: class.into(),

@@ -165,7 +165,7 @@ mod skip;
 #[cfg(test)]
 mod tests {
     use heedful::verify::report::{Adapter, CaseResult, Host, Left, Status};
-    use heedful::{Engine, Error, Result, device};
+    use heedful::{Engine, Error, Result};
 
     use super::{Check, LARGE_TILES, Running, skip};
 
@@ -176,7 +176,7 @@ mod tests {
 
     /// The first adapter; without one the test says that it is skipped.
     fn adapter(test: &str) -> Option<heedful::wgpu::Adapter> {
-        let found = pollster::block_on(device::adapters()).into_iter().next();
+        let found = pollster::block_on(Engine::adapters()).into_iter().next();
         if found.is_none() {
             skip::skipped(test, "no adapter");
         }

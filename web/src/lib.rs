@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use heedful::bench::Roofline;
 use heedful::verify::report::{Adapter, CaseResult, Host, Left};
-use heedful::{Engine, Error, Policy, device};
+use heedful::{Engine, Error, Policy};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::{JsError, wasm_bindgen};
 
@@ -282,7 +282,7 @@ async fn seen<'a>(engine: &Engine, sentence: &'a Sentence) -> heedful::Result<Ma
 
 /// A device, on an adapter of its own: a browser's adapter gives one only.
 async fn open() -> Answer<(Engine, Adapter)> {
-    let adapters = device::adapters().await;
+    let adapters = Engine::adapters().await;
     let adapter = adapters.first().ok_or_else(|| JsError::new("the browser gives no adapter"))?;
     let engine = Engine::with_adapter(adapter).await.map_err(told)?;
     let adapter = Adapter::describe(adapter, engine.capabilities());

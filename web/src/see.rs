@@ -1,9 +1,10 @@
 //! A sentence as a call: a vector for each word, and what the visitor chose.
 
+use heedful::layer::MultiHeadAttention;
 use heedful::reference::{Inputs, OwnedInputs};
 use heedful::{
     Alibi, Align, Attention, Error, Normalizer, Result, Rotary, RotaryScaling, Scalar, Shape,
-    WeightsAt, layer,
+    WeightsAt,
 };
 use serde::Deserialize;
 
@@ -209,7 +210,9 @@ fn lower(word: &str) -> String {
 fn rows(words: &[String], settings: &Settings) -> [Vec<f64>; 3] {
     let (heads, dim) = (settings.heads as usize, DIM as usize);
     let places = match settings.positions {
-        Positions::Added => layer::sinusoidal(words.len() as u32, settings.heads * DIM),
+        Positions::Added => {
+            MultiHeadAttention::sinusoidal(words.len() as u32, settings.heads * DIM)
+        }
         _ => vec![0.0; words.len() * heads * dim],
     };
     let vectors: Vec<Vec<f64>> = words
@@ -261,7 +264,6 @@ fn noise(seed: u64, n: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use heedful::Result;
-    use heedful::reference::attend;
 
     use super::{Positions, Sentence, Settings, Weights, words};
 
@@ -283,7 +285,7 @@ mod tests {
     /// Head 0 of the map, a row for each word.
     fn map(settings: &Settings) -> Result<Vec<Vec<f64>>> {
         let sentence = Sentence::new(settings)?;
-        let outputs = attend(&sentence.attention.validate()?, &sentence.inputs())?;
+        let outputs = sentence.attention.validate()?.reference(&sentence.inputs())?;
         let n = sentence.words.len();
         Ok(outputs.weights.unwrap_or_default().chunks(n).take(n).map(<[f64]>::to_vec).collect())
     }

@@ -1,7 +1,7 @@
 //! Devices by description: what the planner asks of some that are common, and files of capabilities.
 
-use heedful::plan::{MatrixScalar, MatrixUnit};
-use heedful::{Capabilities, Error};
+use heedful::plan::MatrixUnit;
+use heedful::{Capabilities, DType, Error};
 use serde_json::{Map, Value};
 
 /// Edge of the matrix units, 0 for none; sizes of subgroups; what else planning depends on.
@@ -128,7 +128,7 @@ fn filled(name: &str, fields: Map<String, Value>) -> Result<Capabilities, Error>
 
 impl Described {
     fn capabilities(&self) -> Capabilities {
-        let (operands, sums) = (MatrixScalar::F16, MatrixScalar::F32);
+        let (operands, sums) = (DType::F16, DType::F32);
         let unit = MatrixUnit { size: [self.matrix_edge; 3], operands, sums };
         Capabilities {
             name: self.adapter.into(),

@@ -1,15 +1,15 @@
 //! A frame without a window: every pixel is what the float64 reference says it is.
 
-use heedful::device::{Readback, adapters};
-use heedful::reference::{Inputs, attend};
-use heedful::{Normalizer, wgpu};
+use heedful::device::Readback;
+use heedful::reference::Inputs;
+use heedful::{Engine, Normalizer, wgpu};
 use heedful_window::gaze::{Ask, Gaze};
 use heedful_window::scene::{self, HEIGHT, PIXELS, WIDTH};
 
 const FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba8Unorm;
 
 fn device() -> (wgpu::Device, wgpu::Queue) {
-    let found = pollster::block_on(adapters());
+    let found = pollster::block_on(Engine::adapters());
     let adapter = found.first().expect("an adapter");
     let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()));
     opened.expect("default limits")
@@ -56,7 +56,7 @@ fn wanted(ask: Ask, [x, y]: [u32; 2]) -> Vec<f64> {
     let q = &features[row..row + scene::CHANNELS as usize];
     let inputs = Inputs { q, k: &features, v: &picture, operands: Default::default() };
     let problem = ask.attention().validate().expect("a call");
-    let outputs = attend(&problem, &inputs).expect("attention");
+    let outputs = problem.reference(&inputs).expect("attention");
     let weights = outputs.weights.expect("weights");
     let pixel = |i: u32| {
         let (column, line) = (i % WIDTH, i / WIDTH);

@@ -9,7 +9,7 @@ use crate::feature::{Operands, Position};
 use crate::kernel::Binding;
 use crate::plan::Makes;
 use crate::problem::{Attention, Backward, Operand, Problem};
-use crate::reference::{Gradients, OwnedInputs, backward, places, prepare, rotated, unprepare};
+use crate::reference::{Gradients, OwnedInputs, places, prepare, rotated, unprepare};
 use crate::tensor::{DType, Layout, Scalar};
 
 impl HeldRows {
@@ -277,6 +277,6 @@ impl Scratch {
         ] {
             inputs.set(operand, Vec::new());
         }
-        quietly(|| backward(&of_met, &inputs.inputs(), &call.incoming())).ok()
+        quietly(|| of_met.reference(&inputs.inputs(), &call.incoming())).ok()
     }
 }

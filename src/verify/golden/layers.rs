@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::feature::mask::Edges;
-use crate::layer::{ExtraKeys, HostWeights, MultiHeadAttention};
+use crate::layer::{HostWeights, MultiHeadAttention};
 use crate::problem::{Attention, WeightsAt};
 use crate::tensor::{Layout, Shape};
 use crate::verify::data::CaseData;
@@ -25,9 +25,9 @@ pub(super) fn layer(mut reader: Reader<'_>) -> Result<Support> {
         let value = reader.case.record.attributes.get(key);
         value.and_then(serde_json::Value::as_bool).unwrap_or(false)
     };
-    let extra = ExtraKeys { learned: flag("bias_kv"), zero: flag("zero_kv") };
+    let (learned_key, zero_key) = (flag("bias_kv"), flag("zero_kv"));
     let average_weights = flag("average_weights");
-    let added = u32::from(extra.learned) + u32::from(extra.zero);
+    let added = u32::from(learned_key) + u32::from(zero_key);
     let shape = Shape {
         batch: x_q.shape[0] as u32,
         heads_q,
@@ -46,7 +46,8 @@ pub(super) fn layer(mut reader: Reader<'_>) -> Result<Support> {
         width_k: x_k.shape[2] as u32,
         width_v: x_v.shape[2] as u32,
         width_out: w_o.as_ref().map(|w| w.shape[0] as u32),
-        extra,
+        learned_key,
+        zero_key,
         average_weights,
     };
     let mut vector = |role: &str| -> Result<Vec<f64>> {

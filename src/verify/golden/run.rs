@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::layer::{LayerInputs, LayerOutputs};
 use crate::plan::{Path, Policy, SelfTest};
 use crate::problem::{Attention, Operand};
-use crate::reference::{Outputs, attend, prepare};
+use crate::reference::{Outputs, prepare};
 use crate::tensor::DType;
 use crate::verify::compare::Comparison;
 use crate::verify::execute::Placement;
@@ -40,10 +40,10 @@ impl Loaded {
     /// Computes the case on the float64 reference.
     ///
     /// # Errors
-    /// As [`attend`].
+    /// As [`Problem::reference`](crate::Problem::reference).
     pub fn reference(&self) -> Result<Outputs> {
         match &self.form {
-            Form::Attention => attend(&self.attention.validate()?, &self.data.inputs()),
+            Form::Attention => self.attention.validate()?.reference(&self.data.inputs()),
             Form::Layer(case) => Ok(outputs(case.layer.reference(&self.layer_inputs(case))?)),
             Form::Rotation => {
                 let problem = self.attention.validate()?;
