@@ -11,6 +11,7 @@ pub(crate) use run::RunArgs;
 pub(crate) use shader::{CompletionsArgs, ShaderArgs};
 
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -69,7 +70,7 @@ pub(crate) struct InfoArgs {
     pub(crate) measure: bool,
 }
 
-/// A part of the cases, by their order: the `index`-th (from 0) of every `of`.
+/// A part of the cases: of `of` stretches of their order the `index`-th (from 0), since neighbours share kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shard {
     index: usize,
@@ -77,9 +78,10 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// Whether the i-th case is in it.
-    pub(crate) fn holds(self, i: usize) -> bool {
-        i % self.of == self.index
+    /// Those of so many cases that are in it.
+    pub(crate) fn of(self, cases: usize) -> Range<usize> {
+        let start = |i: usize| (cases as u128 * i as u128 / self.of as u128) as usize;
+        start(self.index)..start(self.index + 1)
     }
 }
 
@@ -109,8 +111,8 @@ pub(crate) struct VerifyArgs {
     /// Only cases whose name contains this.
     #[arg(long, value_name = "TEXT")]
     pub(crate) filter: Option<String>,
-    /// Only the I-th of every N cases: a run is shared out over N processes or machines, whose reports `heedful report`
-    /// joins.
+    /// Only the I-th of N parts of the cases: a run is shared out over N processes or machines, whose reports `heedful
+    /// report` joins. A part is one stretch of their order, since neighbours share kernels.
     #[arg(long, value_name = "I/N", value_parser = parse_shard, default_value = "1/1", hide_default_value = true)]
     pub(crate) shard: Shard,
     /// Only this path of those that a case runs on; may be given several times.

@@ -74,9 +74,9 @@ impl Session<'_> {
     fn grid(&mut self, name: GridName) -> Outcome {
         let (of, suite) = planned::grid(name);
         let all = planned::all(of, self.args)?;
-        let shard = all.iter().enumerate().filter(|(i, _)| self.args.shard.holds(*i));
-        let wanted = shard.filter(|(_, planned)| self.wanted(suite, planned.name()));
-        let wanted: Vec<&Planned> = wanted.map(|(_, planned)| planned).collect();
+        let shard = &all[self.args.shard.of(all.len())];
+        let wanted: Vec<&Planned> =
+            shard.iter().filter(|planned| self.wanted(suite, planned.name())).collect();
         self.in_turns(suite, &wanted, CASES_OF_A_DEVICE)
     }
 
@@ -180,9 +180,10 @@ impl Session<'_> {
     /// Runs a folder of recorded cases.
     fn suite(&mut self, suite: &GoldenSuite) -> Outcome {
         let bar = Progress::new(suite.cases.len(), "verify");
+        let shard = self.args.shard.of(suite.cases.len());
         for (i, case) in suite.cases.iter().enumerate() {
             bar.step(&case.name);
-            if self.args.shard.holds(i) && self.wanted(&suite.name, &case.name) {
+            if shard.contains(&i) && self.wanted(&suite.name, &case.name) {
                 self.recorded(suite, case)?;
             }
         }
