@@ -10,7 +10,7 @@ place=target/tint
 mkdir -p "$place"
 [ -d "$place/node_modules/webgpu" ] || npm install --silent --no-audit --no-fund --prefix "$place" webgpu@0.6.2 ||
   { echo "tint.sh: the npm package webgpu could not be fetched" >&2; exit 3; }
-cargo test --quiet --test compose -- --ignored --nocapture write_variants
+cargo test --quiet --all-features --test compose -- --ignored --nocapture write_variants
 cp tests/tint.mjs "$place/check.mjs"
 # A process for each core: Tint reads in one thread.
 parts=$(nproc) running=() failed=0
