@@ -99,6 +99,7 @@ impl Trial {
             BO => &mut w.b_o,
             BiasK => &mut w.bias_k,
             BiasV => &mut w.bias_v,
+            other => panic!("{other:?} has no place here"),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 /// `trained` is the length of the sequences in training, `original_max_position_embeddings` in a model's
 /// configuration; [`RotaryConfig`](crate::RotaryConfig) reads one.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
 pub enum RotaryScaling {
     /// Not at all.
     #[default]

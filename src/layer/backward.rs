@@ -15,6 +15,7 @@ macro_rules! layer_tensors {
     ($($(#[$doc:meta])* $Tensor:ident: $name:literal,)*) => {
         /// A tensor of a layer that has a gradient: an input, or a learned one.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
         pub enum LayerTensor {
             $($(#[$doc])* $Tensor,)*
         }

@@ -9,6 +9,7 @@ macro_rules! paths {
     ($($(#[$doc:meta])* $Path:ident: $name:literal,)*) => {
         /// Which schedule to use.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+        #[non_exhaustive]
         pub enum Path {
             /// The first of the others that can serve.
             #[default]

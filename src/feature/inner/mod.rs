@@ -17,6 +17,7 @@ pub(crate) const SLOTS: &[Slot] = &[product::SLOT, sum::SLOT, tanh::SLOT, leaky_
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+#[non_exhaustive]
 pub enum Inner {
     /// Σ_c q_c k_c.
     #[default]
@@ -38,6 +39,7 @@ pub enum Inner {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+#[non_exhaustive]
 pub enum Activation {
     /// tanh (Bahdanau et al., 2015).
     Tanh,

@@ -34,6 +34,7 @@ pub(crate) const SLOTS: &[Slot] = &[
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+#[non_exhaustive]
 pub enum Normalizer {
     /// exp(s_j − lse).
     #[default]
