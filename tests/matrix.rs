@@ -58,7 +58,7 @@ fn matrix_units_are_used_only_where_they_are_asked_for_and_can_serve() {
         (call.clone().normalizer(Normalizer::Hard), &caps, "hard"),
         (call.clone().dropout(0.5, 0), &caps, "may not fit f16"),
         (call.clone().with_weights(WeightsAt::Probabilities), &caps, "staged paths"),
-        (call.clone(), &Capabilities::default(), "opened with none"),
+        (call.clone(), &Capabilities::default(), "opened with none of real numbers"),
     ];
     for (call, caps, reason) in refused {
         let error = plan(&call, caps, &asked(Path::FusedMatrix)).unwrap_err();

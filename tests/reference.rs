@@ -308,3 +308,28 @@ fn neighborhoods_by_hand() {
     assert_eq!(seen(strided, 0), seen(strided, 2));
     assert_eq!(seen(strided, 3), [3, 4, 5]);
 }
+
+#[test]
+fn predicted_centers_by_hand() {
+    let shape = Shape { seq_q: 2, ..Shape::self_attention(1, 1, 12, 4) };
+    let call = Attention::new(shape).local(2.0);
+    let (w, v) = ([1.0, 0.0, 0.5, -1.0], [2.0, -1.0]);
+    let states = [0.25, 0.5, -1.0, 0.75];
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let wanted = [
+        12.0 * sigmoid(2.0 * 0.25_f64.tanh() - (0.125_f64 - 0.5).tanh()),
+        12.0 * sigmoid(2.0 * (-1.0_f64).tanh() - (-0.5_f64 - 0.75).tanh()),
+    ];
+    let found = call.predicted_centers(&states, &w, &v).unwrap();
+    assert!(found.iter().zip(wanted).all(|(x, y)| (x - y).abs() < 1e-12), "{found:?} {wanted:?}");
+    for (states, w, v, argument) in [
+        (&states[..], &w[..3], &v[..], "w"),
+        (&states[..], &w[..1], &v[..], "w"),
+        (&states[..], &w[..], &v[..0], "w"),
+        (&states[..3], &w[..], &v[..], "states"),
+        (&states[..2], &w[..], &v[..], "states"),
+    ] {
+        let error = call.predicted_centers(states, w, v).unwrap_err();
+        assert!(error.is_invalid() && error.to_string().contains(argument), "{argument}: {error}");
+    }
+}

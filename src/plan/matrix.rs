@@ -59,7 +59,8 @@ fn check_problem(problem: &Problem, caps: &Capabilities) -> Result<(), String> {
     let a = problem.attention();
     if caps.matrix_edge().is_none() {
         let listed: Vec<String> = caps.matrix_units.iter().map(ToString::to_string).collect();
-        let listed = if listed.is_empty() { "none".into() } else { listed.join(", ") };
+        let listed =
+            if listed.is_empty() { "none of real numbers".into() } else { listed.join(", ") };
         return Err(format!(
             "needs cubes of 8 or 16 that multiply f16 and sum in f32; this device was opened with {listed}"
         ));

@@ -1,5 +1,6 @@
 //! Masks of an [`Attention`]: the methods that say which keys a row sees.
 
+use crate::error::{Error, Result};
 use crate::feature::align::Align;
 use crate::feature::custom::CustomMask;
 use crate::feature::mask::{
@@ -54,23 +55,41 @@ impl Attention {
         self.masked(Local { reach: Scalar(reach), gaussian: true })
     }
 
-    /// Centers of local attention as Luong et al. (2015) predict them: seq_kv · sigmoid(vᵀ tanh(W h_i)) for each state
-    /// h_i `[rows, width]`, W `[hidden, width]`, v `[hidden]`; the table `centers` of [`local`](Self::local).
+    /// Centers of local attention as Luong et al. (2015) predict them: seq_kv · sigmoid(vᵀ tanh(W h_i)) for each
+    /// state h_i, of which there is one for each query row.
+    ///
+    /// `states` are `[batch, seq_q, width]`, `w` `[hidden, width]`, `v` `[hidden]`; what is returned is the table
+    /// `centers` of [`local`](Self::local), `[batch, seq_q]`, in keys.
     ///
     /// ```
     /// use heedful::{Attention, Shape};
     /// let call = Attention::new(Shape { seq_q: 1, ..Shape::self_attention(1, 1, 10, 8) }).local(2.0);
     /// // tanh(0) = 0, so the sigmoid is in the middle.
-    /// assert_eq!(call.predicted_centers(&[0.0, 0.0], &[1.0, 2.0], &[3.0]), [5.0]);
+    /// assert_eq!(call.predicted_centers(&[0.0, 0.0], &[1.0, 2.0], &[3.0])?, [5.0]);
+    /// # Ok::<(), heedful::Error>(())
     /// ```
-    pub fn predicted_centers(&self, states: &[f64], w: &[f64], v: &[f64]) -> Vec<f64> {
-        let width = w.len() / v.len().max(1);
+    ///
+    /// # Errors
+    /// Invalid argument naming `w` where it has no rows of one length for the elements of `v`, and `states` where they
+    /// are not a row of that length for each query row.
+    pub fn predicted_centers(&self, states: &[f64], w: &[f64], v: &[f64]) -> Result<Vec<f64>> {
+        let elements = |n: usize| format!("{n} elements");
+        let width = w.len().checked_div(v.len()).unwrap_or(0);
+        if width == 0 || width * v.len() != w.len() {
+            let wanted = format!("{} rows of one length, as v has elements", v.len());
+            return Err(Error::invalid("w", elements(w.len()), wanted));
+        }
+        let rows = u64::from(self.shape.batch) * u64::from(self.shape.seq_q);
+        if states.len() as u64 != rows.saturating_mul(width as u64) {
+            let wanted = format!("{rows} rows of {width}");
+            return Err(Error::invalid("states", elements(states.len()), wanted));
+        }
         let center = |h: &[f64]| {
             let hidden = w.chunks(width).map(|row| row.iter().zip(h).map(|(w, h)| w * h).sum());
             let sum: f64 = hidden.zip(v).map(|(x, v): (f64, _)| v * x.tanh()).sum();
             f64::from(self.shape.seq_kv) / (1.0 + (-sum).exp())
         };
-        states.chunks_exact(width.max(1)).map(center).collect()
+        Ok(states.chunks_exact(width).map(center).collect())
     }
 
     /// Keeps the edges of a graph given as compressed rows; [`Edges::rows`] makes them from pairs. The same
