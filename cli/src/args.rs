@@ -79,7 +79,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// Those of so many cases that are in it.
-    pub(crate) fn of(self, cases: usize) -> Range<usize> {
+    pub(crate) fn range(self, cases: usize) -> Range<usize> {
         let start = |i: usize| (cases as u128 * i as u128 / self.of as u128) as usize;
         start(self.index)..start(self.index + 1)
     }

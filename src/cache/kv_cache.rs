@@ -134,12 +134,13 @@ impl KvCache {
         self.table.free_pages()
     }
 
-    /// The buffer of keys.
+    /// The buffer of keys, `[sequences, heads_kv, capacity, dim_qk]`, or `[pages, heads_kv, tokens of a page, dim_qk]`,
+    /// as the descriptor stores rows; sequences or pages begin at multiples of 8 units of a row.
     pub fn k(&self) -> &wgpu::Buffer {
         &self.k
     }
 
-    /// The buffer of values.
+    /// The buffer of values, the same with rows of dim_v.
     pub fn v(&self) -> &wgpu::Buffer {
         &self.v
     }

@@ -40,7 +40,8 @@ impl Engine {
     /// Every adapter of every compiled backend, in the order they are preferred: discrete, integrated, virtual, other,
     /// software; Vulkan, Metal and DX12 before GL.
     ///
-    /// Honours wgpu's environment variables (`WGPU_BACKEND`, `WGPU_ADAPTER_NAME` …).
+    /// Empty where the machine has none. Honours wgpu's environment variables (`WGPU_BACKEND`,
+    /// `WGPU_ADAPTER_NAME` …).
     pub async fn adapters() -> Vec<wgpu::Adapter> {
         device::adapters().await
     }

@@ -77,7 +77,7 @@ impl Gradients {
 }
 
 impl BackwardProblem {
-    /// Computes gradients in float64, on the CPU.
+    /// Computes the gradients that are wanted in float64, on the CPU, in the shapes of [`Gradients`].
     ///
     /// ```
     /// use heedful::reference::{Incoming, Inputs};
@@ -99,8 +99,9 @@ impl BackwardProblem {
 }
 
 /// Computes gradients in float32, sums added in the given order (heads, rows and keys ascending, or all descending),
-/// and rounds them to their storage type: the distance from [`BackwardProblem::reference`] is what rounding alone does. Normalisers other
-/// than softmax are float64's, rounded. Gradients use no matrix units: [`Order::MATRIX`] is for outputs.
+/// and rounds them to their storage type: the distance from [`BackwardProblem::reference`] is what rounding alone does.
+/// Normalisers other than softmax are float64's, rounded. Gradients use no matrix units: [`Order::MATRIX`] is for
+/// outputs.
 ///
 /// # Errors
 /// As [`BackwardProblem::reference`].

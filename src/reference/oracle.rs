@@ -22,7 +22,7 @@ use crate::reference::call::{Call, Row};
 use crate::reference::{Inputs, Outputs, over_rows};
 
 impl Problem {
-    /// Computes it in float64, on the CPU.
+    /// Computes o, lse and the weights that are returned in float64, on the CPU, in the shapes of [`Outputs`].
     ///
     /// ```
     /// use heedful::reference::Inputs;

@@ -29,9 +29,9 @@ use crate::tensor::small_float::{E4M3, E5M2, SmallFloat};
 ///
 /// Rows that are written here have a power of two as scale: with `E4m3Row` and `E5m2Row` the largest that brings the
 /// row's magnitude, rounded as its channels are, to 128 or 16384 and more, with `Mxfp4` the largest that brings the
-/// block's to 4 and more (section 6.3 of OCP's; what is beyond 6 becomes 6). Rounding is to nearest, ties to even. Finite
-/// magnitudes beyond 448 become 448 in `E4m3`, beyond 57344 so in `E5m2`, since a cache is better off with a large key
-/// than with NaN; ∞ stays visible, as NaN in `E4m3`, which has none.
+/// block's to 4 and more (section 6.3 of OCP's; what is beyond 6 becomes 6). Rounding is to nearest, ties to even.
+/// Finite magnitudes beyond 448 become 448 in `E4m3`, beyond 57344 so in `E5m2`, since a cache is better off with a
+/// large key than with NaN; ∞ stays visible, as NaN in `E4m3`, which has none.
 ///
 /// A channel is its number times the scale. Errors of int8 and int4 are those of rounding to the nearest integer; a
 /// bf16 scale is rounded up, by at most 1 part in 128, so int4 overflows above 3.3e38; numbers of `E4m3Row` and

@@ -74,7 +74,7 @@ impl Session<'_> {
     fn grid(&mut self, name: GridName) -> Outcome {
         let (of, suite) = planned::grid(name);
         let all = planned::all(of, self.args)?;
-        let shard = &all[self.args.shard.of(all.len())];
+        let shard = &all[self.args.shard.range(all.len())];
         let wanted: Vec<&Planned> =
             shard.iter().filter(|planned| self.wanted(suite, planned.name())).collect();
         self.in_turns(suite, &wanted, CASES_OF_A_DEVICE)
@@ -180,7 +180,7 @@ impl Session<'_> {
     /// Runs a folder of recorded cases.
     fn suite(&mut self, suite: &GoldenSuite) -> Outcome {
         let bar = Progress::new(suite.cases.len(), "verify");
-        let shard = self.args.shard.of(suite.cases.len());
+        let shard = self.args.shard.range(suite.cases.len());
         for (i, case) in suite.cases.iter().enumerate() {
             bar.step(&case.name);
             if shard.contains(&i) && self.wanted(&suite.name, &case.name) {

@@ -35,8 +35,8 @@ pub(super) struct Scratch {
     pub(super) held: HeldRows,
 }
 
-/// What steps leave to others beside the scratch, f32: rows of q and k as they meet without gaps, head by head, and each
-/// row's parts in the gradient of an additive score's weights.
+/// What steps leave to others beside the scratch, f32: rows of q and k as they meet without gaps, head by head, and
+/// each row's parts in the gradient of an additive score's weights.
 pub(super) struct HeldRows(pub(super) Vec<(Makes, Vec<f64>)>);
 
 impl Scratch {
