@@ -246,11 +246,12 @@ async function planted(context, address) {
 async function loses(context, address) {
   const tab = await opened(context, address);
   await map(tab);
-  const lose = (none) => tab.workers()[0].evaluate((none) => {
+  // Each part of the page has a worker and a device of its own.
+  const lose = (part, none) => tab.workers().find((worker) => worker.url().endsWith(part)).evaluate((none) => {
     self.none = none;
     self.device.destroy();
   }, none);
-  await lose(false);
+  await lose('see', false);
   await change(tab, () => tab.fill('[name=sentence]', 'I saw a saw'));
   assert.equal(await tab.locator('#see.stale').count(), 0, await tab.textContent('#ran'));
   assert.equal((await map(tab)).length, 4);
@@ -258,9 +259,13 @@ async function loses(context, address) {
   const done = async (cases) => tab.waitForFunction((cases) =>
     parseInt(document.querySelector('.counts').textContent, 10) >= cases, cases);
   await done(1);
-  await lose(false);
+  // A sentence is answered while cases run.
+  await change(tab, () => tab.fill('[name=sentence]', 'I saw'));
+  assert.equal((await map(tab)).length, 2);
+  assert.ok(await tab.isVisible('#halt'), await tab.textContent('.now'));
+  await lose('check', false);
   await done(3);
-  await lose(true);
+  await lose('check', true);
   await tab.waitForSelector('#download:not([hidden])');
   assert.match(await tab.textContent('#extent'), /the run ended early$/);
   const report = await downloaded(tab, 'lost.json');
@@ -295,6 +300,7 @@ try {
   assert.equal(await tab.isVisible('#missing'), false, await tab.textContent('#why'));
   say(await tab.textContent('#device'));
   await sees(tab);
+  assert.equal(tab.workers().length, 1, 'what verifies is not loaded to see');
   say('the map shows what is chosen');
   await pictures(tab, 'see');
   await benched(tab);

@@ -12,18 +12,17 @@ Object.defineProperty(globalThis, 'navigator', { value: { gpu }, configurable: t
 
 const here = new URL('.', import.meta.url);
 const read = (name) => readFileSync(new URL(name, here));
-const { default: start, Page } = await import('./heedful.mjs');
-await start({ module_or_path: read('heedful_bg.wasm') });
+const { default: start, Check } = await import('./heedful_check.mjs');
+await start({ module_or_path: read('heedful_check_bg.wasm') });
 
 const found = await gpu.requestAdapter();
 if (!found) throw new Error('Dawn finds no adapter');
 const { info } = found;
-const page = await Page.open(JSON.stringify({
+const page = await Check.open(JSON.stringify({
   adapter: info.description || info.device || 'an adapter without a name',
   browser: 'Dawn',
   version: JSON.parse(read('node_modules/webgpu/package.json')).version,
-  os: type(),
-  cpu: `${cpus().length} threads, in Node`,
+  host: { os: type(), cpu: `${cpus().length} threads, in Node` },
 }));
 const [, , grid, report] = process.argv;
 const names = JSON.parse(page.begin(grid));

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The page's module without a browser: tests/dawn.sh [swiftshader]
+# The page's module for verification without a browser: tests/dawn.sh [swiftshader]
 #
 # Runs a case for every slot file through Dawn, Chromium's implementation of WebGPU, in Node: a second compiler and a
 # second runtime, with f16, which Chromium's own software adapter lacks. On a current Mesa, or on SwiftShader;
@@ -28,8 +28,8 @@ scripts/software-adapters "${prepare[@]}" || missing "no driver could be fetched
 cargo run --quiet -p heedful-web-bundle
 web=${CARGO_TARGET_DIR:-$PWD/target}/web
 # Node takes a module by its name.
-cp "$web/heedful.js" "$place/heedful.mjs"
-cp "$web/heedful_bg.wasm" tests/dawn.mjs "$place"
+cp "$web/heedful_check.js" "$place/heedful_check.mjs"
+cp "$web/heedful_check_bg.wasm" tests/dawn.mjs "$place"
 export GALLIVM_PERF="${GALLIVM_PERF-nopt}"
 status=0
 "target/adapters/$adapter.sh" "$(command -v node)" "$place/dawn.mjs" "${HEEDFUL_GRID:-slots}" "$place/report.json" ||

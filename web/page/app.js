@@ -1,7 +1,7 @@
 // Opens the device; then the parts of the page begin.
-import { ask } from "./engine.js";
 import { bench } from "./bench.js";
 import { browser } from "./browser.js";
+import { Engine } from "./engine.js";
 import { see } from "./see.js";
 import { verify } from "./verify.js";
 
@@ -33,16 +33,18 @@ async function begin() {
   }
   const found = await navigator.gpu.requestAdapter().catch(() => null);
   if (!found) return stop("This browser has WebGPU, but gives no adapter: it knows no GPU here that it trusts.");
-  let adapter;
+  const about = JSON.stringify(await browser(found.info));
+  const seeing = new Engine("see", about);
   try {
-    adapter = JSON.parse(await ask("open", JSON.stringify(await browser(found.info))));
+    describe(JSON.parse(await seeing.ask("adapter")));
   } catch (error) {
     return stop(error.message);
   }
-  describe(adapter);
-  see(place("see"));
-  verify(place("verify"));
-  bench(place("bench"));
+  see(place("see"), seeing);
+  // Loaded when one of the two is begun.
+  const checking = new Engine("check", about);
+  verify(place("verify"), checking);
+  bench(place("bench"), checking);
 }
 
 begin();

@@ -1,5 +1,4 @@
 // What the device can do, and what a few calls make of it.
-import { ask } from "./engine.js";
 import { chart, figures } from "./roofline.js";
 import { stoppable } from "./stop.js";
 
@@ -33,16 +32,16 @@ function add(body, row, number) {
   for (const text of cells) line.insertCell().textContent = text;
 }
 
-async function run(part, stopped) {
+async function run(part, engine, stopped) {
   const now = part.querySelector(".now");
   const body = part.querySelector("tbody");
   now.textContent = "measuring the device, up to half a minute …";
-  const { roofline, calls } = JSON.parse(await ask("measure"));
+  const { roofline, calls } = JSON.parse(await engine.ask("measure"));
   limits(part.querySelector("#limits"), roofline);
   const rows = [];
   for (let i = 0; i < calls.length && !stopped(); i++) {
     now.textContent = `${i + 1} of ${calls.length}: ${calls[i]} …`;
-    rows.push(JSON.parse(await ask("time", i)));
+    rows.push(JSON.parse(await engine.ask("time", i)));
     add(body, rows[i], i + 1);
     part.querySelector(".wide").hidden = false;
     part.querySelector("#roofline").replaceChildren(chart(roofline, rows));
@@ -50,12 +49,12 @@ async function run(part, stopped) {
   now.textContent = stopped() ? `stopped after ${rows.length} of ${calls.length} calls` : `${rows.length} calls timed`;
 }
 
-export function bench(part) {
+export function bench(part, engine) {
   const now = part.querySelector(".now");
   stoppable(part.querySelector("form"), part.querySelector(".halt"), async (stopped) => {
     for (const name of ["#limits", ".wide"]) part.querySelector(name).hidden = true;
     for (const name of ["tbody", "#roofline"]) part.querySelector(name).replaceChildren();
-    await run(part, stopped).catch((error) => { now.textContent = error.message; });
+    await run(part, engine, stopped).catch((error) => { now.textContent = error.message; });
   });
   part.hidden = false;
 }

@@ -31,5 +31,5 @@ export async function browser(info) {
   const words = [info.vendor, info.architecture, info.description || info.device].filter(Boolean);
   const adapter = [...new Set(words)].join(" ") || "an adapter without a name";
   const cpu = `${navigator.hardwareConcurrency ?? "?"} threads, in a browser`;
-  return { adapter, ...await named(), os: system(), cpu };
+  return { adapter, ...await named(), host: { os: system(), cpu } };
 }

@@ -1,32 +1,59 @@
-// The engine as the page sees it: promises of what its worker answers.
-const worker = new Worker("worker.js", { type: "module" });
-const waiting = new Map();
-let next = 0;
-let ended = null;
+// The library as the page sees it: promises of what a worker answers. `part` is the module that it loads, `see` or
+// `check`; each has a device of its own, so that sentences can be changed while cases run.
+export class Engine {
+  #part;
+  #about;
+  #worker;
+  #opened;
+  #waiting = new Map();
+  #next = 0;
+  #ended = null;
 
-function end(reason) {
-  ended ??= new Error(`The engine ended: ${reason}. Load the page again.`);
-  waiting.forEach(({ reject }) => reject(ended));
-  waiting.clear();
-}
+  // `about` is JSON of what only the page knows of browser and adapter.
+  constructor(part, about) {
+    this.#part = part;
+    this.#about = about;
+  }
 
-worker.addEventListener("message", ({ data }) => {
-  if (data.ended !== undefined) return end(data.ended);
-  const { resolve, reject } = waiting.get(data.id) ?? {};
-  waiting.delete(data.id);
-  if (data.error !== undefined) reject?.(new Error(data.error));
-  else resolve?.(data.value);
-});
-worker.addEventListener("error", (event) => end(event.message || "it could not be loaded"));
+  // Loaded when it is first asked for something; after a failure the next asks again.
+  async ask(method, ...args) {
+    this.#opened ??= this.#post("open", this.#part, this.#about);
+    try {
+      await this.#opened;
+    } catch (error) {
+      this.#opened = undefined;
+      throw error;
+    }
+    return this.#post(method, ...args);
+  }
 
-// Whether something is being done: what is asked now waits for it.
-export const busy = () => waiting.size > 0;
+  #post(method, ...args) {
+    if (this.#ended) return Promise.reject(this.#ended);
+    this.#worker ??= this.#begin();
+    return new Promise((resolve, reject) => {
+      const id = this.#next++;
+      this.#waiting.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, method, args });
+    });
+  }
 
-export function ask(method, ...args) {
-  if (ended) return Promise.reject(ended);
-  return new Promise((resolve, reject) => {
-    const id = next++;
-    waiting.set(id, { resolve, reject });
-    worker.postMessage({ id, method, args });
-  });
+  #begin() {
+    // The part is in the address so that tools that list workers tell them apart.
+    const worker = new Worker(`worker.js?${this.#part}`, { type: "module" });
+    worker.addEventListener("message", ({ data }) => {
+      if (data.ended !== undefined) return this.#end(data.ended);
+      const { resolve, reject } = this.#waiting.get(data.id) ?? {};
+      this.#waiting.delete(data.id);
+      if (data.error !== undefined) reject?.(new Error(data.error));
+      else resolve?.(data.value);
+    });
+    worker.addEventListener("error", (event) => this.#end(event.message || "it could not be loaded"));
+    return worker;
+  }
+
+  #end(reason) {
+    this.#ended ??= new Error(`The engine ended: ${reason}. Load the page again.`);
+    this.#waiting.forEach(({ reject }) => reject(this.#ended));
+    this.#waiting.clear();
+  }
 }

@@ -1,5 +1,4 @@
 // Attention maps of a sentence, drawn anew whenever something is changed.
-import { ask, busy } from "./engine.js";
 import { figure } from "./map.js";
 
 // Past this the window hides nothing.
@@ -109,7 +108,7 @@ function draw(part, map) {
   show(part);
 }
 
-export function see(part) {
+export function see(part, engine) {
   const form = part.querySelector("form");
   const again = part.querySelector("#again");
   let wanted = null;
@@ -126,10 +125,9 @@ export function see(part) {
       wanted = null;
       part.classList.add("busy");
       const ran = part.querySelector("#ran");
-      if (busy()) ran.textContent = "Waiting for the case that is being verified …";
-      else if (!drawn) ran.textContent = "Compiling kernels and trying them on a known answer …";
+      if (!drawn) ran.textContent = "Compiling kernels and trying them on a known answer …";
       try {
-        const map = JSON.parse(await ask("see", JSON.stringify(asked)));
+        const map = JSON.parse(await engine.ask("see", JSON.stringify(asked)));
         draw(part, { ...map, scores: asked.scores });
         part.classList.remove("stale");
       } catch (error) {

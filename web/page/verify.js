@@ -1,5 +1,4 @@
 // The cases of a grid one after another, and the report of what they showed.
-import { ask } from "./engine.js";
 import { stoppable } from "./stop.js";
 
 // Failures that are listed while cases run; the report has all.
@@ -52,8 +51,9 @@ function save(json, name) {
 }
 
 // Runs cases until all are done or it is stopped, and counts in `extent` those that ran.
-async function run(part, grid, extent, stopped) {
-  const names = JSON.parse(await ask("begin", grid));
+async function run(part, engine, grid, extent, stopped) {
+  part.querySelector(".now").textContent = "loading the cases and the reference …";
+  const names = JSON.parse(await engine.ask("begin", grid));
   extent.cases = names.length;
   const counts = { pass: 0, fail: 0, expected_fail: 0, unsupported: 0 };
   const bar = part.querySelector("progress");
@@ -62,7 +62,7 @@ async function run(part, grid, extent, stopped) {
   for (let i = 0; i < names.length && !stopped(); i++) {
     part.querySelector(".now").textContent = names[i];
     const began = performance.now();
-    const rows = JSON.parse(await ask("check", i));
+    const rows = JSON.parse(await engine.ask("check", i));
     const seconds = (performance.now() - began) / 1000;
     if (seconds > slowest.seconds) slowest = { name: names[i], seconds };
     for (const row of rows) {
@@ -79,9 +79,9 @@ async function run(part, grid, extent, stopped) {
 }
 
 // Shows what was found, however the run ended.
-async function reported(part, extent) {
+async function reported(part, engine, extent) {
   if (!extent.cases) return;
-  frame(part.querySelector("#report"), await ask("reportHtml"));
+  frame(part.querySelector("#report"), await engine.ask("report_html"));
   const { done, cases } = extent;
   const heading = part.querySelector("#extent");
   heading.textContent = done < cases ? `Report of ${done} of ${cases} cases: the run ended early`
@@ -89,7 +89,7 @@ async function reported(part, extent) {
   for (const name of ["#extent", "#download", "#merge"]) part.querySelector(name).hidden = false;
 }
 
-export function verify(part) {
+export function verify(part, engine) {
   const [form, halt, download] = ["#start", "#halt", "#download"].map((name) => part.querySelector(name));
   let extent = { done: 0, cases: 0 };
   stoppable(form, halt, async (stopped) => {
@@ -98,9 +98,9 @@ export function verify(part) {
     part.querySelector("#progress").hidden = false;
     extent = { done: 0, cases: 0 };
     const say = (error) => { part.querySelector(".now").textContent = error.message; };
-    await run(part, form.elements.grid.value, extent, stopped).catch(say);
-    await reported(part, extent).catch(say);
+    await run(part, engine, form.elements.grid.value, extent, stopped).catch(say);
+    await reported(part, engine, extent).catch(say);
   });
-  download.addEventListener("click", async () => save(await ask("reportJson"), fileName(extent)));
+  download.addEventListener("click", async () => save(await engine.ask("report_json"), fileName(extent)));
   part.hidden = false;
 }

@@ -1,30 +1,23 @@
-// The engine's thread: the library runs here, so that the page answers while kernels are compiled and the reference
+// A thread of the library's: it runs here, so that the page answers while kernels are compiled and the reference
 // computes. Asked `{id, method, args}`, it answers `{id, value}` or `{id, error}`.
-import start, { Page } from "./heedful.js";
+const classes = { see: "See", check: "Check" };
 
-let page;
+let part;
 
-const methods = {
-  async open(about) {
-    await start({ module_or_path: new URL("heedful_bg.wasm", import.meta.url) });
-    page = await Page.open(about);
-    return page.adapter();
-  },
-  see: (settings) => page.see(settings),
-  begin: (grid) => page.begin(grid),
-  check: (place) => page.check(place),
-  measure: () => page.measure(),
-  time: (place) => page.time(place),
-  reportHtml: () => page.report_html(),
-  reportJson: () => page.report_json(),
-};
+async function open(name, about) {
+  const library = await import(`./heedful_${name}.js`);
+  await library.default({ module_or_path: new URL(`heedful_${name}_bg.wasm`, import.meta.url) });
+  part = await library[classes[name]].open(about);
+}
+
+const answer = (method, args) => (method === "open" ? open(...args) : part[method](...args));
 
 // One at a time: a call may not begin while another holds the device's error scopes.
 let last = Promise.resolve();
 self.addEventListener("message", ({ data: { id, method, args } }) => {
   last = last.then(async () => {
     try {
-      self.postMessage({ id, value: await methods[method](...args) });
+      self.postMessage({ id, value: await answer(method, args) });
     } catch (error) {
       self.postMessage({ id, error: error?.message ?? String(error) });
     }

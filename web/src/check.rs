@@ -1,247 +1,144 @@
-//! Verification: the cases of a grid, one after another, into a report.
+//! Check: the cases of a grid on the visitor's device, and times of a few calls.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
 
-use heedful::verify::cases::Grid;
-use heedful::verify::execute::Placement;
-use heedful::verify::expectations::{self, KNOWN};
-use heedful::verify::planned::{Planned, Work};
-use heedful::verify::report::{Adapter, CaseResult, Host, Left, Report};
-use heedful::verify::run_backward::Trial as BackwardTrial;
-use heedful::verify::trial::Trial;
-use heedful::{Engine, Error, Path, Result};
+use heedful::bench::Roofline;
+use heedful::verify::report::{CaseResult, Host, Left};
+use serde::Serialize;
+use wasm_bindgen::prelude::{JsError, wasm_bindgen};
 
-/// Why a path was left out.
-const LARGE_TILES: &str =
-    "not tried: on a CPU fused-tile, the slowest to compile, is tried on every fourth call";
+use crate::cases::Cases;
+use crate::device::Device;
+use crate::{Answer, bench, json, told};
 
-/// A grid and what its cases have shown so far.
-#[derive(Debug)]
-pub(crate) struct Check {
-    suite: &'static str,
-    cases: Vec<Planned>,
-    report: Report,
-    fewer_tiles: bool,
+/// What calls are held against, and the calls.
+#[derive(Serialize)]
+struct Limits<'a> {
+    roofline: &'a Roofline,
+    calls: Vec<&'static str>,
 }
 
+/// What the page loads to verify and to time.
+#[wasm_bindgen]
+pub struct Check {
+    device: Device,
+    host: Host,
+    cases: RefCell<Option<Cases>>,
+    roofline: RefCell<Option<Roofline>>,
+}
+
+#[wasm_bindgen]
 impl Check {
-    /// A report of nothing yet.
+    /// Opens the browser's best adapter; `about` is what the page knows of it, as JSON.
     ///
     /// # Errors
-    /// Invalid argument for a grid of another name.
-    pub(crate) fn new(grid: &str, adapter: Adapter, host: Host) -> Result<Self> {
-        let (of, suite) = match grid {
-            "slots" => (Grid::Slots, "slots"),
-            "quick" => (Grid::Quick, "quick"),
-            other => return Err(Error::invalid("grid", other, "slots or quick")),
-        };
-        let cases = Planned::all(of, false)?;
-        // Where a CPU compiles shaders and runs them, kernels of large tiles take most of the time and serve last.
-        let fewer_tiles = adapter.kind == "cpu";
-        let mut report = Report::new(option_env!("HEEDFUL_REVISION").unwrap_or_default());
-        report.host = host;
-        report.adapters.push(adapter);
-        Ok(Self { suite, cases, report, fewer_tiles })
+    /// There is none, or it gives no device.
+    pub async fn open(about: &str) -> Answer<Check> {
+        let (device, host) = Device::open(about).await?;
+        let (cases, roofline) = (RefCell::default(), RefCell::default());
+        Ok(Self { device, host, cases, roofline })
     }
 
-    /// The names of its cases.
-    pub(crate) fn names(&self) -> Vec<&str> {
-        self.cases.iter().map(Planned::name).collect()
-    }
-
-    /// The report so far.
-    pub(crate) fn report(&self) -> &Report {
-        &self.report
-    }
-
-    /// A case of this place, to be run while nothing holds on to the report.
+    /// Begins to verify a grid, `slots` or `quick`: the names of its cases.
     ///
     /// # Errors
-    /// Invalid argument where there is none, and a case that is wrong in itself.
-    pub(crate) fn case(&self, place: usize) -> Result<Running> {
-        let cases = self.cases.len();
-        let wrong = || Error::invalid("case", place, format!("below {cases}"));
-        let planned = self.cases.get(place).ok_or_else(wrong)?;
-        let left_out = self.fewer_tiles && !place.is_multiple_of(4);
-        Running::new(planned, self.suite, left_out.then_some(Path::FusedTile))
+    /// There is no such grid.
+    pub fn begin(&self, grid: &str) -> Answer<String> {
+        let cases =
+            Cases::new(grid, self.device.adapter.clone(), self.host.clone()).map_err(told)?;
+        let names = json(&cases.names());
+        *self.cases.borrow_mut() = Some(cases);
+        names
     }
 
-    /// Adds a row.
-    pub(crate) fn add(&mut self, row: &CaseResult) {
-        self.report.push(row.clone());
-    }
-}
-
-/// A case that runs, path after path: after a path that a device failed in, the next gets another device.
-pub(crate) struct Running {
-    trial: Either,
-    placement: Placement,
-    /// Those that have no row yet.
-    paths: VecDeque<Path>,
-    left_out: Option<Path>,
-    /// A row that says nothing yet.
-    blank: CaseResult,
-}
-
-/// A case with its data and what they should yield.
-enum Either {
-    Call(Box<Trial>),
-    Gradients(Box<BackwardTrial>),
-    /// A call that has no gradients, and why.
-    NoGradients(String),
-}
-
-impl Running {
-    fn new(planned: &Planned, suite: &str, left_out: Option<Path>) -> Result<Self> {
-        let (seed, paths, trial) = match &planned.work {
-            Work::Call { case, paths } => {
-                let trial = Either::Call(Box::new(Trial::new(case, paths)?));
-                (case.seed, paths.iter().copied().collect(), trial)
-            }
-            Work::Gradients(case) => {
-                let trial = match BackwardTrial::new(case) {
-                    Ok(trial) => Either::Gradients(Box::new(trial)),
-                    Err(error) => Either::NoGradients(error.to_string()),
-                };
-                (case.seed, VecDeque::from([case.path]), trial)
-            }
-        };
-        let left_out = left_out.filter(|_| matches!(trial, Either::Call(_)));
-        let blank = CaseResult::unsupported(planned.name(), suite, 0, "");
-        let blank = CaseResult { seed: Some(seed), ..blank };
-        Ok(Self { trial, placement: planned.placement, paths, left_out, blank })
-    }
-
-    /// Whether a path has no row yet.
-    pub(crate) fn more(&self) -> bool {
-        !self.paths.is_empty()
-    }
-
-    /// The next path's row, and in which state the device is left: one that has failed in something is not to be
-    /// asked again.
+    /// Runs a case of the grid: its rows. A device that fails in one path is replaced before the next, and where that
+    /// cannot be, the rows say which paths were not run.
     ///
     /// # Errors
-    /// Invalid argument: a case that is wrong in itself, or one that has all its rows.
-    pub(crate) async fn row(
-        &mut self,
-        engine: &Engine,
-        adapter: &Adapter,
-    ) -> Result<(CaseResult, Left)> {
-        let path = self.paths.pop_front();
-        let path = path.ok_or_else(|| Error::invalid("path", "none", "one that has no row yet"))?;
-        let mut row = self.blank.clone();
-        if self.left_out == Some(path) {
-            return Ok((without(row, path, LARGE_TILES), Left::Sound));
-        }
-        let left = match &self.trial {
-            Either::Call(trial) => {
-                row.end(path, trial.run_async(engine, path, self.placement).await)?
-            }
-            Either::Gradients(trial) => {
-                row.end(path, trial.run_async(engine, self.placement).await)?
-            }
-            Either::NoGradients(why) => return Ok((without(row, path, why), Left::Sound)),
+    /// No grid was begun, there is no such case, or there is no device to begin it on.
+    pub async fn check(&self, place: usize) -> Answer<String> {
+        let mut engine = self.device.engine().await?;
+        let mut running = match &*self.cases.borrow() {
+            Some(cases) => cases.case(place).map_err(told)?,
+            None => return Err(JsError::new("nothing is being verified")),
         };
-        expectations::apply(KNOWN, adapter, &mut row);
-        Ok((row, left))
-    }
-
-    /// Rows for the paths that have none, which say why they were not run.
-    pub(crate) fn not_run(&mut self, why: &str) -> Vec<CaseResult> {
-        let why = format!("not run: {why}");
-        self.paths.drain(..).map(|path| without(self.blank.clone(), path, &why)).collect()
-    }
-}
-
-/// A row of a path that did not run.
-fn without(row: CaseResult, path: Path, why: &str) -> CaseResult {
-    CaseResult { kernel: path.to_string(), reason: why.to_owned(), ..row }
-}
-
-#[cfg(test)]
-#[path = "../../tests/common/skip.rs"]
-mod skip;
-
-#[cfg(test)]
-mod tests {
-    use heedful::verify::report::{Adapter, CaseResult, Host, Left, Status};
-    use heedful::{Engine, Error, Result};
-
-    use super::{Check, LARGE_TILES, Running, skip};
-
-    fn check(adapter: Adapter) -> Result<Check> {
-        let host = Host { os: String::new(), cpu: String::new() };
-        Check::new("slots", adapter, host)
-    }
-
-    /// The first adapter; without one the test says that it is skipped.
-    fn adapter(test: &str) -> Option<heedful::wgpu::Adapter> {
-        let found = pollster::block_on(Engine::adapters()).into_iter().next();
-        if found.is_none() {
-            skip::skipped(test, "no adapter");
-        }
-        found
-    }
-
-    #[test]
-    fn a_lost_device_is_one_failed_row_and_the_case_goes_on_with_the_next() -> Result<()> {
-        let Some(adapter) = adapter("a_lost_device_is_one_failed_row") else { return Ok(()) };
-        let lost = Engine::with_adapter_blocking(&adapter)?;
-        let sound = Engine::with_adapter_blocking(&adapter)?;
-        let described = Adapter::describe(&adapter, sound.capabilities());
-        let check = check(described.clone())?;
-        let on =
-            |running: &mut Running, engine| pollster::block_on(running.row(engine, &described));
-        let rest = |running: &mut Running| {
-            let mut rows: Vec<CaseResult> = Vec::new();
-            while running.more() {
-                let (row, left) = on(running, &sound)?;
-                assert_eq!(left, Left::Sound, "{}", row.reason);
-                rows.push(row);
-            }
-            Ok::<_, Error>(rows)
-        };
-        // A case that more than one path serves.
-        let served = |place: &usize| {
-            let rows = check.case(*place).and_then(|mut case| rest(&mut case)).unwrap_or_default();
-            rows.iter().filter(|row| row.status == Status::Pass).count() > 1
-        };
-        let place = (0..check.cases.len()).find(served).unwrap_or_default();
-        let mut running = check.case(place)?;
-        lost.device().destroy();
-        // What no device would serve says nothing of one that is lost.
-        let (row, left) = loop {
-            let (row, left) = on(&mut running, &lost)?;
-            if row.status != Status::Unsupported {
-                break (row, left);
-            }
-        };
-        assert_eq!((row.status, left), (Status::Fail, Left::Doubtful), "{}", row.reason);
-        let rows = rest(&mut running)?;
-        assert!(rows.iter().any(|row| row.status == Status::Pass), "{rows:?}");
-        assert!(rows.iter().all(|row| row.status != Status::Fail), "{rows:?}");
-        Ok(())
-    }
-
-    #[test]
-    fn paths_that_were_not_run_have_rows_that_say_so() -> Result<()> {
-        let Some(adapter) = adapter("paths_that_were_not_run") else { return Ok(()) };
-        let engine = Engine::with_adapter_blocking(&adapter)?;
-        let mut described = Adapter::describe(&adapter, engine.capabilities());
-        described.kind = "cpu".into();
-        let check = check(described.clone())?;
-        let paths = check.case(0)?.paths.len();
-        let rows = check.case(0)?.not_run("no device");
-        assert_eq!(rows.len(), paths);
-        assert!(rows.iter().all(|row| row.reason == "not run: no device"));
-        let mut running = check.case(1)?;
-        let mut left_out = 0;
+        let mut rows = Vec::new();
         while running.more() {
-            let (row, _) = pollster::block_on(running.row(&engine, &described))?;
-            left_out += usize::from(row.kernel == "fused-tile" && row.reason == LARGE_TILES);
+            let (row, left) = running.row(&engine, &self.device.adapter).await.map_err(told)?;
+            // In the report at once: whatever comes after it, it was seen.
+            self.add(&row);
+            rows.push(row);
+            if left == Left::Sound {
+                continue;
+            }
+            self.device.replace_later();
+            if running.more() {
+                match self.device.engine().await {
+                    Ok(another) => engine = another,
+                    Err(_) => {
+                        let rest = running.not_run("the browser gave no other device");
+                        rest.iter().for_each(|row| self.add(row));
+                        rows.extend(rest);
+                    }
+                }
+            }
         }
-        assert_eq!(left_out, 1);
-        assert!(check.case(check.names().len()).is_err());
-        Ok(())
+        json(&rows)
+    }
+
+    /// What was verified so far, as the page that `heedful verify --report FILE.html` writes.
+    ///
+    /// # Errors
+    /// Nothing was.
+    pub fn report_html(&self) -> Answer<String> {
+        self.report(|cases| cases.report().to_html())
+    }
+
+    /// The same as the JSON that `heedful report` reads.
+    ///
+    /// # Errors
+    /// Nothing was.
+    pub fn report_json(&self) -> Answer<String> {
+        self.report(|cases| cases.report().to_json())
+    }
+
+    /// Measures what the device can do: multiply-adds, memory, dispatches; with the calls that can be timed.
+    ///
+    /// # Errors
+    /// The device is lost, or there is none.
+    pub async fn measure(&self) -> Answer<String> {
+        let engine = self.device.engine().await?;
+        let measured = self.device.kept(Roofline::measure_async(&engine).await);
+        let roofline = measured.map_err(told)?;
+        *self.roofline.borrow_mut() = Some(roofline);
+        let calls = bench::calls(&self.device.adapter).iter().map(bench::Timed::title).collect();
+        json(&Limits { roofline: &roofline, calls })
+    }
+
+    /// Times one of the calls.
+    ///
+    /// # Errors
+    /// Nothing was measured, there is no such call, the device is lost, or there is none.
+    pub async fn time(&self, place: usize) -> Answer<String> {
+        let roofline = *self.roofline.borrow();
+        let roofline = roofline.ok_or_else(|| JsError::new("the device was not measured"))?;
+        let call = bench::calls(&self.device.adapter).into_iter().nth(place);
+        let call = call.ok_or_else(|| JsError::new("there is no such call"))?;
+        let engine = self.device.engine().await?;
+        let row = self.device.kept(call.row(&engine, &roofline).await);
+        json(&row.map_err(told)?)
+    }
+
+    fn add(&self, row: &CaseResult) {
+        if let Some(cases) = &mut *self.cases.borrow_mut() {
+            cases.add(row);
+        }
+    }
+
+    fn report(&self, text: impl FnOnce(&Cases) -> heedful::Result<String>) -> Answer<String> {
+        match &*self.cases.borrow() {
+            Some(cases) => text(cases).map_err(told),
+            None => Err(JsError::new("nothing was verified")),
+        }
     }
 }
