@@ -153,8 +153,12 @@ fn a_case_that_crashes_again_alone_fails_and_the_run_goes_on() {
 
     let child = started(&place, &format!("{GRID} --report report.json --resume"));
     let mut alone = None;
+    // One that has come to its drivers: before, what ends it is not the case.
     until("a process of its own", || {
-        alone = child_of(child.id(), "--alone");
+        alone = child_of(child.id(), "--alone").filter(|id| {
+            let mapped = std::fs::read_to_string(format!("/proc/{id}/maps")).unwrap_or_default();
+            mapped.contains("libvulkan") || mapped.contains("libEGL")
+        });
         alone.is_some()
     });
     kill("ABRT", alone.expect("a process"));
@@ -169,6 +173,36 @@ fn a_case_that_crashes_again_alone_fails_and_the_run_goes_on() {
     assert!(reason.contains("again when it ran alone") && reason.contains("signal: 6"), "{reason}");
     assert!(all.len() > 3, "the other cases ran");
     place.heedful("verify --resume").refused(2, &["--report"]);
+}
+
+/// As on a driver from elsewhere, whose libraries come with their own loader (`scripts/software-adapters`).
+#[test]
+#[cfg(target_os = "linux")]
+fn a_case_is_tried_alone_under_a_loader_too() {
+    let test = "a_case_is_tried_alone_under_a_loader_too";
+    if !adapter(test) {
+        return;
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("what is mapped");
+    let mut files = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    let Some(loader) = files.find(|path| path.rsplit('/').next().unwrap_or("").starts_with("ld-"))
+    else {
+        return common::skip::skipped(test, "no loader is mapped");
+    };
+    let place = Place::new();
+    let arguments = killed(&place);
+    let text = journal(&place);
+    let kept: Vec<&str> = text.lines().collect();
+    let last = kept.iter().rposition(|line| line.contains("began")).expect("a case began");
+    place.write("report.json.journal", kept[..=last].join("\n") + "\n");
+    let output = Command::new(loader)
+        .arg(env!("CARGO_BIN_EXE_heedful"))
+        .args(arguments.split(' ').chain(["--resume"]))
+        .current_dir(place.path(""))
+        .output()
+        .expect("the loader starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(cases(&place).iter().all(|row| row["status"] != "fail"));
 }
 
 /// A process that `parent` started and whose arguments have `word`.

@@ -19,7 +19,7 @@ use crate::args::VerifyArgs;
 use crate::stop::on_ctrl_c;
 use crate::table::table;
 use crate::{Failure, Outcome, adapters, outputs};
-use alone::{Alone, try_alone};
+use alone::{Alone, BEGUN, try_alone};
 use journal::Journal;
 use session::Session;
 
@@ -111,11 +111,13 @@ fn end(args: &VerifyArgs, report: &Report, journal: Journal, stopped: bool) -> O
     verdict(&report.totals)
 }
 
-/// Runs the one case that another process of this program asks for, and prints its rows as JSON on one line.
+/// Runs the one case that another process of this program asks for: says that it begins, and prints its rows as JSON on
+/// one line.
 fn run_alone(args: &VerifyArgs, suites: &[GoldenSuite], told: &str) -> Outcome {
     let refuse = |found: String| Error::invalid("--alone", found, "a case of this run");
     let Alone { adapter: wanted, suite, name } =
         serde_json::from_str(told).map_err(|e| refuse(e.to_string()))?;
+    println!("{BEGUN}");
     let mut report = Report::new("");
     for adapter in &adapters::matching(args.adapter.as_deref())? {
         let engine = Arc::new(adapters::open(adapter, args.uses_matrix())?);
