@@ -1,8 +1,8 @@
 //! Builds the page: `cargo run -p heedful-web-bundle`
 //!
-//! Compiles the two modules of `heedful-web` to WebAssembly in the profile `page`, writes their JavaScript, and puts both
-//! beside the files of `web/page` into `target/web`, which any static server serves. Needs the target: `rustup target
-//! add wasm32-unknown-unknown`.
+//! Compiles the two modules of `heedful-web` to WebAssembly in the profile `page`, writes their JavaScript, and puts
+//! both beside the files of `web/page` into `target/web`, which any static server serves. Needs the target: `rustup
+//! target add wasm32-unknown-unknown`.
 
 use std::error::Error;
 use std::fs;
@@ -14,8 +14,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use wasm_bindgen_cli_support::Bindgen;
 
-/// The modules, features of `heedful-web`, and what a visitor may have to load for each, in bytes gzipped: for the first
-/// with all that the page opens with.
+/// The modules, features of `heedful-web`, and what a visitor may have to load for each, in bytes gzipped: for the
+/// first with all that the page opens with.
 const MODULES: [(&str, usize); 2] = [("see", 400_000), ("check", 600_000)];
 
 const TARGET: &str = "wasm32-unknown-unknown";
