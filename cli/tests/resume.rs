@@ -103,6 +103,17 @@ fn killed(place: &Place) -> String {
     arguments
 }
 
+/// Cuts a journal behind the last case that began, and returns that line: it may end behind the case's results, and is
+/// then as if the process had ended in it.
+fn cut_behind_begun(place: &Place) -> Value {
+    let text = journal(place);
+    let mut kept: Vec<&str> = text.lines().collect();
+    let last = kept.iter().rposition(|line| line.contains("began")).expect("a case began");
+    kept.truncate(last + 1);
+    place.write("report.json.journal", kept.join("\n") + "\n");
+    serde_json::from_str(kept[last]).expect("a line")
+}
+
 #[test]
 fn a_kill_loses_no_result_and_blames_no_case() {
     if !adapter("a_kill_loses_no_result") {
@@ -142,16 +153,9 @@ fn a_case_that_crashes_again_alone_fails_and_the_run_goes_on() {
         return;
     }
     let place = Place::new();
-    killed(&place);
-    let text = journal(&place);
-    let begun = text.lines().rfind(|line| line.contains("began")).expect("a case began");
-    let begun: Value = serde_json::from_str(begun).expect("a line");
-    // The journal may end behind a case; then it is as if the process had ended in the next one.
-    let kept: Vec<&str> = text.lines().collect();
-    let last = kept.iter().rposition(|line| line.contains("began")).expect("a case began");
-    place.write("report.json.journal", kept[..=last].join("\n") + "\n");
-
-    let child = started(&place, &format!("{GRID} --report report.json --resume"));
+    let arguments = killed(&place);
+    let begun = cut_behind_begun(&place);
+    let child = started(&place, &format!("{arguments} --resume"));
     let mut alone = None;
     // One that has come to its drivers: before, what ends it is not the case.
     until("a process of its own", || {
@@ -191,10 +195,7 @@ fn a_case_is_tried_alone_under_a_loader_too() {
     };
     let place = Place::new();
     let arguments = killed(&place);
-    let text = journal(&place);
-    let kept: Vec<&str> = text.lines().collect();
-    let last = kept.iter().rposition(|line| line.contains("began")).expect("a case began");
-    place.write("report.json.journal", kept[..=last].join("\n") + "\n");
+    cut_behind_begun(&place);
     let output = Command::new(loader)
         .arg(env!("CARGO_BIN_EXE_heedful"))
         .args(arguments.split(' ').chain(["--resume"]))

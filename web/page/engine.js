@@ -17,13 +17,11 @@ export class Engine {
 
   // Loaded when it is first asked for something; after a failure the next asks again.
   async ask(method, ...args) {
-    this.#opened ??= this.#post("open", this.#part, this.#about);
-    try {
-      await this.#opened;
-    } catch (error) {
+    this.#opened ??= this.#post("open", this.#part, this.#about).catch((error) => {
       this.#opened = undefined;
       throw error;
-    }
+    });
+    await this.#opened;
     return this.#post(method, ...args);
   }
 

@@ -308,10 +308,10 @@ const fn matrix(
 /// NVIDIA: one H200, f16, TFLOP/s with 4 teams of 2 blocks, 4 of 1 and 8 of 1: 1x16x4096x64 54, 61, 53; 1x16x4096x128
 /// 49, 47, 81; 1x8x512x64 9, 11, 9.
 ///
-/// Others: not measured. Two blocks of rows read k and v half as often as one. By what Mesa 26.2 compiles for RDNA3
-/// (d64 and d128.f16.matrix in `benches/record/compilers`), with 4 teams of 2 blocks and of 1: at dim 64 no spills, and
-/// as many cycles a row by its estimate; at 128 two blocks spill 8 registers and have room for 16 keys a turn, one
-/// spills none and has 32.
+/// Others: not measured. Two blocks of rows read k and v half as often as one. What Mesa 26.2 compiles for RDNA3 of 4
+/// teams (d64 and d128.f16.matrix of `scripts/gpu-compilers`; the row edited for the other number): at dim 64 neither
+/// spills, two blocks in 4669 instructions and one in 2962; at 128 two spill 8 registers in 12250 and have room for 16
+/// keys a turn, one spills none in 7002 and has 32.
 pub(crate) const MATRIX: &[MatrixRow] = &[
     matrix(Class::Software, "", 8, 512, [4, 1, 16], false),
     matrix(Class::Software, "", 16, 512, [2, 1, 16], false),
